@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+// hospes iommu bench: what mapping costs on this host, as tables.
+#include "iommu_bench.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "hospes/hospes.h"
+#include "table.h"
+
+static long long number(const json_t *object, const char *key)
+{
+	return (long long)json_integer_value(json_object_get(object, key));
+}
+
+/* In microseconds; "-" where it was not measured. */
+static void cell(const json_t *row, const char *key)
+{
+	if (json_object_get(row, key))
+		printf(" %10.1f", (double)number(row, key) / 1e3);
+	else
+		printf(" %10s", "-");
+}
+
+static void print_sizes(const json_t *result)
+{
+	static const char *const keys[] = {"map_ns",     "unmap_ns",       "copy_ns",
+					   "pinning_ns", "table_ns",       "unpinning_ns",
+					   "untable_ns", "invalidation_ns"};
+	const char *backing = "";
+	json_t *row;
+	size_t i;
+
+	printf("\n%-24s %8s%11s%11s%11s%11s%11s%11s%11s%11s\n", "BACKING", "SIZE", "MAP", "UNMAP",
+	       "COPY", "pin", "fill", "unpin", "clear", "invalidate");
+	json_array_foreach(json_object_get(result, "sizes"), i, row)
+	{
+		const char *name = json_string_value(json_object_get(row, "backing"));
+		char size[TABLE_SIZE_TEXT];
+
+		printf("%-24s %8s", strcmp(name, backing) != 0 ? name : "",
+		       table_size((uint64_t)number(row, "bytes"), size));
+		for (size_t k = 0; k < sizeof(keys) / sizeof(keys[0]); k++)
+			cell(row, keys[k]);
+		printf("\n");
+		backing = name;
+	}
+}
+
+static void print_batches(const json_t *result)
+{
+	json_t *row;
+	size_t i;
+
+	printf("\n%-24s %8s%11s%11s%11s%11s%11s\n", "PAGES OF 4 KiB", "", "scattered", "unmapped",
+	       "unmapped", "contiguous", "unmapped");
+	printf("%-24s %8s%11s%11s%11s%11s%11s\n", "", "", "map", "at once", "each", "map",
+	       "at once");
+	json_array_foreach(json_object_get(result, "batches"), i, row)
+	{
+		printf("%-24lld %8s", number(row, "pages"), "");
+		cell(row, "scattered_map_ns");
+		cell(row, "scattered_unmap_once_ns");
+		cell(row, "scattered_unmap_each_ns");
+		cell(row, "contiguous_map_ns");
+		cell(row, "contiguous_unmap_ns");
+		printf("\n");
+	}
+}
+
+static void print_threads(const json_t *result)
+{
+	json_t *row;
+	size_t i;
+
+	printf("\n%-24s %8s%11s\n", "THREADS, 64 KiB EACH", "", "map+unmap");
+	json_array_foreach(json_object_get(result, "threads"), i, row)
+	{
+		printf("%-24lld %8s", number(row, "threads"), "");
+		cell(row, "map_unmap_ns");
+		printf("\n");
+	}
+}
+
+static void print_text(const json_t *document)
+{
+	json_t *result;
+	size_t i;
+
+	json_array_foreach(json_object_get(document, "results"), i, result)
+	{
+		printf("%s%s: microseconds, medians; an empty system call takes %.2f\n",
+		       i ? "\n" : "", json_string_value(json_object_get(result, "backend")),
+		       (double)number(result, "floor_ns") / 1e3);
+		print_sizes(result);
+		print_batches(result);
+		print_threads(result);
+	}
+	puts("\npin, fill: parts of MAP (fill is what COPY has too); unpin, clear, invalidate: parts\n"
+	     "of UNMAP. They are differences of medians: small ones are noise. An emulated IOMMU shows\n"
+	     "neither its real invalidations nor misses.");
+}
+
+static void progress(void *opaque, const char *what, unsigned int done, unsigned int total)
+{
+	(void)opaque;
+	fprintf(stderr, "\r\033[K%3u %% %s", total ? done * 100 / total : 0, what);
+}
+
+int cli_iommu_bench(const struct iommu_bench_arguments *a)
+{
+	bool terminal = isatty(STDERR_FILENO);
+	struct hospes_bench_options options = {
+		.size = sizeof(options),
+		.backend = a->backend,
+		.max_bytes = a->max_bytes,
+		.quick = a->quick,
+		.progress = terminal ? progress : NULL,
+	};
+	struct hospes_error error;
+	json_t *document;
+	char *text;
+	int rc;
+
+	if (!a->device) {
+		cli_error("hospes iommu bench: --device is missing; 'hospes iommu list' shows "
+			  "the devices, 'hospes vf bind BDF' binds one to vfio-pci");
+		return CLI_USAGE;
+	}
+	rc = hospes_iommu_bench(a->device, &options, &text, &error);
+	if (terminal)
+		fputs("\r\033[K", stderr);
+	if (rc < 0) {
+		cli_error("%s", error.text);
+		return CLI_FAILED;
+	}
+	if (a->json) {
+		puts(text);
+	} else {
+		document = json_loads(text, 0, NULL);
+		print_text(document);
+		json_decref(document);
+	}
+	hospes_free(text);
+	return CLI_OK;
+}

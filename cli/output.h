@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The log of the command: standard error or a file, as text or as JSON lines. */
+#ifndef CLI_OUTPUT_H
+#define CLI_OUTPUT_H
+
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "hospes/hospes.h"
+
+struct output {
+	FILE *to;
+	bool json;
+};
+
+/* path NULL: standard error. CLI_OK, or CLI_FAILED with the message printed. */
+int output_open(struct output *output, const char *path, bool json);
+void output_close(struct output *output);
+/* A hospes_log_fn; opaque is the struct output. Any thread: a line is one write. */
+void output_log(void *opaque, enum hospes_log_level level, const char *component, const char *text);
+
+#endif

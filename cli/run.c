@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: Apache-2.0
+// hospes run: create a machine, start it, pass signals and the terminal to it, tell how it ended.
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/signalfd.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "document.h"
+#include "hospes/hospes.h"
+#include "output.h"
+#include "terminal.h"
+
+struct run {
+	struct hospes_vm *vm;
+	struct output output;
+	struct run_options options;
+	int signal_fd;
+	int stopped_fd;    /* eventfd: the machine has stopped */
+	int grace_fd;      /* timerfd: the guest had its time to power off */
+	int to_guest;      /* pipe to the console's input, -1 without a terminal */
+	int from_terminal; /* its other end, the document's `in` */
+	struct terminal_filter filter;
+	bool ending; /* SIGTERM was seen */
+	bool ended;  /* we ended it ourselves */
+	uint8_t typed[512];
+	size_t n_typed; /* for the guest, not yet taken by the pipe */
+};
+
+static void on_event(void *opaque, const struct hospes_event *event)
+{
+	struct run *run = opaque;
+	uint64_t one = 1;
+
+	if (event->type == HOSPES_EVENT_STATE && event->value == HOSPES_STOPPED &&
+	    write(run->stopped_fd, &one, sizeof(one)) < 0)
+		abort(); /* a fresh eventfd takes a one */
+}
+
+static void warn(const struct hospes_error *error, int rc)
+{
+	if (rc < 0)
+		cli_error("%s", error->text);
+}
+
+static void press_power(struct run *run)
+{
+	struct hospes_error error;
+
+	warn(&error, hospes_vm_shutdown(run->vm, &error));
+}
+
+static void end_now(struct run *run)
+{
+	struct hospes_error error;
+
+	run->ended = true;
+	warn(&error, hospes_vm_stop(run->vm, &error));
+}
+
+static void show_status(struct run *run)
+{
+	struct hospes_error error;
+	char *json;
+	int rc = hospes_vm_status(run->vm, &json, &error);
+
+	warn(&error, rc);
+	if (rc < 0)
+		return;
+	fprintf(stderr, "\n%s\n", json);
+	hospes_free(json);
+}
+
+static void on_signal(struct run *run)
+{
+	struct signalfd_siginfo info;
+	struct itimerspec grace = {.it_value = {.tv_sec = run->options.grace_s}};
+
+	if (read(run->signal_fd, &info, sizeof(info)) != sizeof(info))
+		return;
+	if (info.ssi_signo == SIGWINCH)
+		return;
+	if (run->ending || run->options.grace_s == 0) {
+		end_now(run);
+		return;
+	}
+	run->ending = true;
+	cli_error("asking the guest to power off (%u s; once more ends it at once)",
+		  run->options.grace_s);
+	press_power(run);
+	timerfd_settime(run->grace_fd, 0, &grace, NULL);
+}
+
+static void feed_guest(struct run *run)
+{
+	ssize_t n = write(run->to_guest, run->typed, run->n_typed);
+
+	if (n <= 0)
+		return;
+	run->n_typed -= (size_t)n;
+	memmove(run->typed, run->typed + n, run->n_typed);
+}
+
+static void on_terminal(struct run *run)
+{
+	struct hospes_error error;
+	uint8_t bytes[sizeof(run->typed)];
+	ssize_t got = read(STDIN_FILENO, bytes, sizeof(bytes) - run->n_typed);
+	size_t at = 0;
+
+	if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) {
+		/* The terminal is gone. */
+		close(run->to_guest);
+		run->to_guest = -1;
+		return;
+	}
+	while (got > 0 && at < (size_t)got) {
+		enum terminal_command command;
+		size_t used;
+		size_t kept = terminal_filter(&run->filter, bytes + at, (size_t)got - at, &used,
+					      &command);
+
+		memcpy(run->typed + run->n_typed, bytes + at, kept);
+		run->n_typed += kept;
+		at += used;
+		if (command == TERMINAL_END)
+			end_now(run);
+		else if (command == TERMINAL_POWER)
+			press_power(run);
+		else if (command == TERMINAL_RESET)
+			warn(&error, hospes_vm_reset(run->vm, &error));
+		else if (command == TERMINAL_STATUS)
+			show_status(run);
+		else if (command == TERMINAL_DIRECT)
+			warn(&error, hospes_vm_set_strategy(run->vm, "direct", &error));
+		else if (command == TERMINAL_STRICT)
+			warn(&error, hospes_vm_set_strategy(run->vm, "strict", &error));
+	}
+	feed_guest(run);
+}
+
+/* Wait for the end, serving signals and the terminal. */
+static void attend(struct run *run)
+{
+	for (;;) {
+		struct pollfd fds[] = {
+			{.fd = run->stopped_fd, .events = POLLIN},
+			{.fd = run->signal_fd, .events = POLLIN},
+			{.fd = run->grace_fd, .events = POLLIN},
+			/* Read no more than the guest takes. */
+			{.fd = run->to_guest >= 0 && !run->n_typed ? STDIN_FILENO : -1,
+			 .events = POLLIN},
+			{.fd = run->n_typed ? run->to_guest : -1, .events = POLLOUT},
+		};
+		uint64_t ticks;
+
+		if (poll(fds, sizeof(fds) / sizeof(fds[0]), -1) < 0 && errno != EINTR)
+			return;
+		if (fds[0].revents)
+			return;
+		if (fds[1].revents)
+			on_signal(run);
+		if (fds[2].revents && read(run->grace_fd, &ticks, sizeof(ticks)) > 0) {
+			cli_error("the guest did not power off within %u s: ending it",
+				  run->options.grace_s);
+			end_now(run);
+		}
+		if (fds[3].revents)
+			on_terminal(run);
+		if (fds[4].revents)
+			feed_guest(run);
+	}
+}
+
+static int exit_status(struct run *run)
+{
+	switch (hospes_vm_outcome(run->vm)) {
+	case HOSPES_OUTCOME_POWERED_OFF:
+	case HOSPES_OUTCOME_RESET:
+		return CLI_OK;
+	case HOSPES_OUTCOME_PANICKED:
+		cli_error("the guest's kernel panicked");
+		return CLI_CRASHED;
+	case HOSPES_OUTCOME_CRASHED:
+		cli_error("the guest crashed (triple fault)");
+		return CLI_CRASHED;
+	case HOSPES_OUTCOME_KILLED:
+		cli_error("the machine was ended%s", run->ending ? " by a signal" : "");
+		return CLI_FAILED;
+	default:
+		return CLI_FAILED;
+	}
+}
+
+/* Consoles without an fd or file get the terminal; the first only. Without any, a serial one. */
+static void default_consoles(json_t *document)
+{
+	json_t *consoles = json_object_get(document, "consoles");
+	json_t *console;
+	size_t i;
+
+	if (!consoles) {
+		consoles = json_array();
+		json_array_append_new(consoles, json_pack("{s:s}", "type", "serial"));
+		json_object_set_new(document, "consoles", consoles);
+	}
+	json_array_foreach(consoles, i, console)
+	{
+		if (json_object_get(console, "in") || json_object_get(console, "out") ||
+		    json_object_get(console, "path"))
+			continue;
+		json_object_set_new(console, "in", json_integer(STDIN_FILENO));
+		json_object_set_new(console, "out", json_integer(STDOUT_FILENO));
+		return;
+	}
+}
+
+/* On a terminal, the console reads from a pipe behind our escape, not from standard input. */
+static int take_terminal(struct run *run, json_t *document)
+{
+	json_t *console;
+	int ends[2];
+	size_t i;
+
+	if (!isatty(STDIN_FILENO))
+		return CLI_OK;
+	json_array_foreach(json_object_get(document, "consoles"), i, console)
+	{
+		json_t *in = json_object_get(console, "in");
+
+		if (!json_is_integer(in) || json_integer_value(in) != STDIN_FILENO)
+			continue;
+		if (pipe2(ends, O_CLOEXEC) != 0) {
+			cli_error("cannot make a pipe: %s", strerror(errno));
+			return CLI_FAILED;
+		}
+		fcntl(ends[1], F_SETFL, O_NONBLOCK);
+		run->from_terminal = ends[0];
+		run->to_guest = ends[1];
+		json_object_set_new(console, "in", json_integer(ends[0]));
+		return CLI_OK;
+	}
+	return CLI_OK;
+}
+
+static int open_fds(struct run *run)
+{
+	sigset_t set;
+
+	/* Blocked before any thread is made, so that all of them leave these to us. */
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGWINCH);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	run->signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
+	run->stopped_fd = eventfd(0, EFD_CLOEXEC);
+	run->grace_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
+	if (run->signal_fd >= 0 && run->stopped_fd >= 0 && run->grace_fd >= 0)
+		return CLI_OK;
+	cli_error("cannot make event descriptors: %s", strerror(errno));
+	return CLI_FAILED;
+}
+
+static int run_machine(struct run *run, json_t *document)
+{
+	const struct hospes_vm_options options = {
+		.size = sizeof(options),
+		.flags = HOSPES_VM_THREAD,
+		.log = output_log,
+		.log_opaque = &run->output,
+		.log_level = run->options.verbose >= 2   ? HOSPES_LOG_DEBUG
+			     : run->options.verbose == 1 ? HOSPES_LOG_INFO
+							 : HOSPES_LOG_WARNING,
+		.event = on_event,
+		.event_opaque = run,
+	};
+	struct hospes_error error;
+	char *text;
+	int status = open_fds(run);
+
+	if (status == CLI_OK)
+		status = take_terminal(run, document);
+	if (status != CLI_OK)
+		return status;
+	text = json_dumps(document, JSON_COMPACT);
+	if (!text || hospes_vm_create(&run->vm, text, strlen(text), &options, &error) < 0) {
+		cli_error("%s", text ? error.text : "no memory");
+		free(text);
+		return CLI_FAILED;
+	}
+	free(text);
+	if (run->to_guest >= 0)
+		terminal_raw();
+	if (hospes_vm_start(run->vm, &error) < 0) {
+		cli_error("%s", error.text);
+		status = CLI_FAILED;
+	} else {
+		attend(run);
+		status = exit_status(run);
+	}
+	hospes_vm_destroy(run->vm);
+	terminal_restore();
+	return status;
+}
+
+static int dry_run(json_t *document)
+{
+	char *text = json_dumps(document, JSON_COMPACT);
+	struct hospes_error error;
+	char *effective;
+
+	if (!text || hospes_config_check(text, strlen(text), &effective, &error) < 0) {
+		cli_error("%s", text ? error.text : "no memory");
+		free(text);
+		return CLI_FAILED;
+	}
+	fputs(effective, stdout);
+	hospes_free(effective);
+	free(text);
+	return CLI_OK;
+}
+
+static void close_fds(struct run *run)
+{
+	int fds[] = {run->signal_fd, run->stopped_fd, run->grace_fd, run->to_guest,
+		     run->from_terminal};
+
+	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
+		if (fds[i] >= 0)
+			close(fds[i]);
+	}
+}
+
+int cli_run(int argc, char **argv)
+{
+	struct run run = {.signal_fd = -1,
+			  .stopped_fd = -1,
+			  .grace_fd = -1,
+			  .to_guest = -1,
+			  .from_terminal = -1};
+	json_t *document = NULL;
+	int status = document_read(argc, argv, &document, &run.options);
+
+	if (status != CLI_OK)
+		return status;
+	if (run.options.help) {
+		fputs(document_help, stdout);
+		json_decref(document);
+		return CLI_OK;
+	}
+	default_consoles(document);
+	if (run.options.dry_run)
+		status = dry_run(document);
+	else if ((status = output_open(&run.output, run.options.log_path, run.options.json_log)) ==
+		 CLI_OK)
+		status = run_machine(&run, document);
+	output_close(&run.output);
+	close_fds(&run);
+	json_decref(document);
+	return status;
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// The terminal: raw mode that is always taken back, and the escape.
+#include "terminal.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <termios.h>
+#include <unistd.h>
+
+enum { CTRL_A = 1 };
+
+static struct termios saved;
+static volatile sig_atomic_t is_raw;
+
+static const char help[] = "\n"
+			   "Ctrl-A x       end the machine at once\n"
+			   "Ctrl-A p       press the power button\n"
+			   "Ctrl-A r       reset\n"
+			   "Ctrl-A s       show exits and state\n"
+			   "Ctrl-A d       strategy 'direct' for devices behind the guest's IOMMU\n"
+			   "Ctrl-A t       strategy 'strict' for them\n"
+			   "Ctrl-A h       this help\n"
+			   "Ctrl-A Ctrl-A  send Ctrl-A to the guest\n";
+
+void terminal_restore(void)
+{
+	if (!is_raw)
+		return;
+	is_raw = 0;
+	/* Not TCSAFLUSH: what was typed ahead belongs to the shell. */
+	tcsetattr(STDIN_FILENO, TCSANOW, &saved);
+}
+
+static void fatal(int signal)
+{
+	terminal_restore();
+	/* SA_RESETHAND: the second time has the default effect. */
+	raise(signal);
+}
+
+bool terminal_raw(void)
+{
+	static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGQUIT};
+	struct sigaction action = {.sa_handler = fatal, .sa_flags = (int)SA_RESETHAND};
+	struct termios raw;
+
+	if (!isatty(STDIN_FILENO) || tcgetattr(STDIN_FILENO, &saved) != 0)
+		return false;
+	raw = saved;
+	cfmakeraw(&raw);
+	raw.c_oflag |= OPOST | ONLCR; /* log lines stay lines */
+	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+		sigaction(signals[i], &action, NULL);
+	atexit(terminal_restore);
+	is_raw = 1;
+	if (tcsetattr(STDIN_FILENO, TCSANOW, &raw) != 0)
+		is_raw = 0;
+	return is_raw;
+}
+
+size_t terminal_filter(struct terminal_filter *filter, uint8_t *bytes, size_t n, size_t *used,
+		       enum terminal_command *command)
+{
+	size_t kept = 0;
+	size_t i = 0;
+
+	*command = TERMINAL_NONE;
+	while (i < n && *command == TERMINAL_NONE) {
+		uint8_t c = bytes[i++];
+
+		if (!filter->escaped) {
+			filter->escaped = c == CTRL_A;
+			if (c != CTRL_A)
+				bytes[kept++] = c;
+			continue;
+		}
+		filter->escaped = false;
+		switch (c) {
+		case 'x':
+			*command = TERMINAL_END;
+			break;
+		case 'p':
+			*command = TERMINAL_POWER;
+			break;
+		case 'r':
+			*command = TERMINAL_RESET;
+			break;
+		case 's':
+			*command = TERMINAL_STATUS;
+			break;
+		case 'd':
+			*command = TERMINAL_DIRECT;
+			break;
+		case 't':
+			*command = TERMINAL_STRICT;
+			break;
+		case CTRL_A:
+			bytes[kept++] = c;
+			break;
+		default:
+			fputs(help, stderr);
+			break;
+		}
+	}
+	*used = i;
+	return kept;
+}

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The few platform devices a modern guest needs: RTC, ACPI power management (S5, power button),
+ * reset ports, pvpanic, PCIe root ports.
+ *
+ * The port numbers and GSIs are here because the ACPI tables (firmware/) are told of them by the
+ * machine; nothing else may assume them.
+ *
+ * The loop of the RTC and of serial ports must be the machine's own: their destroy turns it until
+ * nothing of theirs is in flight. So destroy is not called from inside one of its callbacks.
+ */
+#ifndef PLATFORM_PLATFORM_H
+#define PLATFORM_PLATFORM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "core/device.h"
+#include "core/pci.h"
+
+enum {
+	PLATFORM_SERIAL_PORT = 0x3f8,
+	PLATFORM_SERIAL_GSI = 4,
+	PLATFORM_RTC_PORT = 0x70,
+	PLATFORM_RTC_GSI = 8,
+	PLATFORM_PM_PORT = 0x600, /* PM1 event (4), PM1 control (2), see pm.c */
+	PLATFORM_SCI_GSI = 9,
+	PLATFORM_PANIC_PORT = 0x505, /* pvpanic */
+	PLATFORM_RESET_PORT = 0xcf9,
+	PLATFORM_RESET_VALUE = 0x06, /* hard reset */
+	PLATFORM_S5_TYPE = 5,        /* SLP_TYP of power off, in PM1 control and in \_S5 */
+};
+
+/* What the guest asked for by a register; called in a vCPU thread under the device's lock: record and
+ * post. */
+enum platform_event {
+	PLATFORM_POWER_OFF, /* S5 */
+	PLATFORM_RESET,
+	PLATFORM_PANICKED,     /* pvpanic: the guest's kernel panicked */
+	PLATFORM_CRASH_LOADED, /* pvpanic: a crash kernel takes over; the guest goes on */
+};
+struct platform_sink {
+	void (*event)(void *opaque, enum platform_event event);
+	void *opaque;
+};
+
+/* MC146818 clock: host's UTC, alarms and periodic interrupt. */
+int rtc_create(struct device **ret, const struct device_env *env, struct err *err);
+
+/* ACPI PM1 registers with fixed power button and S5, and the sleep type that SLP_TYP must have. */
+int pm_create(struct device **ret, const struct device_env *env, const struct platform_sink *sink,
+	      struct err *err);
+/* Press the power button. Machine's thread. */
+void pm_power_button(struct device *dev);
+
+/* Port 0xcf9, and the ACPI reset register which is the same; for guests that use them, the keyboard
+ * controller's reset (port 0x64, command 0xfe) and the fast reset of port 0x92. root forwards 0xcf9;
+ * the device is destroyed before it. */
+int reset_create(struct device **ret, const struct device_env *env, struct pci_root *root,
+		 const struct platform_sink *sink, struct err *err);
+
+int pvpanic_create(struct device **ret, const struct device_env *env,
+		   const struct platform_sink *sink, struct err *err);
+
+/* A PCIe root port on bus 0, with one slot below it for what is plugged in later. */
+struct root_port_config {
+	const char *name;
+	const struct pci_addr *addr; /* NULL: next free */
+	uint16_t slot_number;        /* unique per chassis */
+};
+int root_port_create(struct device **ret, const struct device_env *env, struct pci_root *root,
+		     const struct root_port_config *config, struct err *err);
+struct pci_bus *root_port_bus(struct device *dev);
+/* Tell the slot that a device has been attached below, or is about to leave: the presence and link bits
+ * change, and a guest whose driver is listening gets a hot-plug interrupt. Machine's thread, not
+ * under pci_root_lock. */
+void root_port_set_present(struct device *dev, bool present);
+
+#endif

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * ACPI fixed hardware: PM1 status, enable and control (ACPI 6.5, 4.8.3).
+ *
+ *   +0 PM1_STS (2)  +2 PM1_EN (2)  +4 PM1_CNT (2)  +6 nothing
+ *
+ * Handled byte by byte, so that a guest may use any width and a write of one half of the status
+ * register clears nothing in the other.
+ */
+#include <errno.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/num.h"
+#include "core/bus.h"
+#include "core/irq.h"
+#include "platform/platform.h"
+
+enum {
+	PM_BYTES = 8,
+
+	STS_PWRBTN = 1 << 8,
+
+	/* Enable bits exist for every fixed event but the timer, which is absent: a guest that sets
+	 * one expects to read it back. */
+	EN_MASK = 1 << 5 | 1 << 8 | 1 << 9 | 1 << 10,
+
+	CNT_SCI_EN = 1 << 0, /* no SMI command: always in ACPI mode */
+	CNT_BM_RLD = 1 << 1,
+	CNT_SLP_TYP_SHIFT = 10,
+	CNT_SLP_TYP = 7 << CNT_SLP_TYP_SHIFT,
+	CNT_SLP_EN = 1 << 13,
+};
+
+struct pm {
+	struct device dev;
+	struct bus *pio;
+	struct bus_region region;
+	struct irq_line sci;
+	struct platform_sink sink;
+	uint16_t sts, en, cnt;
+};
+
+static void update_sci(struct pm *pm)
+{
+	irq_line_set(&pm->sci, pm->sts & pm->en);
+}
+
+static uint8_t read_byte(const struct pm *pm, uint64_t offset)
+{
+	switch (offset) {
+	case 0:
+		return (uint8_t)pm->sts;
+	case 1:
+		return (uint8_t)(pm->sts >> 8);
+	case 2:
+		return (uint8_t)pm->en;
+	case 3:
+		return (uint8_t)(pm->en >> 8);
+	case 4:
+		return (uint8_t)(pm->cnt | CNT_SCI_EN);
+	case 5:
+		return (uint8_t)(pm->cnt >> 8);
+	default:
+		return 0;
+	}
+}
+
+static void write_control_high(struct pm *pm, uint8_t v)
+{
+	uint16_t high = (uint16_t)(v << 8);
+
+	pm->cnt = (uint16_t)((pm->cnt & 0xff) | (high & CNT_SLP_TYP)); /* SLP_EN reads 0 */
+	if (!(high & CNT_SLP_EN))
+		return;
+	unsigned int type = (unsigned int)(high & CNT_SLP_TYP) >> CNT_SLP_TYP_SHIFT;
+	if (type == PLATFORM_S5_TYPE)
+		pm->sink.event(pm->sink.opaque, PLATFORM_POWER_OFF);
+	else
+		log_guest(pm->dev.log, &pm->dev.limit, pm->dev.name,
+			  "the guest asks for sleep type %u, which no table offers: ignored", type);
+}
+
+static void write_byte(struct pm *pm, uint64_t offset, uint8_t v)
+{
+	switch (offset) {
+	case 0:
+		pm->sts = (uint16_t)(pm->sts & ~v);
+		break;
+	case 1:
+		pm->sts = (uint16_t)(pm->sts & ~(v << 8));
+		break;
+	case 2:
+		pm->en = (uint16_t)((pm->en & 0xff00) | (v & EN_MASK));
+		break;
+	case 3:
+		pm->en = (uint16_t)((pm->en & 0xff) | ((v << 8) & EN_MASK));
+		break;
+	case 4:
+		pm->cnt = (uint16_t)((pm->cnt & 0xff00) | (v & CNT_BM_RLD));
+		break;
+	case 5:
+		write_control_high(pm, v);
+		break;
+	default:
+		break;
+	}
+}
+
+static uint64_t pm_read(void *opaque, uint64_t offset, unsigned int size)
+{
+	const struct pm *pm = opaque;
+	uint64_t v = 0;
+
+	for (unsigned int i = 0; i < size; i++)
+		v |= (uint64_t)read_byte(pm, offset + i) << 8 * i;
+	return v;
+}
+
+static void pm_write(void *opaque, uint64_t offset, uint64_t value, unsigned int size)
+{
+	struct pm *pm = opaque;
+
+	for (unsigned int i = 0; i < size; i++)
+		write_byte(pm, offset + i, (uint8_t)(value >> 8 * i));
+	update_sci(pm);
+}
+
+static const struct bus_ops pm_bus_ops = {
+	.read = pm_read,
+	.write = pm_write,
+	.min = 1,
+	.max = 4,
+	.unaligned = true,
+};
+
+void pm_power_button(struct device *dev)
+{
+	struct pm *pm = container_of(dev, struct pm, dev);
+
+	pthread_mutex_lock(&dev->lock);
+	pm->sts |= STS_PWRBTN;
+	update_sci(pm);
+	pthread_mutex_unlock(&dev->lock);
+}
+
+static void pm_reset(struct device *dev)
+{
+	struct pm *pm = container_of(dev, struct pm, dev);
+
+	pthread_mutex_lock(&dev->lock);
+	pm->sts = pm->en = pm->cnt = 0;
+	update_sci(pm);
+	pthread_mutex_unlock(&dev->lock);
+}
+
+static void pm_quiesce(struct device *dev, unsigned int phase)
+{
+	/* No DMA, and nothing happens by itself. */
+	(void)dev;
+	(void)phase;
+}
+
+static void pm_resume(struct device *dev)
+{
+	(void)dev;
+}
+
+static void pm_destroy(struct device *dev)
+{
+	struct pm *pm = container_of(dev, struct pm, dev);
+
+	if (!dev)
+		return;
+	bus_del(pm->pio, &pm->region);
+	bus_synchronize(pm->pio);
+	irq_line_put(&pm->sci);
+	device_done(dev);
+	free(pm);
+}
+
+static const struct device_ops pm_ops = {
+	.type = "pm",
+	.reset = pm_reset,
+	.quiesce = pm_quiesce,
+	.resume = pm_resume,
+	.destroy = pm_destroy,
+};
+
+int pm_create(struct device **ret, const struct device_env *env, const struct platform_sink *sink,
+	      struct err *err)
+{
+	struct pm *pm;
+	int r;
+
+	if (!mem_new(pm))
+		return err_set(err, -ENOMEM, "pm: out of memory");
+	device_init(&pm->dev, &pm_ops, "pm", env->log);
+	pm->pio = env->pio;
+	pm->sink = *sink;
+	pm->region = (struct bus_region){
+		.ops = &pm_bus_ops,
+		.opaque = pm,
+		.name = "pm",
+		.size_bytes = PM_BYTES,
+		.lock = &pm->dev.lock,
+	};
+	r = irq_line_get(&pm->sci, env->irq, PLATFORM_SCI_GSI, err);
+	if (!r)
+		r = bus_add(env->pio, &pm->region, PLATFORM_PM_PORT, err);
+	if (r) {
+		pm_destroy(&pm->dev);
+		return r;
+	}
+	*ret = &pm->dev;
+	return 0;
+}

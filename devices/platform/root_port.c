@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A PCIe root port: a bridge whose slot tells the guest, by native hot plug, when something has been
+ * plugged in below it (PCI Express Base 6.0, 6.7 and 7.5.3). Standard registers are pci.c's; here is
+ * what happens by itself.
+ *
+ * It has one MSI-X vector, for hot plug (and PME, which nothing here raises), and a line otherwise.
+ */
+#include <errno.h>
+
+#include "base/le.h"
+#include "base/mem.h"
+#include "base/num.h"
+#include "core/msix.h"
+#include "core/pci.h"
+#include "platform/platform.h"
+
+enum {
+	/* The identity of QEMU's generic root port, which promises no more than the class code does and
+	 * so is what no guest has a quirk for. */
+	VENDOR = 0x1b36,
+	DEVICE = 0x000c,
+	CLASS_BRIDGE = 0x060400,
+
+	BAR_BYTES = 4096,
+	TABLE_OFFSET = 0,
+	PBA_OFFSET = 0x800,
+
+	/* Offsets in the PCI Express capability. */
+	LINK_STATUS = 0x12,
+	SLOT_CAP = 0x14,
+	SLOT_CONTROL = 0x18,
+	SLOT_STATUS = 0x1a,
+
+	PORT_TYPE_ROOT = 4,
+	LINK_ACTIVE = 1 << 13,
+	SLOT_NUMBER_SHIFT = 19,
+	SLOT_NUMBERS = 1 << 13,
+	CONTROL_HPIE = 1 << 5,
+	STATUS_PRESENT = 1 << 6,
+	/* An event and its enable have the same bit. */
+	SLOT_PRESENCE = 1 << 3,
+	CONTROL_LINK = 1 << 12,
+	STATUS_LINK = 1 << 8,
+
+	ECAP_ACS = 0x0d,
+	ACS_BYTES = 8,
+	/* Source validation, translation blocking, request and completion redirect, upstream
+	 * forwarding (7.7.11.2): nothing goes from peer to peer here anyway. */
+	ACS_BITS = 0x1f,
+
+	/* Advanced Error Reporting (7.8.4), of a port without ECRC and TLP prefixes. */
+	ECAP_AER = 0x01,
+	AER_BYTES = 0x38,
+	AER_UNCORRECTABLE = 0x04, /* status, mask, severity */
+	AER_CORRECTABLE = 0x10,   /* status, mask */
+	AER_ROOT_COMMAND = 0x2c,
+	AER_ROOT_STATUS = 0x30,
+	/* Data link protocol, poisoned TLP, flow control, completion timeout, completer abort,
+	 * unexpected completion, receiver overflow, malformed TLP, unsupported request, ACS violation:
+	 * those every port has, and those that come with its ACS and link. */
+	AER_UNCORRECTABLE_BITS = 0x37f010,
+	/* Of these, fatal unless software says otherwise (7.8.4.4). */
+	AER_FATAL_BITS = 0x062010,
+	/* Receiver, bad TLP, bad DLLP, replay rollover, replay timeout, advisory non-fatal. */
+	AER_CORRECTABLE_BITS = 0x31c1,
+	AER_ADVISORY = 1 << 13, /* masked at first (7.8.4.6), for software that knows no AER */
+	AER_ROOT_ENABLES = 0x7,
+	AER_ROOT_EVENTS = 0x7f,
+};
+
+struct root_port {
+	struct device dev;
+	struct pci_device pci;
+	struct pci_root *root;
+	struct bus_region bar;
+	struct msix *msix;
+	unsigned int express; /* offset of the capability */
+	bool bridge, attached;
+	bool event; /* an enabled slot event is pending */
+};
+
+static uint64_t bar_read(void *opaque, uint64_t offset, unsigned int size)
+{
+	const struct root_port *port = opaque;
+
+	if (offset < TABLE_OFFSET + MSIX_ENTRY_BYTES)
+		return msix_table_read(port->msix, offset - TABLE_OFFSET, size);
+	if (offset >= PBA_OFFSET && offset < PBA_OFFSET + 8)
+		return msix_pba_read(port->msix, offset - PBA_OFFSET, size);
+	return 0;
+}
+
+static void bar_write(void *opaque, uint64_t offset, uint64_t value, unsigned int size)
+{
+	const struct root_port *port = opaque;
+
+	if (offset < TABLE_OFFSET + MSIX_ENTRY_BYTES)
+		msix_table_write(port->msix, offset - TABLE_OFFSET, value, size);
+}
+
+static const struct bus_ops bar_ops = {
+	.read = bar_read,
+	.write = bar_write,
+	.min = 4,
+	.max = 8,
+};
+
+static uint16_t get16(const struct root_port *port, unsigned int reg)
+{
+	return load_le16(&port->pci.config[port->express + reg]);
+}
+
+static void set16(struct root_port *port, unsigned int reg, uint16_t v)
+{
+	store_le16(&port->pci.config[port->express + reg], v);
+}
+
+/* 6.7.3.4: a message when the AND of events and enables goes from false to true; a level for the
+ * line. Locks of root and device held. */
+static void update_interrupt(struct root_port *port)
+{
+	uint16_t control = get16(port, SLOT_CONTROL), status = get16(port, SLOT_STATUS);
+	bool was = port->event;
+
+	port->event =
+		(control & CONTROL_HPIE) && ((control & status & SLOT_PRESENCE) ||
+					     ((control & CONTROL_LINK) && (status & STATUS_LINK)));
+	if (msix_enabled(port->msix)) {
+		pci_set_intx(&port->pci, false);
+		if (port->event && !was)
+			msix_raise(port->msix, 0);
+	} else {
+		pci_set_intx(&port->pci, port->event);
+	}
+}
+
+static void config_written(struct pci_device *dev, unsigned int offset, unsigned int size)
+{
+	struct root_port *port = container_of(dev, struct root_port, pci);
+
+	(void)offset;
+	(void)size;
+	update_interrupt(port);
+}
+
+static const struct pci_device_ops root_port_pci_ops = {
+	.config_written = config_written,
+};
+
+struct pci_bus *root_port_bus(struct device *dev)
+{
+	return container_of(dev, struct root_port, dev)->pci.secondary;
+}
+
+void root_port_set_present(struct device *dev, bool present)
+{
+	struct root_port *port = container_of(dev, struct root_port, dev);
+	uint16_t status, link;
+
+	pci_root_lock(port->root);
+	pthread_mutex_lock(&dev->lock);
+	status = get16(port, SLOT_STATUS);
+	link = get16(port, LINK_STATUS);
+	if (present != !!(status & STATUS_PRESENT)) {
+		status |= SLOT_PRESENCE | STATUS_LINK;
+		status = present ? status | STATUS_PRESENT : status & (uint16_t)~STATUS_PRESENT;
+		link = present ? link | LINK_ACTIVE : link & (uint16_t)~LINK_ACTIVE;
+		set16(port, SLOT_STATUS, status);
+		set16(port, LINK_STATUS, link);
+		update_interrupt(port);
+	}
+	pthread_mutex_unlock(&dev->lock);
+	pci_root_unlock(port->root);
+}
+
+static void root_port_reset(struct device *dev)
+{
+	struct root_port *port = container_of(dev, struct root_port, dev);
+
+	pci_device_reset(&port->pci);
+	pthread_mutex_lock(&dev->lock);
+	/* What is in the slot at power-on is no event. */
+	set16(port, SLOT_STATUS, get16(port, SLOT_STATUS) & STATUS_PRESENT);
+	update_interrupt(port);
+	pthread_mutex_unlock(&dev->lock);
+}
+
+static void root_port_quiesce(struct device *dev, unsigned int phase)
+{
+	(void)dev;
+	(void)phase;
+}
+
+static void root_port_resume(struct device *dev)
+{
+	(void)dev;
+}
+
+static void root_port_destroy(struct device *dev)
+{
+	struct root_port *port = container_of(dev, struct root_port, dev);
+
+	if (!dev)
+		return;
+	if (port->attached)
+		pci_detach(&port->pci);
+	if (port->bridge)
+		pci_bridge_done(&port->pci);
+	if (port->msix)
+		msix_done(port->msix);
+	device_done(dev);
+	free(port);
+}
+
+static const struct device_ops root_port_ops = {
+	.type = "root-port",
+	.reset = root_port_reset,
+	.quiesce = root_port_quiesce,
+	.resume = root_port_resume,
+	.destroy = root_port_destroy,
+};
+
+/* The system is granted AER (_OSC), so a port has it. Interrupt message number 0: the only vector.
+ * Nothing emulated reports an error; the status bits are there for what is real below the port. */
+static void add_error_reporting(struct pci_device *pci)
+{
+	unsigned int at = pci_add_ecap(pci, ECAP_AER, 2, AER_BYTES);
+	uint8_t *c = &pci->config[at], *w = &pci->wmask[at], *w1c = &pci->w1c[at];
+
+	store_le32(&w1c[AER_UNCORRECTABLE], AER_UNCORRECTABLE_BITS);
+	store_le32(&w[AER_UNCORRECTABLE + 4], AER_UNCORRECTABLE_BITS);
+	store_le32(&w[AER_UNCORRECTABLE + 8], AER_UNCORRECTABLE_BITS);
+	store_le32(&c[AER_UNCORRECTABLE + 8], AER_FATAL_BITS);
+	store_le32(&w1c[AER_CORRECTABLE], AER_CORRECTABLE_BITS);
+	store_le32(&w[AER_CORRECTABLE + 4], AER_CORRECTABLE_BITS);
+	store_le32(&c[AER_CORRECTABLE + 4], AER_ADVISORY);
+	store_le32(&w[AER_ROOT_COMMAND], AER_ROOT_ENABLES);
+	store_le32(&w1c[AER_ROOT_STATUS], AER_ROOT_EVENTS);
+}
+
+static void init_config(struct root_port *port, uint16_t slot_number)
+{
+	static const struct pci_ids ids = {
+		.vendor = VENDOR,
+		.device = DEVICE,
+		.class_code = CLASS_BRIDGE,
+		.header_type = 1,
+		.pin = 1,
+	};
+	struct pci_device *pci = &port->pci;
+
+	pci->lock = &port->dev.lock;
+	pci_device_init(pci, &root_port_pci_ops, port->dev.name, &ids);
+	port->express = pci_add_express(pci, PORT_TYPE_ROOT);
+	uint8_t *slot_cap = &pci->config[port->express + SLOT_CAP];
+	store_le32(slot_cap, load_le32(slot_cap) | (uint32_t)(slot_number % SLOT_NUMBERS)
+							   << SLOT_NUMBER_SHIFT);
+
+	add_error_reporting(pci);
+	unsigned int acs = pci_add_ecap(pci, ECAP_ACS, 1, ACS_BYTES);
+	store_le16(&pci->config[acs + 4], ACS_BITS);
+	store_le16(&pci->wmask[acs + 6], ACS_BITS);
+
+	port->bar = (struct bus_region){
+		.ops = &bar_ops,
+		.opaque = port,
+		.name = port->dev.name,
+		.size_bytes = BAR_BYTES,
+		.lock = &port->dev.lock,
+	};
+	pci_set_bar(pci, 0, PCI_BAR_MEM32, BAR_BYTES, &port->bar);
+}
+
+int root_port_create(struct device **ret, const struct device_env *env, struct pci_root *root,
+		     const struct root_port_config *config, struct err *err)
+{
+	static const struct msix_config msix = {
+		.vectors = 1,
+		.bar = 0,
+		.table_offset = TABLE_OFFSET,
+		.pba_offset = PBA_OFFSET,
+	};
+	struct root_port *port;
+	int r;
+
+	if (!mem_new(port))
+		return err_set(err, -ENOMEM, "%s: out of memory", config->name);
+	device_init(&port->dev, &root_port_ops, config->name, env->log);
+	port->root = root;
+	init_config(port, config->slot_number);
+	r = msix_init(&port->msix, &port->pci, env->irq, &msix, err);
+	if (r)
+		goto fail;
+	r = pci_bridge_init(&port->pci, err);
+	if (r)
+		goto fail;
+	port->bridge = true;
+	r = pci_attach(&port->pci, pci_root_bus(root), config->addr, err);
+	if (r)
+		goto fail;
+	port->attached = true;
+	*ret = &port->dev;
+	return 0;
+fail:
+	root_port_destroy(&port->dev);
+	return r;
+}

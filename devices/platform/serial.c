@@ -1,0 +1,434 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The registers of a 16550A (National Semiconductor PC16550D data sheet, section 8).
+ *
+ * Two liberties, both within what a guest may see of a real one on a fast line:
+ *
+ * The transmitter is empty (THRE and TEMT) as long as the host's end has room for a FIFO's worth,
+ * whatever the baud rate. It fills only when the host does not keep up, and then THRE stays clear
+ * until half of the ring has drained, so that a guest that waits loses nothing.
+ *
+ * The line has hardware flow control: the host sends only while the guest holds RTS up, and never
+ * more than the receive FIFO takes, so there are no overruns but in loopback. When the FIFO holds
+ * less than the trigger level, everything there was has come, and the character timeout is told at
+ * once.
+ */
+#include <errno.h>
+
+#include "base/mem.h"
+#include "base/num.h"
+#include "platform/serial_internal.h"
+
+enum {
+	REG_DATA = 0, /* RBR, THR; DLL with DLAB */
+	REG_IER = 1,  /* DLM with DLAB */
+	REG_IIR = 2,  /* FCR when written */
+	REG_LCR = 3,
+	REG_MCR = 4,
+	REG_LSR = 5,
+	REG_MSR = 6,
+	REG_SCR = 7,
+	REG_COUNT = 8,
+
+	IER_RDI = 1 << 0,
+	IER_THRI = 1 << 1,
+	IER_RLSI = 1 << 2,
+	IER_MSI = 1 << 3,
+
+	IIR_NONE = 0x01,
+	IIR_MSI = 0x00,
+	IIR_THRI = 0x02,
+	IIR_RDI = 0x04,
+	IIR_RLSI = 0x06,
+	IIR_TIMEOUT = 0x0c,
+	IIR_FIFOS = 0xc0,
+
+	FCR_ENABLE = 1 << 0,
+	FCR_CLEAR_RX = 1 << 1,
+	FCR_CLEAR_TX = 1 << 2,
+	FCR_KEEP = 0xc9, /* enable, DMA mode, trigger */
+
+	LCR_DLAB = 1 << 7,
+
+	MCR_DTR = 1 << 0,
+	MCR_RTS = 1 << 1,
+	MCR_OUT1 = 1 << 2,
+	MCR_OUT2 = 1 << 3,
+	MCR_LOOP = 1 << 4,
+
+	LSR_DR = 1 << 0,
+	LSR_OE = 1 << 1,
+	LSR_THRE = 1 << 5,
+	LSR_TEMT = 1 << 6,
+
+	MSR_DELTA = 0x0f,
+	MSR_TERI = 1 << 2,
+	MSR_CTS = 1 << 4,
+	MSR_DSR = 1 << 5,
+	MSR_RI = 1 << 6,
+	MSR_DCD = 1 << 7,
+};
+
+static unsigned int fifo_depth(const struct serial *s)
+{
+	return s->fcr & FCR_ENABLE ? SERIAL_FIFO_BYTES : 1;
+}
+
+static unsigned int trigger_level(const struct serial *s)
+{
+	static const uint8_t level[4] = {1, 4, 8, 14};
+
+	return s->fcr & FCR_ENABLE ? level[s->fcr >> 6] : 1;
+}
+
+/* The pending interrupt of highest priority, of those that are enabled. */
+static uint8_t interrupt(const struct serial *s)
+{
+	if ((s->ier & IER_RLSI) && s->lsr_errors)
+		return IIR_RLSI;
+	if ((s->ier & IER_RDI) && s->fifo_count)
+		return s->fifo_count >= trigger_level(s) ? IIR_RDI : IIR_TIMEOUT;
+	if ((s->ier & IER_THRI) && s->thre_pending)
+		return IIR_THRI;
+	if ((s->ier & IER_MSI) && s->msr_delta)
+		return IIR_MSI;
+	return IIR_NONE;
+}
+
+/* On a PC, OUT2 connects the interrupt; in loopback the pin is inactive, but drivers test
+ * interrupts there with OUT2 set, as they find it on real boards, so the bit alone decides. */
+static void update_irq(struct serial *s)
+{
+	irq_line_set(&s->irq, (s->mcr & MCR_OUT2) && interrupt(s) != IIR_NONE);
+}
+
+/* Room for a FIFO's worth sets THRE; it stays clear from there until half the ring is free. */
+static void update_thre(struct serial *s)
+{
+	size_t room = serial_ring_room(&s->tx);
+	bool was = s->thre;
+
+	if (room < SERIAL_FIFO_BYTES)
+		s->thre = false;
+	else if (room >= s->tx.size / 2)
+		s->thre = true;
+	if (s->thre && !was)
+		s->thre_pending = true;
+}
+
+void serial_line_out(struct serial *s)
+{
+	update_thre(s);
+	update_irq(s);
+}
+
+static void fifo_put(struct serial *s, uint8_t byte)
+{
+	s->fifo[(s->fifo_head + s->fifo_count) % SERIAL_FIFO_BYTES] = byte;
+	s->fifo_count++;
+}
+
+/* Let the line send what the FIFO has room for. */
+static void receive(struct serial *s)
+{
+	bool was_full = s->rx.count > s->rx.size / 2;
+
+	if (s->quiesced || !(s->mcr & MCR_RTS) || (s->mcr & MCR_LOOP))
+		return;
+	while (s->rx.count && s->fifo_count < fifo_depth(s))
+		fifo_put(s, serial_ring_take(&s->rx));
+	/* The loop stopped reading if the ring was full. */
+	if (was_full && s->rx.count <= s->rx.size / 2)
+		serial_host_kick(s);
+}
+
+void serial_line_in(struct serial *s)
+{
+	receive(s);
+	update_irq(s);
+}
+
+static uint8_t read_data(struct serial *s)
+{
+	uint8_t byte = 0;
+
+	if (s->fifo_count) {
+		byte = s->fifo[s->fifo_head];
+		s->fifo_head = (s->fifo_head + 1) % SERIAL_FIFO_BYTES;
+		s->fifo_count--;
+		if (s->rx.count)
+			receive(s);
+	}
+	return byte;
+}
+
+static void write_data(struct serial *s, uint8_t byte)
+{
+	s->thre_pending = false;
+	if (s->mcr & MCR_LOOP) {
+		if (s->fifo_count < fifo_depth(s))
+			fifo_put(s, byte);
+		else
+			s->lsr_errors |= LSR_OE;
+	} else if (s->config.out_fd >= 0 && !s->out_dead && serial_ring_room(&s->tx)) {
+		/* Without room the guest has not waited for THRE: lost, as on the real thing. */
+		serial_ring_put(&s->tx, byte);
+		serial_host_wrote(s);
+	}
+	update_thre(s);
+	s->thre_pending = s->thre;
+}
+
+static uint8_t modem_lines(const struct serial *s)
+{
+	uint8_t msr = 0;
+
+	if (!(s->mcr & MCR_LOOP))
+		return MSR_CTS | MSR_DSR | MSR_DCD;
+	msr |= s->mcr & MCR_RTS ? MSR_CTS : 0;
+	msr |= s->mcr & MCR_DTR ? MSR_DSR : 0;
+	msr |= s->mcr & MCR_OUT1 ? MSR_RI : 0;
+	msr |= s->mcr & MCR_OUT2 ? MSR_DCD : 0;
+	return msr;
+}
+
+static void write_mcr(struct serial *s, uint8_t v)
+{
+	uint8_t before = modem_lines(s), changed;
+
+	s->mcr = v & (MCR_DTR | MCR_RTS | MCR_OUT1 | MCR_OUT2 | MCR_LOOP);
+	changed = before ^ modem_lines(s);
+	/* The ring indicator's delta is its trailing edge only. */
+	if ((changed & MSR_RI) && !(before & MSR_RI))
+		changed &= (uint8_t)~MSR_RI;
+	s->msr_delta |= changed >> 4;
+	receive(s);
+}
+
+static void write_fcr(struct serial *s, uint8_t v)
+{
+	/* What was transmitted is with the host: there is no FIFO of ours to clear on that side. */
+	if ((v & FCR_CLEAR_RX) || ((v ^ s->fcr) & FCR_ENABLE)) {
+		s->fifo_head = 0;
+		s->fifo_count = 0;
+	}
+	s->fcr = v & FCR_ENABLE ? v & FCR_KEEP : 0;
+	receive(s);
+}
+
+static void write_ier(struct serial *s, uint8_t v)
+{
+	v &= IER_RDI | IER_THRI | IER_RLSI | IER_MSI;
+	/* Enabling it with the register empty interrupts at once. */
+	if ((v & ~s->ier & IER_THRI) && s->thre)
+		s->thre_pending = true;
+	s->ier = v;
+}
+
+static uint8_t read_iir(struct serial *s)
+{
+	uint8_t iir = interrupt(s);
+
+	if (iir == IIR_THRI)
+		s->thre_pending = false;
+	return iir | (s->fcr & FCR_ENABLE ? IIR_FIFOS : 0);
+}
+
+static uint8_t read_lsr(struct serial *s)
+{
+	uint8_t lsr = s->lsr_errors;
+
+	lsr |= s->fifo_count ? LSR_DR : 0;
+	lsr |= s->thre ? LSR_THRE | LSR_TEMT : 0;
+	s->lsr_errors = 0;
+	return lsr;
+}
+
+static uint8_t read_msr(struct serial *s)
+{
+	uint8_t msr = modem_lines(s) | s->msr_delta;
+
+	s->msr_delta = 0;
+	return msr;
+}
+
+static uint64_t serial_read(void *opaque, uint64_t offset, unsigned int size)
+{
+	struct serial *s = opaque;
+	bool dlab = s->lcr & LCR_DLAB;
+	uint8_t v;
+
+	(void)size;
+	switch (offset) {
+	case REG_DATA:
+		v = dlab ? s->dll : read_data(s);
+		break;
+	case REG_IER:
+		v = dlab ? s->dlm : s->ier;
+		break;
+	case REG_IIR:
+		v = read_iir(s);
+		break;
+	case REG_LCR:
+		v = s->lcr;
+		break;
+	case REG_MCR:
+		v = s->mcr;
+		break;
+	case REG_LSR:
+		v = read_lsr(s);
+		break;
+	case REG_MSR:
+		v = read_msr(s);
+		break;
+	default:
+		v = s->scr;
+		break;
+	}
+	update_irq(s);
+	return v;
+}
+
+static void serial_write(void *opaque, uint64_t offset, uint64_t value, unsigned int size)
+{
+	struct serial *s = opaque;
+	bool dlab = s->lcr & LCR_DLAB;
+	uint8_t v = (uint8_t)value;
+
+	(void)size;
+	switch (offset) {
+	case REG_DATA:
+		if (dlab)
+			s->dll = v;
+		else
+			write_data(s, v);
+		break;
+	case REG_IER:
+		if (dlab)
+			s->dlm = v;
+		else
+			write_ier(s, v);
+		break;
+	case REG_IIR:
+		write_fcr(s, v);
+		break;
+	case REG_LCR:
+		s->lcr = v;
+		break;
+	case REG_MCR:
+		write_mcr(s, v);
+		break;
+	case REG_SCR:
+		s->scr = v;
+		break;
+	default: /* LSR and MSR are for reading */
+		break;
+	}
+	update_irq(s);
+}
+
+static const struct bus_ops serial_bus_ops = {
+	.read = serial_read,
+	.write = serial_write,
+	.min = 1,
+	.max = 1,
+};
+
+/* Master reset (data sheet, table 1). What the host has of the line, both ways, stays. */
+static void power_on(struct serial *s)
+{
+	s->ier = s->fcr = s->lcr = s->mcr = s->scr = 0;
+	s->dll = 12; /* 9600 baud */
+	s->dlm = 0;
+	s->lsr_errors = s->msr_delta = 0;
+	s->fifo_head = s->fifo_count = 0;
+	s->thre_pending = false;
+	update_thre(s);
+	update_irq(s);
+}
+
+static void serial_reset(struct device *dev)
+{
+	struct serial *s = container_of(dev, struct serial, dev);
+
+	pthread_mutex_lock(&dev->lock);
+	power_on(s);
+	pthread_mutex_unlock(&dev->lock);
+}
+
+static void serial_quiesce(struct device *dev, unsigned int phase)
+{
+	struct serial *s = container_of(dev, struct serial, dev);
+
+	(void)phase;
+	pthread_mutex_lock(&dev->lock);
+	s->quiesced = true;
+	pthread_mutex_unlock(&dev->lock);
+}
+
+static void serial_resume(struct device *dev)
+{
+	struct serial *s = container_of(dev, struct serial, dev);
+
+	pthread_mutex_lock(&dev->lock);
+	s->quiesced = false;
+	serial_line_in(s);
+	pthread_mutex_unlock(&dev->lock);
+}
+
+static void serial_destroy(struct device *dev)
+{
+	struct serial *s = container_of(dev, struct serial, dev);
+
+	if (!dev)
+		return;
+	bus_del(s->pio, &s->region);
+	bus_synchronize(s->pio);
+	serial_host_stop(s);
+	irq_line_put(&s->irq);
+	device_done(dev);
+	free(s);
+}
+
+static const struct device_ops serial_ops = {
+	.type = "serial",
+	.reset = serial_reset,
+	.quiesce = serial_quiesce,
+	.resume = serial_resume,
+	.destroy = serial_destroy,
+};
+
+int serial_create(struct device **ret, const struct device_env *env,
+		  const struct serial_config *config, struct err *err)
+{
+	struct serial *s;
+	int r;
+
+	if (!mem_new(s))
+		return err_set(err, -ENOMEM, "%s: out of memory", config->name);
+	device_init(&s->dev, &serial_ops, config->name, env->log);
+	s->pio = env->pio;
+	s->loop = env->loop;
+	s->config = *config;
+	s->region = (struct bus_region){
+		.ops = &serial_bus_ops,
+		.opaque = s,
+		.name = s->dev.name,
+		.size_bytes = REG_COUNT,
+		.lock = &s->dev.lock,
+	};
+	serial_host_init(s);
+	r = irq_line_get(&s->irq, env->irq, config->gsi, err);
+	if (!r) {
+		power_on(s);
+		s->thre_pending = false;
+		r = bus_add(env->pio, &s->region, config->port, err);
+	}
+	if (r) {
+		serial_destroy(&s->dev);
+		return r;
+	}
+	serial_host_kick(s); /* begin to read */
+	*ret = &s->dev;
+	return 0;
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A 16550A serial port at the PC's addresses, interrupt-driven, with FIFOs and real flow control
+ * towards the host: what the output cannot take yet keeps THRE clear, so nothing is lost in a flood;
+ * input waits in the host until the receive FIFO has room.
+ */
+#ifndef PLATFORM_SERIAL_H
+#define PLATFORM_SERIAL_H
+
+#include "core/device.h"
+#include "core/irq.h"
+
+struct serial_config {
+	const char *name;
+	uint16_t port; /* 0x3f8 … */
+	uint32_t gsi;  /* 4 … */
+	int in_fd;     /* -1: none; not owned; non-blocking not required */
+	int out_fd;    /* -1: discard; not owned */
+};
+
+int serial_create(struct device **ret, const struct device_env *env,
+		  const struct serial_config *config, struct err *err);
+
+#endif

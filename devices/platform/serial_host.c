@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The host's end of a serial line. Output is gathered for a moment, so that a line of text costs one
+ * write and not one per character; input is read ahead by no more than one ring.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "base/num.h"
+#include "platform/serial_internal.h"
+
+enum {
+	GATHER_NS = 1000000, /* output waits this long for more … */
+	GATHER_BYTES = 1024, /* … unless this much has come */
+	FLUSH_STEP_NS = 50000000,
+};
+
+/* A consumer that takes nothing for so long at the end of the machine is given up. */
+static const uint64_t flush_patience_ns = 2000000000;
+
+size_t serial_ring_room(const struct serial_ring *ring)
+{
+	return ring->size - ring->count;
+}
+
+void serial_ring_put(struct serial_ring *ring, uint8_t byte)
+{
+	ring->bytes[(ring->head + ring->count) % ring->size] = byte;
+	ring->count++;
+}
+
+uint8_t serial_ring_take(struct serial_ring *ring)
+{
+	uint8_t byte = ring->bytes[ring->head];
+
+	ring->head = (ring->head + 1) % ring->size;
+	ring->count--;
+	return byte;
+}
+
+static void start_write(struct serial *s)
+{
+	size_t n;
+
+	if (s->writing || s->config.out_fd < 0)
+		return;
+	pthread_mutex_lock(&s->dev.lock);
+	n = MIN(s->tx.count, s->tx.size - s->tx.head);
+	pthread_mutex_unlock(&s->dev.lock);
+	if (!n)
+		return;
+	/* Only this thread moves the head, so the span stays. */
+	s->writing = true;
+	s->write_waits = false;
+	loop_write(s->loop, &s->write_op, s->config.out_fd, s->tx.bytes + s->tx.head,
+		   (unsigned int)n, -1);
+}
+
+static void output_gone(struct serial *s, int error)
+{
+	log_warn(s->dev.log, s->dev.name, "output: %s; what the guest writes is discarded",
+		 err_name(error));
+	s->out_dead = true;
+	s->tx.head = 0;
+	s->tx.count = 0;
+	serial_line_out(s);
+}
+
+static void write_done(struct loop_op *op, int result)
+{
+	struct serial *s = container_of(op, struct serial, write_op);
+	bool waited = s->write_waits;
+
+	s->writing = false;
+	if (result == -ECANCELED && s->stopping)
+		return;
+	if (!waited && result == -EAGAIN) {
+		/* The fd is non-blocking. */
+		s->writing = true;
+		s->write_waits = true;
+		loop_poll(s->loop, &s->write_op, s->config.out_fd, POLLOUT);
+		return;
+	}
+	pthread_mutex_lock(&s->dev.lock);
+	if (!waited && result > 0) {
+		s->tx.head = (s->tx.head + (size_t)result) % s->tx.size;
+		s->tx.count -= (size_t)result;
+		serial_line_out(s);
+	} else if (result < 0 && result != -EINTR && result != -ECANCELED) {
+		output_gone(s, result);
+	}
+	pthread_mutex_unlock(&s->dev.lock);
+	start_write(s);
+}
+
+/* Ready for as many bytes as are contiguous behind what the ring holds. */
+static void start_read(struct serial *s)
+{
+	size_t tail, n;
+
+	if (s->reading || s->stopping || s->in_end || s->config.in_fd < 0)
+		return;
+	pthread_mutex_lock(&s->dev.lock);
+	if (!s->rx.count)
+		s->rx.head = 0;
+	tail = (s->rx.head + s->rx.count) % s->rx.size;
+	n = MIN(serial_ring_room(&s->rx), s->rx.size - tail);
+	pthread_mutex_unlock(&s->dev.lock);
+	if (!n)
+		return;
+	s->reading = true;
+	s->read_waits = false;
+	loop_read(s->loop, &s->read_op, s->config.in_fd, s->rx.bytes + tail, (unsigned int)n, -1);
+}
+
+static void took_input(struct serial *s, size_t n)
+{
+	pthread_mutex_lock(&s->dev.lock);
+	s->rx.count += n;
+	serial_line_in(s);
+	pthread_mutex_unlock(&s->dev.lock);
+}
+
+static void read_done(struct loop_op *op, int result)
+{
+	struct serial *s = container_of(op, struct serial, read_op);
+	bool waited = s->read_waits;
+
+	s->reading = false;
+	if (result == -ECANCELED && s->stopping)
+		return;
+	if (!waited && result == -EAGAIN) {
+		s->reading = true;
+		s->read_waits = true;
+		loop_poll(s->loop, &s->read_op, s->config.in_fd, POLLIN);
+		return;
+	}
+	if (!waited && result > 0) {
+		took_input(s, (size_t)result);
+	} else if (!waited && result == 0) {
+		s->in_end = true;
+	} else if (result < 0 && result != -EINTR && result != -ECANCELED) {
+		log_info(s->dev.log, s->dev.name, "input ends: %s", err_name(result));
+		s->in_end = true;
+	}
+	start_read(s);
+}
+
+static void delay_done(struct loop_op *op, int result)
+{
+	struct serial *s = container_of(op, struct serial, delay_op);
+
+	(void)result;
+	s->delaying = false;
+	start_write(s);
+}
+
+static void kick_done(struct loop_op *op, int result)
+{
+	struct serial *s = container_of(op, struct serial, kick);
+	size_t n;
+
+	(void)result;
+	pthread_mutex_lock(&s->dev.lock);
+	s->kicked = false;
+	n = s->tx.count;
+	pthread_mutex_unlock(&s->dev.lock);
+
+	start_read(s);
+	if (n >= GATHER_BYTES || s->stopping) {
+		start_write(s);
+	} else if (n && !s->delaying && !s->writing) {
+		s->delaying = true;
+		loop_timer(s->loop, &s->delay_op, GATHER_NS);
+	}
+}
+
+void serial_host_kick(struct serial *s)
+{
+	if (s->kicked)
+		return;
+	s->kicked = true;
+	loop_post(s->loop, &s->kick);
+}
+
+void serial_host_wrote(struct serial *s)
+{
+	if (s->tx.count == 1 || s->tx.count == GATHER_BYTES)
+		serial_host_kick(s);
+}
+
+void serial_host_init(struct serial *s)
+{
+	s->tx = (struct serial_ring){.bytes = s->tx_bytes, .size = sizeof(s->tx_bytes)};
+	s->rx = (struct serial_ring){.bytes = s->rx_bytes, .size = sizeof(s->rx_bytes)};
+	s->kick.done = kick_done;
+	s->read_op.done = read_done;
+	s->write_op.done = write_done;
+	s->delay_op.done = delay_done;
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static size_t unwritten(struct serial *s)
+{
+	pthread_mutex_lock(&s->dev.lock);
+	size_t n = s->tx.count;
+	pthread_mutex_unlock(&s->dev.lock);
+	return n;
+}
+
+static void flush(struct serial *s)
+{
+	uint64_t deadline = now_ns() + flush_patience_ns;
+	size_t left = unwritten(s), n;
+
+	for (; left; left = n) {
+		if (!s->delaying) {
+			s->delaying = true;
+			loop_timer(s->loop, &s->delay_op, FLUSH_STEP_NS);
+		}
+		start_write(s);
+		if (loop_turn(s->loop, true))
+			break;
+		n = unwritten(s);
+		if (n != left)
+			deadline = now_ns() + flush_patience_ns;
+		else if (now_ns() > deadline)
+			break;
+	}
+	if (left)
+		log_warn(s->dev.log, s->dev.name, "output: nobody takes the last %zu bytes", left);
+}
+
+void serial_host_stop(struct serial *s)
+{
+	s->stopping = true;
+	if (s->config.out_fd >= 0)
+		flush(s);
+	loop_cancel(s->loop, &s->read_op);
+	loop_cancel(s->loop, &s->write_op);
+	loop_cancel(s->loop, &s->delay_op);
+	while (s->reading || s->writing || s->delaying || s->kicked)
+		if (loop_turn(s->loop, true))
+			break;
+}

@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * virtio-blk: the device, its config space, and the life of its queues. Requests: blk_request.c.
+ */
+#include "virtio/blk_impl.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/fd.h"
+#include "base/mem.h"
+
+/* Device configuration (virtio 1.3, 5.2.4), up to what is offered. */
+struct blk_config_space {
+	le64 capacity;
+	le32 size_max;
+	le32 seg_max;
+	struct {
+		le16 cylinders;
+		uint8_t heads;
+		uint8_t sectors;
+	} geometry;
+	le32 blk_size;
+	struct {
+		uint8_t physical_block_exp;
+		uint8_t alignment_offset;
+		le16 min_io_size;
+		le32 opt_io_size;
+	} topology;
+	uint8_t writeback;
+	uint8_t unused0;
+	le16 num_queues;
+	le32 max_discard_sectors;
+	le32 max_discard_seg;
+	le32 discard_sector_alignment;
+	le32 max_write_zeroes_sectors;
+	le32 max_write_zeroes_seg;
+	uint8_t write_zeroes_may_unmap;
+	uint8_t unused1[3];
+};
+#define CONFIG_BYTES 60u
+static_assert(offsetof(struct blk_config_space, unused1) + 3 == CONFIG_BYTES, "virtio 1.3, 5.2.4");
+static_assert(offsetof(struct blk_config_space, writeback) == 32, "virtio 1.3, 5.2.4");
+static_assert(offsetof(struct blk_config_space, max_discard_sectors) == 36, "virtio 1.3, 5.2.4");
+
+/* What the page cache and today's disks work in: told to the guest as the physical block. */
+#define PHYSICAL_BYTES 4096u
+
+static struct blk *blk_of(struct virtio_device *vdev)
+{
+	return container_of(vdev, struct blk, vdev);
+}
+
+/* Queues */
+
+static struct blk_request *take_free(struct blk_queue *q)
+{
+	struct list *item = list_pop(&q->free);
+
+	if (item)
+		return container_of(item, struct blk_request, link);
+	if (q->fresh == q->n_requests)
+		return NULL;
+	struct blk_request *req = &q->requests[q->fresh++];
+
+	req->queue = q;
+	req->op.done = blk_request_op_done;
+	req->chain.iov = req->pieces;
+	req->chain.max_iov = ARRAY_SIZE(req->pieces);
+	list_init(&req->link);
+	return req;
+}
+
+/* The most recently used one is the next: its pages are warm, and others stay untouched. */
+static void put_free(struct blk_request *req)
+{
+	list_append(req->queue->free.next, &req->link);
+}
+
+void blk_request_finish(struct blk_request *req, enum blk_status status)
+{
+	struct blk_queue *q = req->queue;
+
+	if (q->abandon) {
+		virtq_drop(q->vq, &req->chain);
+	} else {
+		*req->status = (uint8_t)status;
+		/* The status is the last byte, so all of it counts as written. */
+		virtq_push(q->vq, &req->chain, (uint32_t)MIN(req->chain.in_bytes, UINT32_MAX));
+	}
+	blk_request_release(req);
+	put_free(req);
+	q->busy--;
+	loop_defer(q->loop, &q->turn_op);
+}
+
+/* Take what is available, at most as many as the queue holds, so that a driver that keeps adding does
+ * not keep the loop's other users out. */
+static void drain(struct blk_queue *q)
+{
+	unsigned int budget = q->n_requests;
+
+	do {
+		virtq_kick_disable(q->vq);
+		for (;;) {
+			struct blk_request *req = budget ? take_free(q) : NULL;
+
+			if (!req) {
+				q->more = true;
+				loop_defer(q->loop, &q->turn_op);
+				return;
+			}
+			if (virtq_pop(q->vq, &req->chain) <= 0) {
+				put_free(req);
+				break;
+			}
+			budget--;
+			q->busy++;
+			if (!req->chain.last_in && req->chain.truncated) {
+				q->busy--;
+				virtq_push(q->vq, &req->chain, 0);
+				put_free(req);
+				continue;
+			}
+			if (!req->chain.last_in) {
+				/* No place for a status: the one mistake that has no answer. */
+				virtio_device_broken(&q->blk->vdev, "request without status byte");
+				q->running = false;
+				q->busy--;
+				virtq_drop(q->vq, &req->chain);
+				put_free(req);
+				return;
+			}
+			blk_request_start(req);
+		}
+	} while (virtq_kick_enable(q->vq));
+}
+
+static void release_memory(struct blk_queue *q)
+{
+	if (q->requests)
+		(void)munmap(q->requests, q->requests_bytes);
+	if (q->bounce)
+		(void)munmap(q->bounce, BLK_BOUNCE_SLOTS * BLK_BOUNCE_BYTES);
+	q->requests = NULL;
+	q->bounce = NULL;
+}
+
+static void turn_end(struct loop_op *op, int result)
+{
+	struct blk_queue *q = container_of(op, struct blk_queue, turn_op);
+
+	(void)result;
+	if (!q->abandon && virtq_started(q->vq))
+		virtq_flush(q->vq);
+	if (q->stopping) {
+		if (q->busy)
+			return;
+		q->stopping = false;
+		release_memory(q);
+		virtio_queue_stopped(&q->blk->vdev, q->index); /* last: q may be gone */
+		return;
+	}
+	if (q->more && q->running) {
+		q->more = false;
+		drain(q);
+	}
+}
+
+static void *map_lazily(size_t bytes)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static void blk_queue_start(struct virtio_device *vdev, unsigned int index)
+{
+	struct blk *blk = blk_of(vdev);
+	struct blk_queue *q = &blk->queues[index];
+
+	q->vq = vdev->queues[index].vq;
+	q->n_requests = virtq_size(q->vq);
+	q->fresh = 0;
+	q->busy = 0;
+	q->more = false;
+	q->stopping = false;
+	q->abandon = false;
+	list_init(&q->free);
+	list_init(&q->waiting);
+	q->requests_bytes = q->n_requests * sizeof(*q->requests);
+	q->requests = map_lazily(q->requests_bytes);
+	if (q->requests && blk->align_bytes > 1)
+		q->bounce = map_lazily(BLK_BOUNCE_SLOTS * BLK_BOUNCE_BYTES);
+	if (!q->requests || (blk->align_bytes > 1 && !q->bounce)) {
+		release_memory(q);
+		virtio_device_broken(vdev, "no memory for requests");
+		return;
+	}
+	q->bounce_free = (1u << BLK_BOUNCE_SLOTS) - 1;
+	q->running = true;
+}
+
+static void blk_queue_kick(struct virtio_device *vdev, unsigned int index)
+{
+	struct blk_queue *q = &blk_of(vdev)->queues[index];
+
+	if (q->running)
+		drain(q);
+}
+
+static void blk_queue_stop(struct virtio_device *vdev, unsigned int index, bool abandon)
+{
+	struct blk_queue *q = &blk_of(vdev)->queues[index];
+
+	q->running = false;
+	q->stopping = true;
+	if (abandon && q->requests) {
+		struct list *item;
+
+		q->abandon = true;
+		while ((item = list_pop(&q->waiting)))
+			blk_request_finish(container_of(item, struct blk_request, link),
+					   BLK_S_IOERR);
+		for (unsigned int i = 0; i < q->fresh; i++)
+			loop_cancel(q->loop, &q->requests[i].op);
+	}
+	loop_defer(q->loop, &q->turn_op);
+}
+
+static void blk_reset(struct virtio_device *vdev)
+{
+	struct blk *blk = blk_of(vdev);
+
+	atomic_store(&blk->writeback, blk->cache_writeback);
+}
+
+/* Configuration */
+
+static int blk_features_ok(struct virtio_device *vdev, uint64_t features)
+{
+	struct blk *blk = blk_of(vdev);
+
+	/* 5.2.6.2: a driver that cannot flush gets its writes durable one by one. */
+	atomic_store(&blk->writeback, blk->cache_writeback && (features >> BLK_F_FLUSH & 1));
+	return 0;
+}
+
+static void fill_config(struct blk *blk, struct blk_config_space *c)
+{
+	const struct virtio_device *vdev = &blk->vdev;
+	uint32_t seg_max = MIN(vdev->queues[0].max_size, (unsigned int)BLK_SEG_MAX + 2) - 2;
+	uint32_t granule = MAX(blk->block_bytes, PHYSICAL_BYTES) >> BLK_SECTOR_BITS;
+
+	*c = (struct blk_config_space){
+		.capacity = le64_of(atomic_load(&blk->sectors)),
+		.seg_max = le32_of(MAX(seg_max, 1u)),
+		.blk_size = le32_of(blk->block_bytes),
+		.topology.physical_block_exp =
+			(uint8_t)__builtin_ctz(PHYSICAL_BYTES / blk->block_bytes),
+		.topology.min_io_size = le16_of((uint16_t)(PHYSICAL_BYTES / blk->block_bytes)),
+		.writeback = atomic_load(&blk->writeback),
+		.num_queues = le16_of((uint16_t)blk->n_queues),
+	};
+	if (blk->discard) {
+		c->max_discard_sectors = le32_of(BLK_RANGE_SECTORS_MAX);
+		c->max_discard_seg = le32_of(BLK_RANGES_MAX);
+		c->discard_sector_alignment = le32_of(granule);
+		c->max_write_zeroes_sectors = le32_of(BLK_RANGE_SECTORS_MAX);
+		c->max_write_zeroes_seg = le32_of(BLK_RANGES_MAX);
+		c->write_zeroes_may_unmap = 1;
+	}
+}
+
+static void blk_config_read(struct virtio_device *vdev, uint32_t offset, void *buf,
+			    unsigned int len)
+{
+	struct blk_config_space c;
+
+	memset(buf, 0, len);
+	fill_config(blk_of(vdev), &c);
+	if (offset < CONFIG_BYTES)
+		memcpy(buf, (const uint8_t *)&c + offset, MIN(len, CONFIG_BYTES - offset));
+}
+
+static void blk_config_write(struct virtio_device *vdev, uint32_t offset, const void *buf,
+			     unsigned int len)
+{
+	struct blk *blk = blk_of(vdev);
+	uint32_t at = offsetof(struct blk_config_space, writeback);
+
+	/* The one writable field (5.2.5). What was written back before is made durable by the first
+	 * request that syncs: fdatasync covers the whole file. */
+	if (virtio_has(vdev, BLK_F_CONFIG_WCE) && offset <= at && at - offset < len)
+		atomic_store(&blk->writeback, ((const uint8_t *)buf)[at - offset] & 1);
+}
+
+static void blk_destroy(struct virtio_device *vdev)
+{
+	if (!vdev)
+		return;
+	struct blk *blk = blk_of(vdev);
+
+	for (unsigned int i = 0; i < blk->n_queues; i++)
+		release_memory(&blk->queues[i]);
+	if (blk->zeroes)
+		(void)munmap((void *)(uintptr_t)blk->zeroes, BLK_ZERO_BYTES);
+	fd_close(&blk->fd);
+	free(blk);
+}
+
+static const struct virtio_device_ops blk_ops = {
+	.id = 2,
+	.type = "virtio-blk",
+	.features_ok = blk_features_ok,
+	.config_read = blk_config_read,
+	.config_write = blk_config_write,
+	.queue_start = blk_queue_start,
+	.queue_kick = blk_queue_kick,
+	.queue_stop = blk_queue_stop,
+	.reset = blk_reset,
+	.destroy = blk_destroy,
+};
+
+static int check_size(const char *name, uint64_t size_bytes, uint32_t block_bytes, struct err *err)
+{
+	if (!size_bytes || size_bytes % block_bytes || size_bytes > INT64_MAX)
+		return err_set(err, -EINVAL,
+			       "disk '%s': size %llu is not a multiple of the block size %u", name,
+			       (unsigned long long)size_bytes, block_bytes);
+	return 0;
+}
+
+static int check_config(const struct virtio_blk_config *c, struct err *err)
+{
+	if (c->block_bytes != 512 && c->block_bytes != 4096)
+		return err_set(err, -EINVAL, "disk '%s': block size %u is neither 512 nor 4096",
+			       c->name, c->block_bytes);
+	/* Buffers can be bounced; an offset cannot be made to fit. */
+	if (!is_power_of_two(c->align_bytes) || c->align_bytes > c->block_bytes)
+		return err_set(err, -EINVAL,
+			       "disk '%s': direct access to it works in blocks of %u bytes, its "
+			       "block size is %u; give it a block size of 4096, or do not bypass "
+			       "the page cache",
+			       c->name, c->align_bytes, c->block_bytes);
+	if (c->queues < 1 || c->queues > 64)
+		return err_set(err, -EINVAL, "disk '%s': %u queues; 1 to 64 can be had", c->name,
+			       c->queues);
+	if (c->queue_size && (!is_power_of_two(c->queue_size) || c->queue_size < 4 ||
+			      c->queue_size > BLK_QUEUE_SIZE_MAX))
+		return err_set(err, -EINVAL,
+			       "disk '%s': queue size %u is not a power of two from 4 to %u",
+			       c->name, c->queue_size, BLK_QUEUE_SIZE_MAX);
+	if (c->fd < 0 || !c->n_loops)
+		return err_set(err, -EINVAL, "disk '%s': no file or no event loop", c->name);
+	return check_size(c->name, c->size_bytes, c->block_bytes, err);
+}
+
+static uint64_t feature_bits(const struct virtio_blk_config *c)
+{
+	uint64_t f = 1ull << BLK_F_SEG_MAX | 1ull << BLK_F_BLK_SIZE | 1ull << BLK_F_TOPOLOGY;
+
+	if (c->queues > 1)
+		f |= 1ull << BLK_F_MQ;
+	if (c->readonly)
+		return f | 1ull << BLK_F_RO;
+	/* Without a cache to flush there is nothing to offer (5.2.5). */
+	if (c->cache == VIRTIO_BLK_WRITEBACK)
+		f |= 1ull << BLK_F_FLUSH | 1ull << BLK_F_CONFIG_WCE;
+	if (c->discard)
+		f |= 1ull << BLK_F_DISCARD | 1ull << BLK_F_WRITE_ZEROES;
+	return f;
+}
+
+int virtio_blk_create(struct virtio_device **ret, const struct virtio_blk_config *config,
+		      const struct log *log, struct err *err)
+{
+	int r = check_config(config, err);
+
+	if (r)
+		return r;
+	struct blk *blk = calloc(1, sizeof(*blk) + config->queues * sizeof(blk->queues[0]));
+
+	if (!blk)
+		return err_set(err, -ENOMEM, "disk '%s': no memory", config->name);
+	void *zeroes = mmap(NULL, BLK_ZERO_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (zeroes == MAP_FAILED) {
+		free(blk);
+		return err_set(err, -ENOMEM, "disk '%s': no memory", config->name);
+	}
+	blk->zeroes = zeroes;
+	blk->fd = config->fd;
+	blk->block_bytes = config->block_bytes;
+	blk->align_bytes = config->align_bytes;
+	blk->readonly = config->readonly;
+	blk->discard = config->discard && !config->readonly;
+	blk->cache_writeback = config->cache == VIRTIO_BLK_WRITEBACK;
+	atomic_init(&blk->writeback, blk->cache_writeback);
+	atomic_init(&blk->sectors, config->size_bytes >> BLK_SECTOR_BITS);
+	/* Padded with zeroes; a full one has no terminator (5.2.6). */
+	const char *id = config->serial ? config->serial : config->name;
+
+	memcpy(blk->id, id, strnlen(id, sizeof(blk->id)));
+	blk->n_queues = config->queues;
+
+	struct virtio_device *vdev = &blk->vdev;
+
+	vdev->ops = &blk_ops;
+	(void)snprintf(vdev->name, sizeof(vdev->name), "%s", config->name);
+	vdev->log = log;
+	vdev->features_offered = feature_bits(config);
+	vdev->config_bytes = CONFIG_BYTES;
+	vdev->n_queues = config->queues;
+	for (unsigned int i = 0; i < config->queues; i++) {
+		struct blk_queue *q = &blk->queues[i];
+
+		q->blk = blk;
+		q->index = i;
+		q->loop = config->loops[i % config->n_loops];
+		q->turn_op.done = turn_end;
+		list_init(&q->free);
+		list_init(&q->waiting);
+		vdev->queues[i].loop = q->loop;
+		vdev->queues[i].max_size =
+			(uint16_t)(config->queue_size ? config->queue_size : VIRTQ_DEFAULT_SIZE);
+	}
+	*ret = vdev;
+	return 0;
+}
+
+int virtio_blk_resize(struct virtio_device *vdev, uint64_t size_bytes, struct err *err)
+{
+	struct blk *blk = blk_of(vdev);
+	int r = check_size(vdev->name, size_bytes, blk->block_bytes, err);
+
+	if (r)
+		return r;
+	atomic_store(&blk->sectors, size_bytes >> BLK_SECTOR_BITS);
+	virtio_config_changed(vdev);
+	return 0;
+}

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inside virtio-blk: the device and its queues (blk.c), and the life of one request (blk_request.c).
+ *
+ *   free ──take──► parsed ──► transferring ⇄ (waiting for a bounce buffer) ──► syncing ──► done ──► free
+ *
+ * A request that is not free has exactly one loop operation in flight, or is in its queue's `waiting`
+ * list. So a queue is still when `busy` is 0, and then nothing touches guest memory.
+ */
+#ifndef VIRTIO_BLK_IMPL_H
+#define VIRTIO_BLK_IMPL_H
+
+#include <stdatomic.h>
+
+#include "base/le.h"
+#include "base/list.h"
+#include "base/num.h"
+#include "virtio/blk.h"
+
+enum {
+	BLK_SECTOR_BITS = 9,
+	BLK_SECTOR_BYTES = 1 << BLK_SECTOR_BITS,
+	BLK_QUEUE_SIZE_MAX = 1024,
+	BLK_ID_BYTES = 20,
+	/* Data segments of one request: what a chain holds less header and status. */
+	BLK_SEG_MAX = 254,
+	/* Ranges of one discard or write-zeroes request, and sectors of one range (1 GiB). */
+	BLK_RANGES_MAX = 32,
+	BLK_RANGE_SECTORS_MAX = 1 << 21,
+	/* For guest buffers that the fd cannot take: pieces of this size, so many at once per queue. */
+	BLK_BOUNCE_BYTES = 128 << 10,
+	BLK_BOUNCE_SLOTS = 8,
+	/* Zeroes are written from one read-only area, several times per call. */
+	BLK_ZERO_BYTES = 64 << 10,
+	BLK_ZERO_PIECES = 16,
+	BLK_RETRIES = 16,
+};
+
+/* virtio 1.3, 5.2.6: request types and status. */
+enum blk_type {
+	BLK_T_IN = 0,
+	BLK_T_OUT = 1,
+	BLK_T_FLUSH = 4,
+	BLK_T_GET_ID = 8,
+	BLK_T_DISCARD = 11,
+	BLK_T_WRITE_ZEROES = 13,
+};
+enum blk_status {
+	BLK_S_OK = 0,
+	BLK_S_IOERR = 1,
+	BLK_S_UNSUPP = 2,
+};
+
+/* virtio 1.3, 5.2.3 */
+enum blk_feature {
+	BLK_F_SEG_MAX = 2,
+	BLK_F_RO = 5,
+	BLK_F_BLK_SIZE = 6,
+	BLK_F_FLUSH = 9,
+	BLK_F_TOPOLOGY = 10,
+	BLK_F_CONFIG_WCE = 11,
+	BLK_F_MQ = 12,
+	BLK_F_DISCARD = 13,
+	BLK_F_WRITE_ZEROES = 14,
+};
+
+struct blk_header {
+	le32 type;
+	le32 reserved;
+	le64 sector;
+};
+static_assert(sizeof(struct blk_header) == 16, "virtio 1.3, 5.2.6");
+
+struct blk_range {
+	le64 sector;
+	le32 sectors;
+	le32 flags; /* bit 0: unmap */
+};
+static_assert(sizeof(struct blk_range) == 16, "virtio 1.3, 5.2.6");
+
+struct blk_queue;
+
+struct blk_request {
+	struct loop_op op;
+	struct blk_queue *queue;
+	struct list link; /* free or waiting list */
+	struct virtq_chain chain;
+	uint32_t type;
+	bool syncing; /* the data is written; making it durable */
+	bool zeroing; /* write zeroes by writing them */
+	uint8_t retries;
+	int bounce; /* slot, or -1 */
+	uint8_t *status;
+	uint64_t offset; /* of the data on the disk, bytes */
+	uint64_t bytes;
+	uint64_t done;            /* of `bytes`; of the present range for range requests */
+	const struct iovec *data; /* what is left to transfer */
+	unsigned int n_data;
+	unsigned int n_ranges;
+	unsigned int range; /* the present one */
+	struct blk_range ranges[BLK_RANGES_MAX];
+	/* Two arrays at the end: their pages exist only where a request of that many pieces has been. */
+	struct iovec pieces[VIRTQ_MAX_PIECES];
+	struct iovec slice[VIRTQ_MAX_PIECES];
+};
+
+struct blk_queue {
+	struct blk *blk;
+	unsigned int index;
+	struct loop *loop;
+	struct virtq *vq;
+	bool running;
+	bool stopping;
+	bool abandon;
+	bool more; /* stopped taking chains before there were none: look again at the turn's end */
+	/* Once per turn: interrupt, take more, end a stop. So a stop that has ended leaves no operation
+	 * with the loop. */
+	struct loop_op turn_op;
+	struct blk_request *requests; /* mapping of requests_bytes */
+	size_t requests_bytes;
+	unsigned int n_requests;
+	unsigned int fresh; /* requests from here on were never used */
+	unsigned int busy;
+	struct list free;
+	struct list waiting;      /* for a bounce buffer */
+	uint8_t *bounce;          /* BLK_BOUNCE_SLOTS buffers, NULL when the fd takes any */
+	unsigned int bounce_free; /* bit per slot */
+};
+
+struct blk {
+	struct virtio_device vdev;
+	int fd;
+	uint32_t block_bytes;
+	uint32_t align_bytes;
+	bool readonly;
+	bool discard;
+	bool cache_writeback;   /* as configured */
+	_Atomic bool writeback; /* as the driver set it (CONFIG_WCE) */
+	_Atomic bool no_punch;  /* the host refused it once: do not ask again */
+	_Atomic bool no_zero_range;
+	_Atomic uint64_t sectors;
+	const uint8_t *zeroes;
+	char id[BLK_ID_BYTES];
+	unsigned int n_queues;
+	struct blk_queue queues[];
+};
+
+/* Take the popped chain of this request to its end; blk_request_done follows, now or later. */
+void blk_request_start(struct blk_request *req);
+/* It is over: give its bounce buffer to the next that waits for one. */
+void blk_request_release(struct blk_request *req);
+/* The loop's answer. */
+void blk_request_op_done(struct loop_op *op, int result);
+
+/* blk.c: the request is over: push it (or drop it when abandoned), and make it free. The caller does
+ * not touch it any more. */
+void blk_request_finish(struct blk_request *req, enum blk_status status);
+
+#endif

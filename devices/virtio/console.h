@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* virtio-console (virtio 1.3, 5.3), one port: bytes between the guest and a pair of fds. */
+#ifndef VIRTIO_CONSOLE_H
+#define VIRTIO_CONSOLE_H
+
+#include "virtio/virtio.h"
+
+struct virtio_console_config {
+	const char *name;
+	int in_fd;  /* -1: none; not owned */
+	int out_fd; /* -1: discard; not owned */
+	struct loop *loop;
+};
+
+int virtio_console_create(struct virtio_device **ret, const struct virtio_console_config *config,
+			  const struct log *log, struct err *err);
+/* The terminal's size, for VIRTIO_CONSOLE_F_SIZE. Machine's thread. */
+void virtio_console_resize(struct virtio_device *vdev, uint16_t columns, uint16_t rows);
+
+#endif

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of virtio-iommu share: iommu.c is the device, iommu_request.c what requests say. */
+#ifndef VIRTIO_IOMMU_IMPL_H
+#define VIRTIO_IOMMU_IMPL_H
+
+#include <pthread.h>
+
+#include "iommu/viommu.h"
+#include "virtio/iommu.h"
+
+enum {
+	IOMMU_REQUEST_QUEUE = 0,
+	IOMMU_EVENT_QUEUE = 1,
+	/* Requests that are taken together. Each is two pieces, or some more where they lie badly. */
+	IOMMU_BATCH = 64,
+	IOMMU_PIECES = 8,
+	/* Room for the properties of an endpoint: 40 ranges of 24 bytes. */
+	IOMMU_PROBE_BYTES = 1024,
+	IOMMU_FAULTS = 32, /* that wait for a buffer */
+};
+
+struct iommu_taken {
+	struct virtq_chain chain;
+	struct iovec pieces[IOMMU_PIECES];
+	uint32_t tail;    /* where the status goes */
+	uint32_t written; /* 0: it could not be read, and is given back as it is */
+	int request;      /* its place among the requests; -1: decided already */
+	uint8_t status;
+};
+
+struct iommu_dev {
+	struct virtio_device vdev;
+	struct viommu *viommu;
+	enum virtio_iommu_transport transport;
+	uint64_t poll_ns;
+
+	/* Held by whoever serves the request queue; guards what follows, and the queue itself. */
+	pthread_mutex_t serving;
+	struct iommu_taken taken[IOMMU_BATCH];
+	struct viommu_request requests[IOMMU_BATCH];
+	uint8_t properties[IOMMU_PROBE_BYTES];
+	bool running;
+	struct loop_op again; /* more requests than a turn's share, or polling goes on */
+	bool posted;          /* `again` */
+	bool stopping;        /* when it has run */
+	uint64_t poll_end_ns; /* nothing came for so long */
+
+	struct loop_op events; /* posted when faults wait */
+	struct virtq_chain event;
+	struct iovec event_pieces[IOMMU_PIECES];
+	bool events_stopping; /* the loop's thread */
+	/* Guards what faults of other threads touch. */
+	pthread_mutex_t lock;
+	bool events_running, events_posted;
+	struct viommu_fault faults[IOMMU_FAULTS];
+	unsigned int first_fault, n_faults;
+};
+
+/* Take what there is of requests, carry it out, answer it: how many chains that were. Under serving. */
+unsigned int iommu_serve_batch(struct iommu_dev *dev);
+
+#endif

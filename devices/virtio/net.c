@@ -1,0 +1,498 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * virtio-net: the device. Which file does what: net_impl.h.
+ */
+#include "virtio/net_impl.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/fd.h"
+#include "base/mem.h"
+
+/* Device configuration (virtio 1.3, 5.1.4), up to what is offered. */
+struct net_config_space {
+	uint8_t mac[6];
+	le16 status;
+	le16 max_virtqueue_pairs;
+	le16 mtu;
+};
+static_assert(sizeof(struct net_config_space) == 12, "virtio 1.3, 5.1.4");
+
+static struct net *net_of(struct virtio_device *vdev)
+{
+	return container_of(vdev, struct net, vdev);
+}
+
+static bool link_is_up(struct net *net)
+{
+	return atomic_load_explicit(&net->status, memory_order_relaxed) & NET_S_LINK_UP;
+}
+
+/* Queues */
+
+static void visit(struct net_queue *q)
+{
+	if (q->index & 1)
+		net_tx_visit(&q->pair->tx);
+	else
+		net_rx_visit(&q->pair->rx);
+}
+
+void net_queue_again(struct net_queue *q)
+{
+	q->more = true;
+	loop_defer(q->pair->loop, &q->turn);
+}
+
+static void turn_end(struct loop_op *op, int result)
+{
+	struct net_queue *q = container_of(op, struct net_queue, turn);
+
+	(void)result;
+	if (!q->abandon && virtq_started(q->vq))
+		virtq_flush(q->vq);
+	if (q->stopping) {
+		if (q->poll.in_flight || q->watch.in_flight)
+			return;
+		q->stopping = false;
+		virtio_queue_stopped(&q->pair->net->vdev, q->index); /* last: all may be gone */
+	} else if (q->more && q->running) {
+		q->more = false;
+		visit(q);
+	}
+}
+
+static void poll_done(struct loop_op *op, int result)
+{
+	struct net_queue *q = container_of(op, struct net_queue, poll);
+
+	if (q->stopping)
+		loop_defer(q->pair->loop, &q->turn);
+	else if (result < 0 && result != -ECANCELED) /* that: see watch_done */
+		net_peer_gone(q->pair->net, err_name(result));
+	else
+		visit(q);
+}
+
+static void watch(struct net_queue *q)
+{
+	struct net_pair *pair = q->pair;
+
+	loop_watch(pair->loop, &q->watch,
+		   pair->vhost ? vhost_error_fd(pair->vhost, q->index & 1) : pair->wake_fd);
+}
+
+/* Somebody in another thread changed what this pair may do; or vhost reports an error. */
+static void watch_done(struct loop_op *op, int result)
+{
+	struct net_queue *q = container_of(op, struct net_queue, watch);
+
+	if (q->stopping)
+		loop_defer(q->pair->loop, &q->turn);
+	else if (result == -ECANCELED) /* the thread that ran the loop ended (core/loop.h) */
+		watch(q);
+	else if (result > 0 && q->pair->vhost)
+		virtio_device_broken(&q->pair->net->vdev, "vhost-net met a malformed ring");
+	else if (q->running)
+		visit(q);
+}
+
+/* The control queue is the last (5.1.2): behind all pairs with MQ, behind the first without. */
+static bool is_ctrl(struct net *net, unsigned int index)
+{
+	unsigned int pairs = virtio_has(&net->vdev, NET_F_MQ) ? net->n_pairs : 1;
+
+	return virtio_has(&net->vdev, NET_F_CTRL_VQ) && index == 2 * pairs;
+}
+
+static struct net_queue *queue_of(struct net *net, unsigned int index)
+{
+	struct net_pair *pair = &net->pairs[index / 2];
+
+	if (index >= 2 * net->n_pairs)
+		return NULL;
+	return index & 1 ? &pair->tx.q : &pair->rx.q;
+}
+
+static void start_pair_queue(struct net_queue *q)
+{
+	struct net_pair *pair = q->pair;
+	int r = 0;
+
+	q->vq = pair->net->vdev.queues[q->index].vq;
+	q->stopping = q->abandon = q->more = false;
+	if (pair->vhost) {
+		r = vhost_start(pair->vhost, q);
+		if (!r)
+			watch(q);
+	} else if (!(q->index & 1)) {
+		r = net_rx_start(&pair->rx);
+		if (r)
+			net_rx_release(&pair->rx);
+		else
+			watch(q);
+	}
+	if (r) {
+		log_error(pair->net->vdev.log, pair->net->vdev.name, "queue %u: %s: %s", q->index,
+			  pair->vhost ? "vhost" : "start", err_name(r));
+		virtio_device_broken(&pair->net->vdev, "the host cannot serve a queue");
+	}
+	q->running = !r;
+}
+
+static void net_queue_start(struct virtio_device *vdev, unsigned int index)
+{
+	struct net *net = net_of(vdev);
+	struct net_queue *q = queue_of(net, index);
+
+	if (is_ctrl(net, index))
+		net_ctrl_start(net, index);
+	else if (q)
+		start_pair_queue(q);
+}
+
+static void net_queue_kick(struct virtio_device *vdev, unsigned int index)
+{
+	struct net *net = net_of(vdev);
+	struct net_queue *q = queue_of(net, index);
+
+	if (is_ctrl(net, index))
+		net_ctrl_kick(net);
+	else if (q && q->running && !q->pair->vhost)
+		visit(q);
+}
+
+static void stop_pair_queue(struct net_queue *q, bool abandon)
+{
+	struct net_pair *pair = q->pair;
+	bool was_running = q->running;
+
+	q->running = false;
+	q->stopping = true;
+	q->abandon = abandon;
+	loop_cancel(pair->loop, &q->poll);
+	loop_cancel(pair->loop, &q->watch);
+	if (pair->vhost) {
+		if (was_running)
+			vhost_stop(pair->vhost, q);
+	} else if (!(q->index & 1)) {
+		net_rx_release(&pair->rx);
+	}
+	loop_defer(pair->loop, &q->turn);
+}
+
+static void net_queue_stop(struct virtio_device *vdev, unsigned int index, bool abandon)
+{
+	struct net *net = net_of(vdev);
+	struct net_queue *q = queue_of(net, index);
+
+	if (is_ctrl(net, index))
+		net_ctrl_stop(net);
+	else if (q && q->vq)
+		stop_pair_queue(q, abandon);
+	else
+		virtio_queue_stopped(vdev, index);
+}
+
+static int net_queue_call(struct virtio_device *vdev, unsigned int index, int call_fd)
+{
+	struct net_queue *q = queue_of(net_of(vdev), index);
+
+	return q && q->pair->vhost ? vhost_set_call(q->pair->vhost, q, call_fd) : 0;
+}
+
+/* Pairs and link */
+
+int net_enable_pairs(struct net *net, unsigned int n)
+{
+	for (unsigned int i = 0; i < net->n_pairs; i++) {
+		struct net_pair *pair = &net->pairs[i];
+		bool want = i < n;
+
+		if (atomic_load(&pair->enabled) == want)
+			continue;
+		/* Disabled first and detached then: nobody takes a detached queue for a fault. */
+		if (!want)
+			atomic_store(&pair->enabled, false);
+		int r = net->backend->set_enabled(pair, want);
+
+		if (r) {
+			atomic_store(&pair->enabled, !want);
+			return r;
+		}
+		atomic_store(&pair->enabled, want);
+		fd_event_signal(pair->wake_fd);
+	}
+	return 0;
+}
+
+void net_peer_gone(struct net *net, const char *why)
+{
+	if (!link_is_up(net))
+		return;
+	log_warn(net->vdev.log, net->vdev.name, "the network is gone: %s; the link is down", why);
+	atomic_fetch_and(&net->status, (uint16_t)~NET_S_LINK_UP);
+	virtio_config_changed(&net->vdev);
+}
+
+void virtio_net_set_link(struct virtio_device *vdev, bool up)
+{
+	struct net *net = net_of(vdev);
+
+	if (up == link_is_up(net))
+		return;
+	if (up)
+		atomic_fetch_or(&net->status,
+				NET_S_LINK_UP | (virtio_has(vdev, NET_F_GUEST_ANNOUNCE)
+							 ? (uint16_t)NET_S_ANNOUNCE
+							 : (uint16_t)0));
+	else
+		atomic_fetch_and(&net->status, (uint16_t)~(NET_S_LINK_UP | NET_S_ANNOUNCE));
+	net->backend->set_carrier(net, up);
+	for (unsigned int i = 0; i < net->n_pairs; i++)
+		fd_event_signal(net->pairs[i].wake_fd);
+	virtio_config_changed(vdev);
+}
+
+/* Configuration */
+
+/* 5.1.3.1: what a feature needs. */
+static const struct {
+	uint64_t feature;
+	uint64_t any_of;
+} needs[] = {
+	{NET_BIT(GUEST_TSO4), NET_BIT(GUEST_CSUM)},
+	{NET_BIT(GUEST_TSO6), NET_BIT(GUEST_CSUM)},
+	{NET_BIT(GUEST_ECN), NET_BIT(GUEST_TSO4) | NET_BIT(GUEST_TSO6)},
+	{NET_BIT(GUEST_USO4), NET_BIT(GUEST_CSUM)},
+	{NET_BIT(GUEST_USO6), NET_BIT(GUEST_CSUM)},
+	{NET_BIT(HOST_TSO4), NET_BIT(CSUM)},
+	{NET_BIT(HOST_TSO6), NET_BIT(CSUM)},
+	{NET_BIT(HOST_ECN), NET_BIT(HOST_TSO4) | NET_BIT(HOST_TSO6)},
+	{NET_BIT(HOST_USO), NET_BIT(CSUM)},
+	{NET_BIT(CTRL_RX), NET_BIT(CTRL_VQ)},
+	{NET_BIT(GUEST_ANNOUNCE), NET_BIT(CTRL_VQ)},
+	{NET_BIT(MQ), NET_BIT(CTRL_VQ)},
+	{NET_BIT(CTRL_MAC_ADDR), NET_BIT(CTRL_VQ)},
+	{NET_BIT(CTRL_GUEST_OFFLOADS), NET_BIT(CTRL_VQ)},
+};
+
+static int net_features_ok(struct virtio_device *vdev, uint64_t features)
+{
+	struct net *net = net_of(vdev);
+
+	for (size_t i = 0; i < ARRAY_SIZE(needs); i++)
+		if ((features & needs[i].feature) && !(features & needs[i].any_of))
+			return -EINVAL;
+	return net->backend->set_offloads(net, features & NET_GUEST_OFFLOADS);
+}
+
+static void net_config_read(struct virtio_device *vdev, uint32_t offset, void *buf,
+			    unsigned int len)
+{
+	struct net *net = net_of(vdev);
+	uint64_t mac = atomic_load(&net->mac);
+	struct net_config_space c = {
+		.status = le16_of(atomic_load(&net->status)),
+		.max_virtqueue_pairs = le16_of((uint16_t)net->n_pairs),
+		.mtu = le16_of(net->mtu),
+	};
+
+	memcpy(c.mac, &mac, sizeof(c.mac));
+	memset(buf, 0, len);
+	if (offset < sizeof(c))
+		memcpy(buf, (const uint8_t *)&c + offset, MIN(len, sizeof(c) - offset));
+}
+
+static void net_reset(struct virtio_device *vdev)
+{
+	struct net *net = net_of(vdev);
+
+	atomic_store(&net->mac, net->mac_initial);
+	atomic_fetch_and(&net->status, (uint16_t)~NET_S_ANNOUNCE);
+	(void)net_enable_pairs(net, 1);
+	(void)net->backend->set_offloads(net, 0);
+}
+
+static void net_destroy(struct virtio_device *vdev)
+{
+	if (!vdev)
+		return;
+	struct net *net = net_of(vdev);
+
+	for (unsigned int i = 0; i < net->n_pairs; i++)
+		vhost_destroy(net->pairs[i].vhost);
+	if (net->backend)
+		net->backend->close(net);
+	net_ctrl_destroy(net);
+	for (unsigned int i = 0; i < net->n_pairs; i++) {
+		fd_close(&net->pairs[i].fd);
+		fd_close(&net->pairs[i].vhost_fd);
+		fd_close(&net->pairs[i].wake_fd);
+	}
+	free(net);
+}
+
+static const struct virtio_device_ops net_ops = {
+	.id = 1,
+	.type = "virtio-net",
+	.features_ok = net_features_ok,
+	.config_read = net_config_read,
+	.queue_start = net_queue_start,
+	.queue_kick = net_queue_kick,
+	.queue_stop = net_queue_stop,
+	.queue_call = net_queue_call,
+	.reset = net_reset,
+	.destroy = net_destroy,
+};
+
+static int check_config(const struct virtio_net_config *c, struct err *err)
+{
+	if (c->pairs < 1 || c->pairs > NET_PAIRS_MAX)
+		return err_set(err, -EINVAL, "net '%s': %u queue pairs; 1 to %u can be had",
+			       c->name, c->pairs, NET_PAIRS_MAX);
+	if (c->queue_size && (!is_power_of_two(c->queue_size) || c->queue_size < 16 ||
+			      c->queue_size > NET_QUEUE_SIZE_MAX))
+		return err_set(err, -EINVAL,
+			       "net '%s': queue size %u is not a power of two from 16 to %u",
+			       c->name, c->queue_size, NET_QUEUE_SIZE_MAX);
+	/* 5.1.4.1 */
+	if (c->mtu && c->mtu < 68)
+		return err_set(err, -EINVAL, "net '%s': an MTU of %u; IP needs at least 68",
+			       c->name, c->mtu);
+	if (c->mac[0] & 1)
+		return err_set(
+			err, -EINVAL,
+			"net '%s': %02x:%02x:%02x:%02x:%02x:%02x is a multicast address; the "
+			"first byte of a card's is even",
+			c->name, c->mac[0], c->mac[1], c->mac[2], c->mac[3], c->mac[4], c->mac[5]);
+	if (c->vhost_fds && (c->backend != VIRTIO_NET_TAP || !c->gmem))
+		return err_set(err, -EINVAL, "net '%s': vhost-net serves taps only", c->name);
+	if (!c->fds || !c->n_loops)
+		return err_set(err, -EINVAL, "net '%s': no backend or no event loop", c->name);
+	return 0;
+}
+
+static uint64_t feature_bits(const struct virtio_net_config *c, uint64_t backend)
+{
+	uint64_t f = NET_BIT(MAC) | NET_BIT(MRG_RXBUF) | NET_BIT(STATUS) | NET_BIT(CTRL_VQ) |
+		     NET_BIT(CTRL_RX) | NET_BIT(CTRL_MAC_ADDR) | NET_BIT(GUEST_ANNOUNCE);
+
+	if (c->offload && backend) {
+		f |= backend;
+		if (backend & NET_GUEST_OFFLOADS)
+			f |= NET_BIT(CTRL_GUEST_OFFLOADS);
+	}
+	if (c->pairs > 1)
+		f |= NET_BIT(MQ);
+	if (c->mtu)
+		f |= NET_BIT(MTU);
+	return f;
+}
+
+static void init_queue(struct net *net, const struct virtio_net_config *c, struct net_queue *q,
+		       unsigned int index)
+{
+	q->pair = &net->pairs[index / 2];
+	q->index = index;
+	q->poll.done = poll_done;
+	q->turn.done = turn_end;
+	q->watch.done = watch_done;
+	net->vdev.queues[index].loop = q->pair->loop;
+	net->vdev.queues[index].max_size =
+		(uint16_t)(c->queue_size ? c->queue_size : VIRTQ_DEFAULT_SIZE);
+}
+
+static int init_pairs(struct net *net, const struct virtio_net_config *c, struct err *err)
+{
+	for (unsigned int i = 0; i < c->pairs; i++) {
+		struct net_pair *pair = &net->pairs[i];
+
+		pair->net = net;
+		pair->index = i;
+		pair->loop = c->loops[i % c->n_loops];
+		pair->fd = c->fds[i];
+		pair->vhost_fd = c->vhost_fds ? c->vhost_fds[i] : -1;
+		atomic_init(&pair->enabled, true); /* as a tap is when it is opened */
+		init_queue(net, c, &pair->rx.q, 2 * i);
+		init_queue(net, c, &pair->tx.q, 2 * i + 1);
+		pair->wake_fd = fd_eventfd();
+		if (pair->wake_fd < 0)
+			return err_set(err, pair->wake_fd, "net '%s': eventfd: %s", c->name,
+				       err_name(pair->wake_fd));
+	}
+	/* The control queue may also be where pair 1's receive queue is: that one has its loop. */
+	net->vdev.queues[2 * c->pairs].loop = c->loops[0];
+	net->vdev.queues[2 * c->pairs].max_size = 64;
+	return net_ctrl_create(net) ? err_set(err, -ENOMEM, "net '%s': no memory", c->name) : 0;
+}
+
+static int open_vhost(struct net *net, const struct virtio_net_config *c, struct err *err)
+{
+	for (unsigned int i = 0; c->vhost_fds && i < c->pairs; i++) {
+		uint64_t can = NET_BIT(MRG_RXBUF);
+		int r = vhost_create(&net->pairs[i].vhost, &net->pairs[i], c->gmem, &can, err);
+
+		if (r)
+			return r;
+		net->vdev.features_offered &= can | ~NET_BIT(MRG_RXBUF);
+	}
+	return 0;
+}
+
+int virtio_net_create(struct virtio_device **ret, const struct virtio_net_config *config,
+		      const struct log *log, struct err *err)
+{
+	int r = check_config(config, err);
+	uint64_t backend_features = 0;
+
+	if (r)
+		return r;
+	struct net *net = calloc(1, sizeof(*net) + config->pairs * sizeof(net->pairs[0]));
+
+	if (!net)
+		return err_set(err, -ENOMEM, "net '%s': no memory", config->name);
+	struct virtio_device *vdev = &net->vdev;
+
+	vdev->ops = &net_ops;
+	(void)snprintf(vdev->name, sizeof(vdev->name), "%s", config->name);
+	vdev->log = log;
+	vdev->config_bytes = sizeof(struct net_config_space);
+	vdev->n_queues = 2 * config->pairs + 1;
+	net->n_pairs = config->pairs;
+	for (unsigned int i = 0; i < config->pairs; i++)
+		net->pairs[i].fd = net->pairs[i].vhost_fd = net->pairs[i].wake_fd = -1;
+	net->backend = config->backend == VIRTIO_NET_TAP ? &net_tap_ops : &net_socket_ops;
+	net->mtu = config->mtu;
+	memcpy(&net->mac_initial, config->mac, sizeof(config->mac));
+	atomic_init(&net->mac, net->mac_initial);
+	atomic_init(&net->status, config->link_down ? 0 : NET_S_LINK_UP);
+
+	r = init_pairs(net, config, err);
+	if (!r)
+		r = net->backend->open(net, &backend_features, err);
+	if (r)
+		goto fail;
+	vdev->features_offered = feature_bits(config, backend_features);
+	r = open_vhost(net, config, err);
+	if (r)
+		goto fail;
+	/* 5.1.6.5.5: one pair is in use until the driver says more. */
+	r = net_enable_pairs(net, 1);
+	if (r) {
+		err_set(err, r, "net '%s': cannot detach the queues that are not in use: %s",
+			config->name, err_name(r));
+		goto fail;
+	}
+	net->backend->set_carrier(net, !config->link_down);
+	*ret = vdev;
+	return 0;
+fail:
+	/* The caller keeps the fds. */
+	for (unsigned int i = 0; i < config->pairs; i++)
+		net->pairs[i].fd = net->pairs[i].vhost_fd = -1;
+	net_destroy(vdev);
+	return r;
+}

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * virtio-net's control queue (virtio 1.3, 5.1.6.5). Commands are rare, so each is done where it is
+ * found. What is malformed, not negotiated or refused by the host is answered with ERR.
+ */
+#include "virtio/net_impl.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+enum { ACK_OK = 0, ACK_ERR = 1 };
+enum { DATA_MAX = 16, COMMAND_BUDGET = 64 };
+
+struct net_ctrl {
+	struct net *net;
+	unsigned int index;
+	struct virtq *vq;
+	struct loop *loop;
+	bool running;
+	bool stopping;
+	bool more;
+	struct loop_op turn;
+	struct virtq_chain chain;
+	struct iovec pieces[VIRTQ_MAX_PIECES];
+};
+
+struct command {
+	const struct virtq_chain *chain; /* for what is longer than data */
+	size_t bytes;                    /* behind class and command */
+	uint8_t data[DATA_MAX];
+};
+
+/* 5.1.6.5.1: packets of all kinds are given to the guest anyway, which is what a filter that is full
+ * does; only the form is checked. */
+static int rx_mode(struct net *net, const struct command *c)
+{
+	(void)net;
+	return c->bytes == 1 && c->data[0] <= 1 ? 0 : -EINVAL;
+}
+
+static int mac_table_set(struct net *net, const struct command *c)
+{
+	size_t at = 0;
+
+	(void)net;
+	for (int table = 0; table < 2; table++) {
+		le32 entries;
+
+		if (c->bytes - at < sizeof(entries) ||
+		    iov_to_buf(c->chain->out, c->chain->n_out, 2 + at, &entries, sizeof(entries)) !=
+			    sizeof(entries))
+			return -EINVAL;
+		at += sizeof(entries);
+		if (le32_get(entries) > (c->bytes - at) / 6)
+			return -EINVAL;
+		at += (size_t)le32_get(entries) * 6;
+	}
+	return at == c->bytes ? 0 : -EINVAL;
+}
+
+static int mac_addr_set(struct net *net, const struct command *c)
+{
+	uint64_t mac = 0;
+
+	if (c->bytes != 6 || c->data[0] & 1)
+		return -EINVAL;
+	memcpy(&mac, c->data, 6);
+	atomic_store(&net->mac, mac);
+	return 0;
+}
+
+static int announce_ack(struct net *net, const struct command *c)
+{
+	(void)c;
+	atomic_fetch_and(&net->status, (uint16_t)~NET_S_ANNOUNCE);
+	return 0;
+}
+
+static int vq_pairs_set(struct net *net, const struct command *c)
+{
+	unsigned int n = load_le16(c->data);
+
+	if (c->bytes != 2 || n < 1 || n > net->n_pairs)
+		return -EINVAL;
+	return net_enable_pairs(net, n);
+}
+
+static int guest_offloads_set(struct net *net, const struct command *c)
+{
+	uint64_t offloads = load_le64(c->data);
+
+	if (c->bytes != 8 || offloads & ~(net->vdev.features & NET_GUEST_OFFLOADS))
+		return -EINVAL;
+	return net->backend->set_offloads(net, offloads);
+}
+
+static const struct {
+	uint8_t class;
+	uint8_t first; /* commands from here to last */
+	uint8_t last;
+	uint8_t feature;
+	int (*run)(struct net *net, const struct command *c);
+} commands[] = {
+	{0, 0, 1, NET_F_CTRL_RX, rx_mode},
+	{1, 0, 0, NET_F_CTRL_RX, mac_table_set},
+	{1, 1, 1, NET_F_CTRL_MAC_ADDR, mac_addr_set},
+	{3, 0, 0, NET_F_GUEST_ANNOUNCE, announce_ack},
+	{4, 0, 0, NET_F_MQ, vq_pairs_set},
+	{5, 0, 0, NET_F_CTRL_GUEST_OFFLOADS, guest_offloads_set},
+};
+
+static uint8_t run_command(struct net *net, const struct virtq_chain *chain)
+{
+	struct command c = {.chain = chain};
+	uint8_t head[2];
+
+	if (iov_to_buf(chain->out, chain->n_out, 0, head, sizeof(head)) < sizeof(head))
+		return ACK_ERR;
+	c.bytes = chain->out_bytes - sizeof(head);
+	(void)iov_to_buf(chain->out, chain->n_out, sizeof(head), c.data,
+			 MIN(c.bytes, sizeof(c.data)));
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+		if (commands[i].class == head[0] && commands[i].first <= head[1] &&
+		    head[1] <= commands[i].last && virtio_has(&net->vdev, commands[i].feature))
+			return commands[i].run(net, &c) ? ACK_ERR : ACK_OK;
+	return ACK_ERR;
+}
+
+/* The answer is the first byte to be written. When the pieces ended before it, so does the command:
+ * then the last byte is as good, as drivers give room for one only. */
+static void answer(struct net *net, const struct virtq_chain *chain)
+{
+	uint8_t ack = chain->truncated ? ACK_ERR : run_command(net, chain);
+
+	if (chain->n_in)
+		*(uint8_t *)chain->in[0].iov_base = ack;
+	else
+		*chain->last_in = ack;
+}
+
+static void visit(struct net_ctrl *ctrl)
+{
+	unsigned int budget = COMMAND_BUDGET;
+
+	loop_defer(ctrl->loop, &ctrl->turn);
+	do {
+		virtq_kick_disable(ctrl->vq);
+		for (;;) {
+			if (!budget--) {
+				ctrl->more = true;
+				return;
+			}
+			ctrl->chain.iov = ctrl->pieces;
+			ctrl->chain.max_iov = ARRAY_SIZE(ctrl->pieces);
+			if (virtq_pop(ctrl->vq, &ctrl->chain) <= 0)
+				break;
+			if (!ctrl->chain.last_in && ctrl->chain.truncated) {
+				virtq_push(ctrl->vq, &ctrl->chain, 0);
+				continue;
+			}
+			if (!ctrl->chain.last_in) {
+				virtq_drop(ctrl->vq, &ctrl->chain);
+				ctrl->running = false;
+				virtio_device_broken(&ctrl->net->vdev,
+						     "control command without room for its answer");
+				return;
+			}
+			answer(ctrl->net, &ctrl->chain);
+			virtq_push(ctrl->vq, &ctrl->chain, 1);
+		}
+	} while (virtq_kick_enable(ctrl->vq));
+}
+
+static void turn_end(struct loop_op *op, int result)
+{
+	struct net_ctrl *ctrl = container_of(op, struct net_ctrl, turn);
+
+	(void)result;
+	virtq_flush(ctrl->vq);
+	if (ctrl->stopping) {
+		ctrl->stopping = false;
+		virtio_queue_stopped(&ctrl->net->vdev, ctrl->index); /* last: all may be gone */
+	} else if (ctrl->more && ctrl->running) {
+		ctrl->more = false;
+		visit(ctrl);
+	}
+}
+
+int net_ctrl_create(struct net *net)
+{
+	if (!mem_new(net->ctrl))
+		return -ENOMEM;
+	net->ctrl->net = net;
+	net->ctrl->turn.done = turn_end;
+	return 0;
+}
+
+void net_ctrl_destroy(struct net *net)
+{
+	free(net->ctrl);
+	net->ctrl = NULL;
+}
+
+void net_ctrl_start(struct net *net, unsigned int index)
+{
+	struct net_ctrl *ctrl = net->ctrl;
+
+	ctrl->index = index;
+	ctrl->vq = net->vdev.queues[index].vq;
+	ctrl->loop = net->vdev.queues[index].loop;
+	ctrl->running = true;
+	ctrl->more = false;
+}
+
+void net_ctrl_kick(struct net *net)
+{
+	if (net->ctrl->running)
+		visit(net->ctrl);
+}
+
+void net_ctrl_stop(struct net *net)
+{
+	struct net_ctrl *ctrl = net->ctrl;
+
+	/* Nothing is ever in flight: the end of the turn ends it. */
+	ctrl->running = false;
+	ctrl->stopping = true;
+	loop_defer(ctrl->loop, &ctrl->turn);
+}

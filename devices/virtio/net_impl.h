@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inside virtio-net.
+ *
+ *   net.c         the device: create, features, config space, which queue does what, start and stop
+ *   net_rx.c      from the backend into guest buffers
+ *   net_tx.c      from guest buffers to the backend
+ *   net_ctrl.c    the control queue
+ *   net_tap.c     backend: a tap; packets carry the virtio header, the kernel does the offloads
+ *   net_socket.c  backend: frames over a stream socket
+ *   vhost.c       the kernel serves the rings instead of net_rx.c and net_tx.c
+ *
+ * A packet here is a frame with the 12-byte header of virtio 1.x in front (virtio 1.3, 5.1.6).
+ *
+ * Threads: everything of a pair in its loop's thread; the control queue in its own, which may be
+ * another. What they share is atomic; and the control queue, or the machine, wakes a pair by its
+ * eventfd, which lives as long as the device.
+ */
+#ifndef VIRTIO_NET_IMPL_H
+#define VIRTIO_NET_IMPL_H
+
+#include <stdatomic.h>
+
+#include "base/le.h"
+#include "base/num.h"
+#include "virtio/net.h"
+
+enum {
+	NET_QUEUE_SIZE_MAX = 1024,
+	NET_PAIRS_MAX = 32,
+	NET_HEADER_BYTES = 12,
+	/* Ethernet header, one VLAN tag, and what an IP packet can be at most. */
+	NET_FRAME_MAX = 14 + 4 + 65535,
+	NET_FRAME_MIN = 14,
+	NET_PACKET_MAX = NET_HEADER_BYTES + NET_FRAME_MAX,
+	/* Receive buffers held at a time, and their pieces; one readv takes at most 1024. */
+	NET_RX_HELD_MAX = 256,
+	NET_RX_PIECES = 2048,
+	NET_RX_PIECES_ENOUGH = 700,
+	/* Packets per visit, so that others in the loop have their turn. */
+	NET_BUDGET = 256,
+};
+
+/* virtio 1.3, 5.1.3 */
+enum net_feature {
+	NET_F_CSUM = 0,
+	NET_F_GUEST_CSUM = 1,
+	NET_F_CTRL_GUEST_OFFLOADS = 2,
+	NET_F_MTU = 3,
+	NET_F_MAC = 5,
+	NET_F_GUEST_TSO4 = 7,
+	NET_F_GUEST_TSO6 = 8,
+	NET_F_GUEST_ECN = 9,
+	NET_F_GUEST_UFO = 10,
+	NET_F_HOST_TSO4 = 11,
+	NET_F_HOST_TSO6 = 12,
+	NET_F_HOST_ECN = 13,
+	NET_F_HOST_UFO = 14,
+	NET_F_MRG_RXBUF = 15,
+	NET_F_STATUS = 16,
+	NET_F_CTRL_VQ = 17,
+	NET_F_CTRL_RX = 18,
+	NET_F_GUEST_ANNOUNCE = 21,
+	NET_F_MQ = 22,
+	NET_F_CTRL_MAC_ADDR = 23,
+	NET_F_GUEST_USO4 = 54,
+	NET_F_GUEST_USO6 = 55,
+	NET_F_HOST_USO = 56,
+};
+
+#define NET_BIT(f) (1ull << NET_F_##f)
+/* What CTRL_GUEST_OFFLOADS may switch (5.1.6.5.6.1). */
+#define NET_GUEST_OFFLOADS                                                                      \
+	(NET_BIT(GUEST_CSUM) | NET_BIT(GUEST_TSO4) | NET_BIT(GUEST_TSO6) | NET_BIT(GUEST_ECN) | \
+	 NET_BIT(GUEST_UFO) | NET_BIT(GUEST_USO4) | NET_BIT(GUEST_USO6))
+
+enum { NET_S_LINK_UP = 1, NET_S_ANNOUNCE = 2 };
+
+struct net;
+struct net_pair;
+struct vhost;
+
+/* A receive or transmit queue from start to stop. */
+struct net_queue {
+	struct net_pair *pair;
+	unsigned int index; /* of the virtio queue */
+	struct virtq *vq;
+	bool running;
+	bool stopping;
+	bool abandon;
+	bool more;            /* the budget ran out: go on in the next turn */
+	struct loop_op poll;  /* the backend is ready again */
+	struct loop_op turn;  /* once per turn: interrupt, go on, end a stop */
+	struct loop_op watch; /* receive: the pair's wake_fd; vhost: the error eventfd */
+};
+
+struct net_rx {
+	struct net_queue q;
+	/* Chains taken ahead, oldest first, in a ring of slots; their pieces are one array, so that
+	 * a packet of any size is received by one readv. */
+	struct virtq_chain *slots;
+	unsigned int n_slots;
+	unsigned int first;
+	unsigned int held;
+	bool skipped; /* a later one than those was given back already */
+	struct iovec *pieces;
+	unsigned int begin;
+	unsigned int end;
+	uint64_t held_bytes;
+	/* How much to have ready: follows the size of the packets that come. */
+	size_t want_bytes;
+	/* A packet that waits for guest buffers, in our memory; 0: none. */
+	size_t pending;
+	const uint8_t *rest;
+	uint8_t *overflow; /* takes what is larger than the buffers that were ready */
+};
+
+struct net_tx {
+	struct net_queue q;
+	struct virtq_chain chain;
+	struct iovec pieces[VIRTQ_MAX_PIECES];
+};
+
+struct net_pair {
+	struct net *net;
+	unsigned int index;
+	struct loop *loop;
+	int fd;
+	int wake_fd;
+	int vhost_fd;
+	struct vhost *vhost;
+	_Atomic bool enabled; /* by VQ_PAIRS_SET */
+	void *backend;        /* the backend's own */
+	struct net_rx rx;
+	struct net_tx tx;
+};
+
+struct net_backend_ops {
+	/* Check what was given, and find out what it can: device feature bits. */
+	int (*open)(struct net *net, uint64_t *features, struct err *err);
+	void (*close)(struct net *net);
+	/* Receive offloads of the driver's choice, a subset of what open() said; 0 or negative. */
+	int (*set_offloads)(struct net *net, uint64_t features);
+	int (*set_enabled)(struct net_pair *pair, bool on);
+	void (*set_carrier)(struct net *net, bool up);
+	/* One packet by net_rx_deliver: 1 when there was one, 0 when it waits for guest buffers,
+	 * -EAGAIN when there is none; any other error: the backend is of no more use. */
+	int (*receive)(struct net_pair *pair);
+	/* 0 when it is gone; 1 when it was taken, and drain() must follow when the fd is writable;
+	 * -EAGAIN; or why it was dropped. */
+	int (*transmit)(struct net_pair *pair, const struct iovec *iov, unsigned int n,
+			uint64_t bytes);
+	/* Pass on what was taken: 0, or -EAGAIN. NULL: nothing is ever kept. */
+	int (*drain)(struct net_pair *pair);
+};
+
+struct net {
+	struct virtio_device vdev;
+	const struct net_backend_ops *backend;
+	unsigned int n_pairs;
+	_Atomic uint64_t mac; /* six bytes, as they lie in memory */
+	uint64_t mac_initial;
+	_Atomic uint16_t status;   /* NET_S_* */
+	_Atomic uint64_t offloads; /* receive offloads in use */
+	uint16_t mtu;
+	struct net_ctrl *ctrl;
+	struct net_pair pairs[];
+};
+
+extern const struct net_backend_ops net_tap_ops;
+extern const struct net_backend_ops net_socket_ops;
+
+/* net.c */
+void net_queue_again(struct net_queue *q); /* visit it once more at the end of the turn */
+void net_peer_gone(struct net *net, const char *why);
+/* Use the first n pairs. */
+int net_enable_pairs(struct net *net, unsigned int n);
+
+/* net_rx.c */
+int net_rx_start(struct net_rx *rx);
+void net_rx_visit(struct net_rx *rx);
+void net_rx_release(struct net_rx *rx);
+/* For backends: have at least one chain and up to want_bytes: false when the guest has none. */
+bool net_rx_gather(struct net_rx *rx, size_t want_bytes);
+/* A packet: `direct` bytes of it are in rx->pieces already, the rest is at `rest` (the overflow
+ * buffer, unless direct is 0) and stays there until this, or a later try, was true. True: it is delivered (or dropped, because it can never fit). */
+bool net_rx_deliver(struct net_rx *rx, size_t bytes, size_t direct, const void *rest);
+
+/* net_tx.c */
+void net_tx_visit(struct net_tx *tx);
+
+/* net_ctrl.c */
+int net_ctrl_create(struct net *net);
+void net_ctrl_destroy(struct net *net);
+void net_ctrl_start(struct net *net, unsigned int index);
+void net_ctrl_kick(struct net *net);
+void net_ctrl_stop(struct net *net);
+
+/* vhost.c */
+struct gmem;
+int vhost_create(struct vhost **ret, struct net_pair *pair, struct gmem *gmem, uint64_t *features,
+		 struct err *err);
+void vhost_destroy(struct vhost *vhost);
+int vhost_start(struct vhost *vhost, struct net_queue *q);
+void vhost_stop(struct vhost *vhost, struct net_queue *q);
+/* Interrupt by this fd from now on; while the ring runs. */
+int vhost_set_call(struct vhost *vhost, const struct net_queue *q, int call_fd);
+/* Signalled when the kernel finds a ring malformed. */
+int vhost_error_fd(const struct vhost *vhost, unsigned int ring);
+
+#endif

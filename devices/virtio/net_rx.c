@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * virtio-net receive: packets straight into guest buffers.
+ *
+ * With mergeable buffers (virtio 1.3, 5.1.6.4) a packet of 64 KiB takes some forty chains. They are
+ * taken ahead and kept from packet to packet of one visit, their pieces in one array:
+ *
+ *      slots    [c3][c4][c5][c6]            chains, brackets open
+ *      pieces   ....|p|p|p|p|p|o|           begin .. end, and the overflow buffer behind them
+ *
+ * One readv fills as many as the packet needs; those chains are published together, the others wait
+ * for the next packet. How many are kept ready follows the packets' size, so that a stream of large
+ * ones is not copied and small ones do not drag forty pieces through the kernel. What does not fit
+ * the ready ones lands in the overflow buffer and is copied from there.
+ *
+ * What is left goes back when the visit ends, so that no bracket is open while the queue waits for
+ * packets (core/dma.h: others wait for brackets).
+ */
+#include "virtio/net_impl.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/mem.h"
+
+enum { NUM_BUFFERS_AT = 10, DECAY_SHIFT = 6, DENIED_AT_ONCE = 16 };
+
+static struct virtio_device *vdev_of(const struct net_rx *rx)
+{
+	return &rx->q.pair->net->vdev;
+}
+
+int net_rx_start(struct net_rx *rx)
+{
+	rx->n_slots = MIN((unsigned int)virtq_size(rx->q.vq), (unsigned int)NET_RX_HELD_MAX);
+	rx->first = rx->held = rx->begin = rx->end = 0;
+	rx->held_bytes = 0;
+	rx->pending = 0;
+	rx->want_bytes = 1;
+	rx->slots = calloc(rx->n_slots, sizeof(*rx->slots));
+	rx->pieces = malloc(NET_RX_PIECES * sizeof(*rx->pieces));
+	void *overflow = mmap(NULL, NET_PACKET_MAX, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	rx->overflow = overflow == MAP_FAILED ? NULL : overflow;
+	return rx->slots && rx->pieces && rx->overflow ? 0 : -ENOMEM;
+}
+
+static struct virtq_chain *slot(struct net_rx *rx, unsigned int i)
+{
+	return &rx->slots[(rx->first + i) % rx->n_slots];
+}
+
+/* As if it had not been taken; but when one that came after it is gone (it could not be written), it can
+ * only be used, with nothing in it. */
+static void put_back(struct net_rx *rx, struct virtq_chain *chain)
+{
+	if (rx->skipped)
+		virtq_push(rx->q.vq, chain, 0);
+	else
+		virtq_unpop(rx->q.vq, chain);
+}
+
+/* Put back what was taken ahead. */
+static void give_back(struct net_rx *rx)
+{
+	while (rx->held)
+		put_back(rx, slot(rx, --rx->held));
+	rx->skipped = false;
+	rx->first = rx->begin = rx->end = 0;
+	rx->held_bytes = 0;
+}
+
+void net_rx_release(struct net_rx *rx)
+{
+	if (rx->overflow)
+		(void)munmap(rx->overflow, NET_PACKET_MAX);
+	free(rx->slots);
+	free(rx->pieces);
+	rx->overflow = NULL;
+	rx->slots = NULL;
+	rx->pieces = NULL;
+	rx->pending = 0;
+}
+
+/* Move the pieces to the start of their array; the chains follow. */
+static void compact(struct net_rx *rx)
+{
+	unsigned int by = rx->begin;
+
+	if (!by)
+		return;
+	memmove(rx->pieces, rx->pieces + by, (rx->end - by) * sizeof(*rx->pieces));
+	rx->begin = 0;
+	rx->end -= by;
+	for (unsigned int i = 0; i < rx->held; i++) {
+		struct virtq_chain *chain = slot(rx, i);
+
+		chain->iov -= by;
+		chain->in -= by;
+		chain->out -= by;
+	}
+}
+
+/* The next that the device may write; those before it come back empty, some at a time. */
+static bool pop_writable(struct net_rx *rx, struct virtq_chain *chain)
+{
+	for (unsigned int i = 0; i < DENIED_AT_ONCE; i++) {
+		if (virtq_pop(rx->q.vq, chain) <= 0)
+			return false;
+		if (!chain->denied)
+			return true;
+		rx->skipped |= rx->held > 0;
+		virtq_push(rx->q.vq, chain, 0);
+	}
+	return false;
+}
+
+/* Take one more chain: its pieces follow those that are there. */
+static bool take(struct net_rx *rx)
+{
+	if (rx->held == rx->n_slots || rx->end - rx->begin >= NET_RX_PIECES_ENOUGH)
+		return false;
+	if (rx->end + VIRTQ_MAX_PIECES >= NET_RX_PIECES)
+		compact(rx);
+	struct virtq_chain *chain = slot(rx, rx->held);
+
+	chain->iov = rx->pieces + rx->end;
+	chain->max_iov = VIRTQ_MAX_PIECES;
+	if (!pop_writable(rx, chain))
+		return false;
+	if (!chain->in_bytes || chain->n_out) {
+		virtq_drop(rx->q.vq, chain);
+		rx->q.running = false;
+		virtio_device_broken(vdev_of(rx), chain->n_out ? "receive buffer to be read"
+							       : "empty receive buffer");
+		return false;
+	}
+	rx->end += chain->n_in;
+	rx->held++;
+	rx->held_bytes += chain->in_bytes;
+	return true;
+}
+
+bool net_rx_gather(struct net_rx *rx, size_t want_bytes)
+{
+	bool mergeable = virtio_has(vdev_of(rx), NET_F_MRG_RXBUF);
+
+	while (rx->held_bytes < want_bytes && (mergeable || !rx->held) && take(rx))
+		;
+	return rx->held;
+}
+
+static void adapt(struct net_rx *rx, size_t bytes)
+{
+	if (bytes > rx->want_bytes)
+		rx->want_bytes = bytes;
+	else
+		rx->want_bytes -= (rx->want_bytes - bytes) >> DECAY_SHIFT;
+}
+
+/* The first chains hold a packet: say how many, and give them to the driver at once. */
+static void publish(struct net_rx *rx, size_t bytes)
+{
+	unsigned int n = 0;
+
+	for (size_t sum = 0; sum < bytes; n++)
+		sum += slot(rx, n)->in_bytes;
+	/* The header may be in several pieces; the tap leaves this field alone. */
+	le16 num_buffers = le16_of((uint16_t)n);
+
+	(void)iov_from_buf(rx->pieces + rx->begin, rx->end - rx->begin, NUM_BUFFERS_AT,
+			   &num_buffers, sizeof(num_buffers));
+	for (; n; n--) {
+		struct virtq_chain *chain = slot(rx, 0);
+		size_t part = MIN(bytes, (size_t)chain->in_bytes);
+
+		rx->begin += chain->n_in;
+		rx->held_bytes -= chain->in_bytes;
+		virtq_stage(rx->q.vq, chain, (uint32_t)part);
+		rx->first = (rx->first + 1) % rx->n_slots;
+		rx->held--;
+		bytes -= part;
+	}
+	virtq_publish(rx->q.vq);
+	if (!rx->held) {
+		rx->begin = rx->end = 0;
+		rx->skipped = false;
+	}
+}
+
+/* The packet waits for more buffers, all of it in our memory. */
+static void keep(struct net_rx *rx, size_t bytes, size_t direct, const void *rest)
+{
+	if (direct) {
+		/* `rest` is the overflow buffer. */
+		memmove(rx->overflow + direct, rx->overflow, bytes - direct);
+		(void)iov_to_buf(rx->pieces + rx->begin, rx->end - rx->begin, 0, rx->overflow,
+				 direct);
+		rest = rx->overflow;
+	}
+	rx->pending = bytes;
+	rx->rest = rest;
+}
+
+bool net_rx_deliver(struct net_rx *rx, size_t bytes, size_t direct, const void *rest)
+{
+	bool mergeable = virtio_has(vdev_of(rx), NET_F_MRG_RXBUF);
+
+	if (bytes > NET_PACKET_MAX)
+		return true;
+	adapt(rx, bytes);
+	rx->pending = 0;
+	if (rx->held_bytes < bytes)
+		(void)net_rx_gather(rx, bytes);
+	if (rx->held_bytes < bytes) {
+		/* No driver with enough buffers for a packet of the negotiated features gets here
+		 * (5.1.6.3.1): one buffer is too small, or all of the ring is. */
+		if (rx->held && (!mergeable || rx->held == rx->n_slots ||
+				 rx->end - rx->begin >= NET_RX_PIECES_ENOUGH))
+			return true;
+		keep(rx, bytes, direct, rest);
+		return false;
+	}
+	if (bytes > direct)
+		(void)iov_from_buf(rx->pieces + rx->begin, rx->end - rx->begin, direct, rest,
+				   bytes - direct);
+	publish(rx, bytes);
+	return true;
+}
+
+/* 1: go on; 0: wait for buffers; negative: as receive() says. */
+static int receive_one(struct net_rx *rx)
+{
+	struct net_pair *pair = rx->q.pair;
+
+	if (rx->pending)
+		return net_rx_deliver(rx, rx->pending, 0, rx->rest);
+	if (!net_rx_gather(rx, rx->want_bytes) || !rx->q.running)
+		return 0;
+	return pair->net->backend->receive(pair);
+}
+
+static bool may_receive(const struct net_rx *rx)
+{
+	const struct net_pair *pair = rx->q.pair;
+
+	return rx->q.running && atomic_load_explicit(&pair->enabled, memory_order_relaxed) &&
+	       (atomic_load_explicit(&pair->net->status, memory_order_relaxed) & NET_S_LINK_UP);
+}
+
+/* Packets until there are none (-EAGAIN), no buffers (0), too many for one visit (1) or an error. */
+static int receive_some(struct net_rx *rx)
+{
+	for (unsigned int budget = NET_BUDGET; budget; budget--) {
+		virtq_kick_disable(rx->q.vq);
+		int r = receive_one(rx);
+
+		if (r < 0 || !rx->q.running)
+			return r;
+		if (r)
+			continue;
+		/* Out of buffers: the driver's next kick goes on, unless it was already there. */
+		give_back(rx);
+		if (!virtq_kick_enable(rx->q.vq))
+			return 0;
+	}
+	return 1;
+}
+
+void net_rx_visit(struct net_rx *rx)
+{
+	struct net_pair *pair = rx->q.pair;
+
+	if (!may_receive(rx) || rx->q.poll.in_flight)
+		return;
+	int r = receive_some(rx);
+
+	give_back(rx);
+	loop_defer(pair->loop, &rx->q.turn);
+	if (!rx->q.running)
+		return;
+	if (r == -EAGAIN)
+		/* Kicks bring nothing while there are no packets. */
+		loop_poll(pair->loop, &rx->q.poll, pair->fd, POLLIN);
+	else if (r > 0)
+		net_queue_again(&rx->q);
+	else if (r < 0 && may_receive(rx)) /* else it was detached in between */
+		net_peer_gone(pair->net, err_name(r));
+}

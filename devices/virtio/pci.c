@@ -1,0 +1,710 @@
+// SPDX-License-Identifier: Apache-2.0
+// virtio over PCI (virtio 1.3, 4.1): registers, capabilities, interrupts. What the registers mean is
+// in transport.c.
+#include "virtio/pci.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/fd.h"
+#include "base/le.h"
+#include "base/mem.h"
+#include "base/num.h"
+#include "core/msix.h"
+#include "virtio/transport.h"
+
+enum {
+	VENDOR_ID = 0x1af4,
+	DEVICE_ID_BASE = 0x1040,
+	/* Not below 0x40, so that no legacy driver takes the device (4.1.2.1). */
+	SUBSYSTEM_BASE = 0x40,
+	REVISION = 1,
+
+	BAR = 0,
+	WINDOW_BYTES = 0x1000,
+	COMMON = 0x0000,
+	ISR = 0x1000,
+	DEVICE = 0x2000,
+	NOTIFY = 0x3000,
+	MSIX_TABLE = 0x4000,
+	MSIX_PBA = 0x5000,
+	BAR_BYTES = 0x8000,
+	NOTIFY_MULTIPLIER = 4,
+
+	NO_VECTOR = 0xffff,
+	ISR_QUEUE = 1,
+	ISR_CONFIG = 2,
+
+	CAP_ID_VENDOR = 9,
+	CAP_COMMON = 1,
+	CAP_NOTIFY = 2,
+	CAP_ISR = 3,
+	CAP_DEVICE = 4,
+	CAP_PCI = 5,
+};
+
+static_assert(VIRTIO_MAX_QUEUES * NOTIFY_MULTIPLIER <= WINDOW_BYTES, "notify window");
+static_assert((VIRTIO_MAX_QUEUES + 1) * MSIX_ENTRY_BYTES <= WINDOW_BYTES, "MSI-X table");
+
+/* 4.1.4.3 */
+struct common_cfg {
+	le32 device_feature_select;
+	le32 device_feature;
+	le32 driver_feature_select;
+	le32 driver_feature;
+	le16 config_msix_vector;
+	le16 num_queues;
+	uint8_t device_status;
+	uint8_t config_generation;
+	le16 queue_select;
+	le16 queue_size;
+	le16 queue_msix_vector;
+	le16 queue_enable;
+	le16 queue_notify_off;
+	le32 queue_desc[2];
+	le32 queue_driver[2];
+	le32 queue_device[2];
+	le16 queue_notif_config_data;
+	le16 queue_reset;
+	le16 admin_queue_index;
+	le16 admin_queue_num;
+};
+static_assert(sizeof(struct common_cfg) == 64, "virtio 1.3, 4.1.4.3");
+static_assert(offsetof(struct common_cfg, queue_desc) == 32, "virtio 1.3, 4.1.4.3");
+
+/* 4.1.4 */
+struct cap {
+	uint8_t id;
+	uint8_t next;
+	uint8_t len;
+	uint8_t cfg_type;
+	uint8_t bar;
+	uint8_t nr; /* id in 1.3: one of several of a type */
+	uint8_t padding[2];
+	le32 offset;
+	le32 length;
+};
+static_assert(sizeof(struct cap) == 16, "virtio 1.3, 4.1.4");
+
+struct virtio_pci {
+	struct device dev; /* first: it is the machine's handle */
+	struct pci_device pci;
+	struct virtio_transport t;
+	struct bus *mmio;
+	struct bus_region region;
+	struct msix *msix;
+	unsigned int access_cap; /* offset of CAP_PCI */
+	bool attached;
+	unsigned int n_ioeventfds; /* added so far */
+	struct bus_ioeventfd ioeventfd[VIRTIO_MAX_QUEUES];
+	/* Registers; under the device's lock, and atomic where an interrupt needs them. */
+	uint32_t device_feature_select;
+	uint32_t driver_feature_select;
+	uint16_t queue_select;
+	uint8_t isr;
+	_Atomic bool msix_on;
+	_Atomic uint16_t config_vector;
+	_Atomic uint16_t vectors[VIRTIO_MAX_QUEUES];
+};
+
+static struct virtio_pci *of_dev(struct device *dev)
+{
+	return container_of(dev, struct virtio_pci, dev);
+}
+
+static struct virtio_pci *of_pci(struct pci_device *pci)
+{
+	return container_of(pci, struct virtio_pci, pci);
+}
+
+static struct virtio_pci *of_transport(struct virtio_transport *t)
+{
+	return container_of(t, struct virtio_pci, t);
+}
+
+/* Interrupts (4.1.5.3, 4.1.5.4) */
+
+static void set_isr(struct virtio_pci *v, uint8_t isr)
+{
+	v->isr = isr;
+	/* Without MSI-X the line is the OR of the bits (4.1.4.5.1). */
+	pci_set_intx(&v->pci, isr && !atomic_load(&v->msix_on));
+}
+
+static void queue_interrupt(struct virtio_transport *t, unsigned int index)
+{
+	struct virtio_pci *v = of_transport(t);
+
+	if (atomic_load(&v->msix_on)) {
+		uint16_t vector = atomic_load_explicit(&v->vectors[index], memory_order_relaxed);
+
+		if (vector != NO_VECTOR)
+			msix_raise(v->msix, vector);
+		return;
+	}
+	pthread_mutex_lock(&v->dev.lock);
+	set_isr(v, v->isr | ISR_QUEUE);
+	pthread_mutex_unlock(&v->dev.lock);
+}
+
+static void config_interrupt(struct virtio_transport *t)
+{
+	struct virtio_pci *v = of_transport(t);
+	uint16_t vector = atomic_load(&v->config_vector);
+
+	set_isr(v, v->isr | ISR_CONFIG);
+	if (atomic_load(&v->msix_on) && vector != NO_VECTOR)
+		msix_raise(v->msix, vector);
+}
+
+static int queue_interrupt_fd(struct virtio_transport *t, unsigned int index)
+{
+	struct virtio_pci *v = of_transport(t);
+	uint16_t vector = atomic_load(&v->vectors[index]);
+
+	return atomic_load(&v->msix_on) && vector != NO_VECTOR ? msix_fd(v->msix, vector) : -1;
+}
+
+static bool dma_allowed(struct virtio_transport *t)
+{
+	return pci_bus_master(&of_transport(t)->pci);
+}
+
+static uint32_t requester(struct virtio_transport *t)
+{
+	return pci_requester_id(&of_transport(t)->pci);
+}
+
+static void registers_reset(struct virtio_transport *t)
+{
+	struct virtio_pci *v = of_transport(t);
+
+	v->device_feature_select = 0;
+	v->driver_feature_select = 0;
+	v->queue_select = 0;
+	/* 4.1.5.1.2.1 */
+	atomic_store(&v->config_vector, NO_VECTOR);
+	for (unsigned int i = 0; i < t->vdev->n_queues; i++)
+		atomic_store(&v->vectors[i], NO_VECTOR);
+	set_isr(v, 0);
+}
+
+static const struct virtio_transport_ops transport_ops = {
+	.queue_interrupt = queue_interrupt,
+	.config_interrupt = config_interrupt,
+	.queue_interrupt_fd = queue_interrupt_fd,
+	.dma_allowed = dma_allowed,
+	.requester = requester,
+	.reset = registers_reset,
+};
+
+/* Common configuration (4.1.4.3). A read is served from an image of the registers, so any size at
+ * any offset is well-defined; a write must be of one field, as the specification demands, or it is
+ * ignored. */
+
+static void put64(le32 field[2], uint64_t value)
+{
+	field[0] = le32_of((uint32_t)value);
+	field[1] = le32_of((uint32_t)(value >> 32));
+}
+
+static void common_image(struct virtio_pci *v, struct common_cfg *c)
+{
+	struct virtio_transport *t = &v->t;
+	unsigned int n = v->queue_select;
+
+	*c = (struct common_cfg){
+		.device_feature_select = le32_of(v->device_feature_select),
+		.driver_feature_select = le32_of(v->driver_feature_select),
+		.config_msix_vector = le16_of(atomic_load(&v->config_vector)),
+		.num_queues = le16_of((uint16_t)t->vdev->n_queues),
+		.device_status = transport_status(t),
+		.config_generation = t->generation,
+		.queue_select = le16_of(v->queue_select),
+		.queue_msix_vector = le16_of(NO_VECTOR),
+	};
+	if (v->device_feature_select < 2)
+		c->device_feature =
+			le32_of((uint32_t)(t->offered >> (32 * v->device_feature_select)));
+	if (v->driver_feature_select < 2)
+		c->driver_feature =
+			le32_of((uint32_t)(t->accepted >> (32 * v->driver_feature_select)));
+	/* A queue that is not there has size 0 (4.1.4.3.1). */
+	if (n >= t->vdev->n_queues)
+		return;
+	c->queue_size = le16_of(t->queues[n].size);
+	c->queue_msix_vector = le16_of(atomic_load(&v->vectors[n]));
+	c->queue_enable = le16_of(t->queues[n].enable);
+	c->queue_notify_off = le16_of((uint16_t)n);
+	put64(c->queue_desc, t->queues[n].desc);
+	put64(c->queue_driver, t->queues[n].driver);
+	put64(c->queue_device, t->queues[n].device);
+	c->queue_reset = le16_of(t->queues[n].resetting);
+}
+
+static uint64_t common_read(struct virtio_pci *v, uint32_t offset, unsigned int size)
+{
+	struct common_cfg c;
+	uint8_t bytes[8] = {0};
+
+	common_image(v, &c);
+	if (range_inside(offset, size, 0, sizeof(c)))
+		memcpy(bytes, (const uint8_t *)&c + offset, size);
+	return load_le64(bytes);
+}
+
+static void write_vector(struct virtio_pci *v, _Atomic uint16_t *vector, uint64_t value)
+{
+	/* What cannot be assigned reads back as NO_VECTOR (4.1.5.1.2). */
+	if (v->t.resetting)
+		return;
+	atomic_store(vector, value < msix_vectors(v->msix) ? (uint16_t)value : (uint16_t)NO_VECTOR);
+	transport_interrupts_changed(&v->t);
+}
+
+/* An address of a queue, whole or by halves. */
+static void write_address(struct virtio_pci *v, uint64_t *address, unsigned int half,
+			  uint64_t value, unsigned int size)
+{
+	if (!transport_queue_writable(&v->t, v->queue_select))
+		return;
+	if (size == 8)
+		*address = value;
+	else if (size == 4)
+		*address = (*address & ~(0xffffffffull << (32 * half))) | value << (32 * half);
+}
+
+static void write_queue_field(struct virtio_pci *v, uint32_t offset, uint64_t value,
+			      unsigned int size)
+{
+	unsigned int n = v->queue_select;
+	struct transport_queue *q;
+
+	if (n >= v->t.vdev->n_queues)
+		return;
+	q = &v->t.queues[n];
+	switch (offset) {
+	case offsetof(struct common_cfg, queue_size):
+		if (size == 2)
+			transport_queue_set_size(&v->t, n, (uint16_t)value);
+		break;
+	case offsetof(struct common_cfg, queue_msix_vector):
+		if (size == 2)
+			write_vector(v, &v->vectors[n], value);
+		break;
+	case offsetof(struct common_cfg, queue_enable):
+		if (size == 2 && value == 1)
+			transport_queue_enable(&v->t, n);
+		break;
+	case offsetof(struct common_cfg, queue_desc):
+	case offsetof(struct common_cfg, queue_desc) + 4:
+		write_address(v, &q->desc, offset / 4 & 1, value, size);
+		break;
+	case offsetof(struct common_cfg, queue_driver):
+	case offsetof(struct common_cfg, queue_driver) + 4:
+		write_address(v, &q->driver, offset / 4 & 1, value, size);
+		break;
+	case offsetof(struct common_cfg, queue_device):
+	case offsetof(struct common_cfg, queue_device) + 4:
+		write_address(v, &q->device, offset / 4 & 1, value, size);
+		break;
+	case offsetof(struct common_cfg, queue_reset):
+		if (size == 2 && value == 1)
+			transport_queue_reset(&v->t, n);
+		break;
+	default:
+		break;
+	}
+}
+
+static void common_write(struct virtio_pci *v, uint32_t offset, uint64_t value, unsigned int size)
+{
+	switch (offset) {
+	case offsetof(struct common_cfg, device_feature_select):
+		if (size == 4)
+			v->device_feature_select = (uint32_t)value;
+		break;
+	case offsetof(struct common_cfg, driver_feature_select):
+		if (size == 4)
+			v->driver_feature_select = (uint32_t)value;
+		break;
+	case offsetof(struct common_cfg, driver_feature):
+		if (size == 4)
+			transport_write_features(&v->t, v->driver_feature_select, (uint32_t)value);
+		break;
+	case offsetof(struct common_cfg, config_msix_vector):
+		if (size == 2)
+			write_vector(v, &v->config_vector, value);
+		break;
+	case offsetof(struct common_cfg, device_status):
+		if (size == 1)
+			transport_write_status(&v->t, (uint8_t)value);
+		break;
+	case offsetof(struct common_cfg, queue_select):
+		if (size == 2)
+			v->queue_select = (uint16_t)value;
+		break;
+	default:
+		write_queue_field(v, offset, value, size);
+		break;
+	}
+}
+
+/* The BAR. Accesses are naturally aligned, so none crosses a window. */
+
+static uint64_t bar_read(void *opaque, uint64_t offset, unsigned int size)
+{
+	struct virtio_pci *v = opaque;
+	uint32_t at = (uint32_t)offset % WINDOW_BYTES;
+	uint8_t bytes[8] = {0};
+	uint8_t isr;
+
+	switch (offset - at) {
+	case COMMON:
+		return common_read(v, at, size);
+	case ISR:
+		if (at)
+			return 0;
+		isr = v->isr;
+		set_isr(v, 0);
+		return isr;
+	case DEVICE:
+		transport_config_read(&v->t, at, bytes, size);
+		return load_le64(bytes);
+	case MSIX_TABLE:
+		return size < 4 ? 0 : msix_table_read(v->msix, at, size);
+	case MSIX_PBA:
+		return size < 4 ? 0 : msix_pba_read(v->msix, at, size);
+	default:
+		return 0;
+	}
+}
+
+/* Where KVM has no ioeventfd for it. A queue that is served here may wait for whoever needs the device's
+ * lock; what comes by way of CAP_PCI holds others too, so its loop serves that. */
+static void notified(struct virtio_pci *v, unsigned int index, bool by_cap)
+{
+	struct virtio_device *vdev = v->t.vdev;
+
+	if (!vdev->queues[index].in_exit || by_cap) {
+		fd_event_signal(v->t.queues[index].kick_fd);
+		return;
+	}
+	pthread_mutex_unlock(&v->dev.lock);
+	vdev->ops->queue_notify(vdev, index);
+	pthread_mutex_lock(&v->dev.lock);
+}
+
+static void window_write(struct virtio_pci *v, uint64_t offset, uint64_t value, unsigned int size,
+			 bool by_cap)
+{
+	uint32_t at = (uint32_t)offset % WINDOW_BYTES;
+	uint8_t bytes[8];
+
+	switch (offset - at) {
+	case COMMON:
+		common_write(v, at, value, size);
+		break;
+	case DEVICE:
+		store_le64(bytes, value);
+		transport_config_write(&v->t, at, bytes, size);
+		break;
+	case NOTIFY:
+		if (at % NOTIFY_MULTIPLIER == 0 && at / NOTIFY_MULTIPLIER < v->t.vdev->n_queues)
+			notified(v, at / NOTIFY_MULTIPLIER, by_cap);
+		break;
+	case MSIX_TABLE:
+		if (size >= 4)
+			msix_table_write(v->msix, at, value, size);
+		break;
+	default:
+		break;
+	}
+}
+
+static void bar_write(void *opaque, uint64_t offset, uint64_t value, unsigned int size)
+{
+	window_write(opaque, offset, value, size, false);
+}
+
+static const struct bus_ops bar_ops = {
+	.read = bar_read,
+	.write = bar_write,
+};
+
+/* Config space */
+
+/* The window to BARs for firmware that cannot map them (4.1.4.9): true and the access when what the
+ * driver put into the capability is one that it may make. */
+static bool access_window(struct virtio_pci *v, unsigned int offset, unsigned int size,
+			  uint32_t *bar_offset, unsigned int *bar_size)
+{
+	const uint8_t *cap = v->pci.config + v->access_cap;
+	uint32_t length = load_le32(cap + offsetof(struct cap, length));
+	unsigned int data = v->access_cap + (unsigned int)sizeof(struct cap);
+
+	*bar_offset = load_le32(cap + offsetof(struct cap, offset));
+	*bar_size = length;
+	return ranges_overlap(offset, size, data, 4) && cap[offsetof(struct cap, bar)] == BAR &&
+	       (length == 1 || length == 2 || length == 4) && is_aligned(*bar_offset, length) &&
+	       range_inside(*bar_offset, length, 0, BAR_BYTES);
+}
+
+static void config_read(struct pci_device *pci, unsigned int offset, unsigned int size)
+{
+	struct virtio_pci *v = of_pci(pci);
+	unsigned int bar_size;
+	uint32_t at;
+
+	if (access_window(v, offset, size, &at, &bar_size))
+		store_le32(v->pci.config + v->access_cap + sizeof(struct cap),
+			   (uint32_t)bar_read(v, at, bar_size));
+}
+
+static void config_written(struct pci_device *pci, unsigned int offset, unsigned int size)
+{
+	struct virtio_pci *v = of_pci(pci);
+	unsigned int bar_size;
+	uint32_t at;
+
+	if (access_window(v, offset, size, &at, &bar_size)) {
+		uint32_t data = load_le32(v->pci.config + v->access_cap + sizeof(struct cap));
+
+		window_write(v, at, bar_size == 4 ? data : data & ((1u << 8 * bar_size) - 1),
+			     bar_size, true);
+	}
+	if (atomic_exchange(&v->msix_on, msix_enabled(v->msix)) != msix_enabled(v->msix)) {
+		set_isr(v, v->isr);
+		transport_interrupts_changed(&v->t);
+	}
+	/* Bus mastering may have changed. */
+	transport_update(&v->t);
+}
+
+/* The bus above was reset by the guest. What was in flight may end a little later; until then status
+ * does not read 0. */
+static void bus_reset(struct pci_device *pci)
+{
+	struct virtio_pci *v = of_pci(pci);
+
+	atomic_store(&v->msix_on, false);
+	transport_reset_begin(&v->t);
+}
+
+static const struct pci_device_ops pci_ops = {
+	.config_written = config_written,
+	.config_read = config_read,
+	.reset = bus_reset,
+};
+
+static unsigned int add_cap(struct virtio_pci *v, uint8_t type, uint32_t offset, uint32_t length,
+			    unsigned int extra_bytes)
+{
+	unsigned int len = (unsigned int)sizeof(struct cap) + extra_bytes;
+	unsigned int at = pci_add_cap(&v->pci, CAP_ID_VENDOR, len);
+	uint8_t *c = v->pci.config + at;
+
+	c[offsetof(struct cap, len)] = (uint8_t)len;
+	c[offsetof(struct cap, cfg_type)] = type;
+	c[offsetof(struct cap, bar)] = BAR;
+	store_le32(c + offsetof(struct cap, offset), offset);
+	store_le32(c + offsetof(struct cap, length), length);
+	return at;
+}
+
+static void add_caps(struct virtio_pci *v, const struct virtio_device *vdev)
+{
+	unsigned int at;
+
+	add_cap(v, CAP_COMMON, COMMON, sizeof(struct common_cfg), 0);
+	add_cap(v, CAP_ISR, ISR, 1, 0);
+	if (vdev->config_bytes)
+		add_cap(v, CAP_DEVICE, DEVICE, vdev->config_bytes, 0);
+	at = add_cap(v, CAP_NOTIFY, NOTIFY, vdev->n_queues * NOTIFY_MULTIPLIER, 4);
+	store_le32(v->pci.config + at + sizeof(struct cap), NOTIFY_MULTIPLIER);
+
+	at = add_cap(v, CAP_PCI, 0, 0, 4);
+	v->access_cap = at;
+	v->pci.wmask[at + offsetof(struct cap, bar)] = 0xff;
+	memset(v->pci.wmask + at + offsetof(struct cap, offset), 0xff, 12);
+}
+
+static uint32_t class_code(uint16_t id)
+{
+	switch (id) {
+	case 1:
+		return 0x020000; /* Ethernet controller */
+	case 2:
+		return 0x018000; /* other mass storage */
+	case 3:
+		return 0x078000; /* other communication controller */
+	default:
+		return 0x00ff00; /* none of the classes */
+	}
+}
+
+/* The machine's side */
+
+static void virtio_pci_reset(struct device *dev)
+{
+	struct virtio_pci *v = of_dev(dev);
+
+	transport_reset(&v->t);
+	pci_device_reset(&v->pci);
+	pthread_mutex_lock(&dev->lock);
+	atomic_store(&v->msix_on, false);
+	registers_reset(&v->t);
+	pthread_mutex_unlock(&dev->lock);
+}
+
+static void virtio_pci_quiesce(struct device *dev, unsigned int phase)
+{
+	transport_quiesce(&of_dev(dev)->t, phase);
+}
+
+static void virtio_pci_resume(struct device *dev)
+{
+	transport_resume(&of_dev(dev)->t);
+}
+
+static void take_down(struct virtio_pci *v)
+{
+	while (v->n_ioeventfds)
+		bus_ioeventfd_del(v->mmio, &v->ioeventfd[--v->n_ioeventfds]);
+	if (v->attached)
+		pci_detach(&v->pci);
+	if (v->msix)
+		msix_done(v->msix);
+	transport_done(&v->t);
+	device_done(&v->dev);
+}
+
+static void virtio_pci_destroy(struct device *dev)
+{
+	struct virtio_pci *v;
+	struct virtio_device *vdev;
+
+	if (!dev)
+		return;
+	v = of_dev(dev);
+	vdev = v->t.vdev;
+	/* Quiesced by contract; what was posted since has to run out all the same. */
+	transport_quiesce(&v->t, 1);
+	take_down(v);
+	vdev->ops->destroy(vdev);
+	free(v);
+}
+
+static const struct device_ops device_ops = {
+	.type = "virtio-pci",
+	.reset = virtio_pci_reset,
+	.quiesce = virtio_pci_quiesce,
+	.resume = virtio_pci_resume,
+	.destroy = virtio_pci_destroy,
+};
+
+static int add_ioeventfds(struct virtio_pci *v, struct err *err)
+{
+	for (unsigned int i = 0; i < v->t.vdev->n_queues; i++) {
+		struct bus_ioeventfd *e = &v->ioeventfd[v->n_ioeventfds];
+		int r;
+
+		if (v->t.vdev->queues[i].in_exit)
+			continue;
+		*e = (struct bus_ioeventfd){
+			.region = &v->region,
+			.offset = NOTIFY + i * NOTIFY_MULTIPLIER,
+			.fd = v->t.queues[i].kick_fd,
+		};
+		r = bus_ioeventfd_add(v->mmio, e);
+		if (r)
+			return err_set(err, r, "ioeventfd of queue %u: %s", i, err_name(r));
+		v->n_ioeventfds++;
+	}
+	return 0;
+}
+
+static int set_up(struct virtio_pci *v, const struct device_env *env,
+		  const struct virtio_pci_config *config, struct virtio_device *vdev,
+		  struct err *err)
+{
+	const struct msix_config msix = {
+		.vectors = vdev->n_queues + 1,
+		.bar = BAR,
+		.table_offset = MSIX_TABLE,
+		.pba_offset = MSIX_PBA,
+	};
+	uint64_t offered = 1ull << VIRTIO_F_INDIRECT_DESC | 1ull << VIRTIO_F_EVENT_IDX |
+			   1ull << VIRTIO_F_VERSION_1 | 1ull << VIRTIO_F_RING_RESET;
+	const struct pci_ids ids = {
+		.vendor = VENDOR_ID,
+		.device = (uint16_t)(DEVICE_ID_BASE + vdev->ops->id),
+		.subsystem_vendor = VENDOR_ID,
+		.subsystem = (uint16_t)(SUBSYSTEM_BASE + vdev->ops->id),
+		.revision = REVISION,
+		.class_code = class_code(vdev->ops->id),
+		.pin = 1,
+	};
+	int r;
+
+	if (config->platform_dma)
+		offered |= 1ull << VIRTIO_F_ACCESS_PLATFORM;
+	v->mmio = env->mmio;
+	v->region = (struct bus_region){
+		.ops = &bar_ops,
+		.opaque = v,
+		.name = v->dev.name,
+		.size_bytes = BAR_BYTES,
+		.lock = &v->dev.lock,
+	};
+	pci_device_init(&v->pci, &pci_ops, v->dev.name, &ids);
+	v->pci.lock = &v->dev.lock;
+	pci_set_bar(&v->pci, BAR, PCI_BAR_MEM64, BAR_BYTES, &v->region);
+	add_caps(v, vdev);
+	r = msix_init(&v->msix, &v->pci, env->irq, &msix, err);
+	if (!r)
+		r = transport_init(&v->t, &transport_ops, vdev, &v->dev.lock, env->dma, offered,
+				   err);
+	if (r)
+		return r;
+	atomic_store(&v->config_vector, NO_VECTOR);
+	for (unsigned int i = 0; i < vdev->n_queues; i++)
+		atomic_store(&v->vectors[i], NO_VECTOR);
+	r = pci_attach(&v->pci, config->bus, config->addr, err);
+	if (r)
+		return r;
+	v->attached = true;
+	return add_ioeventfds(v, err);
+}
+
+int virtio_pci_create(struct device **ret, const struct device_env *env,
+		      const struct virtio_pci_config *config, struct virtio_device *vdev,
+		      struct err *err)
+{
+	struct virtio_pci *v;
+	int r;
+
+	if (!vdev->n_queues || vdev->n_queues > VIRTIO_MAX_QUEUES ||
+	    vdev->config_bytes > WINDOW_BYTES)
+		return err_set(err, -EINVAL, "%s: %u queues, %u bytes of configuration", vdev->name,
+			       vdev->n_queues, vdev->config_bytes);
+	if (!mem_new(v))
+		return err_set(err, -ENOMEM, "%s: no memory", vdev->name);
+	device_init(&v->dev, &device_ops, vdev->name, env->log);
+	r = set_up(v, env, config, vdev, err);
+	if (r) {
+		take_down(v);
+		free(v);
+		return err_prefix(err, "%s", vdev->name);
+	}
+	*ret = &v->dev;
+	return 0;
+}
+
+const struct pci_addr *virtio_pci_addr(const struct device *dev)
+{
+	return &container_of((struct device *)(uintptr_t)dev, struct virtio_pci, dev)->pci.addr;
+}

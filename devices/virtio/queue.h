@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One split virtqueue (virtio 1.3, 2.7), as a device sees it. Devices use verbs and never touch rings.
+ *
+ *        driver                                       device
+ *   descriptors ─► available ring ── virtq_pop ──► struct virtq_chain {out[], in[]} in host memory
+ *                  used ring     ◄── virtq_push ── how many bytes were written
+ *                  interrupt     ◄── virtq_flush ─ once per batch, and only if the driver wants it
+ *
+ * Everything in guest memory is hostile: each descriptor is read once into a local, validated, and
+ * only the copy is used; chains and indirect tables are bounded by the queue's size and by
+ * VIRTQ_MAX_PIECES; loops end. What is malformed breaks the queue (virtq_broken): the transport sets
+ * NEEDS_RESET for that device and nothing else happens.
+ *
+ * All access goes through the queue's dma port; a chain is one bracket from pop to push.
+ *
+ * Threads: a queue belongs to one loop's thread from virtq_start to virtq_stop, or to whoever holds a lock
+ * of its device's; nothing here locks.
+ * No allocation after virtq_start.
+ */
+#ifndef VIRTIO_QUEUE_H
+#define VIRTIO_QUEUE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "core/dma.h"
+
+enum {
+	VIRTQ_MAX_SIZE = 32768,
+	VIRTQ_DEFAULT_SIZE = 256,
+	/* Host pieces of one chain: seg_max 254 plus header and status, and what splits at region
+	 * boundaries. */
+	VIRTQ_MAX_PIECES = 260,
+};
+
+/* What the driver set up (iovas when a virtual IOMMU is in front, else gpas). */
+struct virtq_layout {
+	uint16_t size; /* power of two, at most the maximum offered */
+	uint64_t desc_iova;
+	uint64_t avail_iova;
+	uint64_t used_iova;
+	bool event_idx; /* negotiated VIRTIO_RING_F_EVENT_IDX */
+	bool indirect;  /* negotiated VIRTIO_RING_F_INDIRECT_DESC */
+};
+
+/* A request: pieces the device reads (out) and pieces it writes (in), in order. The storage is the
+ * caller's (made when the queue is activated) and holds the bracket until push.
+ *
+ * A chain may be legal and still have more pieces than max_iov (a virtual IOMMU can put each page of
+ * a buffer elsewhere). It is `truncated` then: out and in, and their byte counts, are the first pieces
+ * of the whole; `last_in` is there all the same, so that the device can refuse the one request.
+ *
+ * So is one of which a virtual IOMMU lets the device reach a part only, or not in this direction (it has
+ * told the guest); `last_in` is NULL when the device may not write that either. Without a virtual IOMMU
+ * such a chain breaks the queue. */
+struct virtq_chain {
+	uint16_t head;
+	bool truncated;
+	bool denied;      /* truncated, for that reason */
+	uint8_t *last_in; /* the last byte the device may write, where many devices put a status;
+			     NULL when there is none */
+	struct dma_bracket bracket;
+	struct iovec *out;
+	unsigned int n_out;
+	uint64_t out_bytes;
+	struct iovec *in;
+	unsigned int n_in;
+	uint64_t in_bytes;
+	struct iovec *iov;    /* caller: array for both, out first */
+	unsigned int max_iov; /* caller: its length */
+};
+
+struct virtq;
+
+struct virtq_ops {
+	/* Interrupt the driver for this queue. */
+	void (*notify)(void *opaque, unsigned int index);
+	/* The ring is malformed: text says how. Called once; the queue answers -EPROTO from now on. */
+	void (*broken)(void *opaque, unsigned int index, const char *text);
+};
+
+struct virtq_config {
+	unsigned int index;
+	struct dma_space *dma;
+	uint32_t requester;
+	const struct virtq_ops *ops;
+	void *opaque;
+};
+
+int virtq_create(struct virtq **ret, const struct virtq_config *config, struct err *err);
+void virtq_destroy(struct virtq *q);
+
+/* Activate with this layout; checks size, alignment and that the rings are reachable. next_avail is 0 except
+ * when state is restored. */
+int virtq_start(struct virtq *q, const struct virtq_layout *layout, uint16_t next_avail);
+/* Forget the rings. All chains were pushed or dropped. */
+void virtq_stop(struct virtq *q);
+/* Somebody else served this queue up to here (vhost): go on from there. Nothing is in flight. */
+void virtq_set_next(struct virtq *q, uint16_t next_avail);
+bool virtq_started(const struct virtq *q);
+
+/* Take the next available chain: 1, 0 when there is none, -EPROTO when the ring is malformed. */
+int virtq_pop(struct virtq *q, struct virtq_chain *chain);
+/* Put the last popped chain back (net receive: not enough buffers yet); only in reverse order of pop. */
+void virtq_unpop(struct virtq *q, struct virtq_chain *chain);
+/* Give it back: `written` bytes of the in-pieces hold data. Closes the bracket. */
+void virtq_push(struct virtq *q, struct virtq_chain *chain, uint32_t written);
+/* The same for several chains that become visible at once (mergeable receive buffers): stage each,
+ * then publish. */
+void virtq_stage(struct virtq *q, struct virtq_chain *chain, uint32_t written);
+void virtq_publish(struct virtq *q);
+/* Close the bracket without using the chain (reset). */
+void virtq_drop(struct virtq *q, struct virtq_chain *chain);
+/* After a batch of pushes: interrupt if the driver asked for it. */
+void virtq_flush(struct virtq *q);
+
+/* Kick suppression. disable: the driver need not kick. enable: kick again; true when more became available meanwhile (so
+ * the caller goes on instead of sleeping). */
+void virtq_kick_disable(struct virtq *q);
+bool virtq_kick_enable(struct virtq *q);
+
+/* Is a chain available (without taking it)? */
+bool virtq_has_avail(struct virtq *q);
+uint16_t virtq_size(const struct virtq *q);
+uint16_t virtq_next_avail(const struct virtq *q);
+struct dma_port *virtq_port(struct virtq *q);
+
+/* Helpers on pieces: copy to/from, from byte offset `skip`; return bytes copied. */
+size_t iov_to_buf(const struct iovec *iov, unsigned int n, size_t skip, void *buf, size_t len);
+size_t iov_from_buf(const struct iovec *iov, unsigned int n, size_t skip, const void *buf,
+		    size_t len);
+/* The pieces that cover [skip, skip + len): their number in dst, or -E2BIG. */
+int iov_slice(struct iovec *dst, unsigned int max, const struct iovec *iov, unsigned int n,
+	      size_t skip, size_t len);
+
+#endif

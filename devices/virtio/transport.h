@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What every transport of a virtio device has in common: status, feature negotiation, and the life
+ * of the queues. Private to transports (pci.c); devices see virtio.h.
+ *
+ * A queue runs while it is wanted:
+ *
+ *     enabled and DRIVER_OK, and the device is not paused, not being reset, and may do DMA
+ *
+ * Whatever changes one of these calls transport_update, which posts to the loop of each queue whose
+ * state differs; only that loop's thread moves a queue:
+ *
+ *     OFF ── virtq_start, queue_start, kicks ──► RUNNING ── queue_stop ──► STOPPING ──► OFF
+ *                                                              the device: virtio_queue_stopped
+ *
+ * So a register write never waits: reset is over when the last queue is OFF, and until then status
+ * reads non-zero (virtio 1.3, 4.1.4.3.2), queue_reset reads 1, and the registers are not writable.
+ *
+ * DMA not allowed (PCI bus mastering off) is treated like a pause: requests in flight finish, new ones
+ * wait. Drivers turn it off when they are done with a device or before another kernel takes over;
+ * neither wants the device broken.
+ *
+ * Threads: everything under the device's lock unless it says otherwise.
+ */
+#ifndef VIRTIO_TRANSPORT_H
+#define VIRTIO_TRANSPORT_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "virtio/virtio.h"
+
+/* Status bits (virtio 1.3, 2.1) and the features that belong to transport and rings (6). */
+enum {
+	VIRTIO_S_ACKNOWLEDGE = 1,
+	VIRTIO_S_DRIVER = 2,
+	VIRTIO_S_DRIVER_OK = 4,
+	VIRTIO_S_FEATURES_OK = 8,
+	VIRTIO_S_NEEDS_RESET = 64,
+	VIRTIO_S_FAILED = 128,
+
+	VIRTIO_F_INDIRECT_DESC = 28,
+	VIRTIO_F_EVENT_IDX = 29,
+	VIRTIO_F_VERSION_1 = 32,
+	VIRTIO_F_ACCESS_PLATFORM = 33,
+	VIRTIO_F_RING_RESET = 40,
+};
+
+struct virtio_transport;
+
+struct virtio_transport_ops {
+	/* Interrupt for a queue. Any thread, lock not held. */
+	void (*queue_interrupt)(struct virtio_transport *t, unsigned int index);
+	/* Interrupt for a change of configuration or status. */
+	void (*config_interrupt)(struct virtio_transport *t);
+	/* An eventfd that raises the queue's interrupt and stays the transport's, or -1. */
+	int (*queue_interrupt_fd)(struct virtio_transport *t, unsigned int index);
+	bool (*dma_allowed)(struct virtio_transport *t);
+	uint32_t (*requester)(struct virtio_transport *t);
+	/* Back to the state after power-on: registers that the transport keeps. */
+	void (*reset)(struct virtio_transport *t);
+};
+
+enum transport_queue_state {
+	TRANSPORT_QUEUE_OFF,
+	TRANSPORT_QUEUE_RUNNING,
+	TRANSPORT_QUEUE_STOPPING,
+};
+
+struct transport_queue {
+	struct virtio_transport *t;
+	unsigned int index;
+	/* Registers: the driver writes them while the queue is not enabled. */
+	uint16_t size;
+	uint64_t desc, driver, device;
+	bool enable;
+	bool resetting; /* queue_reset */
+	/* Changed by the loop's thread only, under the lock; so that thread may read it without. */
+	enum transport_queue_state state;
+	unsigned int posts; /* runs of work that are to come: the queue's memory must stay */
+	uint16_t next_avail;
+	/* The loop's thread alone. */
+	bool abandon;
+	bool handed_over;
+	bool kick_watched, call_watched;
+	unsigned int stop_waits; /* parts of a stop that are not done */
+	struct loop_op work, kick, call;
+	int kick_fd;       /* from init to done */
+	int call_fd;       /* -1 unless a queue was handed over that has no interrupt fd */
+	int given_call_fd; /* what whoever serves the queue interrupts by. The loop's thread alone */
+};
+
+struct virtio_transport {
+	const struct virtio_transport_ops *ops;
+	struct virtio_device *vdev;
+	pthread_mutex_t *lock;
+	pthread_cond_t still; /* some queue became OFF */
+	uint8_t status;
+	uint8_t generation;
+	bool paused;
+	bool resetting;
+	uint64_t offered;
+	uint64_t accepted; /* as the driver writes it, before FEATURES_OK */
+	_Atomic bool broken;
+	struct transport_queue *queues; /* vdev->n_queues */
+};
+
+/* Creates the virtqueues and kick fds. offered: the transport's own bits beside the device's. Takes
+ * nothing over on failure. */
+int transport_init(struct virtio_transport *t, const struct virtio_transport_ops *ops,
+		   struct virtio_device *vdev, pthread_mutex_t *lock, struct dma_space *dma,
+		   uint64_t offered, struct err *err);
+/* Everything is still (transport_stop). */
+void transport_done(struct virtio_transport *t);
+
+/* Registers. */
+uint8_t transport_status(const struct virtio_transport *t);
+void transport_write_status(struct virtio_transport *t, uint8_t value);
+void transport_write_features(struct virtio_transport *t, unsigned int word, uint32_t value);
+void transport_queue_set_size(struct virtio_transport *t, unsigned int index, uint16_t size);
+void transport_queue_enable(struct virtio_transport *t, unsigned int index);
+void transport_queue_reset(struct virtio_transport *t, unsigned int index);
+/* May the driver write this queue's registers now? */
+bool transport_queue_writable(const struct virtio_transport *t, unsigned int index);
+void transport_config_read(struct virtio_transport *t, uint32_t offset, void *buf,
+			   unsigned int len);
+void transport_config_write(struct virtio_transport *t, uint32_t offset, const void *buf,
+			    unsigned int len);
+
+/* As a write of 0 to status does: it is over when the last queue has stopped. */
+void transport_reset_begin(struct virtio_transport *t);
+
+/* A condition of "wanted" changed. */
+void transport_update(struct virtio_transport *t);
+/* What queue_interrupt_fd answers changed. */
+void transport_interrupts_changed(struct virtio_transport *t);
+
+/* The machine's thread, lock not held, outside any loop callback. */
+void transport_quiesce(struct virtio_transport *t, unsigned int phase);
+void transport_resume(struct virtio_transport *t);
+/* Reset and wait until it is over and nothing is posted. */
+void transport_reset(struct virtio_transport *t);
+
+#endif

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * ACPI and SMBIOS tables, from a plain description of the platform. Fixed AML is written in ASL and
+ * compiled by iasl in the build; tables are built append-only, checksums last.
+ *
+ * Threads: the machine's thread, before vCPUs run; again on each machine reset.
+ */
+#ifndef FIRMWARE_ACPI_H
+#define FIRMWARE_ACPI_H
+
+#include "base/err.h"
+#include "core/arch.h"
+#include "core/gmem.h"
+#include "firmware/kernel.h"
+
+/* A virtual IOMMU (a PCI function on bus 0) and the functions behind it, by requester id. */
+struct acpi_viommu {
+	uint16_t requester;
+	const uint16_t *endpoints;
+	unsigned int n;
+};
+
+struct acpi_config {
+	const struct arch_platform *platform;
+	const struct arch_topology *topology;
+	uint16_t pm_port; /* PM1 event block; control at + 4 */
+	uint16_t reset_port;
+	uint8_t reset_value;
+	uint8_t s5_type;      /* what SLP_TYP must be to power off */
+	uint16_t serial_port; /* 0: none */
+	uint32_t serial_gsi;
+	uint16_t panic_port;  /* 0: none */
+	uint8_t pci_last_bus; /* buses 0 to this one */
+	uint32_t rtc_gsi;
+	const struct acpi_viommu *viommu; /* NULL: none */
+	/* SMBIOS */
+	uint8_t uuid[16];                             /* as displayed, first byte first */
+	const char *serial;                           /* NULL: none */
+	const char *manufacturer, *product, *version; /* NULL: "hospes", "hospes", the version */
+};
+
+/* Write RSDP, XSDT, FADT, MADT, MCFG, DSDT, SSDT, with a virtual IOMMU VIOT, and SMBIOS into guest memory; says where. */
+int acpi_build(struct gmem *gmem, const struct acpi_config *config, struct kernel_tables *ret,
+	       struct err *err);
+
+#endif

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The run-time SSDT: names whose values differ by machine. No methods, so nothing to interpret. */
+#include <stdio.h>
+
+#include "base/num.h"
+#include "firmware/acpi_internal.h"
+
+/* PCI config ports: the bridge's own, not handed on. */
+enum { CONFIG_PORT = 0xcf8, CONFIG_PORTS = 8, RTC_PORT = 0x70 };
+
+static void host_bridge(struct aml *a, const struct acpi_config *config)
+{
+	const struct pci_windows *w = &config->platform->pci;
+	size_t scope = aml_scope(a, "\\_SB.PCI0");
+
+	aml_name(a, "_CRS");
+	size_t res = aml_resources(a);
+	aml_res_bus(a, 0, config->pci_last_bus);
+	aml_res_io(a, CONFIG_PORT, CONFIG_PORTS);
+	if (w->io_bytes)
+		aml_res_io_window(a, w->io_base, w->io_bytes);
+	if (w->mmio32_bytes)
+		aml_res_memory_window(a, w->mmio32_gpa, w->mmio32_bytes);
+	if (w->mmio64_bytes)
+		aml_res_memory_window(a, w->mmio64_gpa, w->mmio64_bytes);
+	aml_resources_end(a, res);
+
+	/* Pins of the slots on bus 0, as pci.h has them: (slot + pin) % 4. No link devices. */
+	aml_name(a, "_PRT");
+	size_t table = aml_package(a, 32 * 4);
+	for (unsigned int slot = 0; slot < 32; slot++) {
+		for (unsigned int pin = 0; pin < 4; pin++) {
+			size_t entry = aml_package(a, 4);
+
+			aml_integer(a, slot << 16 | 0xffff);
+			aml_integer(a, pin);
+			aml_integer(a, 0);
+			aml_integer(a, config->platform->intx_gsi + (slot + pin) % 4);
+			aml_end(a, entry);
+		}
+	}
+	aml_end(a, table);
+	aml_end(a, scope);
+}
+
+static void board(struct aml *a, const struct acpi_config *config)
+{
+	/* Without this reservation Linux does not use the ECAM (PCI Firmware 3.3, 4.1.2). */
+	size_t scope = aml_scope(a, "\\_SB.MBRD");
+	uint64_t ecam = config->platform->pci.ecam_gpa;
+
+	aml_name(a, "_CRS");
+	size_t res = aml_resources(a);
+	if (ecam + 256 * MiB <= 4 * GiB)
+		aml_res_memory32(a, (uint32_t)ecam, 256 * MiB);
+	else
+		aml_res_memory64(a, ecam, 256 * MiB);
+	aml_resources_end(a, res);
+	aml_end(a, scope);
+}
+
+static void isa_device(struct aml *a, const char *name, const char *eisaid, const char *hid,
+		       unsigned int uid, uint16_t port, uint8_t ports, uint32_t gsi)
+{
+	size_t device = aml_device(a, name);
+
+	aml_name(a, "_HID");
+	if (eisaid)
+		aml_eisaid(a, eisaid);
+	else
+		aml_string(a, hid);
+	aml_name(a, "_UID");
+	aml_integer(a, uid);
+	aml_name(a, "_CRS");
+	size_t res = aml_resources(a);
+	aml_res_io(a, port, ports);
+	if (gsi)
+		aml_res_irq(a, gsi);
+	aml_resources_end(a, res);
+	aml_end(a, device);
+}
+
+static void processors(struct aml *a, unsigned int cpus)
+{
+	for (unsigned int i = 0; i < cpus; i++) {
+		char name[8];
+
+		snprintf(name, sizeof(name), "C%03X", i & 0xfff);
+		size_t device = aml_device(a, name);
+		aml_name(a, "_HID");
+		aml_string(a, "ACPI0007");
+		aml_name(a, "_UID"); /* as in the MADT */
+		aml_integer(a, i);
+		aml_end(a, device);
+	}
+}
+
+void acpi_ssdt(struct aml *a, const struct acpi_config *config)
+{
+	uint8_t header[ACPI_HEADER_BYTES];
+
+	acpi_header(header, "SSDT", 2);
+	aml_bytes(a, header, sizeof(header));
+
+	host_bridge(a, config);
+	board(a, config);
+
+	size_t scope = aml_scope(a, "\\_SB");
+	isa_device(a, "RTC", "PNP0B00", NULL, 0, RTC_PORT, 2, config->rtc_gsi);
+	if (config->serial_port)
+		isa_device(a, "COM1", "PNP0501", NULL, 1, config->serial_port, 8,
+			   config->serial_gsi);
+	if (config->panic_port)
+		isa_device(a, "PEVT", NULL, "QEMU0001", 0, config->panic_port, 1, 0);
+	processors(a, config->topology->cpus);
+	aml_end(a, scope);
+
+	/* SLP_TYP for PM1a and PM1b, two reserved (ACPI 6.5, 7.4.2). */
+	aml_name(a, "\\_S5");
+	size_t s5 = aml_package(a, 4);
+	aml_integer(a, config->s5_type);
+	aml_integer(a, config->s5_type);
+	aml_integer(a, 0);
+	aml_integer(a, 0);
+	aml_end(a, s5);
+}

@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: Apache-2.0
+// Mapping and unmapping: checked against the table of what is mapped, done by the backend, written
+// to the ledger. The lock is held for the table only, never over a system call; a range that a call
+// is at work on is marked busy meanwhile.
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/num.h"
+#include "iommu/ioas_impl.h"
+
+static int check_range(const struct ioas *ioas, uint64_t iova, uint64_t bytes, uint64_t *last)
+{
+	uint64_t page = ioas->page_sizes & -ioas->page_sizes;
+
+	if (!bytes || !is_aligned(iova | bytes, page) || add_overflows(iova, bytes - 1, last))
+		return -EINVAL;
+	return 0;
+}
+
+static bool access_valid(unsigned int access)
+{
+	return access && !(access & ~(unsigned int)(IOAS_READ | IOAS_WRITE));
+}
+
+/* Take a place in the table, for the caller's system call. */
+static int reserve(struct ioas *ioas, uint64_t iova, uint64_t last, const struct mapping *as)
+{
+	struct mapping *mapping;
+	int ret;
+
+	pthread_rwlock_wrlock(&ioas->lock);
+	ret = mappings_insert(&ioas->mappings, iova, last, &mapping);
+	if (!ret) {
+		mapping->gpa = as->gpa;
+		mapping->hva = as->hva;
+		mapping->access = as->access;
+		mapping->shared = as->shared;
+		mapping->busy = true;
+	}
+	pthread_rwlock_unlock(&ioas->lock);
+	return ret;
+}
+
+static void drop(struct ioas *ioas, struct mapping *mapping, bool counted)
+{
+	uint64_t bytes = mapping->last - mapping->iova + 1;
+
+	if (counted && !mapping->shared) {
+		ioas->own_bytes -= bytes;
+		if (ioas->pinning)
+			ledger_pinned(ioas->ledger, -(int64_t)bytes);
+	}
+	mappings_remove(&ioas->mappings, mapping);
+}
+
+/* The call was made: what is busy in [iova, last] is mapped now, or is not to be there. */
+static void settle(struct ioas *ioas, uint64_t iova, uint64_t last, int code)
+{
+	struct mapping *mapping;
+	uint64_t bytes;
+
+	pthread_rwlock_wrlock(&ioas->lock);
+	while ((mapping = mappings_find(&ioas->mappings, iova, last))) {
+		iova = mapping->last;
+		bytes = mapping->last - mapping->iova + 1;
+		mapping->busy = false;
+		if (code) {
+			drop(ioas, mapping, false);
+		} else if (!mapping->shared) {
+			ioas->own_bytes += bytes;
+			if (ioas->pinning)
+				ledger_pinned(ioas->ledger, (int64_t)bytes);
+		}
+		if (iova++ == last)
+			break;
+	}
+	pthread_rwlock_unlock(&ioas->lock);
+}
+
+int ioas_map(struct ioas *ioas, uint64_t iova, uint64_t bytes, const struct ioas_memory *memory,
+	     unsigned int access)
+{
+	struct mapping as = {.gpa = memory->gpa, .hva = memory->hva, .access = access};
+	uint64_t start_ns = ledger_now(ioas->ledger), last;
+	int ret = check_range(ioas, iova, bytes, &last);
+
+	if (!ret && (!access_valid(access) || !is_aligned((uintptr_t)memory->hva, IOAS_PAGE_BYTES)))
+		ret = -EINVAL;
+	if (!ret)
+		ret = reserve(ioas, iova, last, &as);
+	if (!ret) {
+		pthread_rwlock_rdlock(&ioas->calls);
+		ret = ioas->iommu->ops->map(ioas, iova, bytes, memory, access);
+		pthread_rwlock_unlock(&ioas->calls);
+		settle(ioas, iova, last, ret);
+	}
+	ledger_record(ioas->ledger, LEDGER_MAP, iova, bytes, memory->gpa, start_ns, ret);
+	return ret;
+}
+
+/* --- unmap --- */
+
+/* May [iova, last] be unmapped: does no mapping lie partly in it, is none busy at its ends? */
+static int check_whole(const struct ioas *ioas, uint64_t iova, uint64_t last)
+{
+	const struct mapping *first = mappings_find(&ioas->mappings, iova, last);
+	const struct mapping *end = mappings_find(&ioas->mappings, last, last);
+
+	if ((first && first->iova < iova) || (end && end->last > last))
+		return -ERANGE;
+	return 0;
+}
+
+/* The next run of mappings without a gap between them in [*iova, last], marked busy. */
+static int take_run(struct ioas *ioas, uint64_t iova, uint64_t last, struct mapping *run)
+{
+	struct mapping *mapping = mappings_find(&ioas->mappings, iova, last);
+
+	if (!mapping)
+		return -ENOENT;
+	if (mapping->busy)
+		return -EBUSY;
+	*run = *mapping;
+	for (;;) {
+		mapping->busy = true;
+		run->last = mapping->last;
+		if (run->last == last)
+			return 0;
+		mapping = mappings_find(&ioas->mappings, run->last + 1, run->last + 1);
+		if (!mapping || mapping->busy)
+			return 0;
+	}
+}
+
+static void finish_run(struct ioas *ioas, const struct mapping *run, int code)
+{
+	uint64_t iova = run->iova;
+	struct mapping *mapping;
+
+	while ((mapping = mappings_find(&ioas->mappings, iova, run->last))) {
+		iova = mapping->last;
+		mapping->busy = false;
+		if (!code)
+			drop(ioas, mapping, true);
+		if (iova++ == run->last)
+			return;
+	}
+}
+
+int ioas_unmap(struct ioas *ioas, uint64_t iova, uint64_t bytes, uint64_t *unmapped)
+{
+	uint64_t start_ns = ledger_now(ioas->ledger), last, at = iova;
+	struct mapping run;
+	int ret = check_range(ioas, iova, bytes, &last);
+
+	*unmapped = 0;
+	if (ret)
+		return ret;
+	pthread_rwlock_wrlock(&ioas->lock);
+	ret = check_whole(ioas, iova, last);
+	while (!ret && !(ret = take_run(ioas, at, last, &run))) {
+		uint64_t run_bytes = run.last - run.iova + 1;
+
+		pthread_rwlock_unlock(&ioas->lock);
+		pthread_rwlock_rdlock(&ioas->calls);
+		ret = ioas->iommu->ops->unmap(ioas, run.iova, run_bytes);
+		pthread_rwlock_unlock(&ioas->calls);
+		/* Run by run: what lies in the gaps was not unmapped, and a fault must not say so. */
+		ledger_record(ioas->ledger, LEDGER_UNMAP, run.iova, run_bytes, run.gpa, start_ns,
+			      ret);
+		start_ns = ledger_now(ioas->ledger);
+		pthread_rwlock_wrlock(&ioas->lock);
+		finish_run(ioas, &run, ret);
+		if (!ret)
+			*unmapped += run_bytes;
+		at = run.last + 1;
+		if (run.last == last)
+			break;
+	}
+	pthread_rwlock_unlock(&ioas->lock);
+	return ret == -ENOENT ? 0 : ret; /* there are no more */
+}
+
+void ioas_unmap_all(struct ioas *ioas)
+{
+	uint64_t first, last = 0, unmapped;
+
+	for (;;) {
+		const struct mapping *mapping;
+
+		pthread_rwlock_rdlock(&ioas->lock);
+		mapping = mappings_find(&ioas->mappings, 0, UINT64_MAX);
+		first = mapping ? mapping->iova : 0;
+		for (const struct mapping *m = mapping; m && last != UINT64_MAX;
+		     m = mappings_find(&ioas->mappings, last + 1, last + 1))
+			last = m->last;
+		pthread_rwlock_unlock(&ioas->lock);
+		if (!mapping || ioas_unmap(ioas, first, last - first + 1, &unmapped))
+			return;
+		last = 0;
+	}
+}
+
+/* --- copy --- */
+
+/* What `from` has at from_iova, up to last. */
+static int source_piece(struct ioas *from, uint64_t iova, uint64_t last, unsigned int access,
+			struct mapping *piece)
+{
+	const struct mapping *mapping;
+	int ret = 0;
+
+	pthread_rwlock_rdlock(&from->lock);
+	mapping = mappings_find(&from->mappings, iova, iova);
+	if (!mapping || mapping->busy) {
+		ret = -ENOENT;
+	} else if ((access & IOAS_WRITE) && !(mapping->access & IOAS_WRITE)) {
+		ret = -EPERM;
+	} else {
+		uint64_t off = iova - mapping->iova;
+
+		*piece = *mapping;
+		piece->iova = iova;
+		piece->last = MIN(mapping->last, last);
+		piece->hva += off;
+		piece->gpa += piece->gpa == UINT64_MAX ? 0 : off;
+	}
+	pthread_rwlock_unlock(&from->lock);
+	return ret;
+}
+
+/* Places for all pieces of [from_iova, from_last], at iova and up. */
+static int reserve_copy(struct ioas *ioas, uint64_t iova, struct ioas *from, uint64_t from_iova,
+			uint64_t from_last, unsigned int access)
+{
+	uint64_t start = iova, at = from_iova;
+	struct mapping piece;
+	int ret;
+
+	for (;;) {
+		ret = source_piece(from, at, from_last, access, &piece);
+		if (ret)
+			break;
+		piece.access = access;
+		piece.shared = true;
+		ret = reserve(ioas, iova, iova + (piece.last - piece.iova), &piece);
+		if (ret || piece.last == from_last)
+			break;
+		iova += piece.last - piece.iova + 1;
+		at = piece.last + 1;
+	}
+	if (ret && iova != start)
+		settle(ioas, start, iova - 1, ret);
+	return ret;
+}
+
+int ioas_copy(struct ioas *ioas, uint64_t iova, uint64_t bytes, struct ioas *from,
+	      uint64_t from_iova, unsigned int access)
+{
+	uint64_t start_ns = ledger_now(ioas->ledger), last = 0, from_last = 0;
+	int ret = check_range(ioas, iova, bytes, &last);
+
+	if (!ioas->iommu->ops->copy || from->iommu != ioas->iommu)
+		return -EOPNOTSUPP;
+	if (!ret)
+		ret = access_valid(access) ? check_range(from, from_iova, bytes, &from_last)
+					   : -EINVAL;
+	if (!ret)
+		ret = reserve_copy(ioas, iova, from, from_iova, from_last, access);
+	if (!ret) {
+		pthread_rwlock_rdlock(&ioas->calls);
+		if (from != ioas)
+			pthread_rwlock_rdlock(&from->calls);
+		ret = ioas->iommu->ops->copy(ioas, iova, bytes, from, from_iova, access);
+		if (from != ioas)
+			pthread_rwlock_unlock(&from->calls);
+		pthread_rwlock_unlock(&ioas->calls);
+		settle(ioas, iova, last, ret);
+	}
+	ledger_record(ioas->ledger, LEDGER_COPY, iova, bytes, UINT64_MAX, start_ns, ret);
+	return ret;
+}
+
+/* Does `from` map exactly this memory there, in one piece? */
+static bool has_same(struct ioas *from, uint64_t iova, uint64_t bytes,
+		     const struct ioas_memory *memory, unsigned int access)
+{
+	struct mapping piece;
+
+	return !source_piece(from, iova, iova + (bytes - 1), access, &piece) &&
+	       piece.last == iova + (bytes - 1) && piece.hva == memory->hva &&
+	       piece.access == access;
+}
+
+int ioas_map_sharing(struct ioas *ioas, uint64_t iova, uint64_t bytes,
+		     const struct ioas_memory *memory, unsigned int access)
+{
+	uint64_t last;
+
+	if (!ioas->iommu->ops->copy || check_range(ioas, iova, bytes, &last))
+		return ioas_map(ioas, iova, bytes, memory, access);
+	list_for_each (item, &ioas->iommu->spaces) {
+		struct ioas *from = container_of(item, struct ioas, link);
+
+		if (from != ioas && has_same(from, iova, bytes, memory, access) &&
+		    !ioas_copy(ioas, iova, bytes, from, iova, access))
+			return 0;
+	}
+	return ioas_map(ioas, iova, bytes, memory, access);
+}
+
+/* --- what is there --- */
+
+bool ioas_mapped_in(const struct ioas *ioas, uint64_t first, uint64_t last, uint64_t *iova)
+{
+	pthread_rwlock_t *lock = (pthread_rwlock_t *)&ioas->lock;
+	const struct mapping *mapping;
+
+	pthread_rwlock_rdlock(lock);
+	mapping = mappings_find(&ioas->mappings, first, last);
+	if (mapping)
+		*iova = mapping->iova;
+	pthread_rwlock_unlock(lock);
+	return mapping != NULL;
+}
+
+void ioas_history(const struct ioas *ioas, uint64_t iova, char *text, unsigned int bytes)
+{
+	static const char *const how[] = {"", "read-only", "write-only", "for reading and writing"};
+	pthread_rwlock_t *lock = (pthread_rwlock_t *)&ioas->lock;
+	const struct mapping *found;
+	struct mapping now = {0};
+
+	pthread_rwlock_rdlock(lock);
+	found = mappings_find(&ioas->mappings, iova, iova);
+	if (found)
+		now = *found;
+	pthread_rwlock_unlock(lock);
+	if (!found)
+		ledger_history(ioas->ledger, iova, text, bytes);
+	else if (now.gpa == UINT64_MAX)
+		snprintf(text, bytes, "mapped %s", how[now.access & 3]);
+	else
+		snprintf(text, bytes, "mapped %s (gpa 0x%llx)", how[now.access & 3],
+			 (unsigned long long)(now.gpa + (iova - now.iova)));
+}
+
+int ioas_soft_translate(const struct ioas *ioas, uint64_t iova, unsigned int access, void **hva,
+			uint64_t *contiguous)
+{
+	pthread_rwlock_t *lock = (pthread_rwlock_t *)&ioas->lock;
+	const struct mapping *mapping;
+	int ret = -EFAULT;
+
+	assert(ioas->iommu->ops->kind == IOMMU_SOFT);
+	pthread_rwlock_rdlock(lock);
+	mapping = mappings_find(&ioas->mappings, iova, iova);
+	if (mapping && !mapping->busy && (mapping->access & access) == access) {
+		*hva = mapping->hva + (iova - mapping->iova);
+		*contiguous = mapping->last - iova + 1;
+		ret = 0;
+	}
+	pthread_rwlock_unlock(lock);
+	return ret;
+}

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+// The ledger: counters, integrals over time, and a ring of recent operations, under one short lock.
+#include "iommu/ledger.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/mem.h"
+#include "base/num.h"
+
+struct recent {
+	uint64_t serial; /* 0: unused */
+	uint64_t iova, bytes, gpa, when_ns;
+	enum ledger_op op;
+	int code;
+};
+
+struct ledger {
+	pthread_mutex_t lock; /* all below */
+	ledger_clock_fn *clock;
+	void *clock_opaque;
+	struct ledger_totals totals;
+	uint64_t integrated_ns; /* up to when the integrals run */
+	bool asked;             /* somebody requests buffer by buffer */
+	uint64_t serial;
+	struct recent recent[LEDGER_RECENT]; /* by serial */
+};
+
+const char *ledger_op_name(enum ledger_op op)
+{
+	static const char *const names[] = {
+		[LEDGER_MAP] = "map",       [LEDGER_UNMAP] = "unmap",   [LEDGER_COPY] = "copy",
+		[LEDGER_ATTACH] = "attach", [LEDGER_DETACH] = "detach",
+	};
+
+	static_assert(ARRAY_SIZE(names) == LEDGER_OPS, "a name per operation");
+	return (unsigned int)op < LEDGER_OPS ? names[op] : "?";
+}
+
+static uint64_t monotonic(void *opaque)
+{
+	struct timespec t;
+
+	(void)opaque;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+int ledger_create(struct ledger **ret, struct err *err)
+{
+	struct ledger *ledger;
+
+	if (!mem_new(ledger))
+		return err_set(err, -ENOMEM, "ledger: out of memory");
+	pthread_mutex_init(&ledger->lock, NULL);
+	ledger_set_clock(ledger, monotonic, NULL);
+	*ret = ledger;
+	return 0;
+}
+
+void ledger_destroy(struct ledger *ledger)
+{
+	if (!ledger)
+		return;
+	pthread_mutex_destroy(&ledger->lock);
+	free(ledger);
+}
+
+void ledger_set_clock(struct ledger *ledger, ledger_clock_fn *clock, void *opaque)
+{
+	ledger->clock = clock;
+	ledger->clock_opaque = opaque;
+	ledger->integrated_ns = clock(opaque);
+}
+
+uint64_t ledger_now(const struct ledger *ledger)
+{
+	return ledger->clock(ledger->clock_opaque);
+}
+
+/* Bring the integrals up to now, with the levels that held until now. Threads may read the clock in
+ * one order and come here in another: time that is already counted adds nothing. */
+static void integrate(struct ledger *ledger, uint64_t now_ns)
+{
+	struct ledger_totals *t = &ledger->totals;
+	double s;
+
+	if (now_ns <= ledger->integrated_ns)
+		return;
+	s = (double)(now_ns - ledger->integrated_ns) / 1e9;
+	ledger->integrated_ns = now_ns;
+	t->mapped_byte_seconds += (double)t->mapped_bytes * s;
+	t->requested_byte_seconds +=
+		(double)(ledger->asked ? t->requested_bytes : t->mapped_bytes) * s;
+	t->stale_byte_seconds += (double)t->stale_bytes * s;
+	t->pinned_byte_seconds += (double)t->pinned_bytes * s;
+}
+
+/* Counters of levels never pass zero, whatever a strategy gets wrong. */
+static void level(uint64_t *value, uint64_t bytes, bool up)
+{
+	*value = up ? *value + bytes : *value - MIN(*value, bytes);
+}
+
+static unsigned int bucket(uint64_t ns)
+{
+	unsigned int b = ns ? 63 - (unsigned int)__builtin_clzll(ns) : 0;
+
+	return MIN(b, (unsigned int)LEDGER_BUCKETS - 1);
+}
+
+static void count(struct ledger_kind *kind, uint64_t bytes, uint64_t ns, int code)
+{
+	kind->calls++;
+	kind->failed += code != 0;
+	kind->bytes += code ? 0 : bytes;
+	kind->ns += ns;
+	kind->max_ns = MAX(kind->max_ns, ns);
+	kind->histogram[bucket(ns)]++;
+}
+
+void ledger_record(struct ledger *ledger, enum ledger_op op, uint64_t iova, uint64_t bytes,
+		   uint64_t gpa, uint64_t start_ns, int code)
+{
+	uint64_t now_ns = ledger_now(ledger);
+	struct recent *r;
+
+	pthread_mutex_lock(&ledger->lock);
+	integrate(ledger, now_ns);
+	count(&ledger->totals.kind[op], bytes, now_ns - MIN(start_ns, now_ns), code);
+	if (!code && (op == LEDGER_MAP || op == LEDGER_COPY))
+		level(&ledger->totals.mapped_bytes, bytes, true);
+	if (!code && op == LEDGER_UNMAP)
+		level(&ledger->totals.mapped_bytes, bytes, false);
+	ledger->totals.mapped_peak_bytes =
+		MAX(ledger->totals.mapped_peak_bytes, ledger->totals.mapped_bytes);
+	ledger->serial++;
+	r = &ledger->recent[ledger->serial % LEDGER_RECENT];
+	*r = (struct recent){
+		.serial = ledger->serial,
+		.iova = iova,
+		.bytes = bytes,
+		.gpa = gpa,
+		.when_ns = now_ns,
+		.op = op,
+		.code = code,
+	};
+	pthread_mutex_unlock(&ledger->lock);
+}
+
+void ledger_request(struct ledger *ledger, uint64_t bytes, bool on)
+{
+	uint64_t now_ns = ledger_now(ledger);
+
+	pthread_mutex_lock(&ledger->lock);
+	integrate(ledger, now_ns);
+	ledger->asked = true;
+	level(&ledger->totals.requested_bytes, bytes, on);
+	pthread_mutex_unlock(&ledger->lock);
+}
+
+void ledger_stale(struct ledger *ledger, uint64_t bytes, bool on)
+{
+	uint64_t now_ns = ledger_now(ledger);
+
+	pthread_mutex_lock(&ledger->lock);
+	integrate(ledger, now_ns);
+	level(&ledger->totals.stale_bytes, bytes, on);
+	pthread_mutex_unlock(&ledger->lock);
+}
+
+void ledger_pinned(struct ledger *ledger, int64_t delta_bytes)
+{
+	uint64_t bytes = delta_bytes < 0 ? -(uint64_t)delta_bytes : (uint64_t)delta_bytes;
+	uint64_t now_ns = ledger_now(ledger);
+
+	pthread_mutex_lock(&ledger->lock);
+	integrate(ledger, now_ns);
+	level(&ledger->totals.pinned_bytes, bytes, delta_bytes > 0);
+	pthread_mutex_unlock(&ledger->lock);
+}
+
+void ledger_totals(struct ledger *ledger, struct ledger_totals *ret)
+{
+	uint64_t now_ns = ledger_now(ledger);
+
+	pthread_mutex_lock(&ledger->lock);
+	integrate(ledger, now_ns);
+	*ret = ledger->totals;
+	ret->at_ns = ledger->integrated_ns;
+	if (!ledger->asked)
+		ret->requested_bytes = ret->mapped_bytes;
+	pthread_mutex_unlock(&ledger->lock);
+}
+
+uint64_t ledger_quantile_ns(const struct ledger_kind *kind, double share)
+{
+	double want = (double)kind->calls * share;
+	uint64_t seen = 0;
+
+	if (!kind->calls)
+		return 0;
+	for (unsigned int b = 0; b < LEDGER_BUCKETS - 1; b++) {
+		seen += kind->histogram[b];
+		if (seen && (double)seen >= want)
+			return 2ull << b;
+	}
+	/* The last bucket holds all that took longer. */
+	return power_of_two_up(kind->max_ns + 1);
+}
+
+static const struct recent *newest(const struct ledger *ledger, uint64_t iova)
+{
+	for (uint64_t n = 0; n < MIN((uint64_t)LEDGER_RECENT, ledger->serial); n++) {
+		const struct recent *r = &ledger->recent[(ledger->serial - n) % LEDGER_RECENT];
+
+		if (r->op <= LEDGER_COPY && !r->code && range_inside(iova, 1, r->iova, r->bytes))
+			return r;
+	}
+	return NULL;
+}
+
+static void print_age(char *text, size_t bytes, uint64_t ns)
+{
+	if (ns < 1000000)
+		snprintf(text, bytes, "%.1f us", (double)ns / 1e3);
+	else if (ns < 1000000000)
+		snprintf(text, bytes, "%.1f ms", (double)ns / 1e6);
+	else
+		snprintf(text, bytes, "%.1f s", (double)ns / 1e9);
+}
+
+void ledger_history(struct ledger *ledger, uint64_t iova, char *text, unsigned int bytes)
+{
+	uint64_t now_ns = ledger_now(ledger), serial;
+	struct recent r = {0};
+	const struct recent *found;
+	char age[32];
+
+	pthread_mutex_lock(&ledger->lock);
+	found = newest(ledger, iova);
+	if (found)
+		r = *found;
+	serial = ledger->serial;
+	pthread_mutex_unlock(&ledger->lock);
+	if (!found) {
+		if (serial <= LEDGER_RECENT)
+			snprintf(text, bytes, "never mapped");
+		else
+			snprintf(text, bytes, "not in the last %u operations",
+				 (unsigned int)LEDGER_RECENT);
+		return;
+	}
+	print_age(age, sizeof(age), now_ns - MIN(r.when_ns, now_ns));
+	if (r.gpa == UINT64_MAX)
+		snprintf(text, bytes, "%s %s ago (request %llu)",
+			 r.op == LEDGER_UNMAP ? "unmapped" : "mapped", age,
+			 (unsigned long long)r.serial);
+	else
+		snprintf(text, bytes, "%s %s ago (request %llu, gpa 0x%llx)",
+			 r.op == LEDGER_UNMAP ? "unmapped" : "mapped", age,
+			 (unsigned long long)r.serial,
+			 (unsigned long long)(r.gpa + (iova - r.iova)));
+}

@@ -1,0 +1,437 @@
+// SPDX-License-Identifier: Apache-2.0
+// A virtual IOMMU: its endpoints, what their addresses mean, and requests. Domains are in viommu_domain.c.
+#include "iommu/viommu.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/num.h"
+#include "iommu/viommu_impl.h"
+
+/* Where MSIs go on x86: not memory, whatever a domain says. */
+#define MSI_FIRST 0xfee00000ull
+#define MSI_LAST  0xfeefffffull
+
+static const struct viommu_limits default_limits = {
+	.page_sizes = 4 * KiB | 2 * MiB | 1 * GiB,
+	.last = (1ull << 48) - 1,
+	.domain_last = UINT32_MAX - 1,
+	.mappings = 1 << 20,
+};
+
+/* --- life --- */
+
+static void init_locks(struct viommu *viommu)
+{
+	pthread_rwlockattr_t attr;
+
+	pthread_mutex_init(&viommu->serial, NULL);
+	pthread_mutex_init(&viommu->fault_lock, NULL);
+	/* Loops that translate without pause must not keep a request out. */
+	pthread_rwlockattr_init(&attr);
+	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(&viommu->lock, &attr);
+	pthread_rwlockattr_destroy(&attr);
+}
+
+int viommu_create(struct viommu **ret, const struct viommu_config *config, struct err *err)
+{
+	struct viommu *viommu;
+
+	if (!mem_new(viommu) || !(viommu->strategy = strdup(config->strategy))) {
+		free(viommu);
+		return err_set(err, -ENOMEM, "virtual IOMMU: out of memory");
+	}
+	viommu->log = config->log;
+	viommu->gmem = config->gmem;
+	viommu->limits = config->limits.page_sizes ? config->limits : default_limits;
+	/* So that the address after a mapping is an address. */
+	viommu->limits.last = MIN(viommu->limits.last, UINT64_MAX / 2);
+	viommu->bypass = config->bypass;
+	viommu->fault = config->fault;
+	viommu->opaque = config->opaque;
+	list_init(&viommu->endpoints);
+	list_init(&viommu->domains);
+	init_locks(viommu);
+	*ret = viommu;
+	return 0;
+}
+
+void viommu_destroy(struct viommu *viommu)
+{
+	if (!viommu)
+		return;
+	assert(list_empty(&viommu->endpoints) && list_empty(&viommu->domains));
+	pthread_rwlock_destroy(&viommu->lock);
+	pthread_mutex_destroy(&viommu->fault_lock);
+	pthread_mutex_destroy(&viommu->serial);
+	free(viommu->strategy);
+	free(viommu);
+}
+
+void viommu_set_fault(struct viommu *viommu,
+		      void (*fault)(void *opaque, const struct viommu_fault *fault), void *opaque)
+{
+	pthread_mutex_lock(&viommu->fault_lock);
+	viommu->fault = fault;
+	viommu->opaque = opaque;
+	pthread_mutex_unlock(&viommu->fault_lock);
+}
+
+/* --- what an address means --- */
+
+static unsigned int access_of_dir(enum dma_dir dir)
+{
+	return (dir & DMA_TO_DEVICE ? IOAS_READ : 0u) | (dir & DMA_FROM_DEVICE ? IOAS_WRITE : 0u);
+}
+
+int viommu_translate(struct viommu_endpoint *endpoint, uint64_t iova, uint64_t len,
+		     enum dma_dir dir, uint64_t *gpa, uint64_t *contiguous)
+{
+	struct viommu *viommu = endpoint->viommu;
+	const struct viommu_domain *domain;
+	const struct mapping *mapping;
+	int ret = -EFAULT;
+
+	pthread_rwlock_rdlock(&viommu->lock);
+	domain = endpoint->domain;
+	if (domain ? domain->bypass : viommu->bypass) {
+		*gpa = iova;
+		*contiguous = len;
+		ret = 0;
+	} else if (domain && (mapping = mappings_find(&domain->table, iova, iova)) &&
+		   (mapping->access & access_of_dir(dir)) == access_of_dir(dir)) {
+		*gpa = mapping->gpa + (iova - mapping->iova);
+		*contiguous = MIN(mapping->last - iova + 1, len);
+		ret = 0;
+	}
+	pthread_rwlock_unlock(&viommu->lock);
+	return ret;
+}
+
+static void tell(struct viommu *viommu, const struct viommu_fault *fault)
+{
+	atomic_fetch_add(&viommu->faults, 1);
+	log_guest(viommu->log, &viommu->limit, "viommu", "%s: may not %s %#llx: %s", fault->name,
+		  fault->write ? "write" : "read", (unsigned long long)fault->address,
+		  fault->history);
+	pthread_mutex_lock(&viommu->fault_lock);
+	if (viommu->fault)
+		viommu->fault(viommu->opaque, fault);
+	pthread_mutex_unlock(&viommu->fault_lock);
+}
+
+static uint32_t id_of(const struct viommu_endpoint *endpoint)
+{
+	return endpoint->id ? endpoint->id(endpoint->id_opaque) : UINT32_MAX;
+}
+
+static void emulated_fault(void *opaque, uint32_t requester, uint64_t iova, uint64_t len,
+			   enum dma_dir dir)
+{
+	struct viommu_endpoint *endpoint = opaque;
+	struct viommu *viommu = endpoint->viommu;
+	char history[160] = "it is in no domain";
+	struct viommu_fault fault = {
+		.reason = VIOMMU_R_DOMAIN,
+		.endpoint = requester,
+		.write = dir & DMA_FROM_DEVICE,
+		.has_address = true,
+		.address = iova,
+		.name = endpoint->name,
+		.history = history,
+	};
+
+	(void)len;
+	pthread_rwlock_rdlock(&viommu->lock);
+	if (endpoint->domain) {
+		const struct mapping *mapping = mappings_find(&endpoint->domain->table, iova, iova);
+
+		fault.reason = VIOMMU_R_MAPPING;
+		if (mapping)
+			snprintf(history, sizeof(history), "mapped %s (gpa %#llx)",
+				 mapping->access & IOAS_READ ? "read-only" : "write-only",
+				 (unsigned long long)(mapping->gpa + iova - mapping->iova));
+		else
+			ledger_history(endpoint->domain->ledger, iova, history, sizeof(history));
+	} else if (viommu->bypass) {
+		snprintf(history, sizeof(history), "no memory there");
+	}
+	pthread_rwlock_unlock(&viommu->lock);
+	tell(viommu, &fault);
+}
+
+static int emulated_translate(void *opaque, uint64_t iova, uint64_t len, enum dma_dir dir,
+			      uint64_t *gpa, uint64_t *contiguous)
+{
+	return viommu_translate(opaque, iova, len, dir, gpa, contiguous);
+}
+
+static const struct dma_space_ops emulated_ops = {
+	.translate = emulated_translate,
+	.fault = emulated_fault,
+};
+
+void viommu_hardware_fault(struct viommu_endpoint *endpoint, const struct viommu_fault *fault,
+			   char *history, unsigned int bytes)
+{
+	struct viommu *viommu = endpoint->viommu;
+	struct viommu_fault copy = *fault;
+
+	pthread_mutex_lock(&viommu->serial);
+	copy.reason = endpoint->domain ? VIOMMU_R_MAPPING : VIOMMU_R_DOMAIN;
+	if (endpoint->at)
+		ioas_history(iommu_domain_ioas(endpoint->at), fault->address, history, bytes);
+	else
+		snprintf(history, bytes, "it is in no domain");
+	pthread_mutex_unlock(&viommu->serial);
+	copy.history = history;
+	copy.endpoint = id_of(endpoint);
+	copy.name = endpoint->name;
+	tell(viommu, &copy);
+}
+
+/* --- endpoints --- */
+
+static int endpoint_new(struct viommu_endpoint **ret, struct viommu *viommu, const char *name,
+			struct err *err)
+{
+	struct viommu_endpoint *endpoint;
+
+	if (!mem_new(endpoint))
+		return err_set(err, -ENOMEM, "%s: out of memory", name);
+	endpoint->viommu = viommu;
+	snprintf(endpoint->name, sizeof(endpoint->name), "%s", name);
+	endpoint->reserved[0] =
+		(struct iommu_reserved){.first = MSI_FIRST, .last = MSI_LAST, .type = "msi"};
+	endpoint->n_reserved = 1;
+	list_init(&endpoint->member);
+	*ret = endpoint;
+	return 0;
+}
+
+static void list_endpoint(struct viommu *viommu, struct viommu_endpoint *endpoint)
+{
+	pthread_mutex_lock(&viommu->serial);
+	list_append(&viommu->endpoints, &endpoint->link);
+	pthread_mutex_unlock(&viommu->serial);
+}
+
+int viommu_add_emulated(struct viommu_endpoint **ret, struct viommu *viommu, const char *name,
+			struct dma_space **space, struct err *err)
+{
+	struct viommu_endpoint *endpoint;
+	int rc = endpoint_new(&endpoint, viommu, name, err);
+
+	if (rc)
+		return rc;
+	rc = dma_space_create(&endpoint->space, viommu->gmem, &emulated_ops, endpoint, err);
+	if (rc) {
+		free(endpoint);
+		return rc;
+	}
+	list_endpoint(viommu, endpoint);
+	*space = endpoint->space;
+	*ret = endpoint;
+	return 0;
+}
+
+/* Pages that the hardware has, addresses that it translates. */
+static int narrow(struct viommu *viommu, const char *name, const struct ioas *ioas, struct err *err)
+{
+	enum { RANGES = 64 };
+	struct ioas_range ranges[RANGES];
+	uint64_t sizes = viommu->limits.page_sizes & ioas_page_sizes(ioas);
+	unsigned int n = ioas_usable(ioas, ranges, RANGES);
+
+	if (!sizes)
+		return err_set(err, -EOPNOTSUPP,
+			       "%s: its IOMMU has none of the page sizes of the others behind the "
+			       "virtual IOMMU",
+			       name);
+	viommu->limits.page_sizes = sizes;
+	if (n && n <= RANGES)
+		viommu->limits.last = MIN(viommu->limits.last, ranges[n - 1].last);
+	return 0;
+}
+
+static void reserve(struct viommu_endpoint *endpoint, const struct iommu_reserved *ranges,
+		    unsigned int n)
+{
+	for (unsigned int i = 0; i < n && endpoint->n_reserved < VIOMMU_RESERVED_MAX; i++) {
+		/* The MSI window is there already, as the architecture has it. */
+		if (iommu_reserved_blocks(&ranges[i]) &&
+		    (ranges[i].last < MSI_FIRST || ranges[i].first > MSI_LAST))
+			endpoint->reserved[endpoint->n_reserved++] = ranges[i];
+	}
+}
+
+int viommu_add_hardware(struct viommu_endpoint **ret, struct viommu *viommu, const char *name,
+			struct iommu_endpoint *device, struct iommu_domain *all,
+			const struct iommu_reserved *reserved, unsigned int n, struct err *err)
+{
+	struct iommu *iommu = ioas_iommu(iommu_domain_ioas(all));
+	struct viommu_endpoint *endpoint;
+	int rc;
+
+	if (iommu_kind_of(iommu) == IOMMU_TYPE1)
+		return err_set(err, -EOPNOTSUPP,
+			       "%s: type1 cannot move a device between the guest's domains; use "
+			       "iommu=iommufd, or viommu=off for this device",
+			       name);
+	rc = endpoint_new(&endpoint, viommu, name, err);
+	if (rc)
+		return rc;
+	endpoint->device = device;
+	endpoint->all = all;
+	reserve(endpoint, reserved, n);
+	pthread_mutex_lock(&viommu->serial);
+	rc = narrow(viommu, name, iommu_domain_ioas(all), err);
+	/* Attached by the caller, to learn what its IOMMU can: it stays only while bypass is on. */
+	if (!rc && iommu_endpoint_ioas(device) == iommu_domain_ioas(all))
+		endpoint->at = all;
+	if (!rc && viommu->bypass && !endpoint->at)
+		rc = iommu_domain_attach(all, device, err);
+	if (!rc && !viommu->bypass && endpoint->at)
+		iommu_domain_detach(all, device);
+	endpoint->at = viommu->bypass ? all : NULL;
+	if (!rc)
+		list_append(&viommu->endpoints, &endpoint->link);
+	pthread_mutex_unlock(&viommu->serial);
+	if (rc) {
+		free(endpoint);
+		return rc;
+	}
+	*ret = endpoint;
+	return 0;
+}
+
+void viommu_set_id(struct viommu_endpoint *endpoint, viommu_id_fn *id, void *opaque)
+{
+	pthread_mutex_lock(&endpoint->viommu->serial);
+	endpoint->id = id;
+	endpoint->id_opaque = opaque;
+	pthread_mutex_unlock(&endpoint->viommu->serial);
+}
+
+const char *viommu_endpoint_name(const struct viommu_endpoint *endpoint)
+{
+	return endpoint->name;
+}
+
+struct viommu_endpoint *viommu_find_endpoint(struct viommu *viommu, uint32_t id)
+{
+	list_for_each (item, &viommu->endpoints) {
+		struct viommu_endpoint *e = container_of(item, struct viommu_endpoint, link);
+
+		if (e->id && id_of(e) == id)
+			return e;
+	}
+	return NULL;
+}
+
+/* --- requests --- */
+
+static void count(struct viommu *viommu, const struct viommu_request *requests, unsigned int n)
+{
+	for (unsigned int i = 0; i < n; i++) {
+		viommu->totals.requests[requests[i].op]++;
+		viommu->totals.failed[requests[i].op] += requests[i].status != VIOMMU_OK;
+	}
+}
+
+/* How many from the first on are of one kind and one domain, so that they can be one call. */
+static unsigned int run_length(const struct viommu_request *requests, unsigned int n)
+{
+	unsigned int i = 1;
+
+	if (requests->op != VIOMMU_MAP && requests->op != VIOMMU_UNMAP)
+		return 1;
+	while (i < n && requests[i].op == requests->op && requests[i].domain == requests->domain)
+		i++;
+	return i;
+}
+
+void viommu_run(struct viommu *viommu, struct viommu_request *requests, unsigned int n)
+{
+	pthread_mutex_lock(&viommu->serial);
+	viommu_settle_locked(viommu, NULL);
+	for (unsigned int i = 0; i < n;) {
+		struct viommu_request *r = &requests[i];
+		unsigned int run = run_length(r, n - i);
+
+		switch (r->op) {
+		case VIOMMU_ATTACH:
+			r->status = viommu_attach(viommu, r);
+			break;
+		case VIOMMU_DETACH:
+			r->status = viommu_detach(viommu, r);
+			break;
+		case VIOMMU_MAP:
+			viommu_map_run(viommu, viommu_find_domain(viommu, r->domain), r, run);
+			break;
+		case VIOMMU_UNMAP:
+			viommu_unmap_run(viommu, viommu_find_domain(viommu, r->domain), r, run);
+			break;
+		}
+		count(viommu, r, run);
+		i += run;
+	}
+	pthread_mutex_unlock(&viommu->serial);
+}
+
+int viommu_probe(struct viommu *viommu, uint32_t endpoint, struct iommu_reserved *ranges,
+		 unsigned int max)
+{
+	const struct viommu_endpoint *e;
+	int ret = -ENOENT;
+
+	pthread_mutex_lock(&viommu->serial);
+	e = viommu_find_endpoint(viommu, endpoint);
+	if (e) {
+		memcpy(ranges, e->reserved, MIN(e->n_reserved, max) * sizeof(*ranges));
+		ret = (int)e->n_reserved;
+	}
+	pthread_mutex_unlock(&viommu->serial);
+	return ret;
+}
+
+/* --- what there is --- */
+
+void viommu_limits(struct viommu *viommu, struct viommu_limits *ret)
+{
+	pthread_mutex_lock(&viommu->serial);
+	*ret = viommu->limits;
+	pthread_mutex_unlock(&viommu->serial);
+}
+
+void viommu_totals(struct viommu *viommu, struct viommu_totals *ret)
+{
+	pthread_mutex_lock(&viommu->serial);
+	*ret = viommu->totals;
+	ret->mappings = viommu->mappings;
+	ret->faults = atomic_load(&viommu->faults);
+	list_for_each (item, &viommu->domains) {
+		ret->domains++;
+		ret->mapped_bytes += container_of(item, struct viommu_domain, link)->table.bytes;
+	}
+	list_for_each (item, &viommu->endpoints)
+		ret->endpoints++;
+	pthread_mutex_unlock(&viommu->serial);
+}
+
+void viommu_walk(struct viommu *viommu, viommu_walk_fn *fn, void *opaque)
+{
+	pthread_mutex_lock(&viommu->serial);
+	list_for_each (item, &viommu->endpoints) {
+		const struct viommu_endpoint *e = container_of(item, struct viommu_endpoint, link);
+		const struct viommu_domain *d = e->domain;
+
+		fn(opaque, e, d, d ? d->id : UINT32_MAX, d ? d->bypass : viommu->bypass,
+		   d ? d->hw : NULL);
+	}
+	pthread_mutex_unlock(&viommu->serial);
+}

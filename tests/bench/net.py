@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+# testhost: --clock instructions --memory 4G --timeout 3000
+# smoke: --memory 4G --timeout 600
+"""virtio-net over a tap: what TCP costs VMM and host kernel per message, beside QEMU without vhost,
+and both with vhost-net. The other end is in the host; its user mode is not counted."""
+
+import os
+import subprocess
+import sys
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+import bench  # noqa: E402
+
+PORT = 5000
+SIZES = [64, 1024, 65536]
+KINDS = [("rr", "request/response"), ("send", "stream from the guest"),
+         ("receive", "stream to the guest")]
+
+
+# Enough that the larger run takes a second or two of this clock, mostly some hundred ticks in the host.
+COUNTS = {"rr": (1500, 1500, 200), "send": (20000, 12000, 400), "receive": (20000, 12000, 400)}
+
+
+def count_of(kind, size):
+    return 20 if bench.SMOKE else COUNTS[kind][SIZES.index(size)]
+
+
+def tap(on):
+    subprocess.run(["ip", "tuntap", "add" if on else "del", "tapb", "mode", "tap", *(["vnet_hdr"] if on else [])],
+                   check=True)
+    if on:
+        subprocess.run(["ip", "addr", "add", "10.7.0.1/24", "dev", "tapb"], check=True)
+        subprocess.run(["ip", "link", "set", "tapb", "up"], check=True)
+
+
+def packets():
+    """Through the tap so far, both ways."""
+    total = 0
+    for way in ("rx", "tx"):
+        with open(f"/sys/class/net/tapb/statistics/{way}_packets", encoding="ascii") as f:
+            total += int(f.read())
+    return total
+
+
+def setup(vmm, vhost, initrd):
+    tap(True)
+    server = subprocess.Popen([f"{bench.TOOLS}/load", "serve", str(PORT)])
+
+    def cleanup():
+        server.kill()
+        server.wait()
+        tap(False)
+
+    return (vmm(initrd=initrd, tap="tapb", vhost=vhost,
+                cmdline="hospes.ip=10.7.0.2/24 hospes.end=poweroff"), server.pid, cleanup)
+
+
+def loads_of(kind, title):
+    """Those that have one of the command's words in their names, or all without any."""
+    for size in SIZES[:1] if bench.SMOKE else SIZES:
+        n = count_of(kind, size)
+        name = f"{title}, {size} bytes"
+        if not any(word in name for word in sys.argv[1:] or [name]):
+            continue
+        yield (name,
+               [f"/load {kind} 10.7.0.1 {PORT} {size} {k}" for k in (min(n, 50), n, 3 * n)], n)
+
+
+def table(results, peers):
+    """What there is so far: a peer or load that is not there yet is an empty cell."""
+    t = bench.Table("net", "virtio-net, TCP: instructions of VMM and host kernel per message, and returns "
+                    "to user space",
+                    ["load", "hospes", "QEMU", "ratio", "hospes returns", "QEMU returns",
+                     "hospes packets", "QEMU packets", "hospes vhost", "QEMU vhost"],
+                    ["QEMU: q35, virtio-net-pci over the same tap",
+                     "packets: through the tap, both ways, per message: TCP puts messages together for an end "
+                     "that takes its time, and leaves them apart for one that does not"])
+    for kind, title in KINDS:
+        for name, _commands, _n in loads_of(kind, title):
+            got = {who: results[who].get(name) for who, _vmm, _vhost in peers if who in results}
+            h, q = got.get("hospes"), got.get("QEMU")
+            ratio = h.host / q.host if h and q and q.host >= 1 else None
+            t.add(name, *(v.host if v else None for v in (h, q)), ratio,
+                  *(v.returns if v else None for v in (h, q)), *(v.counted if v else None for v in (h, q)),
+                  *(got[who].host if got.get(who) else None for who in ("hospes vhost", "QEMU vhost")))
+            for who in got:
+                if not got[who]:
+                    t.missing(f"{who}, {name}")
+            if ratio is not None and not bench.SMOKE:
+                t.target(f"of QEMU's instructions, {name}", ratio, 0.8)
+    return t
+
+
+def net():
+    peers = [("hospes", bench.hospes, False), ("QEMU", bench.qemu, False)]
+    if os.path.exists("/dev/vhost-net"):
+        peers += [("hospes vhost", bench.hospes, True), ("QEMU vhost", bench.qemu, True)]
+    results = {}
+    for who, vmm, vhost in peers:
+        results[who] = {}
+        for kind, title in KINDS:
+            results[who].update(bench.measure(
+                lambda initrd, vmm=vmm, vhost=vhost: setup(vmm, vhost, initrd),
+                list(loads_of(kind, title)), who, count=packets))
+        table(results, peers).show(final=False)
+    table(results, peers).show()
+
+
+bench.main(net)

@@ -1,0 +1,2 @@
+# Control characters are let through.
+s/< ' ' \|\|/< '\\t' ||/

@@ -1,0 +1,2 @@
+# A capability may say that it is longer than config space.
+s/ \|\| bytes > room\)/)/

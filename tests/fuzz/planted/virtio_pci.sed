@@ -1,0 +1,2 @@
+# Features that were not offered are accepted.
+s/t->accepted & ~t->offered \|\| //

@@ -1,0 +1,457 @@
+// SPDX-License-Identifier: Apache-2.0
+// Any sequence of a guest's requests to its virtual IOMMU, in drains of any length. Oracle: a model of
+// a few pages, written down plainly, predicts every status and, after each drain, every page that
+// every endpoint reaches, by reading and by writing. Behind it are two emulated devices and one of
+// the host (soft backend), whose table is compared too.
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fuzz.h"
+#include "base/err.h"
+#include "base/num.h"
+#include "core/gmem.h"
+#include "iommu/viommu.h"
+
+enum {
+	PAGE = 4096,
+	PAGES = 24,     /* I/O addresses that requests speak of */
+	RAM_PAGES = 16, /* then a hole, then read-only memory: */
+	ROM_PAGE = 20,
+	ROM_PAGES = 2,
+	RESERVED_PAGE = 9, /* of endpoint 2 */
+	RESERVED_LAST = 10,
+	ENDPOINTS = 3, /* the last is the host's */
+	DOMAINS = 4,   /* ids 1 to 4; 0 and 5 are outside of the range */
+	MAPPINGS_MAX = 6,
+	DRAIN_MAX = 8,
+	STEP_BYTES = 6,
+	STEPS_MAX = 200,
+};
+
+/* --- the model --- */
+
+struct model_page {
+	unsigned int mapping; /* 0: none */
+	unsigned int gpa_page;
+	unsigned int flags;
+};
+struct model_domain {
+	bool exists, bypass;
+	struct model_page
+		pages[PAGES + 1]; /* one more, so that the end of the range can be passed */
+};
+static struct {
+	struct model_domain domains[DOMAINS + 1];
+	unsigned int in[ENDPOINTS]; /* domain, 0: none */
+	bool bypass;
+	unsigned int next_mapping, mappings;
+} model;
+
+static unsigned int members(unsigned int domain)
+{
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < ENDPOINTS; i++)
+		n += model.in[i] == domain;
+	return n;
+}
+
+static void model_leave(unsigned int endpoint)
+{
+	unsigned int before = model.in[endpoint];
+	struct model_domain *d = &model.domains[before];
+
+	model.in[endpoint] = 0;
+	if (!before || members(before))
+		return;
+	for (unsigned int i = 0; i < PAGES; i++) {
+		if (d->pages[i].mapping && (!i || d->pages[i - 1].mapping != d->pages[i].mapping))
+			model.mappings--;
+	}
+	memset(d, 0, sizeof(*d));
+}
+
+static bool model_known(uint32_t id)
+{
+	return id >= 1 && id <= DOMAINS;
+}
+
+static enum viommu_status model_attach(const struct viommu_request *r)
+{
+	unsigned int e = r->endpoint;
+	struct model_domain *d;
+
+	if (r->flags > 1)
+		return VIOMMU_INVAL;
+	if (e >= ENDPOINTS)
+		return VIOMMU_NOENT;
+	if (!model_known(r->domain))
+		return VIOMMU_INVAL;
+	d = &model.domains[r->domain];
+	if (d->exists && d->bypass != (r->flags == 1))
+		return VIOMMU_INVAL;
+	if (model.in[e] == r->domain)
+		return VIOMMU_OK;
+	for (unsigned int i = RESERVED_PAGE; e == ENDPOINTS - 1 && i <= RESERVED_LAST; i++) {
+		if (d->pages[i].mapping)
+			return VIOMMU_UNSUPP;
+	}
+	model_leave(e);
+	model.in[e] = r->domain;
+	d->exists = true;
+	d->bypass = r->flags;
+	return VIOMMU_OK;
+}
+
+static enum viommu_status model_detach(const struct viommu_request *r)
+{
+	if (r->endpoint >= ENDPOINTS)
+		return VIOMMU_NOENT;
+	if (!model.in[r->endpoint] || model.in[r->endpoint] != r->domain)
+		return VIOMMU_INVAL;
+	model_leave(r->endpoint);
+	return VIOMMU_OK;
+}
+
+static enum viommu_status model_memory(uint64_t page, uint64_t n, uint32_t flags)
+{
+	for (uint64_t i = page; i < page + n; i++) {
+		if (i >= ROM_PAGE && i < ROM_PAGE + ROM_PAGES) {
+			if (flags & VIOMMU_F_WRITE)
+				return VIOMMU_INVAL;
+		} else if (i >= RAM_PAGES) {
+			return VIOMMU_RANGE;
+		}
+	}
+	return VIOMMU_OK;
+}
+
+static enum viommu_status model_map(const struct viommu_request *r)
+{
+	struct model_domain *d = model_known(r->domain) ? &model.domains[r->domain] : NULL;
+	uint64_t first = r->first / PAGE, last = r->last / PAGE;
+	enum viommu_status status;
+
+	if (!d || !d->exists)
+		return VIOMMU_NOENT;
+	if (d->bypass || r->flags > 7 || !(r->flags & 3) || r->last < r->first)
+		return VIOMMU_INVAL;
+	if (r->first % PAGE || (r->last + 1) % PAGE || r->gpa % PAGE || last >= PAGES)
+		return VIOMMU_RANGE;
+	for (uint64_t i = first; i <= last; i++) {
+		if (d->pages[i].mapping || (model.in[ENDPOINTS - 1] == r->domain &&
+					    i >= RESERVED_PAGE && i <= RESERVED_LAST))
+			return VIOMMU_INVAL;
+	}
+	if (model.mappings == MAPPINGS_MAX)
+		return VIOMMU_NOMEM;
+	status = model_memory(r->gpa / PAGE, last - first + 1, r->flags);
+	if (status != VIOMMU_OK)
+		return status;
+	model.mappings++;
+	model.next_mapping++;
+	for (uint64_t i = first; i <= last; i++)
+		d->pages[i] = (struct model_page){
+			.mapping = model.next_mapping,
+			.gpa_page = (unsigned int)(r->gpa / PAGE + i - first),
+			.flags = r->flags,
+		};
+	return VIOMMU_OK;
+}
+
+static enum viommu_status model_unmap(const struct viommu_request *r)
+{
+	struct model_domain *d = model_known(r->domain) ? &model.domains[r->domain] : NULL;
+	bool touched[PAGES] = {0};
+
+	if (!d || !d->exists)
+		return VIOMMU_NOENT;
+	if (d->bypass || r->last < r->first)
+		return VIOMMU_INVAL;
+	for (uint64_t i = 0; i < PAGES; i++)
+		touched[i] =
+			d->pages[i].mapping && r->first < (i + 1) * PAGE && r->last >= i * PAGE;
+	for (uint64_t i = 0; i < PAGES; i++) {
+		if (!touched[i])
+			continue;
+		/* All of this page, and all of its mapping. */
+		if (r->first > i * PAGE || r->last < (i + 1) * PAGE - 1)
+			return VIOMMU_RANGE;
+		if (i + 1 < PAGES && d->pages[i + 1].mapping == d->pages[i].mapping &&
+		    !touched[i + 1])
+			return VIOMMU_RANGE;
+		if (i && d->pages[i - 1].mapping == d->pages[i].mapping && !touched[i - 1])
+			return VIOMMU_RANGE;
+	}
+	for (uint64_t i = 0; i < PAGES; i++) {
+		if (!touched[i])
+			continue;
+		model.mappings -= i + 1 == PAGES || d->pages[i + 1].mapping != d->pages[i].mapping;
+	}
+	for (uint64_t i = 0; i < PAGES; i++) {
+		if (touched[i])
+			d->pages[i] = (struct model_page){0};
+	}
+	return VIOMMU_OK;
+}
+
+static enum viommu_status model_run(const struct viommu_request *r)
+{
+	switch (r->op) {
+	case VIOMMU_ATTACH:
+		return model_attach(r);
+	case VIOMMU_DETACH:
+		return model_detach(r);
+	case VIOMMU_MAP:
+		return model_map(r);
+	case VIOMMU_UNMAP:
+		return model_unmap(r);
+	}
+	abort();
+}
+
+/* --- the real one --- */
+
+static struct gmem *gmem;
+static struct iommu *iommu;
+static struct iommu_domain *all;
+static struct iommu_endpoint *device;
+static struct viommu *viommu;
+static struct viommu_endpoint *endpoints[ENDPOINTS];
+static uint32_t ids[ENDPOINTS] = {0, 1, 2};
+
+static uint32_t id(void *opaque)
+{
+	return *(uint32_t *)opaque;
+}
+
+static void add(const char *name, uint64_t page, uint64_t n, unsigned int flags)
+{
+	struct gmem_region_config config = {
+		.name = name,
+		.gpa = page * PAGE,
+		.size_bytes = n * PAGE,
+		.backing = GMEM_ANONYMOUS,
+		.flags = flags,
+		.numa_node = -1,
+		.fd = -1,
+	};
+
+	check(!gmem_add(gmem, &config, NULL));
+}
+
+static void set_up_host(void)
+{
+	static const struct log silent;
+	struct iommu_config config = {.kind = IOMMU_SOFT, .iommufd = -1, .log = &silent};
+	struct iommu_endpoint_config device_config = {.name = "host", .fd = -1};
+
+	if (gmem)
+		return;
+	check(!gmem_create(&gmem, &silent, NULL));
+	check(!gmem_begin(gmem, NULL));
+	add("ram", 0, RAM_PAGES, 0);
+	add("rom", ROM_PAGE, ROM_PAGES, GMEM_READONLY);
+	check(!gmem_commit(gmem, NULL));
+	check(!iommu_create(&iommu, &config, NULL));
+	struct iommu_domain_config domain_config = {.name = "all",
+						    .strategy = "direct",
+						    .iommu = iommu,
+						    .gmem = gmem,
+						    .log = &silent,
+						    .map_threads = 1};
+
+	check(!iommu_domain_create(&all, &domain_config, NULL));
+	check(!iommu_endpoint_create(&device, iommu, &device_config, NULL));
+}
+
+static void set_up(void)
+{
+	static const struct log silent;
+	static const struct iommu_reserved reserved = {.first = RESERVED_PAGE * PAGE,
+						       .last = (RESERVED_LAST + 1) * PAGE - 1,
+						       .type = "reserved"};
+	struct viommu_config config = {
+		.log = &silent,
+		.gmem = gmem,
+		.strategy = "strict",
+		.limits = {.page_sizes = PAGE,
+			   .last = PAGES * PAGE - 1,
+			   .domain_first = 1,
+			   .domain_last = DOMAINS,
+			   .mappings = MAPPINGS_MAX},
+	};
+	struct dma_space *space;
+
+	check(!viommu_create(&viommu, &config, NULL));
+	check(!viommu_add_emulated(&endpoints[0], viommu, "a", &space, NULL));
+	check(!viommu_add_emulated(&endpoints[1], viommu, "b", &space, NULL));
+	check(!viommu_add_hardware(&endpoints[2], viommu, "host", device, all, &reserved, 1, NULL));
+	for (unsigned int i = 0; i < ENDPOINTS; i++)
+		viommu_set_id(endpoints[i], id, &ids[i]);
+	memset(&model, 0, sizeof(model));
+}
+
+static void tear_down(void)
+{
+	for (unsigned int i = 0; i < ENDPOINTS; i++)
+		viommu_remove(endpoints[i]);
+	check(!iommu_endpoint_ioas(device));
+	viommu_destroy(viommu);
+}
+
+/* --- comparison --- */
+
+static uint64_t model_reach(unsigned int e, uint64_t page, unsigned int need)
+{
+	const struct model_domain *d = &model.domains[model.in[e]];
+
+	if (model.in[e] ? d->bypass : model.bypass)
+		return page;
+	if (!model.in[e] || !d->pages[page].mapping || (d->pages[page].flags & need) != need)
+		return UINT64_MAX;
+	return d->pages[page].gpa_page;
+}
+
+/* The host's device reaches the same memory; what bypass has of it ends where memory does. */
+static void check_hardware(uint64_t page, unsigned int need, uint64_t expect)
+{
+	const struct ioas *ioas = iommu_endpoint_ioas(device);
+	struct gmem_piece piece;
+	uint64_t bytes;
+	void *hva;
+	bool there = ioas && !ioas_soft_translate(ioas, page * PAGE, need, &hva, &bytes);
+	bool should = expect != UINT64_MAX && gmem_lookup(gmem, expect * PAGE, &piece) &&
+		      !((piece.flags & GMEM_READONLY) && (need & VIOMMU_F_WRITE));
+
+	check(there == should);
+	check(!there || hva == piece.hva);
+}
+
+static void compare(void)
+{
+	for (unsigned int e = 0; e < ENDPOINTS; e++) {
+		for (uint64_t page = 0; page < PAGES; page++) {
+			for (unsigned int need = VIOMMU_F_READ; need <= VIOMMU_F_WRITE; need++) {
+				uint64_t expect = model_reach(e, page, need);
+				uint64_t gpa = 0, bytes;
+				int rc = viommu_translate(endpoints[e], page * PAGE, 1,
+							  (enum dma_dir)need, &gpa, &bytes);
+
+				check(rc ? expect == UINT64_MAX : gpa == expect * PAGE);
+				if (e == ENDPOINTS - 1)
+					check_hardware(page, need, expect);
+			}
+		}
+	}
+}
+
+/* A page, mostly; its last byte as an end; now and then an address that no page begins at. */
+static uint64_t address(uint8_t byte, bool end)
+{
+	if (byte >= 0xf8)
+		return UINT64_MAX << (8 * (byte - 0xf8));
+	return (uint64_t)(byte & 0x1f) * PAGE + (end ? PAGE - 1 : 0) + (byte >= 0xf0);
+}
+
+static struct viommu_request read_step(const uint8_t *s)
+{
+	return (struct viommu_request){
+		.op = (enum viommu_op)(1 + (s[0] & 3)),
+		.domain = s[1] & 7,
+		.endpoint = s[2] & 3,
+		.flags = s[2] >> 4,
+		.first = address(s[3], false),
+		.last = address(s[4], true),
+		.gpa = address(s[5], false),
+	};
+}
+
+static void flush(struct viommu_request *drain, unsigned int *n)
+{
+	enum viommu_status expect[DRAIN_MAX];
+
+	for (unsigned int i = 0; i < *n; i++)
+		expect[i] = model_run(&drain[i]);
+	viommu_run(viommu, drain, *n);
+	for (unsigned int i = 0; i < *n; i++)
+		check(drain[i].status == expect[i]);
+	*n = 0;
+	compare();
+}
+
+static void set_bypass(bool bypass)
+{
+	model.bypass = bypass;
+	viommu_set_bypass(viommu, bypass);
+	compare();
+}
+
+static void reset(void)
+{
+	for (unsigned int i = 0; i < ENDPOINTS; i++)
+		model_leave(i);
+	viommu_reset(viommu);
+	compare();
+}
+
+/* The driver lets go: the host's device reaches what it did, until somebody takes over. */
+static void abandon(unsigned int end)
+{
+	struct viommu_request none = {.op = VIOMMU_DETACH, .endpoint = UINT32_MAX};
+	uint64_t before[2][PAGES];
+
+	for (uint64_t page = 0; page < PAGES; page++) {
+		for (unsigned int need = VIOMMU_F_READ; need <= VIOMMU_F_WRITE; need++)
+			before[need - 1][page] = model_reach(ENDPOINTS - 1, page, need);
+	}
+	viommu_abandon(viommu);
+	for (unsigned int i = 0; i < ENDPOINTS; i++)
+		model_leave(i);
+	for (uint64_t page = 0; page < PAGES; page++) {
+		for (unsigned int need = VIOMMU_F_READ; need <= VIOMMU_F_WRITE; need++)
+			check_hardware(page, need, before[need - 1][page]);
+	}
+	if (end == 0)
+		viommu_settle(viommu);
+	else if (end == 1)
+		viommu_device_starts(endpoints[ENDPOINTS - 1]);
+	else if (end == 2)
+		viommu_run(viommu, &none, 1);
+	else
+		viommu_set_bypass(viommu, model.bypass);
+	compare();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct viommu_request drain[DRAIN_MAX];
+	struct viommu_totals totals;
+	unsigned int n = 0;
+
+	set_up_host();
+	set_up();
+	for (size_t i = 0; i + STEP_BYTES <= size && i < STEPS_MAX * STEP_BYTES; i += STEP_BYTES) {
+		uint8_t head = data[i];
+
+		if (head < 0xf0) {
+			drain[n++] = read_step(data + i);
+			if (n == DRAIN_MAX || (head & 4))
+				flush(drain, &n);
+			continue;
+		}
+		flush(drain, &n);
+		if (head & 2 && head & 1)
+			abandon(head >> 2 & 3);
+		else if (head & 2)
+			reset();
+		else
+			set_bypass(head & 1);
+	}
+	flush(drain, &n);
+	viommu_totals(viommu, &totals);
+	check(totals.mappings == model.mappings);
+	tear_down();
+	return 0;
+}

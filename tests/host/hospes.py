@@ -1,0 +1,60 @@
+"""libhospes for the scripts here: a machine as an object, each call an exception when it fails."""
+
+import ctypes
+import errno
+import json
+import os
+
+RUNNING, PAUSED, STOPPED = 1, 2, 3   # enum hospes_state
+POWERED_OFF = 1                      # enum hospes_outcome
+
+
+class Error(ctypes.Structure):
+    _fields_ = [("code", ctypes.c_int), ("text", ctypes.c_char * 768)]
+
+
+class Options(ctypes.Structure):
+    _fields_ = [("size", ctypes.c_size_t), ("flags", ctypes.c_uint), ("log", ctypes.c_void_p),
+                ("log_opaque", ctypes.c_void_p), ("log_level", ctypes.c_int),
+                ("event", ctypes.c_void_p), ("event_opaque", ctypes.c_void_p),
+                ("kvm_fd", ctypes.c_int)]
+
+
+lib = ctypes.CDLL(os.environ["HOSPES_BUILD"] + "/vmm/machine/libhospes.so.0")
+lib.hospes_vm_destroy.restype = None
+
+
+class VM:
+    """Created from a document; it runs in a thread of the library."""
+
+    def __init__(self, document):
+        self.vm, text = ctypes.c_void_p(), json.dumps(document).encode()
+        options = Options(size=ctypes.sizeof(Options), flags=1)
+        self.error = Error()
+        self.need(lib.hospes_vm_create(ctypes.byref(self.vm), text, ctypes.c_size_t(len(text)),
+                                       ctypes.byref(options), ctypes.byref(self.error)), "create")
+
+    def need(self, rc, what):
+        if rc < 0:
+            raise RuntimeError(f"{what}: {self.error.text.decode()}")
+
+    def call(self, verb):
+        """start, pause, resume, shutdown, reset, stop"""
+        self.need(getattr(lib, "hospes_vm_" + verb)(self.vm, ctypes.byref(self.error)), verb)
+
+    def wait(self, seconds):
+        """Until it has stopped; False: not in this time."""
+        rc = lib.hospes_vm_wait(self.vm, int(seconds * 1000))
+        if rc not in (0, -errno.ETIMEDOUT):
+            raise RuntimeError(f"wait: {os.strerror(-rc)}")
+        return rc == 0
+
+    def state(self):
+        return lib.hospes_vm_state(self.vm)
+
+    def outcome(self):
+        return lib.hospes_vm_outcome(self.vm)
+
+    def destroy(self):
+        lib.hospes_vm_destroy(self.vm)
+        self.vm = ctypes.c_void_p()

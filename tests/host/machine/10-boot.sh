@@ -1,0 +1,52 @@
+#!/bin/bash
+# testhost: --cpus 2 --memory 9G --timeout 2400
+# Linux boots to user space: the small kernel and Debian's, from bzImage and vmlinux, with 1 and 4 vCPUs,
+# 256 MiB and 6 GiB; the guest sees what it was given, and its kernel has nothing to complain of.
+. "$(dirname "$0")/../lib.sh"
+
+# boot NAME SECONDS ARG…: a guest that prints what it is; 0 when it powered off.
+boot() {
+	local name=$1 seconds=$2
+	shift 2
+	guest_start "$name" hospes run "$@"
+	guest_wait "$name" "$seconds"
+	local status=$?
+	[ "$status" = 0 ] || guest_show "$name"
+	return "$status"
+}
+
+# booted NAME CPUS MIB: it powered off having seen them. The kernel keeps part of the memory.
+booted() {
+	local log
+	log=$(guest_log "$1" | tr -d '\r')
+	like "$log" "^cpus $2\$" "$1: the guest sees $2 CPUs"
+	local kib
+	kib=$(sed -n 's/^MemTotal: *\([0-9]*\) kB/\1/p' <<<"$log" | head -n 1)
+	ok "$1: the guest sees about $3 MiB (${kib:-0} KiB)" \
+		test "${kib:-0}" -gt $(($3 * 1024 * 3 / 4)) -a "${kib:-0}" -le $(($3 * 1024))
+	unlike "$log" 'ACPI (Error|Warning|BIOS Error|Exception)|\[Firmware Bug\]|Call Trace|can.t claim|no compatible bridge window' \
+		"$1: the kernel has nothing to complain of"
+}
+
+small=(--initrd "$HOSPES_GUEST_INITRD" --cmdline 'console=ttyS0 hospes.test=hello,info')
+for cpus in 1 4; do
+	for mib in 256 6144; do
+		for kind in BZIMAGE VMLINUX; do
+			image=HOSPES_GUEST_$kind
+			name=small-$cpus-$mib-${kind,,}
+			ok "$name powers off" boot "$name" 240 --kernel "${!image}" "${small[@]}" \
+				--cpus "$cpus" --memory "${mib}M"
+			booted "$name" "$cpus" "$mib"
+		done
+	done
+done
+
+debian=(--kernel "$HOSPES_DEBIAN_BZIMAGE" --initrd "$HOSPES_DEBIAN_INITRD"
+	--cmdline 'console=ttyS0 hospes.test=hello,info')
+for shape in '1 256' '4 6144'; do
+	read -r cpus mib <<<"$shape"
+	name=debian-$cpus-$mib
+	ok "$name powers off" boot "$name" 480 "${debian[@]}" --cpus "$cpus" --memory "${mib}M"
+	booted "$name" "$cpus" "$mib"
+done
+done_testing

@@ -1,0 +1,126 @@
+#!/bin/bash
+# testhost: --timeout 1200
+# What bad input gets: one line that names the thing and the way out, the right status, nothing left
+# behind.
+. "$(dirname "$0")/../lib.sh"
+
+k=$HOSPES_GUEST_BZIMAGE
+cd "$TMP" || exit 1
+
+# refused STATUS REGEX NAME CMD…
+refused() {
+	local wanted=$1 regex=$2 name=$3 out status=0 lines
+	shift 3
+	out=$(timeout 90 "$@" 2>&1 </dev/null) || status=$?
+	lines=$(grep -c . <<<"$out")
+	if [ "$status" = "$wanted" ] && [ "$lines" = 1 ] && grep -qE -e "$regex" <<<"$out"; then
+		pass "$name"
+	else
+		fail "$name"
+		diag "status $status (wanted $wanted), $lines lines: $out"
+	fi
+}
+
+refused 2 "unknown option '--kernal'" "a misspelt option" hospes run --kernal x
+refused 2 "needs a value" "an option without its value" hospes run --kernel
+refused 2 "unknown command 'rum'" "a misspelt command" hospes rum
+refused 1 "no kernel" "no kernel at all" hospes run
+refused 1 "did you mean 'readonly'" "a misspelt key" hospes run --kernel "$k" --disk path=x,readnly=on
+echo '{"memory": {"size": 1,}}' >comma.json
+refused 1 "line 1, column 23" "a trailing comma" hospes run comma.json --kernel "$k"
+echo '{"kernel": {"path": "k"}, "memroy": {}}' >key.json
+refused 1 "did you mean 'memory'" "a misspelt key in the file" hospes run key.json
+refused 1 "No such file" "a configuration file that is not there" hospes run nowhere.json
+refused 1 "not built yet" "firmware" hospes run --firmware OVMF.fd
+
+refused 1 "'nokernel': No such file" "no such kernel" hospes run --kernel nokernel
+refused 1 "is a directory" "a directory as kernel" hospes run --kernel .
+refused 1 "'noinitrd': No such file" "no such initrd" hospes run --kernel "$k" --initrd noinitrd
+: >empty
+refused 1 "empty" "an empty kernel" hospes run --kernel empty
+head -c 100000 "$k" >"cut"
+refused 1 "cut" "a kernel that is cut short" hospes run --kernel cut
+head -c 3000000 "$k" >cut2
+refused 1 "cut" "a kernel that is cut short later" hospes run --kernel cut2
+yes 'not a kernel' | head -c 100000 >text
+refused 1 "text" "a text file as kernel" hospes run --kernel text
+refused 1 "is this a Linux kernel" "a program as kernel" hospes run --kernel /bin/true
+{ head -c 56 /dev/zero; printf 'ARM\x64'; head -c 100000 /dev/zero; } >arm64
+refused 1 "arm64|aarch64" "a kernel for arm64" hospes run --kernel arm64
+refused 1 "memory|MiB" "a kernel larger than memory" hospes run --kernel "$HOSPES_DEBIAN_BZIMAGE" --memory 32M
+truncate -s 1G big
+refused 1 "initrd" "an initrd larger than memory" hospes run --kernel "$k" --initrd big --memory 128M
+
+refused 1 "'disk0' .nodisk.: No such file" "no such disk" hospes run --kernel "$k" --disk path=nodisk
+refused 1 "directory" "a directory as disk" hospes run --kernel "$k" --disk path=.
+truncate -s 1000 odd
+refused 1 "not a multiple of 512" "a disk of an odd size" hospes run --kernel "$k" --disk path=odd
+refused 1 "is empty" "an empty disk" hospes run --kernel "$k" --disk path=empty
+truncate -s 1M disk
+refused 1 "in use" "one disk twice" hospes run --kernel "$k" --disk path=disk --disk path=disk
+refused 1 "two devices have the id" "one id twice" hospes run --kernel "$k" --disk path=disk,id=a --net tap=t,id=a
+refused 1 "taken by" "one address twice" hospes run --kernel "$k" --disk path=disk,addr=5.0 --net tap=t,addr=5.0
+refused 1 "there is no tap 'notap'" "no such tap" hospes run --kernel "$k" --net tap=notap
+refused 1 "passt" "no such socket" hospes run --kernel "$k" --net socket=nosocket
+refused 1 "0 is not within" "no CPUs" hospes run --kernel "$k" --cpus 0
+refused 1 "256 is not within" "too many CPUs" hospes run --kernel "$k" --cpus 256
+refused 1 "not a whole number" "CPUs in words" hospes run --kernel "$k" --cpus many
+refused 1 "no host CPU|CPU 200" "a pin to a CPU that is not there" hospes run --kernel "$k" --cpus 1,pin=200
+refused 1 "32M" "no memory" hospes run --kernel "$k" --memory 0
+refused 1 "multiple of 2M" "memory of an odd size" hospes run --kernel "$k" --memory 67108865
+refused 1 "this host has" "more memory than there is" hospes run --kernel "$k" --memory 1T
+refused 1 "huge|hugepages" "huge pages that are not there" hospes run --kernel "$k" --memory 256M,backing=hugetlb-2M
+refused 1 "relocations|nokaslr|randomis" "KASLR of a kernel that cannot" hospes run --kernel "$HOSPES_GUEST_VMLINUX" --kaslr on
+
+mv /dev/kvm /dev/kvm.away
+refused 1 "/dev/kvm is missing.*modprobe" "no /dev/kvm" hospes run --kernel "$k"
+mv /dev/kvm.away /dev/kvm
+chmod 600 /dev/kvm
+mkdir -p home && chown nobody . home
+refused 1 "group kvm" "no right to /dev/kvm" setpriv --reuid=65534 --regid=65534 --clear-groups \
+	env HOME="$TMP/home" hospes run --kernel "$k"
+
+guest_start holder hospes run --kernel "$k" --initrd "$HOSPES_GUEST_INITRD" --disk path=disk \
+	--net tap=left0,create=on --cmdline 'console=ttyS0 quiet hospes.end=hang'
+ok "a machine holds a disk and makes a tap" guest_wait_for holder 'end hang' 60
+refused 1 "disk.*in use" "a disk of another machine" hospes run --kernel "$k" --disk path=disk
+refused 1 "in use" "a tap of another machine" hospes run --kernel "$k" --net tap=left0
+ok "the tap is there while it runs" ip link show left0
+guest_kill holder
+not_ok "nothing is left of the tap" ip link show left0
+ok "nor of the lock" flock -n disk true
+refused 1 "No such file" "and a failed start leaves no tap" hospes run --kernel nokernel --net tap=left1,create=on
+not_ok "none" ip link show left1
+
+# The terminal is as it was, however the machine ends: python gives it one.
+cat >terminal.py <<'P'
+import os, pty, select, signal, subprocess, sys, termios
+how, command = sys.argv[1], sys.argv[2:]
+main, side = pty.openpty()
+before = termios.tcgetattr(side)
+p = subprocess.Popen(command, stdin=side, stdout=side, stderr=side, start_new_session=True)
+seen = b""
+while b"HOSPES-GUEST: up" not in seen:
+    seen += os.read(main, 4096)
+raw = termios.tcgetattr(side) != before
+if how == "escape":
+    os.write(main, b"\x01x")
+elif how == "abort":
+    p.send_signal(signal.SIGABRT)
+while p.poll() is None:
+    try:
+        if select.select([main], [], [], 0.1)[0]:
+            os.read(main, 4096)
+    except OSError:
+        break
+print("raw" if raw else "never raw", "same" if termios.tcgetattr(side) == before else "changed", p.wait())
+P
+for how in 'poweroff 0' 'escape 1' 'abort -6'; do
+	read -r way status <<<"$how"
+	end=hang
+	[ "$way" != poweroff ] || end=poweroff
+	out=$(timeout 120 python3 terminal.py "$way" hospes run --kernel "$k" --initrd "$HOSPES_GUEST_INITRD" \
+		--cmdline "console=ttyS0 quiet hospes.end=$end" 2>&1)
+	is "$out" "raw same $status" "the terminal is raw, and restored after: $way"
+done
+done_testing

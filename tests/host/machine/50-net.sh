@@ -1,0 +1,59 @@
+#!/bin/bash
+# testhost: --cpus 2 --timeout 900
+# The network is a network: ping of every size, iperf3 both ways over a tap, several queues, vhost-net,
+# passt without root.
+. "$(dirname "$0")/../lib.sh"
+
+cp --sparse=always "$HOSPES_GUEST_DISK" "$TMP/root.img"
+guest=(--kernel "$HOSPES_GUEST_BZIMAGE" --memory 512M --disk "path=$TMP/root.img")
+line='console=ttyS0 quiet root=/dev/vda rw init=/usr/lib/hospes/init'
+
+# up NAME NETOPTIONS…: a guest at 10.9.0.2 that serves iperf3, the host at 10.9.0.1
+up() {
+	local name=$1 options=$2
+	shift 2
+	guest_start "$name" hospes run "${guest[@]}" --net "tap=tap9,create=on,$options" "$@" --cmdline \
+		"$line hospes.ip=10.9.0.2/24 hospes.sh=\"iperf3 -s\""
+	retry 30 ip link show tap9 >/dev/null 2>&1 || { guest_show "$name"; return 1; }
+	ip addr add 10.9.0.1/24 dev tap9
+	ip link set tap9 up
+	guest_wait_for "$name" 'Server listening' 90 || { guest_show "$name"; return 1; }
+}
+down() {
+	guest_kill "$1"
+	retry 10 gone
+}
+gone() { ! ip link show tap9 >/dev/null 2>&1; }
+once() { iperf3 -J -c 10.9.0.2 "$@" | jq -e '(.end.sum_received.bytes // .end.sum.bytes) > 1000000'; }
+# The server takes one test at a time, and is still busy with the last one for a moment.
+received() { retry 45 once "$@"; }
+
+for shape in plain 'queues=2' 'vhost=on' 'offload=off'; do
+	options=${shape/plain/link=on}
+	up "$shape" "$options" --cpus 2
+	is $? 0 "$shape: the guest is up"
+	for size in 16 56 1472 1473 9000 65507; do
+		ok "$shape: ping with $size bytes" ping -q -c 3 -i 0.2 -W 5 -s "$size" 10.9.0.2
+	done
+	ok "$shape: iperf3 to the guest" received -t 3
+	ok "$shape: iperf3 from the guest" received -t 3 -R
+	ok "$shape: iperf3 both ways, two streams" received -t 3 -P 2 --bidir
+	ok "$shape: datagrams" received -t 2 -u -b 20M
+	down "$shape"
+done
+
+# Without root: passt's socket. The guest reaches the host's address through it.
+passt --foreground --socket "$TMP/passt.sock" --runas 0 --mtu 1500 -a 10.8.0.2 -n 24 -g 10.8.0.1 --map-host-loopback 10.8.0.1 \
+	>"$TMP/passt.log" 2>&1 &
+passt=$!
+# Bound first, listening later: ss -l shows both.
+listening() { ss -xlH | grep LISTEN | grep -qF "$TMP/passt.sock"; }
+ok "passt listens" retry 20 listening
+iperf3 -s -1 -p 5999 >"$TMP/iperf.log" 2>&1 &
+guest_start passt hospes run "${guest[@]}" --net "socket=$TMP/passt.sock" --cmdline \
+	"$line hospes.ip=10.8.0.2/24,10.8.0.1 hospes.sh=\"iperf3 -c 10.8.0.1 -p 5999 -t 2\""
+guest_wait passt 120
+is $? 0 "passt: the guest ends" || guest_show passt
+like "$(guest_log passt)" 'HOSPES-GUEST: exit 0' "passt: iperf3 to the host" || { guest_show passt; diag "$(cat "$TMP/passt.log")"; }
+kill "$passt" 2>/dev/null
+done_testing

@@ -1,0 +1,35 @@
+#!/bin/bash
+# testhost: --cpus 2 --timeout 2700
+# Booting directly does not cost the guest its randomisation: text and memory bases differ from boot to
+# boot, with the kernel unpacked and cached by the host.
+. "$(dirname "$0")/../lib.sh"
+
+boots() { # N KERNEL INITRD ARG…: prints what the guests say
+	local n=$1 kernel=$2 initrd=$3 i
+	shift 3
+	for ((i = 0; i < n; i++)); do
+		guest_start kaslr hospes run --kernel "$kernel" --initrd "$initrd" --memory 512M "$@"
+		guest_wait kaslr 120 || { guest_show kaslr >&2; return 1; }
+		guest_log kaslr | tr -d '\r' | grep -a '^kaslr '
+	done
+}
+count() { grep "^kaslr $1" | sort -u | wc -l; }
+
+said=$(boots 32 "$HOSPES_DEBIAN_BZIMAGE" "$HOSPES_DEBIAN_INITRD" \
+	--cmdline 'console=ttyS0 quiet hospes.test=kaslr')
+is $? 0 "32 boots of Debian's kernel"
+ok "at least 24 distinct text bases ($(count text <<<"$said"))" test "$(count text <<<"$said")" -ge 24
+ok "page_offset_base varies ($(count page_offset <<<"$said"))" \
+	test "$(count page_offset <<<"$said")" -ge 8
+
+said=$(boots 2 "$HOSPES_DEBIAN_BZIMAGE" "$HOSPES_DEBIAN_INITRD" --kaslr off \
+	--cmdline 'console=ttyS0 quiet hospes.test=kaslr')
+is "$(count text <<<"$said")" 1 "--kaslr off: one text base"
+like "$said" 'text ffffffff81000000' "the one it was linked for"
+said=$(boots 4 "$HOSPES_GUEST_BZIMAGE" "$HOSPES_GUEST_INITRD" \
+	--cmdline 'console=ttyS0 quiet hospes.test=kaslr')
+ok "the small kernel too" test "$(count text <<<"$said")" -ge 3
+said=$(boots 1 "$HOSPES_GUEST_BZIMAGE" "$HOSPES_GUEST_INITRD" \
+	--cmdline 'console=ttyS0 quiet nokaslr hospes.test=kaslr')
+like "$said" 'text ffffffff81000000' "nokaslr on the command line is heeded"
+done_testing

@@ -1,0 +1,71 @@
+#!/bin/bash
+# testhost: --cpus 4 --memory 8G --timeout 900
+# The README's examples, as they are written there, do what it says.
+. "$(dirname "$0")/../lib.sh"
+plan 12
+
+# The commands of a section, continued lines joined: those that begin with the words given.
+examples() {
+	sed -n '/^## Five examples/,/^## A real device/s/^    //p' "$HOSPES_SRC/README.md" |
+		sed -e ':a' -e '/\\$/{N;s/\\\n *//;ba' -e '}' | grep "^$1"
+}
+example() { examples "$1" | sed -n "${2}p"; }
+
+# What they name: a kernel and an initial RAM disk here, Debian's in /boot, a disk with a partition.
+cd "$TMP" || exit 1
+ln -s "$HOSPES_GUEST_BZIMAGE" bzImage
+ln -s "$HOSPES_GUEST_INITRD" initrd.img
+mkdir -p /boot
+ln -sf "$HOSPES_DEBIAN_BZIMAGE" /boot/vmlinuz-6.12.0-amd64
+ln -sf "$HOSPES_DEBIAN_INITRD" /boot/initrd.img-6.12.0-amd64
+sectors=$(($(stat -L -c %s "$HOSPES_GUEST_DISK") / 512))
+le32() { printf '%08x' "$1" | sed 's/\(..\)\(..\)\(..\)\(..\)/\\x\4\\x\3\\x\2\\x\1/'; }
+truncate -s $(((sectors + 2048) * 512)) debian.img
+printf '\x00\x00\x00\x00\x83\x00\x00\x00%b%b' "$(le32 2048)" "$(le32 "$sectors")" |
+	dd of=debian.img bs=1 seek=446 conv=notrunc status=none
+printf '\x55\xaa' | dd of=debian.img bs=1 seek=510 conv=notrunc status=none
+dd if="$HOSPES_GUEST_DISK" of=debian.img bs=1M seek=1 conv=sparse,notrunc status=none
+
+is "$(examples 'hospes run' | grep -c .)" 5 "there are five commands to try"
+
+# shellcheck disable=SC2046 # the words of a command line
+run() { # NAME COMMANDLINE
+	diag "$2"
+	eval "guest_start $1 $2"
+}
+
+run terminal "$(example 'hospes run --kernel bzImage' 1)"
+ok "a kernel and a RAM disk: a shell" guest_wait_for terminal '/ # ' 90 || guest_show terminal
+# shellcheck disable=SC2016 # for the guest
+guest_send terminal 'echo said-$((40 + 2)); poweroff -f'
+ok "that answers" guest_wait_for terminal '^said-42' 30
+guest_wait terminal 30
+is $? 0 "and powers off"
+
+run debian "$(example 'hospes run --kernel /boot' 1)"
+ok "Debian from a disk: it boots to a login" guest_wait_for debian '(login:|root@[a-z]*:.*#)' 300 || guest_show debian
+ok "its network is there" ip link show tap0
+is "$(for t in "/proc/${guest_pid[debian]}"/task/*; do grep -h Cpus_allowed_list "$t/status"; done |
+	sort -u | grep -cE '[[:space:]][0-3]$')" 4 "its vCPUs are pinned"
+guest_kill debian
+
+read -ra passt <<<"$(example passt 1)"
+"${passt[@]}" --foreground --runas 0 >passt.log 2>&1 &
+passt_pid=$!
+listening() { ss -xlH | grep LISTEN | grep -qF /tmp/net.sock; }
+ok "passt runs" retry 20 listening || diag "$(cat passt.log)"
+run user "$(example 'hospes run --kernel bzImage' 2) --cmdline 'console=ttyS0 quiet hospes.sh=\"ip link show eth0\"'"
+guest_wait user 90
+is $? 0 "user-mode networking: the guest ends"
+like "$(guest_log user)" 'eth0: <' "with a network card" || guest_show user
+kill "$passt_pid" 2>/dev/null
+
+cat >machine.json <<'JSON'
+{"kernel": {"path": "bzImage", "initrd": "initrd.img",
+	"cmdline": "console=ttyS0 quiet hospes.test=info"}, "memory": {"size": "256M"}}
+JSON
+out=$(eval "$(example 'hospes run machine.json' 1)" 2>&1)
+like "$out" '"cmdline"' "a document: what it comes to" || diag "$out"
+run document "$(example 'hospes run machine.json --memory' 1 | sed 's/8G/2G/')"
+guest_wait document 90
+is $? 0 "and it runs" || guest_show document

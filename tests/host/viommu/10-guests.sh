@@ -1,0 +1,67 @@
+#!/bin/bash
+# testhost: --memory 6G --timeout 400 destructive
+# Behind an IOMMU of the guest's own, with each buffer mapped and unmapped (iommu.strict=1) and lazily:
+# virtio-blk and an NVMe controller of the host verify what they wrote; a reboot; no driver for it.
+. "$(dirname "$0")/../lib.sh"
+destructive
+nvme=$(device 1b36:0010 0) || skip_all "needs an NVMe controller"
+plan 17
+
+ok "the controller is VFIO's" vfio_bind "$nvme"
+cp --sparse=always "$HOSPES_GUEST_DISK" "$TMP/root.img"
+truncate -s 64M "$TMP/data.img"
+line='console=ttyS0 root=/dev/vda rw init=/usr/lib/hospes/init'
+fio='fio --direct=1 --ioengine=libaio --verify=crc32c --do_verify=1 --output-format=terse --size=8M --rw=randwrite --bs=16k --iodepth=8 --name=v'
+types='for d in /sys/kernel/iommu_groups/*; do echo group $(cat $d/type) $(ls $d/devices); done'
+
+# boot NAME CMDS APPEND ARG…: its console is in log.
+boot() {
+	local name=$1 cmds=$2 append=$3
+	shift 3
+	guest_start "$name" hospes run --kernel "$HOSPES_GUEST_BZIMAGE" --memory 512M --verbose \
+		--disk "path=$TMP/root.img" "$@" --cmdline "$line $append hospes.sh=\"$cmds\""
+	guest_wait "$name" 150
+	is $? 0 "$name: the guest powers off" || guest_show "$name" 60
+	log=$(guest_log "$name" | tr -d '\r')
+}
+
+# What hospes counted: maps unmaps failed faults mapped.
+counts() { sed -n 's/.*viommu: \([0-9]*\) maps, \([0-9]*\) unmaps, \([0-9]*\) refused, \([0-9]*\) faults.*/\1 \2 \3 \4/p' <<<"$log"; }
+
+boot blk "$types; $fio --filename=/dev/vdb" iommu.strict=1 --viommu --disk "path=$TMP/data.img,viommu=on"
+like "$log" 'HOSPES-GUEST: exit 0' "virtio-blk, strict: fio verifies" || guest_show blk 40
+like "$log" '^group DMA ' "its group is translated"
+read -r maps unmaps refused faults <<<"$(counts)"
+ok "$maps maps and $unmaps unmaps for at least 1024 requests" test "${unmaps:-0}" -ge 1024
+is "${refused:-?} ${faults:-?}" "0 0" "none refused, no faults"
+
+# Linux resets the virtio-iommu before it shuts its NVMe controller down, which must be able to answer
+# all the same: its driver would wait for a minute.
+boot nvme "$types; $fio --filename=/dev/nvme0n1 && echo VERIFIED" iommu.strict=1 --viommu --cpus 4 \
+	--passthrough "$nvme,strategy=strict" --disk "path=$TMP/data.img,viommu=on"
+like "$log" '^VERIFIED' "NVMe, strict, 4 vCPUs: fio verifies" || guest_show nvme 60
+unlike "$log" 'nvme.*(timeout|Device not ready)' "and is shut down without waiting"
+read -r maps unmaps refused faults <<<"$(counts)"
+ok "$maps maps and $unmaps unmaps for at least 1024 requests" test "${unmaps:-0}" -ge 1024
+is "${refused:-?} ${faults:-?}" "0 0" "none refused, no faults"
+unlike "$(dmesg)" 'DMAR:.*fault addr' "the host's IOMMU saw none either"
+
+# A mark on the disk tells a guest that it has been rebooted.
+mark='dd if=/dev/nvme0n1 bs=6 count=1 2>/dev/null | grep -q marked || { echo MARKING; printf marked | dd of=/dev/nvme0n1 conv=fsync; busybox reboot -f; }'
+boot lazy "$mark; $fio --filename=/dev/nvme0n1 && $fio --filename=/dev/vdb && echo VERIFIED" iommu.strict=0 \
+	--viommu --passthrough "$nvme,viommu=on" --disk "path=$TMP/data.img,viommu=on"
+like "$log" '^VERIFIED' "lazy: both verify" || guest_show lazy 60
+like "$log" '^MARKING' "having been rebooted"
+
+guest_start reset hospes run --kernel "$HOSPES_GUEST_BZIMAGE" --memory 512M --viommu \
+	--disk "path=$TMP/root.img" --disk "path=$TMP/data.img,viommu=on" --passthrough "$nvme,viommu=on" \
+	--cmdline "$line reboot=a hospes.sh=\"(sleep 2; echo b >/proc/sysrq-trigger) & $fio --filename=/dev/nvme0n1 --time_based --runtime=100\""
+ok "reset under load: two boots" guest_times reset 'HOSPES-GUEST: up' 2 120 || guest_show reset 60
+guest_kill reset
+
+guest_start closed hospes run --kernel "$HOSPES_GUEST_BZIMAGE" --memory 512M --viommu on,bypass=off \
+	--disk "path=$TMP/root.img,viommu=on" --disk "path=$TMP/data.img,viommu=on" \
+	--cmdline "$line hospes.sh=\"$fio --filename=/dev/vdb\""
+ok "without bypass at start, the root disk behind it: fio verifies" guest_wait_for closed 'HOSPES-GUEST: exit 0' 120 ||
+	guest_show closed 60
+guest_kill closed

@@ -1,0 +1,66 @@
+# shellcheck shell=bash
+# For the scripts here: machines inside a program (embed.c) that asks for their status and switches
+# strategies, and the host's I/O page tables as its kernel shows them.
+. "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+destructive
+programs=$HOSPES_BUILD/tests/host/viommu
+
+# times SHORT LONG: how often, in this run.
+times() { if [ "${HOSPES_LONG:-0}" = 1 ]; then echo "$2"; else echo "$1"; fi; }
+
+# embed NAME DOCUMENT: the document's machine, whose console is what tell writes to; all output in its log.
+embed() {
+	mkfifo "$TMP/$1.console"
+	printf '%s' "$2" >"$TMP/$1.json"
+	guest_start "$1" bash -c 'exec "$1" "$2" 7<>"$3"' - "$programs/embed" "$TMP/$1.json" "$TMP/$1.console"
+}
+# answer NAME SECONDS PATTERN COMMAND…: runs it, and waits for one more such line, which it prints.
+answer() {
+	local name=$1 seconds=$2 pattern=$3 n
+	shift 3
+	n=$(grep -acE "$pattern" "$TMP/$name.log")
+	"$@"
+	guest_times "$name" "$pattern" $((n + 1)) "$seconds" || { echo "no answer"; return 1; }
+	tr -d '\r' <"$TMP/$name.log" | grep -aE "$pattern" | tail -n 1
+}
+tell_guest() { printf '%s\n' "$2" >"$TMP/$1.console"; }
+# in_guest NAME LINE PATTERN [SECONDS]: to the program in the guest; its answer.
+in_guest() { answer "$1" "${4:-60}" "$3" tell_guest "$1" "$2"; }
+# to_machine NAME LINE PATTERN [SECONDS]: to embed.
+to_machine() { answer "$1" "${4:-60}" "$3" guest_send "$1" "$2"; }
+status_of() { to_machine "$1" status '^status: ' | sed 's/^status: //'; }
+
+# hardware BDF: what the host's IOMMU has mapped for the device: "PFN ACCESS" of each page of 4 KiB, in hex.
+# Larger ones are as many.
+hardware() {
+	mountpoint -q /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug
+	python3 - "/sys/kernel/debug/iommu/intel/$1/domain_translation_struct" <<'TABLE'
+import sys
+# Page number | entries of each level down to the one that maps it.
+for line in open(sys.argv[1], encoding="ascii"):
+    words = line.replace("|", " ").split()
+    if line.startswith("0x"):
+        first, entry = int(words[0], 16), int(words[-1], 16)
+        for i in range(512 ** (6 - len(words))):
+            print(f"{first + i:x} {entry & 3}")
+TABLE
+}
+has_tables() {
+	mountpoint -q /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug
+	[ -d "/sys/kernel/debug/iommu/intel/$1" ]
+}
+
+# consistent NAME WHEN BDF…: what the guest has mapped, what the ledgers say, and what the hardware's tables
+# of these devices (all that there are behind it, under strict) hold is as much.
+consistent() {
+	local name=$1 when=$2 status bytes table=0 d
+	shift 2
+	to_machine "$name" pause '^pause: 0' >/dev/null
+	status=$(status_of "$name")
+	bytes=$(jq -c '[.viommu.mapped_bytes, ([.viommu.endpoints[] | [.. | .mapped_bytes? // empty][0]] | add)]' <<<"$status")
+	has_tables "$1" && for d in "$@"; do table=$((table + $(hardware "$d" | wc -l) * 4096)); done
+	to_machine "$name" resume '^resume: 0' >/dev/null
+	has_tables "$1" || { skip "$when: the hardware's tables" "this kernel does not show them"; return; }
+	is "$bytes" "[$table,$table]" "$when: guest, ledgers and hardware agree ($table bytes)" ||
+		diag "$(jq -c .viommu <<<"$status")"
+}

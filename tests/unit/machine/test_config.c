@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: Apache-2.0
+// The configuration document: what it accepts, what it completes, what it refuses and in which words.
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/num.h"
+#include "machine/config.h"
+
+static int read_text(struct config *config, const char *text, struct err *err)
+{
+	*err = (struct err)ERR_INIT;
+	return config_read(config, text, strlen(text), err);
+}
+
+/* The document is refused with this errno, and the message holds all words. */
+static void refused(const char *text, int code, const char *words)
+{
+	struct config config;
+	struct err err;
+	int rc = read_text(&config, text, &err);
+
+	config_done(&config);
+	cr_assert_eq(rc, code, "%s: %d, not %d (%s)", text, rc, code, err.text);
+	cr_assert(strstr(err.text, words), "%s: \"%s\" lacks \"%s\"", text, err.text, words);
+	cr_assert(!strchr(err.text, '\n'));
+}
+
+#define K "\"kernel\": {\"path\": \"k\"}"
+
+Test(config, defaults_are_filled_in)
+{
+	struct config c;
+	struct err err;
+
+	cr_assert_eq(read_text(&c, "{" K "}", &err), 0, "%s", err.text);
+	cr_assert_eq(c.cpus.count, 1);
+	cr_assert_eq(c.memory.size_bytes, 256 * MiB);
+	cr_assert_eq(c.memory.numa_node, -1);
+	cr_assert(c.uuid.set);
+	cr_assert(c.rng.enabled && c.rng.addr.set);
+	cr_assert_str_eq(c.kernel.cmdline, "console=ttyS0");
+	config_done(&c);
+}
+
+Test(config, the_effective_document_reads_back_to_itself)
+{
+	const char *text =
+		"{\"name\": \"a\", " K
+		", \"cpus\": {\"count\": 4, \"threads\": 2, \"pin\": \"0-1,5+7\"},"
+		"\"memory\": {\"size\": \"1G\", \"backing\": \"memfd\", \"prefault\": \"on\"},"
+		"\"disks\": [{\"path\": \"d\", \"readonly\": true}, {\"fd\": 7, \"addr\": \"05.0\"}],"
+		"\"nets\": [{\"tap\": \"t0\", \"mac\": \"02:00:00:00:00:01\", \"mtu\": 9000}],"
+		"\"consoles\": [{\"type\": \"virtio\", \"path\": \"log\"}], \"on_reset\": \"stop\"}";
+	struct config c;
+	struct err err;
+	char *first;
+	char *second;
+
+	cr_assert_eq(read_text(&c, text, &err), 0, "%s", err.text);
+	cr_assert_eq(c.cpus.cores, 2);
+	cr_assert_eq(c.cpus.pin.cpu[3], 7);
+	cr_assert_eq(c.disks.items[1].addr.addr.slot, 5);
+	first = config_write(&c);
+	config_done(&c);
+	cr_assert_eq(read_text(&c, first, &err), 0, "%s", err.text);
+	second = config_write(&c);
+	config_done(&c);
+	cr_assert_str_eq(first, second);
+	free(first);
+	free(second);
+}
+
+Test(config, addresses_do_not_depend_on_what_comes_later)
+{
+	struct config a;
+	struct config b;
+	struct err err;
+
+	cr_assert_eq(read_text(&a, "{" K ", \"disks\": [{\"path\": \"d\"}]}", &err), 0);
+	cr_assert_eq(
+		read_text(&b, "{" K ", \"disks\": [{\"path\": \"d\"}, {\"path\": \"e\"}]}", &err),
+		0);
+	cr_assert_eq(a.disks.items[0].addr.addr.slot, b.disks.items[0].addr.addr.slot);
+	cr_assert_neq(b.disks.items[0].addr.addr.slot, b.disks.items[1].addr.addr.slot);
+	config_done(&a);
+	config_done(&b);
+}
+
+Test(config, a_mac_is_stable_per_name)
+{
+	const char *text =
+		"{\"name\": \"web\", " K ", \"nets\": [{\"tap\": \"t\"}, {\"tap\": \"u\"}]}";
+	struct config a;
+	struct config b;
+	struct err err;
+
+	cr_assert_eq(read_text(&a, text, &err), 0);
+	cr_assert_eq(read_text(&b, text, &err), 0);
+	cr_assert_arr_eq(a.nets.items[0].mac.byte, b.nets.items[0].mac.byte, 6);
+	cr_assert_neq(memcmp(a.nets.items[0].mac.byte, a.nets.items[1].mac.byte, 6), 0);
+	cr_assert_eq(a.nets.items[0].mac.byte[0] & 3, 2, "locally administered, not multicast");
+	config_done(&a);
+	config_done(&b);
+}
+
+Test(config, syntax_errors_name_line_and_column)
+{
+	refused("{\n \"memory\": {\"size\": 1,},\n}", -EINVAL, "line 2, column 23");
+	refused("", -EINVAL, "line 1");
+	refused("{" K ", " K "}", -EINVAL, "duplicate");
+}
+
+Test(config, unknown_keys_name_the_nearest)
+{
+	refused("{\"memroy\": {}}", -EINVAL, "did you mean 'memory'");
+	refused("{" K ", \"disks\": [{\"pth\": \"x\"}]}", -EINVAL,
+		"disks[0]: unknown key 'pth'; did you mean 'path'?");
+	refused("{" K ", \"cpus\": {\"flavour\": 1}}", -EINVAL, "has: count, sockets");
+}
+
+Test(config, cpus_out_of_bounds_are_refused)
+{
+	refused("{" K ", \"cpus\": {\"count\": 0}}", -ERANGE, "cpus.count: 0");
+	refused("{" K ", \"cpus\": {\"count\": 256}}", -ERANGE, "1 to 255");
+	refused("{" K ", \"cpus\": {\"count\": \"many\"}}", -EINVAL, "many");
+	refused("{" K ", \"cpus\": {\"count\": 4, \"sockets\": 3}}", -EINVAL, "3 sockets");
+	refused("{" K ", \"cpus\": {\"count\": 2, \"pin\": \"0\"}}", -EINVAL, "2 vCPUs");
+	refused("{" K ", \"cpus\": {\"count\": 2, \"pin\": \"0-x\"}}", -EINVAL, "\"0-3\"");
+	refused("{" K ", \"cpus\": {\"count\": 2, \"pin\": \"0-4000000000\"}}", -ERANGE,
+		"cpus.pin");
+}
+
+Test(config, memory_out_of_bounds_is_refused)
+{
+	refused("{" K ", \"memory\": {\"size\": 0}}", -EINVAL, "32M");
+	refused("{" K ", \"memory\": {\"size\": 67108865}}", -EINVAL, "multiple of 2M, e.g. 66M");
+	refused("{" K ", \"memory\": {\"size\": \"32T\"}}", -ENOMEM, "this host has");
+	refused("{" K ", \"memory\": {\"size\": \"12 parsecs\"}}", -EINVAL, "12 parsecs");
+	refused("{" K ", \"memory\": {\"size\": \"99999999999999999999G\"}}", -ERANGE,
+		"memory.size");
+	refused("{" K ", \"memory\": {\"size\": \"64M\", \"backing\": \"paper\"}}", -EINVAL,
+		"auto, anonymous, memfd");
+	refused("{" K ", \"memory\": {\"size\": \"1536M\", \"backing\": \"hugetlb-1G\"}}", -EINVAL,
+		"1G");
+}
+
+Test(config, two_devices_cannot_share_id_or_address)
+{
+	refused("{" K ", \"disks\": [{\"id\": \"a\", \"path\": \"x\"}], \"nets\": [{\"id\": \"a\", "
+		"\"tap\": \"t\"}]}",
+		-EEXIST, "two devices have the id 'a'");
+	refused("{" K
+		", \"disks\": [{\"path\": \"x\", \"addr\": \"3.0\"}, {\"path\": \"y\", \"addr\": "
+		"\"03.0\"}]}",
+		-EEXIST, "taken by 'disk0'");
+	refused("{" K ", \"disks\": [{\"path\": \"x\", \"addr\": \"0.3\"}]}", -EINVAL,
+		"host bridge's alone");
+	refused("{" K ", \"disks\": [{\"path\": \"x\", \"addr\": \"0.0\"}]}", -EEXIST,
+		"host bridge");
+	refused("{" K ", \"disks\": [{\"path\": \"x\", \"addr\": \"3.1\"}]}", -EINVAL,
+		"function 0");
+	refused("{" K
+		", \"nets\": [{\"tap\": \"t\", \"mac\": \"02:00:00:00:00:01\"}, {\"tap\": \"u\", "
+		"\"mac\": \"02:00:00:00:00:01\"}]}",
+		-EEXIST, "same mac");
+}
+
+Test(config, values_of_the_wrong_form_show_the_right_one)
+{
+	refused("{}", -EINVAL, "--kernel");
+	refused("[]", -EINVAL, "must be an object");
+	refused("{" K ", \"firmware\": \"f\"}", -ENOTSUP, "not built yet");
+	refused("{" K ", \"uuid\": \"1234\"}", -EINVAL, "UUID like");
+	refused("{" K ", \"nets\": [{\"tap\": \"t\", \"mac\": \"01:00:00:00:00:01\"}]}", -EINVAL,
+		"multicast");
+	refused("{" K ", \"nets\": [{\"tap\": \"t\", \"mac\": \"2:0:0:0:0:1\"}]}", -EINVAL,
+		"52:54:00:12:34:56");
+	refused("{" K ", \"nets\": [{\"tap\": \"a-name-that-is-too-long\"}]}", -EINVAL,
+		"interface name");
+	refused("{" K ", \"nets\": [{}]}", -EINVAL, "one of tap, fd, socket");
+	refused("{" K ", \"disks\": [{}]}", -EINVAL, "either path or fd");
+	refused("{" K ", \"disks\": [{\"path\": \"x\", \"queue_size\": 100}]}", -EINVAL,
+		"power of two");
+	refused("{" K ", \"disks\": {}}", -EINVAL, "list of objects");
+	refused("{" K ", \"consoles\": [{\"type\": \"serial\"}, {\"type\": \"serial\"}]}", -EINVAL,
+		"type virtio");
+	refused("{" K ", \"rng\": {\"enabled\": 1}}", -EINVAL, "true or false");
+}
+
+Test(config, sizes_have_binary_suffixes)
+{
+	static const struct {
+		const char *text;
+		uint64_t bytes;
+	} good[] = {{"0", 0},        {"4096", 4096}, {"1K", 1024},         {"3m", 3 * MiB},
+		    {"2G", 2 * GiB}, {"1TiB", TiB},  {"512MB", 512 * MiB}, {"7B", 7}};
+	static const char *const bad[] = {"", "M", "-1", "1X", "1MM", "1 M", "0x10", "1.5G"};
+	uint64_t bytes;
+
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+		cr_assert_eq(schema_parse_size(good[i].text, &bytes), 0, "%s", good[i].text);
+		cr_assert_eq(bytes, good[i].bytes, "%s", good[i].text);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		cr_assert_neq(schema_parse_size(bad[i], &bytes), 0, "%s", bad[i]);
+	cr_assert_eq(schema_parse_size("16777216T", &bytes), -ERANGE);
+}
+
+Test(config, a_passed_through_device_has_a_root_port_of_its_own)
+{
+	const char *text = "{" K ", \"disks\": [{\"path\": \"d\"}], \"passthrough\": ["
+			   "{\"device\": \"0000:01:10.0\"},"
+			   "{\"device\": \"01:10.2\", \"addr\": \"04.0\", \"on_error\": \"stop\"},"
+			   "{\"fd\": 7, \"iommufd\": 8, \"ioas\": \"both\", \"port\": \"9.0\"}]}";
+	struct config c;
+	struct err err;
+
+	cr_assert_eq(read_text(&c, text, &err), 0, "%s", err.text);
+	cr_assert_eq(c.passthrough.n, 3);
+	cr_assert(!c.passthrough.items[0].addr.set);
+	cr_assert(c.passthrough.items[0].port.set);
+	cr_assert_neq(c.passthrough.items[0].port.addr.slot, c.disks.items[0].addr.addr.slot);
+	cr_assert_str_eq(c.passthrough.items[0].strategy, "direct");
+	cr_assert_str_eq(c.passthrough.items[0].id, "passthrough0");
+	cr_assert(!c.passthrough.items[1].port.set);
+	cr_assert_eq(c.passthrough.items[1].on_error, CONFIG_ON_ERROR_STOP);
+	cr_assert_eq(c.passthrough.items[2].port.addr.slot, 9);
+	cr_assert_eq(c.iommu.fd, 8, "one iommufd serves the machine");
+	cr_assert_eq(c.iommu.backend, CONFIG_IOMMU_AUTO);
+	config_done(&c);
+}
+
+Test(config, the_effective_document_keeps_devices_where_they_are)
+{
+	const char *text = "{" K ", \"passthrough\": [{\"fd\": 7, \"iommufd\": 8},"
+			   "{\"device\": \"01:10.2\"}], \"iommu\": {\"backend\": \"iommufd\"}}";
+	struct config c, again;
+	struct err err;
+	char *first, *second;
+
+	cr_assert_eq(read_text(&c, text, &err), 0, "%s", err.text);
+	first = config_write(&c);
+	cr_assert_eq(read_text(&again, first, &err), 0, "%s", err.text);
+	second = config_write(&again);
+	cr_assert_str_eq(first, second);
+	cr_assert(!again.passthrough.items[1].addr.set && again.passthrough.items[1].port.set);
+	cr_assert_eq(again.iommu.fd, 8);
+	free(first);
+	free(second);
+	config_done(&c);
+	config_done(&again);
+}
+
+Test(config, what_is_behind_the_guests_iommu)
+{
+	const char *text = "{" K ", \"viommu\": {\"enabled\": true}, \"disks\": ["
+			   "{\"path\": \"d\"}, {\"path\": \"e\", \"viommu\": true}],"
+			   "\"passthrough\": [{\"device\": \"a\"},"
+			   "{\"device\": \"b\", \"viommu\": true},"
+			   "{\"device\": \"c\", \"strategy\": \"strict\"}]}";
+	struct config c;
+	struct err err;
+
+	cr_assert_eq(read_text(&c, text, &err), 0, "%s", err.text);
+	cr_assert(c.viommu.bypass && c.viommu.addr.set);
+	cr_assert_eq(c.viommu.transport, CONFIG_VIOMMU_EXIT);
+	cr_assert_eq(c.viommu.poll_us, CONFIG_VIOMMU_POLL_US);
+	cr_assert(!c.disks.items[0].viommu && c.disks.items[1].viommu);
+	cr_assert_eq(c.io_threads, 1, "its queues are not the machine's thread's");
+	cr_assert(!c.passthrough.items[0].viommu);
+	cr_assert_str_eq(c.passthrough.items[0].strategy, "direct");
+	cr_assert_str_eq(c.passthrough.items[1].strategy, "strict");
+	cr_assert(c.passthrough.items[2].viommu);
+	config_done(&c);
+}
+
+Test(config, what_cannot_be_behind_the_guests_iommu_is_refused)
+{
+#define V(text) "{" K ", \"viommu\": {\"enabled\": true}, " text "}"
+	refused("{" K ", \"disks\": [{\"path\": \"d\", \"viommu\": true}]}", -EINVAL,
+		"--viommu on");
+	refused("{" K ", \"passthrough\": [{\"device\": \"a\", \"strategy\": \"strict\"}]}",
+		-EINVAL, "--viommu on");
+	refused(V("\"nets\": [{\"tap\": \"t\", \"vhost\": true, \"viommu\": true}]"), -EINVAL,
+		"vhost");
+	refused(V("\"passthrough\": [{\"device\": \"a\", \"viommu\": true, \"ioas\": \"x\"}]"),
+		-EINVAL, "ioas");
+	refused(V("\"iommu\": {\"backend\": \"type1\"}, "
+		  "\"passthrough\": [{\"device\": \"a\", \"viommu\": true}]"),
+		-EINVAL, "type1");
+	refused(V("\"passthrough\": [{\"device\": \"a\", \"viommu\": true}, "
+		  "{\"device\": \"b\", \"viommu\": true, \"strategy\": \"direct\"}]"),
+		-EINVAL, "strategies");
+#undef V
+}
+
+Test(config, passthrough_that_cannot_be_is_refused)
+{
+#define P(text) "{" K ", \"passthrough\": [" text "]}"
+	refused(P("{}"), -EINVAL, "device");
+	refused(P("{\"device\": \"\"}"), -EINVAL, "empty");
+	refused(P("{\"device\": \"a\", \"strategy\": \"dircet\"}"), -EINVAL, "direct");
+	refused(P("{\"device\": \"a\", \"on_error\": \"panic\"}"), -EINVAL, "on_error");
+	refused(P("{\"device\": \"a\", \"addr\": \"4.0\", \"port\": \"5.0\"}"), -EINVAL, "addr");
+	refused(P("{\"device\": \"a\"}, {\"device\": \"a\"}"), -EEXIST, "both a");
+	refused(P("{\"fd\": 5, \"iommufd\": 6}, {\"fd\": 7, \"iommufd\": 8}"), -EINVAL,
+		"one serves all");
+	refused(P("{\"device\": \"a\", \"devcie\": \"a\"}"), -EINVAL, "device");
+	refused("{" K ", \"iommu\": {\"backend\": \"type1\", \"fd\": 4}}", -EINVAL, "type1");
+	refused("{" K ", \"iommu\": {\"backend\": \"vfio\"}}", -EINVAL, "iommufd");
+#undef P
+}

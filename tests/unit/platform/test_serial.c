@@ -1,0 +1,507 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The serial port: the registers of a 16550A as a driver sees them, and a line that loses nothing. */
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "harness.h"
+#include "platform/serial.h"
+
+enum {
+	PORT = PLATFORM_SERIAL_PORT,
+	GSI = PLATFORM_SERIAL_GSI,
+	RBR = PORT,
+	THR = PORT,
+	IER = PORT + 1,
+	IIR = PORT + 2,
+	FCR = PORT + 2,
+	LCR = PORT + 3,
+	MCR = PORT + 4,
+	LSR = PORT + 5,
+	MSR = PORT + 6,
+	SCR = PORT + 7,
+	FLOOD = 1 << 20,
+};
+
+struct line {
+	struct harness h;
+	struct device *dev;
+	int in[2], out[2];
+};
+
+static void line_init(struct line *l, bool in, bool out)
+{
+	struct err err = ERR_INIT;
+
+	harness_init(&l->h);
+	cr_assert_eq(pipe2(l->in, O_CLOEXEC), 0);
+	cr_assert_eq(pipe2(l->out, O_CLOEXEC), 0);
+	struct serial_config config = {
+		.name = "serial0",
+		.port = PORT,
+		.gsi = GSI,
+		.in_fd = in ? l->in[0] : -1,
+		.out_fd = out ? l->out[1] : -1,
+	};
+	cr_assert_eq(serial_create(&l->dev, &l->h.env, &config, &err), 0, "%s", err.text);
+}
+
+static void line_done(struct line *l)
+{
+	harness_stop(&l->h);
+	if (l->dev)
+		l->dev->ops->destroy(l->dev);
+	harness_done(&l->h);
+	for (int i = 0; i < 2; i++) {
+		fd_close(&l->in[i]);
+		fd_close(&l->out[i]);
+	}
+}
+
+/* As a driver opens the port: FIFOs on, interrupts through OUT2, ready to receive. */
+static void line_open(struct line *l, uint8_t fcr)
+{
+	out8(&l->h, FCR, fcr);
+	out8(&l->h, MCR, 0x0b);
+}
+
+/* Turn the loop (not threaded) until the receive FIFO has something. */
+static void turn_until_received(struct line *l)
+{
+	while (!(in8(&l->h, LSR) & 1))
+		cr_assert_eq(loop_turn(l->h.loop, true), 0);
+}
+
+Test(serial, scratch_and_divisor_read_back_and_dlab_hides_data)
+{
+	struct line l;
+
+	line_init(&l, false, false);
+	out8(&l.h, SCR, 0x5a);
+	cr_assert_eq(in8(&l.h, SCR), 0x5a);
+	out8(&l.h, LCR, 0x83);
+	out8(&l.h, THR, 0x34);
+	out8(&l.h, IER, 0x12);
+	cr_assert_eq(in8(&l.h, RBR), 0x34);
+	cr_assert_eq(in8(&l.h, IER), 0x12);
+	out8(&l.h, LCR, 0x03);
+	cr_assert_eq(in8(&l.h, IER), 0);
+	cr_assert_eq(in8(&l.h, LCR), 0x03);
+	line_done(&l);
+}
+
+Test(serial, is_recognised_as_a_16550a)
+{
+	struct line l;
+
+	line_init(&l, false, false);
+	cr_assert_eq(in8(&l.h, IIR), 0x01);
+	out8(&l.h, FCR, 0x01);
+	cr_assert_eq(in8(&l.h, IIR), 0xc1);
+	out8(&l.h, FCR, 0x00);
+	cr_assert_eq(in8(&l.h, IIR), 0x01);
+	/* upper bits of IER do not exist */
+	out8(&l.h, IER, 0xff);
+	cr_assert_eq(in8(&l.h, IER), 0x0f);
+	line_done(&l);
+}
+
+Test(serial, loopback_connects_modem_lines_and_data)
+{
+	struct line l;
+
+	line_init(&l, false, false);
+	out8(&l.h, MCR, 0x10 | 0x0a);
+	cr_assert_eq(in8(&l.h, MSR) & 0xf0, 0x90, "RTS and OUT2 come back as CTS and DCD");
+	out8(&l.h, MCR, 0x10 | 0x05);
+	cr_assert_eq(in8(&l.h, MSR) & 0xf0, 0x60);
+	out8(&l.h, THR, 'x');
+	cr_assert_eq(in8(&l.h, LSR) & 1, 1);
+	cr_assert_eq(in8(&l.h, RBR), 'x');
+	cr_assert_eq(in8(&l.h, LSR) & 1, 0);
+	line_done(&l);
+}
+
+Test(serial, loopback_overrun_is_told_once)
+{
+	struct line l;
+
+	line_init(&l, false, false);
+	out8(&l.h, FCR, 0x01);
+	out8(&l.h, MCR, 0x10);
+	for (int i = 0; i < 17; i++)
+		out8(&l.h, THR, (uint8_t)i);
+	cr_assert_eq(in8(&l.h, LSR) & 2, 2);
+	cr_assert_eq(in8(&l.h, LSR) & 2, 0);
+	for (int i = 0; i < 16; i++)
+		cr_assert_eq(in8(&l.h, RBR), i);
+	cr_assert_eq(in8(&l.h, LSR) & 1, 0);
+	line_done(&l);
+}
+
+Test(serial, modem_status_deltas_clear_on_reading)
+{
+	struct line l;
+
+	line_init(&l, false, false);
+	cr_assert_eq(in8(&l.h, MSR), 0xb0, "the host's end is there");
+	out8(&l.h, IER, 0x08);
+	out8(&l.h, MCR, 0x18); /* loopback with OUT2: CTS, DSR fall */
+	cr_assert(l.h.level[GSI]);
+	cr_assert_eq(in8(&l.h, IIR) & 0xf, 0x00);
+	cr_assert_eq(in8(&l.h, MSR) & 0x0f, 0x03);
+	cr_assert_eq(in8(&l.h, MSR) & 0x0f, 0);
+	cr_assert(!l.h.level[GSI]);
+	line_done(&l);
+}
+
+Test(serial, empty_transmitter_interrupts_when_enabled_and_iir_clears_it)
+{
+	struct line l;
+
+	line_init(&l, false, true);
+	line_open(&l, 0x01);
+	cr_assert(!l.h.level[GSI]);
+	out8(&l.h, IER, 0x02);
+	cr_assert(l.h.level[GSI]);
+	cr_assert_eq(in8(&l.h, IIR) & 0xf, 0x02);
+	cr_assert(!l.h.level[GSI]);
+	cr_assert_eq(in8(&l.h, IIR) & 0xf, 0x01);
+	/* A written byte leaves at once: the register is empty anew. */
+	out8(&l.h, THR, 'a');
+	cr_assert(l.h.level[GSI]);
+	/* Off and on again interrupts again (what drivers probe for). */
+	in8(&l.h, IIR);
+	out8(&l.h, IER, 0);
+	out8(&l.h, IER, 0x02);
+	cr_assert(l.h.level[GSI]);
+	line_done(&l);
+}
+
+Test(serial, out2_gates_the_interrupt)
+{
+	struct line l;
+
+	line_init(&l, false, false);
+	out8(&l.h, IER, 0x02);
+	cr_assert(!l.h.level[GSI]);
+	cr_assert_eq(l.h.edges[GSI], 0);
+	out8(&l.h, MCR, 0x08);
+	cr_assert(l.h.level[GSI]);
+	line_done(&l);
+}
+
+Test(serial, input_below_the_trigger_is_a_timeout_and_at_it_is_data)
+{
+	struct line l;
+
+	line_init(&l, true, false);
+	line_open(&l, 0xc1); /* 14 bytes */
+	out8(&l.h, IER, 0x01);
+	cr_assert_eq(write(l.in[1], "abc", 3), 3);
+	turn_until_received(&l);
+	cr_assert(l.h.level[GSI]);
+	cr_assert_eq(in8(&l.h, IIR), 0xcc);
+	cr_assert_eq(in8(&l.h, RBR), 'a');
+	cr_assert_eq(in8(&l.h, RBR), 'b');
+	cr_assert_eq(in8(&l.h, RBR), 'c');
+	cr_assert(!l.h.level[GSI]);
+	cr_assert_eq(write(l.in[1], "0123456789abcdefghij", 20), 20);
+	turn_until_received(&l);
+	cr_assert_eq(in8(&l.h, IIR), 0xc4);
+	line_done(&l);
+}
+
+Test(serial, input_waits_until_the_guest_raises_rts)
+{
+	struct line l;
+
+	line_init(&l, true, false);
+	cr_assert_eq(write(l.in[1], "hello", 5), 5);
+	for (int i = 0; i < 3; i++)
+		loop_turn(l.h.loop, false);
+	cr_assert_eq(in8(&l.h, LSR) & 1, 0);
+	/* The driver clears the FIFOs and reads RBR while it starts: nothing is lost by that. */
+	out8(&l.h, FCR, 0x07);
+	in8(&l.h, RBR);
+	line_open(&l, 0x01);
+	turn_until_received(&l);
+	for (int i = 0; i < 5; i++)
+		cr_assert_eq(in8(&l.h, RBR), "hello"[i]);
+	line_done(&l);
+}
+
+Test(serial, without_fifos_one_byte_at_a_time)
+{
+	struct line l;
+
+	line_init(&l, true, false);
+	line_open(&l, 0x00);
+	out8(&l.h, IER, 0x01);
+	cr_assert_eq(write(l.in[1], "xy", 2), 2);
+	turn_until_received(&l);
+	cr_assert_eq(in8(&l.h, IIR), 0x04);
+	cr_assert_eq(in8(&l.h, RBR), 'x');
+	cr_assert_eq(in8(&l.h, IIR), 0x04);
+	cr_assert_eq(in8(&l.h, RBR), 'y');
+	cr_assert_eq(in8(&l.h, IIR), 0x01);
+	line_done(&l);
+}
+
+Test(serial, quiesced_port_keeps_input_for_later)
+{
+	struct line l;
+
+	line_init(&l, true, false);
+	line_open(&l, 0x01);
+	l.dev->ops->quiesce(l.dev, 0);
+	l.dev->ops->quiesce(l.dev, 1);
+	cr_assert_eq(write(l.in[1], "z", 1), 1);
+	for (int i = 0; i < 5; i++)
+		loop_turn(l.h.loop, false);
+	cr_assert_eq(in8(&l.h, LSR) & 1, 0);
+	l.dev->ops->resume(l.dev);
+	turn_until_received(&l);
+	cr_assert_eq(in8(&l.h, RBR), 'z');
+	line_done(&l);
+}
+
+Test(serial, end_of_input_is_not_an_error)
+{
+	struct line l;
+
+	line_init(&l, true, false);
+	line_open(&l, 0x01);
+	cr_assert_eq(write(l.in[1], "q", 1), 1);
+	fd_close(&l.in[1]);
+	turn_until_received(&l);
+	cr_assert_eq(in8(&l.h, RBR), 'q');
+	for (int i = 0; i < 5; i++)
+		loop_turn(l.h.loop, false);
+	cr_assert_eq(in8(&l.h, LSR) & 1, 0);
+	line_done(&l);
+}
+
+Test(serial, destroy_writes_out_what_is_left)
+{
+	struct line l;
+	char buf[64] = "";
+
+	line_init(&l, false, true);
+	line_open(&l, 0x01);
+	for (const char *p = "the last words"; *p; p++)
+		out8(&l.h, THR, (uint8_t)*p);
+	l.dev->ops->destroy(l.dev);
+	l.dev = NULL;
+	cr_assert_eq(read(l.out[0], buf, sizeof(buf) - 1), 14);
+	cr_assert_str_eq(buf, "the last words");
+	line_done(&l);
+}
+
+Test(serial, reset_gives_power_on_registers_and_keeps_the_line)
+{
+	struct line l;
+
+	line_init(&l, true, true);
+	line_open(&l, 0x01);
+	out8(&l.h, IER, 0x0f);
+	out8(&l.h, THR, 'o');
+	cr_assert(l.h.level[GSI]);
+	l.dev->ops->reset(l.dev);
+	cr_assert(!l.h.level[GSI]);
+	cr_assert_eq(in8(&l.h, IER), 0);
+	cr_assert_eq(in8(&l.h, MCR), 0);
+	cr_assert_eq(in8(&l.h, IIR), 1);
+	cr_assert_eq(in8(&l.h, LSR), 0x60);
+	line_done(&l);
+}
+
+Test(serial, full_output_clears_thre_until_half_has_drained)
+{
+	struct line l;
+	unsigned int sent = 0;
+	char buf[4096];
+	ssize_t got;
+
+	line_init(&l, false, true);
+	fcntl(l.out[1], F_SETPIPE_SZ, 4096);
+	line_open(&l, 0x01);
+	out8(&l.h, IER, 0x02);
+	in8(&l.h, IIR);
+	/* Nobody reads and the loop does not run: the ring fills. */
+	while (in8(&l.h, LSR) & 0x20) {
+		out8(&l.h, THR, (uint8_t)sent++);
+		cr_assert_lt(sent, 1u << 20);
+	}
+	in8(&l.h, IIR);
+	cr_assert(!l.h.level[GSI]);
+	/* Drain: the transmitter interrupts when there is room again. */
+	harness_run(&l.h);
+	unsigned int seen = 0;
+	while (seen < sent) {
+		got = read(l.out[0], buf, sizeof(buf));
+		cr_assert_gt(got, 0);
+		for (ssize_t i = 0; i < got; i++)
+			cr_assert_eq((uint8_t)buf[i], (uint8_t)seen++);
+	}
+	while (!l.h.level[GSI])
+		sched_yield();
+	cr_assert(in8(&l.h, LSR) & 0x20);
+	line_done(&l);
+}
+
+Test(serial, reader_that_went_away_does_not_stop_the_guest, .timeout = 20)
+{
+	struct line l;
+
+	line_init(&l, false, true);
+	line_open(&l, 0x01);
+	signal(SIGPIPE, SIG_IGN); /* the embedder's business */
+	fd_close(&l.out[0]);
+	harness_run(&l.h);
+	for (unsigned int i = 0; i < 100000; i++) {
+		while (!(in8(&l.h, LSR) & 0x20))
+			sched_yield();
+		out8(&l.h, THR, (uint8_t)i);
+	}
+	line_done(&l);
+}
+
+/* A pattern in which a lost, doubled or swapped byte shows. */
+static uint8_t pattern(size_t i)
+{
+	return (uint8_t)(i * 7 + i / 251 + i / 65521);
+}
+
+static char ended[] = "the line ended", wrong[] = "a byte is wrong";
+
+static void *slow_consumer(void *opaque)
+{
+	struct line *l = opaque;
+	uint8_t buf[97];
+	size_t n = 0;
+
+	while (n < FLOOD) {
+		ssize_t got = read(l->out[0], buf, sizeof(buf));
+
+		if (got <= 0)
+			return ended;
+		for (ssize_t i = 0; i < got; i++)
+			if (buf[i] != pattern(n++))
+				return wrong;
+		sched_yield();
+	}
+	return NULL;
+}
+
+static void *producer(void *opaque)
+{
+	struct line *l = opaque;
+	uint8_t buf[1000];
+
+	for (size_t n = 0; n < FLOOD;) {
+		size_t len = FLOOD - n < sizeof(buf) ? FLOOD - n : sizeof(buf);
+
+		for (size_t i = 0; i < len; i++)
+			buf[i] = pattern(n + i);
+		if (fd_write_full(l->in[1], buf, len, -1))
+			return ended;
+		n += len;
+	}
+	return NULL;
+}
+
+static void flood_out(struct line *l, bool non_blocking)
+{
+	pthread_t thread;
+	void *complaint;
+
+	fcntl(l->out[1], F_SETPIPE_SZ, 4096);
+	if (non_blocking)
+		fcntl(l->out[1], F_SETFL, fcntl(l->out[1], F_GETFL) | O_NONBLOCK);
+	line_open(l, 0x01);
+	harness_run(&l->h);
+	pthread_create(&thread, NULL, slow_consumer, l);
+	/* As an interrupt handler fills it: a FIFO's worth for each sight of THRE. */
+	for (size_t n = 0; n < FLOOD;) {
+		while (!(in8(&l->h, LSR) & 0x20))
+			sched_yield();
+		for (int i = 0; i < 16; i++)
+			out8(&l->h, THR, pattern(n++));
+	}
+	pthread_join(thread, &complaint);
+	cr_assert_null(complaint, "%s", (char *)complaint);
+}
+
+Test(serial, flood_of_output_to_a_slow_consumer_loses_nothing, .timeout = 60)
+{
+	struct line l;
+
+	line_init(&l, false, true);
+	flood_out(&l, false);
+	line_done(&l);
+}
+
+Test(serial, flood_of_output_to_a_non_blocking_fd_loses_nothing, .timeout = 60)
+{
+	struct line l;
+
+	line_init(&l, false, true);
+	flood_out(&l, true);
+	line_done(&l);
+}
+
+Test(serial, flood_of_input_loses_nothing, .timeout = 60)
+{
+	struct line l;
+	pthread_t thread;
+	void *complaint;
+
+	line_init(&l, true, false);
+	line_open(&l, 0x81);
+	harness_run(&l.h);
+	pthread_create(&thread, NULL, producer, &l);
+	for (size_t n = 0; n < FLOOD;) {
+		uint8_t lsr = in8(&l.h, LSR);
+
+		cr_assert_eq(lsr & 0x02, 0, "overrun after %zu bytes", n);
+		if (!(lsr & 1))
+			sched_yield();
+		else
+			cr_assert_eq(in8(&l.h, RBR), pattern(n++));
+	}
+	pthread_join(thread, &complaint);
+	cr_assert_null(complaint, "%s", (char *)complaint);
+	line_done(&l);
+}
+
+Test(serial, flood_of_input_by_interrupts_loses_none, .timeout = 60)
+{
+	struct line l;
+	pthread_t thread;
+	void *complaint;
+
+	line_init(&l, true, false);
+	line_open(&l, 0xc1);
+	out8(&l.h, IER, 0x01);
+	harness_run(&l.h);
+	pthread_create(&thread, NULL, producer, &l);
+	/* Look at the port only while the line is up, as an interrupt handler does. */
+	for (size_t n = 0; n < FLOOD;) {
+		if (!l.h.level[GSI]) {
+			sched_yield();
+			continue;
+		}
+		while (!(in8(&l.h, IIR) & 1))
+			while (in8(&l.h, LSR) & 1)
+				cr_assert_eq(in8(&l.h, RBR), pattern(n++));
+	}
+	pthread_join(thread, &complaint);
+	cr_assert_null(complaint, "%s", (char *)complaint);
+	line_done(&l);
+}

@@ -1,0 +1,128 @@
+"""QEMU's command line for L1: a server with VT-d, an SR-IOV card, NVMe disks and KVM, all of it
+emulated in software (TCG), so that it needs nothing of the machine it runs on."""
+
+import os
+
+# What each profile changes. 'default' is the good host; the others are hosts that passthrough has to
+# refuse, explain or get along with.
+PROFILES = {
+    "default": {},
+    "noiommu": {"iommu": False},                      # no IOMMU at all
+    "noremap": {"intremap": "off"},                   # no interrupt remapping
+    "aw39": {"aw_bits": 39},                          # small I/O address width
+    "bigbar": {"big_bar": "16G"},                     # a device with a huge BAR
+    "nvmevf": {"nvme_vfs": 2},                        # an nvme with SR-IOV: a PF that is no network card
+    "functions": {"functions": 2},                    # a card of two functions with one reset
+}
+
+# On a busy machine L1 calibrates its TSC badly when it boots (by 600 ppm, say) and well a little later.
+# KVM takes the difference, beyond 250 ppm, for a guest that wants a faster TSC than there is, keeps
+# adjusting that guest's TSC, and its TSC deadline timer never fires: hence the tolerance. Likewise the
+# boot-time check that timer interrupts arrive in time, which panics when they are late, and the
+# clocksource watchdog, which blames the TSC when it is the watchdog that was late.
+CMDLINE = ("root=/dev/vda rw rootfstype=ext4 init=/hospes/init console=ttyS0 nokaslr panic=-1 "
+           "intel_iommu=on,sm_off iommu=nopt kvm.tsc_tolerance_ppm=100000 no_timer_check "
+           "tsc=nowatchdog quiet loglevel=4")
+
+
+def qemu_prefix(tree, qemu):
+    """The program 'qemu' of the tree 'tree' as a plain program of this machine: its own loader and
+    libraries are named, so that neither a chroot nor a privilege is needed. Returns (argv,
+    environment)."""
+    lib = f"{tree}/usr/lib/x86_64-linux-gnu"
+    argv = [f"{tree}/lib64/ld-linux-x86-64.so.2", "--library-path",
+            f"{lib}:{lib}/pulseaudio", qemu]
+    for where in ("qemu", "seabios"):
+        argv += ["-L", f"{tree}/usr/share/{where}"]
+    argv += ["-L", f"{tree}/usr/lib/ipxe/qemu"]
+    return argv, {"QEMU_MODULE_DIR": f"{lib}/qemu"}
+
+
+def arguments(*, kernel, root, artefacts, run_dir, shares, channels, clock="wall", cpus=2,
+              memory="4G", profile="default", interactive=False):
+    """The arguments after the prefix. 'shares' maps a 9p tag to (directory, writable); 'channels'
+    maps a virtio-serial port to a connected socket's descriptor ('qmp' is QEMU's own monitor)."""
+    p = PROFILES[profile]
+    a = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+         "-name", "hospes-testhost", "-machine", "q35,kernel-irqchip=split",
+         "-cpu", "max", "-m", memory]
+    if clock == "instructions":
+        # Every instruction takes 4 ns of virtual time, in L1 and L2 alike.
+        a += ["-accel", "tcg,thread=single", "-icount", "shift=2,sleep=off", "-smp", "1",
+              "-rtc", "base=2025-01-01,clock=vm"]
+    else:
+        a += ["-accel", "tcg,thread=multi", "-smp", str(cpus)]
+    if p.get("iommu", True):
+        a += ["-device", "intel-iommu,intremap={},aw-bits={}".format(
+            p.get("intremap", "on"), p.get("aw_bits", 48))]
+
+    a += ["-kernel", kernel, "-append", CMDLINE]
+    for i, image in enumerate((root, artefacts)):
+        # Runs write into a temporary overlay, never into the cache.
+        a += ["-drive", f"if=none,id=disk{i},file={image},format=raw,snapshot=on,cache=unsafe",
+              "-device", f"virtio-blk-pci,drive=disk{i},bus=pcie.0,addr={0x10 + i:#x}"]
+    for i, (tag, (path, writable)) in enumerate(sorted(shares.items())):
+        comma = path.replace(",", ",,")
+        a += ["-fsdev", "local,id=fs{0},path={1},security_model=none,multidevs=remap{2}".format(
+                  tag, comma, "" if writable else ",readonly=on"),
+              "-device", f"virtio-9p-pci,fsdev=fs{tag},mount_tag={tag},bus=pcie.0,"
+                         f"addr={0x12 + i:#x}"]
+
+    a += ["-device", "virtio-serial-pci,id=ports,bus=pcie.0,addr=0x1a"]
+    for i, (name, fd) in enumerate(channels.items()):
+        a += ["-chardev", f"socket,id=ch-{name},fd={fd}"]
+        if name == "qmp":
+            a += ["-mon", "chardev=ch-qmp,mode=control"]
+        else:
+            a += ["-device", f"virtserialport,bus=ports.0,nr={i + 1},chardev=ch-{name},"
+                             f"name={name}"]
+
+    # What the tests are about, each device alone behind its root port.
+    slot = 0
+
+    def port(extra=""):
+        nonlocal slot
+        slot += 1
+        a.extend(["-device", f"pcie-root-port,id=rp{slot},chassis={slot},slot={slot},bus=pcie.0,"
+                             f"addr={slot + 1:#x}{extra}"])
+        return f"rp{slot}"
+
+    a += ["-netdev", "user,id=net0,restrict=on",
+          "-device", f"igb,id=igb0,netdev=net0,mac=52:54:00:12:34:56,bus={port()}"]
+    for i in range(2):
+        image = f"{run_dir}/nvme{i}.img"
+        with open(image, "wb") as f:
+            f.truncate(1 << 30)
+        a += ["-drive", f"if=none,id=ns{i},file={image},format=raw,cache=unsafe,discard=unmap"]
+        nvme = f"nvme,id=nvme{i},serial=hospes-{i},bus={port()}"
+        if i == 0 and "nvme_vfs" in p:
+            # Each VF has an admin and an I/O queue, and a vector.
+            vfs = p["nvme_vfs"]
+            a += ["-device", "nvme-subsys,id=subsys0",
+                  "-device", f"{nvme},subsys=subsys0,sriov_max_vfs={vfs},"
+                             f"sriov_vq_flexible={2 * vfs},sriov_vi_flexible={vfs}",
+                  "-device", f"nvme-ns,drive=ns{i},bus=nvme{i}"]
+        else:
+            a += ["-device", f"{nvme},drive=ns{i}"]
+    # Its DMA goes to addresses of any width, not only those of 28 bits that it has without this.
+    a += ["-device", f"edu,id=edu0,dma_mask={(1 << 64) - 1:#x},bus={port()}"]
+    if "big_bar" in p:
+        # The window is reserved so that the firmware places a BAR of this size.
+        a += ["-device", "pci-testdev,id=big0,membar={},bus={}".format(
+            p["big_bar"], port(",pref64-reserve=32G"))]
+
+    # Network cards without any reset of their own, in one slot: their bus alone can be reset.
+    for i in range(p.get("functions", 0)):
+        bus = port() if i == 0 else bus
+        a += ["-device", f"e1000,id=e1000-{i},romfile=,multifunction=on,bus={bus},addr=0.{i}"]
+
+    if interactive:
+        a += ["-chardev", "stdio,id=con,mux=on,signal=off", "-serial", "chardev:con",
+              "-mon", "chardev=con,mode=readline"]
+    else:
+        a += ["-chardev", f"file,id=con,path={run_dir}/console.log", "-serial", "chardev:con"]
+    return a
+
+
+def default_cpus():
+    return max(1, min(os.cpu_count() or 1, 2))

@@ -1,0 +1,99 @@
+"""Mends two faults of QEMU's emulation of SVM in a copy of its program, so that guests in L1 run.
+
+Both are in helper_vmrun() (target/i386/tcg/system/svm_helper.c), seen in QEMU 10.0.13:
+
+1. When VMRUN injects an interrupt, the function notes its vector as the CPU's pending exception,
+   delivers it, and leaves the note behind. Should the CPU's loop be left before the guest's next
+   exception or exit (which with -icount it is whenever the budget of instructions is used up, and
+   otherwise when another thread wants this CPU to stop), the note is taken for an exception, and the
+   same interrupt is delivered a second time, whether or not the guest has interrupts enabled. Guests
+   then spin in locks that they hold themselves, or die of double faults. Mended by not noting it.
+2. It asks for an interrupt window by a read, modify and write of interrupt_request, without QEMU's
+   lock and not atomically, so that it can undo what another thread sets there at that moment: an
+   interrupt of L1 is lost. Mended by making it atomic (as later versions of QEMU do).
+
+The places are found by the function's symbol and by what the instructions do; where they do not look
+as expected (another version, another compiler), the program stays as it is."""
+
+import re
+import struct
+
+
+class NotFound(Exception):
+    pass
+
+
+class Program:
+    """An ELF program of this machine's kind: functions by name, and its bytes."""
+
+    def __init__(self, data):
+        self.data = data
+        if data[:6] != b"\x7fELF\x02\x01":
+            raise NotFound("not a 64-bit little-endian ELF")
+        table, count = struct.unpack_from("<Q", data, 0x28)[0], struct.unpack_from("<H", data, 0x3c)[0]
+        # Of each section header: type, address, offset, size, link.
+        self.sections = [struct.unpack_from("<4xI8xQQQI", data, table + 64 * i) for i in range(count)]
+
+    def function(self, name):
+        """(address, offset in the file, bytes)."""
+        for kind, _, offset, size, link in self.sections:
+            if kind != 11:  # SHT_DYNSYM
+                continue
+            names = self.sections[link][2]
+            for at in range(offset, offset + size, 24):
+                word, section, address, length = struct.unpack_from("<I2xHQQ", self.data, at)
+                if self.data[names + word:names + word + len(name) + 1] == name + b"\0" and section:
+                    _, base, start, _, _ = self.sections[section]
+                    where = address - base + start
+                    return address, where, bytes(self.data[where:where + length])
+        raise NotFound(f"no symbol {name.decode()}")
+
+
+def only(found, what):
+    found = list(found)
+    if len(found) != 1:
+        raise NotFound(f"{what}: {len(found)} places")
+    return found[0]
+
+
+def forget_vector(program):
+    """(offset, old, new) for fault 1."""
+    address, where, code = program.function(b"helper_vmrun")
+    target = program.function(b"do_interrupt_x86_hardirq")[0]
+    # The field is where an NMI's number is put: movl $2, FIELD(%rbx).
+    field = only(re.finditer(rb"\xc7\x83(.{4})\x02\0\0\0", code, re.DOTALL), "note of an NMI")[1]
+    call = only((m.start() for m in re.finditer(rb"\xe8", code) if m.start() + 5 <= len(code) and
+                 address + m.start() + 5 + struct.unpack_from("<i", code, m.start() + 1)[0] == target),
+                "delivery of an interrupt")
+    # mov %REG, FIELD(%rbx) in the straight line before the call.
+    store = only((m for m in re.finditer(rb"\x89[\x83\x8b\x93\xb3\xbb]" + re.escape(field), code)
+                  if call - 64 <= m.start() < call), "note of an interrupt")
+    return where + store.start(), store[0], b"\x66\x0f\x1f\x44\0\0"
+
+
+def lock_window(program):
+    """(offset, old, new) for fault 2: orl $0x100, FIELD(%rbx), where FIELD lies before the registers,
+    becomes lock btsl $8, FIELD(%rbx) and a nop."""
+    _, where, code = program.function(b"helper_vmrun")
+    place = only((m for m in re.finditer(rb"\x81\x8b(.{4})\0\x01\0\0", code, re.DOTALL)
+                  if struct.unpack("<i", m[1])[0] < 0), "request of an interrupt window")
+    return where + place.start(), place[0], b"\xf0\x0f\xba\xab" + place[1] + b"\x08\x90"
+
+
+def mend(source, destination):
+    """Writes a mended copy of the program; returns what was done, a line for each fault."""
+    with open(source, "rb") as f:
+        data = bytearray(f.read())
+    done = []
+    for name, find in (("an injected interrupt is delivered once", forget_vector),
+                       ("interrupt windows are asked for atomically", lock_window)):
+        try:
+            offset, old, new = find(Program(data))
+            assert data[offset:offset + len(old)] == old and len(old) == len(new)
+            data[offset:offset + len(new)] = new
+            done.append(f"{name}: mended at {offset:#x}")
+        except (NotFound, struct.error, IndexError) as e:
+            done.append(f"{name}: NOT mended ({e}); guests may hang now and then")
+    with open(destination, "wb") as f:
+        f.write(data)
+    return done

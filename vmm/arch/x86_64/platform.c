@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+// The guest-physical layout.
+//
+//   0            RAM, at most 3 GiB
+//   0xc0000000   window of 32-bit BARs, 512 MiB
+//   0xe0000000   ECAM, 256 MiB
+//   0xfec00000   I/O APIC; 0xfee00000 local APIC; 0xfeffc000 four pages of KVM's own
+//   4 GiB        the rest of RAM (at 1 TiB on AMD when it would reach the HyperTransport range)
+//   top / 4 * 3  window of 64-bit BARs: a quarter of the guest's address space, at its top
+//
+// The hole does not depend on the machine, so that the same machine looks the same on every host; only
+// what a passed-through device cannot reach (reserved ranges of its IOMMU) moves RAM.
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "base/num.h"
+#include "x86_64/cpuid.h"
+#include "x86_64/x86.h"
+
+static const uint64_t LOW_MAX = 3 * GiB;
+static const uint64_t LOW_MIN = 64 * MiB; /* kernel, initrd and tables begin in it */
+static const uint64_t HIGH_START = 4 * GiB;
+/* Reserved for HyperTransport below 1 TiB, and so no DMA address, on AMD (AMD IOMMU spec 2.1.2). */
+static const uint64_t HT_START = 0xfd00000000, HT_END = 1 * TiB;
+/* Linux with four-level tables has struct pages for 64 TiB (MAX_PHYSMEM_BITS), which peer-to-peer
+ * DMA needs of BARs. */
+static const unsigned int USEFUL_BITS = 46;
+static const uint64_t WINDOW_MAX = 4 * TiB, WINDOW_MIN = 1 * GiB;
+
+/* The most memory that place_high accepts: the hole takes a GiB, the smallest window another. */
+static uint64_t most(unsigned int bits, bool amd)
+{
+	uint64_t top = (uint64_t)1 << bits;
+
+	if (amd && bits == 40)
+		return HT_START - GiB;
+	if (amd && bits > 40)
+		return top - HT_END + LOW_MAX - WINDOW_MIN;
+	return top - WINDOW_MIN - GiB;
+}
+
+/* RAM from 0, up to the hole or to the first range to avoid: what is left goes up. */
+static int place_low(struct arch_platform *p, const struct arch_layout *layout, struct err *err)
+{
+	p->low_bytes = MIN(layout->memory_bytes, LOW_MAX);
+	for (unsigned int i = 0; i < layout->n_avoid; i++) {
+		const struct arch_avoid *a = &layout->avoid[i];
+
+		if (a->first >= p->low_bytes)
+			continue;
+		if (a->first < LOW_MIN)
+			return err_set(
+				err, -EINVAL,
+				"memory: %s at 0x%llx to 0x%llx, where a guest must have RAM; "
+				"this device cannot be passed through",
+				a->what, (unsigned long long)a->first, (unsigned long long)a->last);
+		p->low_bytes = align_down(a->first, 2 * MiB);
+		/* Whole huge pages below and above, where that costs nothing else. */
+		if (p->low_bytes > GiB)
+			p->low_bytes = align_down(p->low_bytes, GiB);
+	}
+	p->high_bytes = layout->memory_bytes - p->low_bytes;
+	return 0;
+}
+
+static const struct arch_avoid *find_avoid(const struct arch_layout *layout, uint64_t gpa,
+					   uint64_t bytes)
+{
+	for (unsigned int i = 0; bytes && i < layout->n_avoid; i++) {
+		const struct arch_avoid *a = &layout->avoid[i];
+
+		if (a->first <= gpa + bytes - 1 && a->last >= gpa)
+			return a;
+	}
+	return NULL;
+}
+
+/* The lowest place above 4 GiB that is free of what is to be avoided. */
+static int avoid_high(struct arch_platform *p, const struct arch_layout *layout, uint64_t top,
+		      struct err *err)
+{
+	const struct arch_avoid *a;
+
+	while ((a = find_avoid(layout, p->high_gpa, p->high_bytes))) {
+		if (a->last >= top - GiB)
+			return err_set(err, -EINVAL,
+				       "memory: %llu MiB reach 0x%llx, and %s at 0x%llx to 0x%llx; "
+				       "use at most %llu MiB, or leave that device out",
+				       (unsigned long long)(layout->memory_bytes / MiB),
+				       (unsigned long long)(p->high_gpa + p->high_bytes), a->what,
+				       (unsigned long long)a->first, (unsigned long long)a->last,
+				       (unsigned long long)((a->first > p->high_gpa
+								     ? a->first - p->high_gpa
+								     : 0) +
+							    p->low_bytes) /
+					       MiB);
+		p->high_gpa = align_up(a->last + 1, GiB);
+	}
+	return 0;
+}
+
+static int place_high(struct arch_platform *p, const struct arch_layout *layout, bool amd,
+		      struct err *err)
+{
+	unsigned int bits = MIN(p->phys_bits, USEFUL_BITS);
+	uint64_t top = (uint64_t)1 << bits, end, window;
+	int rc;
+
+	p->high_gpa = HIGH_START;
+	if (p->high_bytes > top)
+		goto too_much;
+	if (amd && p->high_gpa + p->high_bytes > HT_START)
+		p->high_gpa = HT_END;
+	rc = avoid_high(p, layout, top, err);
+	if (rc)
+		return rc;
+	end = p->high_gpa + p->high_bytes;
+	window = MIN(top / 4, WINDOW_MAX);
+	/* Twice what must go in leaves room for alignment and for spare bridge windows. */
+	if (layout->mmio64_bytes && layout->mmio64_bytes <= top / 4)
+		window = MAX(window, power_of_two_up(2 * layout->mmio64_bytes));
+	while (window >= WINDOW_MIN && top - window < end)
+		window /= 2;
+	if (window < WINDOW_MIN || end > top)
+		goto too_much;
+	p->pci.mmio64_gpa = top - window;
+	p->pci.mmio64_bytes = window;
+	return 0;
+too_much:
+	return err_set(
+		err, -EINVAL,
+		"memory: %llu MiB do not fit the %u address bits that this host's KVM gives a guest; use at "
+		"most %llu MiB",
+		(unsigned long long)(layout->memory_bytes / MiB), p->phys_bits,
+		(unsigned long long)(most(bits, amd) / MiB));
+}
+
+int x86_layout(struct arch_platform *ret, unsigned int phys_bits, bool amd,
+	       const struct arch_layout *layout, struct err *err)
+{
+	int rc;
+
+	*ret = (struct arch_platform){
+		.phys_bits = phys_bits,
+		.pci =
+			{
+				.mmio32_gpa = 0xc0000000,
+				.mmio32_bytes = 512 * MiB,
+				.ecam_gpa = 0xe0000000,
+				.io_base = 0x1000,
+				.io_bytes = 0xf000,
+			},
+		.intx_gsi = 16,
+		.sci_gsi = 9,
+	};
+	if (!layout->memory_bytes || !is_aligned(layout->memory_bytes, 4096))
+		return err_set(err, -EINVAL, "memory: %llu bytes are no multiple of 4096",
+			       (unsigned long long)layout->memory_bytes);
+	if (phys_bits < 36)
+		return err_set(err, -EINVAL,
+			       "this host's KVM gives a guest %u address bits; 36 are needed",
+			       phys_bits);
+	rc = place_low(ret, layout, err);
+	return rc ? rc : place_high(ret, layout, amd, err);
+}
+
+int arch_platform_init(struct arch_platform *ret, int kvm_fd, const struct arch_layout *layout,
+		       struct err *err)
+{
+	cleanup_free struct kvm_cpuid2 *cpuid = NULL;
+	int rc = x86_supported_cpuid(kvm_fd, &cpuid, err);
+
+	if (rc)
+		return rc;
+	return x86_layout(ret, cpuid_phys_bits(cpuid), cpuid_is_amd(cpuid), layout, err);
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+// Memory slots of KVM: guest memory, as a listener of its map, and memory of devices (BARs), which
+// comes and goes as the guest programs them.
+#include <assert.h>
+#include <errno.h>
+#include <sys/ioctl.h>
+
+#include "base/fd.h"
+#include "x86_64/x86.h"
+
+/* Lock held. bytes 0 takes the slot back. */
+static int set_slot(struct arch_vm *vm, uint32_t slot, uint64_t gpa, void *hva, uint64_t bytes,
+		    bool readonly)
+{
+	struct kvm_userspace_memory_region m = {
+		.slot = slot,
+		.flags = readonly ? KVM_MEM_READONLY : 0,
+		.guest_phys_addr = gpa,
+		.memory_size = bytes,
+		.userspace_addr = (uintptr_t)hva,
+	};
+
+	return ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &m) ? -errno : 0;
+}
+
+static int slot_add(struct arch_vm *vm, const char *what, uint64_t gpa, void *hva, uint64_t bytes,
+		    bool readonly, struct err *err)
+{
+	uint32_t slot = 0;
+	int rc;
+
+	pthread_mutex_lock(&vm->slot_lock);
+	while (slot < vm->max_slots && vm->slot_used[slot])
+		slot++;
+	if (slot == vm->max_slots) {
+		rc = err_set(err, -ENOSPC, "%s: KVM has only %u memory slots", what, vm->max_slots);
+		goto out;
+	}
+	rc = set_slot(vm, slot, gpa, hva, bytes, readonly);
+	if (rc) {
+		err_set(err, rc, "%s: KVM slot %u for 0x%llx + 0x%llx: %s", what, slot,
+			(unsigned long long)gpa, (unsigned long long)bytes,
+			rc == -EEXIST ? "there is memory already" : err_name(rc));
+		goto out;
+	}
+	vm->slot_used[slot] = 1;
+	vm->slots[vm->n_slots++] = (struct memslot){gpa, bytes, slot};
+out:
+	pthread_mutex_unlock(&vm->slot_lock);
+	return rc;
+}
+
+static void slot_del(struct arch_vm *vm, uint64_t gpa)
+{
+	unsigned int i = 0;
+	int rc;
+
+	pthread_mutex_lock(&vm->slot_lock);
+	while (i < vm->n_slots && vm->slots[i].gpa != gpa)
+		i++;
+	assert(i < vm->n_slots);
+	rc = set_slot(vm, vm->slots[i].slot, gpa, NULL, 0, false);
+	/* Deleting a slot that exists fails for want of memory only. Its number is lost then: KVM
+	 * still has it. */
+	if (rc)
+		log_error(vm->log, "kvm", "cannot take slot %u (0x%llx + 0x%llx) back: %s",
+			  vm->slots[i].slot, (unsigned long long)gpa,
+			  (unsigned long long)vm->slots[i].bytes, err_name(rc));
+	else
+		vm->slot_used[vm->slots[i].slot] = 0;
+	vm->slots[i] = vm->slots[--vm->n_slots];
+	pthread_mutex_unlock(&vm->slot_lock);
+}
+
+static int region_map(void *opaque, const struct gmem_region *region, struct err *err)
+{
+	int rc = slot_add(opaque, region->name, region->gpa, region->hva, region->size_bytes,
+			  region->flags & GMEM_READONLY, err);
+
+	return rc ? err_prefix(err, "memory") : 0;
+}
+
+static void region_unmap(void *opaque, const struct gmem_region *region)
+{
+	slot_del(opaque, region->gpa);
+}
+
+static const struct gmem_listener_ops slot_ops = {
+	.name = "kvm",
+	.map = region_map,
+	.unmap = region_unmap,
+};
+
+int x86_slots_listen(struct arch_vm *vm, struct err *err)
+{
+	int rc;
+
+	vm->listener.ops = &slot_ops;
+	vm->listener.opaque = vm;
+	rc = gmem_listen(vm->gmem, &vm->listener, err);
+	vm->listening = rc == 0;
+	return rc;
+}
+
+int arch_vm_map_host(struct arch_vm *vm, uint64_t gpa, void *hva, uint64_t bytes, bool readonly,
+		     struct err *err)
+{
+	return slot_add(vm, "device memory", gpa, hva, bytes, readonly, err);
+}
+
+void arch_vm_unmap_host(struct arch_vm *vm, uint64_t gpa)
+{
+	slot_del(vm, gpa);
+}

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// KVM's view of VFIO: which devices a guest has (Linux Documentation/virt/kvm/devices/vfio.rst).
+#include <errno.h>
+#include <sys/ioctl.h>
+
+#include "base/fd.h"
+#include "x86_64/x86.h"
+
+/* The group of devices by file; older kernels take VFIO group files by the same numbers
+ * (KVM_DEV_VFIO_GROUP, KVM_DEV_VFIO_GROUP_ADD, _DEL). */
+static int set_file(const struct arch_vm *vm, int fd, uint64_t attr)
+{
+	const struct kvm_device_attr arg = {
+		.group = KVM_DEV_VFIO_FILE,
+		.attr = attr,
+		.addr = (uintptr_t)&fd,
+	};
+
+	return ioctl(vm->vfio_fd, KVM_SET_DEVICE_ATTR, &arg) ? -errno : 0;
+}
+
+int arch_vm_add_vfio(struct arch_vm *vm, int fd, struct err *err)
+{
+	int rc;
+
+	if (vm->vfio_fd < 0) {
+		struct kvm_create_device create = {.type = KVM_DEV_TYPE_VFIO};
+
+		if (ioctl(vm->fd, KVM_CREATE_DEVICE, &create)) {
+			rc = -errno;
+			return err_set(err, rc == -ENODEV ? -EOPNOTSUPP : rc,
+				       "KVM_CREATE_DEVICE(VFIO): %s",
+				       rc == -ENODEV ? "this kernel lacks CONFIG_KVM_VFIO"
+						     : err_name(rc));
+		}
+		vm->vfio_fd = (int)create.fd;
+	}
+	rc = set_file(vm, fd, KVM_DEV_VFIO_FILE_ADD);
+	/* Groups are added once for all their devices. */
+	if (rc && rc != -EEXIST)
+		return err_set(err, rc, "KVM_DEV_VFIO_FILE_ADD: %s", err_name(rc));
+	return 0;
+}
+
+void arch_vm_remove_vfio(struct arch_vm *vm, int fd)
+{
+	int rc;
+
+	if (vm->vfio_fd < 0)
+		return;
+	rc = set_file(vm, fd, KVM_DEV_VFIO_FILE_DEL);
+	if (rc && rc != -ENOENT)
+		log_warn(vm->log, "kvm", "KVM_DEV_VFIO_FILE_DEL: %s", err_name(rc));
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of vmm/arch/x86_64 share. Private to the folder. */
+#ifndef X86_64_X86_H
+#define X86_64_X86_H
+
+#include <linux/kvm.h>
+#include <pthread.h>
+
+#include "core/arch.h"
+
+enum {
+	CPUID_MAX = 256, /* entries asked of KVM */
+	/* Four pages that KVM needs on Intel hosts without unrestricted guests: below the reset
+	 * vector's ROM and outside all windows of arch_platform_init. */
+	IDENTITY_MAP_GPA = 0xfeffc000,
+	TSS_GPA = 0xfeffd000,
+};
+
+struct memslot {
+	uint64_t gpa;
+	uint64_t bytes;
+	uint32_t slot;
+};
+
+struct arch_vm {
+	const struct log *log;
+	int kvm_fd; /* the caller's */
+	int fd;
+	struct arch_topology topology;
+	struct gmem *gmem;
+	struct bus *mmio;
+	struct bus *pio;
+	struct gmem_listener listener;
+	bool listening;
+	pthread_mutex_t slot_lock; /* guards the slots, and orders the calls that change them */
+	struct memslot *slots;     /* used ones */
+	unsigned int n_slots, max_slots;
+	uint8_t *slot_used; /* by number */
+	int vfio_fd;        /* KVM's own device that is told of VFIO's, or -1 */
+	unsigned int phys_bits;
+	bool tsc_deadline;
+	bool triple_fault_event;
+	struct kvm_cpuid2 *cpuid; /* supported */
+	size_t xsave_bytes;
+	/* Power-on state, for arch_vm_reset. */
+	struct kvm_irqchip chips[3];
+	struct kvm_pit_state2 pit;
+};
+
+/* All entries KVM supports; free() it. */
+int x86_supported_cpuid(int kvm_fd, struct kvm_cpuid2 **ret, struct err *err);
+
+/* The layout as a function of what the host offers: arch_platform_init without the host. */
+int x86_layout(struct arch_platform *ret, unsigned int phys_bits, bool amd,
+	       const struct arch_layout *layout, struct err *err);
+
+/* One vCPU's state as KVM made it, to return to on reset. */
+struct x86_state {
+	struct kvm_regs regs;
+	struct kvm_sregs sregs;
+	struct kvm_xcrs xcrs;
+	struct kvm_debugregs debugregs;
+	struct kvm_lapic_state lapic;
+	struct kvm_vcpu_events events;
+	struct kvm_mp_state mp_state;
+	void *xsave;           /* vm->xsave_bytes */
+	struct kvm_msrs *msrs; /* those that could be read */
+};
+
+struct arch_vcpu {
+	struct arch_vm *vm;
+	unsigned int index;
+	int fd;
+	struct kvm_run *run;
+	size_t run_bytes;
+	bool was_reset;
+	struct x86_state power_on;
+};
+
+/* slots.c: follow the map of guest memory. */
+int x86_slots_listen(struct arch_vm *vm, struct err *err);
+
+/* state.c */
+int x86_state_save(struct arch_vcpu *vcpu, struct x86_state *ret, struct err *err);
+int x86_state_load(struct arch_vcpu *vcpu, const struct x86_state *state, struct err *err);
+void x86_state_done(struct x86_state *state);
+/* Set one MSR; 0 or a negative errno. */
+int x86_set_msr(struct arch_vcpu *vcpu, uint32_t index, uint64_t value);
+
+/* entry.c: change power-on registers into those of an entry mode; writes the GDT. */
+int x86_entry_apply(struct arch_vm *vm, const struct arch_entry *entry, struct kvm_regs *regs,
+		    struct kvm_sregs *sregs, struct err *err);
+
+#endif

@@ -1,0 +1,676 @@
+// SPDX-License-Identifier: Apache-2.0
+// The map of guest memory: transactions over an immutable table that any thread reads.
+#include "core/gmem.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "base/num.h"
+#include "core/gmem_backing.h"
+
+struct region {
+	struct gmem_region pub;
+	char *name;
+	bool leaving;        /* the open transaction removes it */
+	struct region *next; /* in gmem->adding or gmem->retired */
+};
+
+/* Sorted by gpa, without overlaps; never changes once published. */
+struct table {
+	struct table *next; /* retired */
+	unsigned int n;
+	struct region *regions[];
+};
+
+struct gmem {
+	const struct log *log;
+	struct table *_Atomic table;
+	struct gmem_dirty *_Atomic dirty;
+	/* Of the machine's thread. */
+	struct list listeners; /* in order of registration */
+	bool in_transaction;
+	struct region *adding;
+	struct region *retired;
+	struct table *retired_tables;
+};
+
+static const struct table *table_of(const struct gmem *gmem)
+{
+	return atomic_load_explicit(&gmem->table, memory_order_acquire);
+}
+
+static struct table *table_alloc(unsigned int n)
+{
+	return calloc(1, sizeof(struct table) + n * sizeof(struct region *));
+}
+
+static void region_free(struct region *region)
+{
+	if (!region)
+		return;
+	gmem_backing_unmap(&region->pub);
+	free(region->name);
+	free(region);
+}
+
+int gmem_create(struct gmem **ret, const struct log *log, struct err *err)
+{
+	struct table *table = table_alloc(0);
+	struct gmem *gmem;
+
+	if (!mem_new(gmem) || !table) {
+		free(gmem);
+		free(table);
+		return err_set(err, -ENOMEM, "guest memory: out of memory");
+	}
+	gmem->log = log;
+	list_init(&gmem->listeners);
+	atomic_init(&gmem->table, table);
+	*ret = gmem;
+	return 0;
+}
+
+void gmem_destroy(struct gmem *gmem)
+{
+	struct table *table;
+
+	if (!gmem)
+		return;
+	gmem_abort(gmem);
+	while (!list_empty(&gmem->listeners))
+		gmem_unlisten(gmem, container_of(gmem->listeners.prev, struct gmem_listener, link));
+	gmem_quiesce(gmem);
+	table = atomic_load(&gmem->table);
+	for (unsigned int i = 0; i < table->n; i++)
+		region_free(table->regions[i]);
+	free(table);
+	free(gmem);
+}
+
+void gmem_quiesce(struct gmem *gmem)
+{
+	while (gmem->retired) {
+		struct region *region = gmem->retired;
+
+		gmem->retired = region->next;
+		region_free(region);
+	}
+	while (gmem->retired_tables) {
+		struct table *table = gmem->retired_tables;
+
+		gmem->retired_tables = table->next;
+		free(table);
+	}
+}
+
+/* --- transactions --- */
+
+int gmem_begin(struct gmem *gmem, struct err *err)
+{
+	if (gmem->in_transaction)
+		return err_set(err, -EBUSY, "guest memory: another change is under way");
+	gmem->in_transaction = true;
+	return 0;
+}
+
+void gmem_abort(struct gmem *gmem)
+{
+	const struct table *table = table_of(gmem);
+
+	while (gmem->adding) {
+		struct region *region = gmem->adding;
+
+		gmem->adding = region->next;
+		region_free(region);
+	}
+	for (unsigned int i = 0; i < table->n; i++)
+		table->regions[i]->leaving = false;
+	gmem->in_transaction = false;
+}
+
+static const struct region *find_overlap(const struct gmem *gmem, uint64_t gpa, uint64_t size)
+{
+	const struct table *table = table_of(gmem);
+
+	for (unsigned int i = 0; i < table->n; i++) {
+		const struct region *r = table->regions[i];
+
+		if (!r->leaving && ranges_overlap(gpa, size, r->pub.gpa, r->pub.size_bytes))
+			return r;
+	}
+	for (const struct region *r = gmem->adding; r; r = r->next) {
+		if (ranges_overlap(gpa, size, r->pub.gpa, r->pub.size_bytes))
+			return r;
+	}
+	return NULL;
+}
+
+static bool is_ram(const struct gmem_region *region)
+{
+	return !(region->flags & GMEM_READONLY);
+}
+
+int gmem_add(struct gmem *gmem, const struct gmem_region_config *config, struct err *err)
+{
+	uint64_t others = gmem_ram_bytes(gmem);
+	const struct region *there;
+	struct region *region, **link;
+	int ret;
+
+	assert(gmem->in_transaction);
+	if (!mem_new(region) || !(region->name = strdup(config->name))) {
+		free(region);
+		return err_set(err, -ENOMEM, "memory '%s': out of memory", config->name);
+	}
+	for (struct region *r = gmem->adding; r; r = r->next)
+		others += is_ram(&r->pub) ? r->pub.size_bytes : 0;
+	ret = gmem_backing_map(&region->pub, config, others, err);
+	if (ret)
+		goto fail;
+	region->pub.name = region->name;
+	there = find_overlap(gmem, config->gpa, config->size_bytes);
+	if (there) {
+		ret = err_set(err, -EEXIST,
+			      "memory '%s': 0x%llx bytes at 0x%llx overlap '%s' (0x%llx bytes at "
+			      "0x%llx)",
+			      config->name, (unsigned long long)config->size_bytes,
+			      (unsigned long long)config->gpa, there->name,
+			      (unsigned long long)there->pub.size_bytes,
+			      (unsigned long long)there->pub.gpa);
+		goto fail;
+	}
+	for (link = &gmem->adding; *link && (*link)->pub.gpa < config->gpa; link = &(*link)->next)
+		;
+	region->next = *link;
+	*link = region;
+	return 0;
+fail:
+	region_free(region);
+	return ret;
+}
+
+int gmem_remove(struct gmem *gmem, uint64_t gpa, struct err *err)
+{
+	const struct table *table = table_of(gmem);
+
+	assert(gmem->in_transaction);
+	for (unsigned int i = 0; i < table->n; i++) {
+		struct region *r = table->regions[i];
+
+		if (r->pub.gpa == gpa && !r->leaving) {
+			r->leaving = true;
+			return 0;
+		}
+	}
+	return err_set(err, -ENOENT, "guest memory: no region begins at 0x%llx",
+		       (unsigned long long)gpa);
+}
+
+/* The table as it will be: what stays, merged with what comes, both sorted. */
+static struct table *next_table(const struct gmem *gmem)
+{
+	const struct table *old = table_of(gmem);
+	const struct region *last_added = NULL;
+	struct region *add = gmem->adding;
+	unsigned int n = old->n, i = 0;
+	struct table *table;
+
+	for (const struct region *r = add; r; r = r->next)
+		n++;
+	table = table_alloc(n);
+	if (!table)
+		return NULL;
+	while (add || i < old->n) {
+		if (i < old->n && old->regions[i]->leaving) {
+			i++;
+		} else if (add && (i == old->n || add->pub.gpa < old->regions[i]->pub.gpa)) {
+			assert(!last_added || last_added->pub.gpa < add->pub.gpa);
+			last_added = add;
+			table->regions[table->n++] = add;
+			add = add->next;
+		} else {
+			table->regions[table->n++] = old->regions[i++];
+		}
+	}
+	return table;
+}
+
+/* A listener's refusals while a change is undone, or of batch_end where there is no way back, leave
+ * it without that region. That is what the log is for. */
+static void undo_failed(const struct gmem *gmem, const struct gmem_listener *listener,
+			const struct err *err)
+{
+	if (gmem->log)
+		log_error(gmem->log, "gmem", "%s cannot go back: %s", listener->ops->name,
+			  err->text);
+}
+
+static void batch_end_or_log(const struct gmem *gmem, struct gmem_listener *listener)
+{
+	struct err err = ERR_INIT;
+
+	if (listener->ops->batch_end && listener->ops->batch_end(listener->opaque, &err))
+		undo_failed(gmem, listener, &err);
+}
+
+/* Tell a listener the opposite of the first n_add additions and n_remove removals. */
+static void untell(struct gmem *gmem, struct gmem_listener *listener, unsigned int n_add,
+		   unsigned int n_remove)
+{
+	const struct table *table = table_of(gmem);
+	struct err err = ERR_INIT;
+
+	while (n_add--) {
+		struct region *r = gmem->adding;
+
+		for (unsigned int i = 0; i < n_add; i++)
+			r = r->next;
+		listener->ops->unmap(listener->opaque, &r->pub);
+	}
+	for (unsigned int i = 0; i < table->n && n_remove; i++) {
+		struct region *r = table->regions[i];
+
+		if (!r->leaving)
+			continue;
+		n_remove--;
+		if (listener->ops->map(listener->opaque, &r->pub, &err))
+			undo_failed(gmem, listener, &err);
+	}
+	batch_end_or_log(gmem, listener);
+}
+
+/* Tell a listener all differences; a refusal leaves it as it was. What leaves goes first, because
+ * what comes may take its place. */
+static int tell(struct gmem *gmem, struct gmem_listener *listener, struct err *err)
+{
+	const struct table *table = table_of(gmem);
+	unsigned int removed = 0, added = 0;
+	int ret = 0;
+
+	for (unsigned int i = 0; i < table->n; i++) {
+		if (table->regions[i]->leaving) {
+			listener->ops->unmap(listener->opaque, &table->regions[i]->pub);
+			removed++;
+		}
+	}
+	for (struct region *r = gmem->adding; r && !ret; r = r->next) {
+		ret = listener->ops->map(listener->opaque, &r->pub, err);
+		added += ret == 0;
+	}
+	if (!ret && listener->ops->batch_end)
+		ret = listener->ops->batch_end(listener->opaque, err);
+	if (ret)
+		untell(gmem, listener, added, removed);
+	return ret;
+}
+
+static unsigned int count_leaving(const struct gmem *gmem)
+{
+	const struct table *table = table_of(gmem);
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < table->n; i++)
+		n += table->regions[i]->leaving;
+	return n;
+}
+
+static unsigned int count_adding(const struct gmem *gmem)
+{
+	unsigned int n = 0;
+
+	for (const struct region *r = gmem->adding; r; r = r->next)
+		n++;
+	return n;
+}
+
+static void publish(struct gmem *gmem, struct table *table)
+{
+	struct table *old = atomic_exchange_explicit(&gmem->table, table, memory_order_acq_rel);
+
+	for (unsigned int i = 0; i < old->n; i++) {
+		struct region *r = old->regions[i];
+
+		if (r->leaving) {
+			r->next = gmem->retired;
+			gmem->retired = r;
+		}
+	}
+	old->next = gmem->retired_tables;
+	gmem->retired_tables = old;
+	gmem->adding = NULL;
+	gmem->in_transaction = false;
+}
+
+int gmem_commit(struct gmem *gmem, struct err *err)
+{
+	struct table *table;
+	int ret = 0;
+
+	assert(gmem->in_transaction);
+	table = next_table(gmem);
+	if (!table) {
+		gmem_abort(gmem);
+		return err_set(err, -ENOMEM, "guest memory: out of memory");
+	}
+	list_for_each (item, &gmem->listeners) {
+		struct gmem_listener *l = container_of(item, struct gmem_listener, link);
+
+		ret = tell(gmem, l, err);
+		if (!ret)
+			continue;
+		err_prefix(err, "%s", l->ops->name);
+		for (struct list *i = item->prev; i != &gmem->listeners; i = i->prev)
+			untell(gmem, container_of(i, struct gmem_listener, link),
+			       count_adding(gmem), count_leaving(gmem));
+		free(table);
+		gmem_abort(gmem);
+		return ret;
+	}
+	publish(gmem, table);
+	return 0;
+}
+
+static void unmap_first(struct gmem_listener *listener, const struct table *table, unsigned int n)
+{
+	while (n--)
+		listener->ops->unmap(listener->opaque, &table->regions[n]->pub);
+}
+
+int gmem_listen(struct gmem *gmem, struct gmem_listener *listener, struct err *err)
+{
+	const struct table *table = table_of(gmem);
+	unsigned int done = 0;
+	int ret = 0;
+
+	assert(!gmem->in_transaction);
+	while (done < table->n && !ret) {
+		ret = listener->ops->map(listener->opaque, &table->regions[done]->pub, err);
+		done += ret == 0;
+	}
+	if (!ret && listener->ops->batch_end)
+		ret = listener->ops->batch_end(listener->opaque, err);
+	if (ret) {
+		unmap_first(listener, table, done);
+		batch_end_or_log(gmem, listener);
+		return ret;
+	}
+	list_append(&gmem->listeners, &listener->link);
+	return 0;
+}
+
+void gmem_unlisten(struct gmem *gmem, struct gmem_listener *listener)
+{
+	const struct table *table = table_of(gmem);
+
+	assert(!gmem->in_transaction);
+	list_remove(&listener->link);
+	unmap_first(listener, table, table->n);
+	batch_end_or_log(gmem, listener);
+}
+
+/* --- lookups: any thread --- */
+
+/* The region that holds gpa, or NULL. */
+static const struct gmem_region *find(const struct gmem *gmem, uint64_t gpa)
+{
+	const struct table *table = table_of(gmem);
+	unsigned int lo = 0, hi = table->n;
+
+	while (lo < hi) {
+		unsigned int mid = lo + (hi - lo) / 2;
+		const struct gmem_region *r = &table->regions[mid]->pub;
+
+		if (gpa < r->gpa)
+			hi = mid;
+		else if (gpa - r->gpa >= r->size_bytes)
+			lo = mid + 1;
+		else
+			return r;
+	}
+	return NULL;
+}
+
+bool gmem_lookup(const struct gmem *gmem, uint64_t gpa, struct gmem_piece *ret)
+{
+	const struct gmem_region *r = find(gmem, gpa);
+
+	if (!r)
+		return false;
+	ret->hva = (char *)r->hva + (gpa - r->gpa);
+	ret->bytes = r->size_bytes - (gpa - r->gpa);
+	ret->before = gpa - r->gpa;
+	ret->flags = r->flags;
+	return true;
+}
+
+void *gmem_host(const struct gmem *gmem, uint64_t gpa, size_t len, bool write)
+{
+	struct gmem_piece piece;
+
+	if (!len || !gmem_lookup(gmem, gpa, &piece) || len > piece.bytes ||
+	    (write && (piece.flags & GMEM_READONLY)))
+		return NULL;
+	return piece.hva;
+}
+
+uint64_t gmem_contiguous(const struct gmem *gmem, uint64_t gpa)
+{
+	struct gmem_piece piece;
+
+	return gmem_lookup(gmem, gpa, &piece) ? piece.bytes : 0;
+}
+
+static int copy(const struct gmem *gmem, uint64_t gpa, void *to, const void *from, size_t len)
+{
+	struct gmem_piece piece;
+	uint64_t end;
+
+	assert(!to != !from);
+	if (add_overflows(gpa, len, &end))
+		return -EFAULT;
+	for (size_t done = 0; done < len;) {
+		size_t n;
+
+		if (!gmem_lookup(gmem, gpa + done, &piece) ||
+		    (from && (piece.flags & GMEM_READONLY)))
+			return -EFAULT;
+		n = MIN(len - done, piece.bytes);
+		if (from)
+			memcpy(piece.hva, (const char *)from + done, n);
+		else
+			memcpy((char *)to + done, piece.hva, n);
+		done += n;
+	}
+	return 0;
+}
+
+int gmem_read(const struct gmem *gmem, uint64_t gpa, void *buf, size_t len)
+{
+	return copy(gmem, gpa, buf, NULL, len);
+}
+
+int gmem_write(const struct gmem *gmem, uint64_t gpa, const void *buf, size_t len)
+{
+	return copy(gmem, gpa, NULL, buf, len);
+}
+
+int gmem_walk(const struct gmem *gmem, gmem_walk_fn *fn, void *opaque)
+{
+	const struct table *table = table_of(gmem);
+	int ret = 0;
+
+	for (unsigned int i = 0; i < table->n && !ret; i++)
+		ret = fn(opaque, &table->regions[i]->pub);
+	return ret;
+}
+
+uint64_t gmem_ram_bytes(const struct gmem *gmem)
+{
+	const struct table *table = table_of(gmem);
+	uint64_t bytes = 0;
+
+	for (unsigned int i = 0; i < table->n; i++)
+		bytes += is_ram(&table->regions[i]->pub) ? table->regions[i]->pub.size_bytes : 0;
+	return bytes;
+}
+
+/* --- prefault and discard --- */
+
+enum {
+	PREFAULT_CHUNK = 64 << 20, /* of one thread at a time; hugetlb 1 GiB pages go whole */
+	PREFAULT_MAX_THREADS = 64,
+};
+
+struct prefault {
+	const struct table *table;
+	/* Where the next chunk begins: region index and offset, under lock. */
+	pthread_mutex_t lock;
+	unsigned int region;
+	uint64_t offset;
+	_Atomic int result;
+};
+
+static const struct gmem_region *prefault_next(struct prefault *p, uint64_t *offset, uint64_t *len)
+{
+	const struct gmem_region *ret = NULL;
+
+	pthread_mutex_lock(&p->lock);
+	while (p->region < p->table->n && !ret) {
+		const struct gmem_region *r = &p->table->regions[p->region]->pub;
+
+		if (p->offset < r->size_bytes && is_ram(r)) {
+			*offset = p->offset;
+			*len = MIN(r->size_bytes - p->offset,
+				   MAX((uint64_t)PREFAULT_CHUNK, r->page_bytes));
+			p->offset += *len;
+			ret = r;
+		} else {
+			p->region++;
+			p->offset = 0;
+		}
+	}
+	pthread_mutex_unlock(&p->lock);
+	return ret;
+}
+
+static void *prefault_thread(void *opaque)
+{
+	struct prefault *p = opaque;
+	const struct gmem_region *r;
+	uint64_t offset, len;
+
+	while (!atomic_load(&p->result) && (r = prefault_next(p, &offset, &len))) {
+		int ret = gmem_backing_populate(r, (char *)r->hva + offset, len);
+
+		if (ret)
+			atomic_store(&p->result, ret);
+	}
+	return NULL;
+}
+
+int gmem_prefault(struct gmem *gmem, unsigned int threads, struct err *err)
+{
+	struct prefault p = {.table = table_of(gmem), .lock = PTHREAD_MUTEX_INITIALIZER};
+	uint64_t chunks = gmem_ram_bytes(gmem) / PREFAULT_CHUNK + 1;
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	pthread_t helpers[PREFAULT_MAX_THREADS];
+	unsigned int n = 0;
+	sigset_t all, before;
+	int ret;
+
+	if (!threads)
+		threads = cpus > 0 ? (unsigned int)cpus : 1;
+	threads = (unsigned int)MIN((uint64_t)MIN(threads, (unsigned int)PREFAULT_MAX_THREADS),
+				    chunks);
+	/* An embedder's signals are for its own threads. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	while (n + 1 < threads && !pthread_create(&helpers[n], NULL, prefault_thread, &p))
+		n++;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	prefault_thread(&p); /* this thread is one of them, and enough if there are no more */
+	while (n)
+		pthread_join(helpers[--n], NULL);
+	pthread_mutex_destroy(&p.lock);
+	ret = atomic_load(&p.result);
+	if (ret)
+		return err_set(err, ret,
+			       "cannot prefault %llu MiB of guest memory: %s; %llu MiB are "
+			       "available on this host",
+			       (unsigned long long)(gmem_ram_bytes(gmem) / MiB), err_name(ret),
+			       (unsigned long long)(gmem_host_meminfo("MemAvailable") / MiB));
+	return 0;
+}
+
+int gmem_discard(struct gmem *gmem, uint64_t gpa, uint64_t len)
+{
+	uint64_t end;
+
+	if (!len || add_overflows(gpa, len, &end))
+		return -EINVAL;
+	/* All or nothing: look before anything is given back. */
+	for (uint64_t at = gpa; at < end;) {
+		const struct gmem_region *r = find(gmem, at);
+
+		if (!r || !is_ram(r))
+			return -EFAULT;
+		if (!is_aligned(at - r->gpa, r->page_bytes))
+			return -EINVAL;
+		at = r->gpa + r->size_bytes;
+		if (at > end && !is_aligned(end - r->gpa, r->page_bytes))
+			return -EINVAL;
+	}
+	for (uint64_t at = gpa; at < end;) {
+		const struct gmem_region *r = find(gmem, at);
+		uint64_t n = MIN(end, r->gpa + r->size_bytes) - at;
+		int ret = gmem_backing_discard(r, at - r->gpa, n);
+
+		if (ret)
+			return ret;
+		at += n;
+	}
+	return 0;
+}
+
+/* --- dirty marking --- */
+
+void gmem_set_dirty(struct gmem *gmem, struct gmem_dirty *dirty)
+{
+	atomic_store_explicit(&gmem->dirty, dirty, memory_order_release);
+}
+
+void gmem_mark_dirty(struct gmem *gmem, uint64_t gpa, uint64_t len)
+{
+	struct gmem_dirty *dirty = atomic_load_explicit(&gmem->dirty, memory_order_acquire);
+
+	if (dirty && len)
+		dirty->mark(dirty, gpa, len);
+}
+
+bool gmem_dirty_wanted(const struct gmem *gmem)
+{
+	return atomic_load_explicit(&gmem->dirty, memory_order_relaxed);
+}
+
+void gmem_mark_dirty_host(struct gmem *gmem, const void *hva, uint64_t len)
+{
+	uint64_t start = (uint64_t)hva;
+	const struct table *table;
+
+	if (!len || !atomic_load_explicit(&gmem->dirty, memory_order_relaxed))
+		return;
+	table = table_of(gmem);
+	for (unsigned int i = 0; i < table->n; i++) {
+		const struct gmem_region *r = &table->regions[i]->pub;
+		uint64_t base = (uint64_t)r->hva, from = MAX(start, base);
+		uint64_t to = MIN(start + len, base + r->size_bytes);
+
+		if (from < to)
+			gmem_mark_dirty(gmem, r->gpa + (from - base), to - from);
+	}
+}

@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: Apache-2.0
+// MSI-X: the guest's table, and the interrupt source behind each of its entries.
+//
+// A source is in one of these states:
+//
+//   idle ── MSI-X on and vector unmasked ──► connected ⇄ masked ── MSI-X off ──► idle
+//
+// idle has no GSI; in masked the GSI and its route stay. What the guest writes while a vector is
+// masked counts when it is unmasked (PCI Local Bus 3.0, 6.8.2: changing an entry that is not masked
+// is undefined; here it takes effect at once).
+#include "core/msix.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/fd.h"
+#include "base/le.h"
+#include "base/mem.h"
+#include "base/num.h"
+#include "core/pci_impl.h"
+
+enum {
+	CAP_ID = 0x11,
+	CAP_BYTES = 12,
+	CAP_CONTROL = 2,
+	CAP_TABLE = 4,
+	CAP_PBA = 8,
+	CONTROL_ENABLE = 1 << 15,
+	CONTROL_MASK_ALL = 1 << 14,
+	/* in an entry */
+	ENTRY_ADDRESS = 0,
+	ENTRY_DATA = 8,
+	ENTRY_CONTROL = 12,
+	ENTRY_MASKED = 1 << 0,
+};
+
+struct vector {
+	struct irq_msi msi;
+	uint8_t entry[MSIX_ENTRY_BYTES]; /* as the guest reads it */
+	bool used;                       /* vector_used was told */
+	bool fresh;                      /* route_all has just given it a route */
+	bool dead; /* the kernel refused its message; tried again when the entry changes */
+};
+
+struct msix {
+	struct pci_device *dev;
+	struct irq_chip *chip;
+	unsigned int n;
+	unsigned int cap;
+	int (*vector_used)(void *opaque, unsigned int v, bool on);
+	void *opaque;
+	bool enabled;
+	bool mask_all; /* by the function mask, or for want of bus mastering */
+	struct log_limit limit;
+	struct vector vectors[];
+};
+
+static void entry_clear(struct vector *v)
+{
+	memset(v->entry, 0, sizeof(v->entry));
+	store_le32(&v->entry[ENTRY_CONTROL], ENTRY_MASKED);
+}
+
+int msix_init(struct msix **ret, struct pci_device *dev, struct irq_chip *chip,
+	      const struct msix_config *config, struct err *err)
+{
+	struct msix *m;
+	int r;
+
+	assert(config->vectors >= 1 && config->vectors <= MSIX_MAX_VECTORS);
+	assert(is_aligned(config->table_offset, 8) && is_aligned(config->pba_offset, 8));
+	m = calloc(1, sizeof(*m) + config->vectors * sizeof(m->vectors[0]));
+	if (!m)
+		return err_set(err, -ENOMEM, "%s: out of memory", dev->name);
+	m->dev = dev;
+	m->chip = chip;
+	m->vector_used = config->vector_used;
+	m->opaque = config->opaque;
+	for (; m->n < config->vectors; m->n++) {
+		struct vector *v = &m->vectors[m->n];
+
+		r = irq_msi_init(&v->msi, chip, 0, err);
+		if (r) {
+			err_prefix(err, "%s: MSI-X vector %u", dev->name, m->n);
+			msix_done(m);
+			return r;
+		}
+		irq_msi_mask(&v->msi);
+		entry_clear(v);
+	}
+	m->cap = pci_add_cap(dev, CAP_ID, CAP_BYTES);
+	store_le16(&dev->config[m->cap + CAP_CONTROL], (uint16_t)(config->vectors - 1));
+	store_le16(&dev->wmask[m->cap + CAP_CONTROL], CONTROL_ENABLE | CONTROL_MASK_ALL);
+	store_le32(&dev->config[m->cap + CAP_TABLE], config->table_offset | config->bar);
+	store_le32(&dev->config[m->cap + CAP_PBA], config->pba_offset | config->bar);
+	dev->msix = m;
+	*ret = m;
+	return 0;
+}
+
+static void told_unused(struct msix *m, unsigned int i)
+{
+	if (m->vectors[i].used && m->vector_used)
+		m->vector_used(m->opaque, i, false);
+	m->vectors[i].used = false;
+}
+
+/* Give up all GSIs and routes. */
+static void all_idle(struct msix *m)
+{
+	for (unsigned int i = 0; i < m->n; i++) {
+		m->vectors[i].dead = false;
+		irq_msi_mask(&m->vectors[i].msi);
+		told_unused(m, i);
+	}
+	irq_batch_begin(m->chip);
+	for (unsigned int i = 0; i < m->n; i++)
+		irq_msi_disable(&m->vectors[i].msi);
+	/* A refusal leaves routes that nothing signals; the next table is without them. */
+	irq_batch_end(m->chip);
+}
+
+void msix_done(struct msix *m)
+{
+	if (!m)
+		return;
+	all_idle(m);
+	for (unsigned int i = 0; i < m->n; i++)
+		irq_msi_done(&m->vectors[i].msi);
+	if (m->dev->msix == m)
+		m->dev->msix = NULL;
+	free(m);
+}
+
+static void refused(struct msix *m, unsigned int i, int code)
+{
+	const struct log *log = m->dev->root ? m->dev->root->config.log : NULL;
+	const struct vector *v = &m->vectors[i];
+
+	if (log)
+		log_guest(log, &m->limit, m->dev->name,
+			  "MSI-X vector %u with address 0x%llx, data 0x%x: %s; it stays silent", i,
+			  (unsigned long long)load_le64(&v->entry[ENTRY_ADDRESS]),
+			  load_le32(&v->entry[ENTRY_DATA]), err_name(code));
+}
+
+/* Connect vector i with the message that its entry holds now. */
+static int vector_connect(struct msix *m, unsigned int i)
+{
+	struct vector *v = &m->vectors[i];
+	int r;
+
+	v->msi.devid = pci_requester_id(m->dev);
+	r = irq_msi_enable(&v->msi, load_le64(&v->entry[ENTRY_ADDRESS]),
+			   load_le32(&v->entry[ENTRY_DATA]));
+	if (!r && !v->used && m->vector_used) {
+		r = m->vector_used(m->opaque, i, true);
+		v->used = !r;
+		if (r)
+			irq_msi_disable(&v->msi);
+	}
+	return r ? r : irq_msi_unmask(&v->msi);
+}
+
+static bool vector_masked(const struct msix *m, const struct vector *v)
+{
+	return m->mask_all || (load_le32(&v->entry[ENTRY_CONTROL]) & ENTRY_MASKED) || v->dead;
+}
+
+/* Bring vector i to what function mask and entry say. MSI-X is on. changed: its entry was written. */
+static void vector_update(struct msix *m, unsigned int i, bool changed)
+{
+	struct vector *v = &m->vectors[i];
+	int r;
+
+	if (changed)
+		v->dead = false;
+	if (vector_masked(m, v)) {
+		irq_msi_mask(&v->msi);
+		return;
+	}
+	r = vector_connect(m, i);
+	if (r) {
+		/* Not to the message of before: the guest has withdrawn that. */
+		irq_msi_mask(&v->msi);
+		v->dead = true;
+		refused(m, i, r);
+	}
+}
+
+/* Routes for all that come to need one, in one go. Where the kernel refuses, vector_update finds out
+ * which by trying one at a time. */
+static void route_all(struct msix *m)
+{
+	irq_batch_begin(m->chip);
+	for (unsigned int i = 0; i < m->n; i++) {
+		struct vector *v = &m->vectors[i];
+
+		v->fresh = false;
+		if (vector_masked(m, v) || v->msi.enabled)
+			continue;
+		assert(v->msi.masked);
+		v->msi.devid = pci_requester_id(m->dev);
+		v->fresh = !irq_msi_enable(&v->msi, load_le64(&v->entry[ENTRY_ADDRESS]),
+					   load_le32(&v->entry[ENTRY_DATA]));
+	}
+	if (!irq_batch_end(m->chip))
+		return;
+	irq_batch_begin(m->chip);
+	for (unsigned int i = 0; i < m->n; i++) {
+		if (m->vectors[i].fresh)
+			irq_msi_disable(&m->vectors[i].msi);
+	}
+	irq_batch_end(m->chip);
+}
+
+static void update_all(struct msix *m)
+{
+	if (!m->enabled) {
+		all_idle(m);
+		return;
+	}
+	route_all(m);
+	for (unsigned int i = 0; i < m->n; i++)
+		vector_update(m, i, false);
+}
+
+void msix_config_written(struct msix *m)
+{
+	uint16_t control = load_le16(&m->dev->config[m->cap + CAP_CONTROL]);
+	bool enabled = control & CONTROL_ENABLE;
+	bool mask_all = control & CONTROL_MASK_ALL || !pci_bus_master(m->dev);
+
+	if (enabled == m->enabled && mask_all == m->mask_all)
+		return;
+	__atomic_store_n(&m->enabled, enabled, __ATOMIC_RELAXED);
+	m->mask_all = mask_all;
+	update_all(m);
+}
+
+void msix_reset(struct msix *m)
+{
+	m->dev->config[m->cap + CAP_CONTROL + 1] &=
+		(uint8_t)~((CONTROL_ENABLE | CONTROL_MASK_ALL) >> 8);
+	msix_config_written(m);
+	all_idle(m);
+	for (unsigned int i = 0; i < m->n; i++) {
+		entry_clear(&m->vectors[i]);
+		fd_event_drain(m->vectors[i].msi.fd);
+	}
+}
+
+uint64_t msix_table_read(struct msix *m, uint64_t offset, unsigned int size)
+{
+	uint64_t i = offset / MSIX_ENTRY_BYTES, value = 0;
+
+	if (i >= m->n)
+		return 0;
+	memcpy(&value, &m->vectors[i].entry[offset % MSIX_ENTRY_BYTES], size);
+	return value;
+}
+
+void msix_table_write(struct msix *m, uint64_t offset, uint64_t value, unsigned int size)
+{
+	uint64_t i = offset / MSIX_ENTRY_BYTES;
+	uint8_t old[MSIX_ENTRY_BYTES];
+	struct vector *v;
+
+	if (i >= m->n)
+		return;
+	v = &m->vectors[i];
+	memcpy(old, v->entry, sizeof(old));
+	memcpy(&v->entry[offset % MSIX_ENTRY_BYTES], &value, size);
+	/* of the vector control only the mask bit is there (7.7.2.8) */
+	store_le32(&v->entry[ENTRY_CONTROL], load_le32(&v->entry[ENTRY_CONTROL]) & ENTRY_MASKED);
+	if (!memcmp(old, v->entry, sizeof(old)))
+		return;
+	if (m->enabled)
+		vector_update(m, (unsigned int)i, true);
+	else
+		v->dead = false;
+}
+
+uint64_t msix_pba_read(struct msix *m, uint64_t offset, unsigned int size)
+{
+	uint64_t bits = 0;
+
+	for (unsigned int b = 0; b < 8 * size; b++) {
+		uint64_t i = offset * 8 + b;
+
+		if (i < m->n && irq_msi_pending(&m->vectors[i].msi))
+			bits |= 1ull << b;
+	}
+	return bits;
+}
+
+bool msix_enabled(const struct msix *m)
+{
+	return __atomic_load_n(&m->enabled, __ATOMIC_RELAXED);
+}
+
+unsigned int msix_vectors(const struct msix *m)
+{
+	return m->n;
+}
+
+void msix_raise(struct msix *m, unsigned int v)
+{
+	if (v < m->n)
+		irq_msi_raise(&m->vectors[v].msi);
+}
+
+int msix_fd(struct msix *m, unsigned int v)
+{
+	return v < m->n ? m->vectors[v].msi.fd : -1;
+}

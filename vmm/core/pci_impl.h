@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of the PCI framework share: registers, the root, and who calls whom. */
+#ifndef CORE_PCI_IMPL_H
+#define CORE_PCI_IMPL_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/pci.h"
+
+/* Registers of the common header, type 0 and type 1 (PCI Express Base 6.0, 7.5.1). */
+enum {
+	PCI_COMMAND = 0x04,
+	PCI_COMMAND_IO = 1 << 0,
+	PCI_COMMAND_MEMORY = 1 << 1,
+	PCI_COMMAND_MASTER = 1 << 2,
+	PCI_COMMAND_PARITY = 1 << 6,
+	PCI_COMMAND_SERR = 1 << 8,
+	PCI_COMMAND_INTX_OFF = 1 << 10,
+	PCI_STATUS = 0x06,
+	PCI_STATUS_INTX = 1 << 3,
+	PCI_STATUS_CAPS = 1 << 4,
+	PCI_STATUS_W1C = 0xf900, /* parity, SERR, master and target abort */
+	PCI_REVISION = 0x08,
+	PCI_CLASS = 0x09,
+	PCI_HEADER_TYPE = 0x0e,
+	PCI_HEADER_MULTI = 0x80,
+	PCI_BAR0 = 0x10,
+	PCI_SUBSYSTEM_VENDOR = 0x2c,
+	PCI_CAP_POINTER = 0x34,
+	PCI_INT_LINE = 0x3c,
+	PCI_INT_PIN = 0x3d,
+	/* type 1 */
+	PCI_PRIMARY = 0x18,
+	PCI_SECONDARY = 0x19,
+	PCI_SUBORDINATE = 0x1a,
+	PCI_IO_BASE = 0x1c,
+	PCI_IO_LIMIT = 0x1d,
+	PCI_SECONDARY_STATUS = 0x1e,
+	PCI_MEM_BASE = 0x20,
+	PCI_MEM_LIMIT = 0x22,
+	PCI_PREF_BASE = 0x24,
+	PCI_PREF_LIMIT = 0x26,
+	PCI_PREF_BASE_HIGH = 0x28,
+	PCI_PREF_LIMIT_HIGH = 0x2c,
+	PCI_BRIDGE_CONTROL = 0x3e,
+	PCI_BRIDGE_RESET = 1 << 6,
+
+	PCI_CAP_FIRST = 0x40,
+	PCI_CAP_END = 0x100,
+	PCI_ECAP_FIRST = 0x100,
+	PCI_CAP_EXPRESS = 0x10,
+
+	PCI_PORT_ENDPOINT = 0,
+	PCI_PORT_ROOT = 4,
+	PCI_PORT_UPSTREAM = 5,
+	PCI_PORT_DOWNSTREAM = 6,
+	PCI_PORT_INTEGRATED = 9,
+
+	PCI_DEVFNS = 256,
+};
+
+struct pci_bus {
+	struct pci_root *root;     /* NULL until the bridge is attached */
+	struct pci_device *bridge; /* NULL: bus 0 */
+	struct pci_device *functions[PCI_DEVFNS];
+	uint64_t bridges[PCI_DEVFNS / 64]; /* bit devfn: functions[devfn] is one */
+};
+
+struct pci_root {
+	struct pci_root_config config;
+	/* Recursive: a hook may call what takes it. Guards the hierarchy, and where BARs are. */
+	pthread_mutex_t lock;
+	struct pci_bus bus0;
+	struct pci_device host; /* 00:00.0 */
+	uint32_t config_address;
+	uint8_t last_bus; /* that was assigned */
+	struct bus_region ecam;
+	struct bus_region ports; /* 0xcf8 to 0xcff */
+	struct bus_region *reset_port;
+};
+
+static inline bool pci_is_bridge(const struct pci_device *dev)
+{
+	return dev->secondary != NULL;
+}
+
+/* Which kind of PCI Express port dev is; -1 without that capability. */
+int pci_port_type(const struct pci_device *dev);
+
+/* Walk bus and what is below in order of addresses. */
+void pci_bus_walk(struct pci_bus *bus, void (*fn)(void *opaque, struct pci_device *dev),
+		  void *opaque);
+
+/* After command, BARs, windows or bus numbers changed: make visible what is to be visible now. locked:
+ * the caller holds dev's lock (and dev is no bridge with devices below). Root lock held. */
+void pci_update(struct pci_device *dev, bool locked);
+/* The same for everything behind a bridge, and its bus numbers. */
+void pci_update_below(struct pci_device *bridge);
+/* Make nothing of dev visible. */
+void pci_hide(struct pci_device *dev);
+
+/* The address in a BAR's registers, and storing one there. */
+uint64_t pci_bar_address(const struct pci_device *dev, unsigned int bar);
+void pci_bar_store(struct pci_device *dev, unsigned int bar, uint64_t address);
+
+/* Does this write ask for a function-level reset? value: its bytes, the first lowest. */
+bool pci_flr_written(const struct pci_device *dev, unsigned int offset, unsigned int size,
+		     uint32_t value);
+
+/* After the command register changed: bus mastering gates messages. Device lock held, or vCPUs out. */
+void pci_messages_update(struct pci_device *dev);
+
+/* Bring the INTx pin to what status and command say. */
+void pci_intx_update(struct pci_device *dev);
+
+#endif

@@ -1,0 +1,387 @@
+// SPDX-License-Identifier: Apache-2.0
+// vCPU threads: run, dispatch exits, park. See vcpu.h.
+//
+// A thread is in one of three places: KVM_RUN, a handler, or parked. It leaves KVM_RUN when kicked, and
+// looks at `want` before each entry. Kicks are sent under the lock and only to threads that are not
+// parked, and a thread drops stale kicks when it parks, under the same lock: none outlives its reason.
+#include "core/vcpu.h"
+
+#include <errno.h>
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+
+#include "base/mem.h"
+#include "base/num.h"
+#include "core/bus.h"
+#include "core/vcpu_exit.h"
+
+enum want { WANT_PAUSE, WANT_RUN, WANT_END };
+
+enum {
+	STACK_BYTES = 256 * 1024,
+	KERNEL_SIGSET_BYTES = 8,
+};
+
+struct vcpu {
+	struct vcpus *all;
+	unsigned int index;
+	struct arch_vcpu *arch;
+	struct kvm_run *run;
+	pthread_t thread;
+	bool started;
+	/* Under the lock. */
+	bool parked;
+	bool has_run;
+	/* The thread's own. */
+	bool half_done; /* the last exit wants another KVM_RUN to be complete */
+	uint64_t round; /* of the resume that it runs for */
+	/* Written by the thread, read by anyone. */
+	_Atomic uint64_t exits[VCPU_EXIT_KINDS];
+};
+
+struct vcpus {
+	struct vcpus_config config;
+	pthread_mutex_t lock;
+	pthread_cond_t changed; /* want, round or some parked */
+	_Atomic int want;
+	uint64_t round; /* counts resumes: an event holds its vCPU until the next */
+	unsigned int n;
+	struct vcpu vcpus[];
+};
+
+static int kick_signal(void)
+{
+	return SIGRTMIN;
+}
+
+/* The kernel's set, which is smaller than the C library's. */
+static int set_run_mask(struct vcpu *v, struct err *err)
+{
+	struct {
+		struct kvm_signal_mask head;
+		uint8_t set[KERNEL_SIGSET_BYTES];
+	} mask;
+	uint64_t blocked = ~((uint64_t)1 << (kick_signal() - 1));
+
+	mask.head.len = KERNEL_SIGSET_BYTES;
+	memcpy(mask.head.sigset, &blocked, sizeof(blocked));
+	if (ioctl(arch_vcpu_fd(v->arch), KVM_SET_SIGNAL_MASK, &mask)) {
+		int rc = -errno;
+
+		return err_set(err, rc, "vcpu%u: KVM_SET_SIGNAL_MASK: %s", v->index, err_name(rc));
+	}
+	return 0;
+}
+
+static void drop_kicks(void)
+{
+	struct timespec none = {0, 0};
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, kick_signal());
+	while (sigtimedwait(&set, NULL, &none) > 0 || errno == EINTR)
+		;
+}
+
+static void count(struct vcpu *v, enum vcpu_exit_kind kind)
+{
+	uint64_t n = atomic_load_explicit(&v->exits[kind], memory_order_relaxed);
+
+	atomic_store_explicit(&v->exits[kind], n + 1, memory_order_relaxed);
+}
+
+/* Wait until this thread may run. False: it is to end. */
+static bool park(struct vcpu *v, bool event)
+{
+	struct vcpus *all = v->all;
+	int want;
+
+	pthread_mutex_lock(&all->lock);
+	v->parked = true;
+	drop_kicks();
+	pthread_cond_broadcast(&all->changed);
+	for (;;) {
+		want = atomic_load(&all->want);
+		if (want == WANT_END || (want == WANT_RUN && (!event || v->round != all->round)))
+			break;
+		pthread_cond_wait(&all->changed, &all->lock);
+	}
+	v->round = all->round;
+	v->parked = false;
+	v->has_run = true;
+	pthread_mutex_unlock(&all->lock);
+	return want != WANT_END;
+}
+
+static void report(struct vcpu *v, enum vcpu_event event, const char *text)
+{
+	if (v->all->config.event)
+		v->all->config.event(v->all->config.opaque, v->index, event, text);
+}
+
+/* Dispatch one exit. False: an event was reported. */
+static bool dispatch(struct vcpu *v)
+{
+	const struct vcpus_config *c = &v->all->config;
+	char text[VCPU_EXIT_TEXT];
+	enum vcpu_event event;
+	enum vcpu_exit_kind kind;
+
+	switch (v->run->exit_reason) {
+	case KVM_EXIT_IO:
+		count(v, VCPU_EXIT_IO);
+		vcpu_exit_io(v->run, c->pio);
+		v->half_done = true;
+		return true;
+	case KVM_EXIT_MMIO:
+		count(v, VCPU_EXIT_MMIO);
+		vcpu_exit_mmio(v->run, c->mmio);
+		v->half_done = true;
+		return true;
+	default:
+		break;
+	}
+	kind = v->run->exit_reason == KVM_EXIT_INTR  ? VCPU_EXIT_INTR
+	       : v->run->exit_reason == KVM_EXIT_HLT ? VCPU_EXIT_HLT
+						     : VCPU_EXIT_OTHER;
+	count(v, kind);
+	if (!vcpu_exit_event(v->run, &event, text))
+		return true;
+	report(v, event, text);
+	return false;
+}
+
+/* One KVM_RUN and what it led to. False: an event was reported. */
+static bool enter(struct vcpu *v)
+{
+	int rc = ioctl(arch_vcpu_fd(v->arch), KVM_RUN, 0) ? -errno : 0;
+
+	v->half_done = false;
+	switch (rc) {
+	case 0:
+		return dispatch(v);
+	case -EINTR:
+		count(v, VCPU_EXIT_INTR);
+		drop_kicks();
+		return true;
+	case -EAGAIN: /* it waits for its start-up interrupt */
+		return true;
+	default: {
+		char text[VCPU_EXIT_TEXT];
+
+		vcpu_exit_failure(v->run, rc, text);
+		report(v, VCPU_INTERNAL_ERROR, text);
+		return false;
+	}
+	}
+}
+
+/* KVM completes I/O at the next entry; with immediate_exit it does that and nothing more. Completion
+ * may need further exits (string instructions, accesses that KVM splits). */
+static bool complete_half_done(struct vcpu *v)
+{
+	bool go_on = true;
+
+	v->run->immediate_exit = 1;
+	while (v->half_done && go_on)
+		go_on = enter(v);
+	v->run->immediate_exit = 0;
+	return go_on;
+}
+
+static void *vcpu_main(void *opaque)
+{
+	struct vcpu *v = opaque;
+	struct vcpus *all = v->all;
+	bool event = false;
+
+	while (park(v, event)) {
+		event = false;
+		while (!event && atomic_load(&all->want) == WANT_RUN)
+			event = !enter(v);
+		if (!event)
+			event = !complete_half_done(v);
+	}
+	return NULL;
+}
+
+static void kick_all(struct vcpus *all)
+{
+	for (unsigned int i = 0; i < all->n; i++) {
+		struct vcpu *v = &all->vcpus[i];
+
+		if (v->started && !v->parked)
+			pthread_kill(v->thread, kick_signal());
+	}
+}
+
+/* One CPU at a time first, because sched_setaffinity ignores those that do not exist. */
+static int pin(struct vcpu *v, const cpu_set_t *set, struct err *err)
+{
+	int rc;
+
+	if (!CPU_COUNT(set))
+		return 0;
+	for (unsigned int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		cpu_set_t one;
+
+		if (!CPU_ISSET(cpu, set))
+			continue;
+		CPU_ZERO(&one);
+		CPU_SET(cpu, &one);
+		rc = pthread_setaffinity_np(v->thread, sizeof(one), &one);
+		if (rc)
+			return err_set(
+				err, -rc,
+				"vcpu%u cannot be pinned to CPU %u: this host or its cpuset has no such CPU",
+				v->index, cpu);
+	}
+	rc = pthread_setaffinity_np(v->thread, sizeof(*set), set);
+	if (rc)
+		return err_set(err, -rc, "vcpu%u cannot be pinned: %s", v->index, err_name(rc));
+	return 0;
+}
+
+/* The thread inherits a mask that blocks everything, so no signal of the embedder's lands here. */
+static int start_thread(struct vcpu *v, struct err *err)
+{
+	sigset_t all_signals, old;
+	pthread_attr_t attr;
+	char name[16];
+	int rc;
+
+	sigfillset(&all_signals);
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK_BYTES);
+	pthread_sigmask(SIG_SETMASK, &all_signals, &old);
+	rc = pthread_create(&v->thread, &attr, vcpu_main, v);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	pthread_attr_destroy(&attr);
+	if (rc)
+		return err_set(err, -rc, "vcpu%u: no thread: %s", v->index, err_name(rc));
+	v->started = true;
+	snprintf(name, sizeof(name), "vcpu%u", v->index);
+	pthread_setname_np(v->thread, name);
+	if (v->all->config.pin)
+		return pin(v, &v->all->config.pin[v->index], err);
+	return 0;
+}
+
+int vcpus_create(struct vcpus **ret, const struct vcpus_config *config, struct err *err)
+{
+	struct vcpus *all = calloc(1, sizeof(*all) + config->count * sizeof(all->vcpus[0]));
+	int rc = 0;
+
+	if (!all)
+		return err_set(err, -ENOMEM, "no memory for %u vCPUs", config->count);
+	all->config = *config;
+	atomic_init(&all->want, WANT_PAUSE);
+	pthread_mutex_init(&all->lock, NULL);
+	pthread_cond_init(&all->changed, NULL);
+	for (unsigned int i = 0; !rc && i < config->count; i++) {
+		struct vcpu *v = &all->vcpus[i];
+
+		v->all = all;
+		v->index = i;
+		rc = arch_vcpu_create(&v->arch, config->vm, i, err);
+		if (rc)
+			break;
+		all->n++;
+		v->run = arch_vcpu_run(v->arch);
+		rc = set_run_mask(v, err);
+		if (!rc)
+			rc = start_thread(v, err);
+	}
+	if (rc) {
+		vcpus_destroy(all);
+		return rc;
+	}
+	/* The caller's array may go. */
+	all->config.pin = NULL;
+	*ret = all;
+	return 0;
+}
+
+void vcpus_destroy(struct vcpus *all)
+{
+	if (!all)
+		return;
+	pthread_mutex_lock(&all->lock);
+	atomic_store(&all->want, WANT_END);
+	kick_all(all);
+	pthread_cond_broadcast(&all->changed);
+	pthread_mutex_unlock(&all->lock);
+	for (unsigned int i = 0; i < all->n; i++) {
+		if (all->vcpus[i].started)
+			pthread_join(all->vcpus[i].thread, NULL);
+	}
+	for (unsigned int i = 0; i < all->n; i++)
+		arch_vcpu_destroy(all->vcpus[i].arch);
+	pthread_cond_destroy(&all->changed);
+	pthread_mutex_destroy(&all->lock);
+	free(all);
+}
+
+struct arch_vcpu *vcpus_get(struct vcpus *all, unsigned int index)
+{
+	return all->vcpus[index].arch;
+}
+
+void vcpus_resume(struct vcpus *all)
+{
+	pthread_mutex_lock(&all->lock);
+	for (unsigned int i = 0; i < all->n; i++) {
+		if (all->vcpus[i].parked && all->vcpus[i].has_run)
+			arch_vcpu_resumed(all->vcpus[i].arch);
+	}
+	all->round++;
+	atomic_store(&all->want, WANT_RUN);
+	pthread_cond_broadcast(&all->changed);
+	pthread_mutex_unlock(&all->lock);
+}
+
+static bool all_parked(const struct vcpus *all)
+{
+	for (unsigned int i = 0; i < all->n; i++) {
+		if (all->vcpus[i].started && !all->vcpus[i].parked)
+			return false;
+	}
+	return true;
+}
+
+void vcpus_pause(struct vcpus *all)
+{
+	pthread_mutex_lock(&all->lock);
+	atomic_store(&all->want, WANT_PAUSE);
+	kick_all(all);
+	while (!all_parked(all))
+		pthread_cond_wait(&all->changed, &all->lock);
+	pthread_mutex_unlock(&all->lock);
+}
+
+void vcpus_stats(struct vcpus *all, struct vcpu_stats *ret)
+{
+	uint64_t n[VCPU_EXIT_KINDS] = {0};
+
+	*ret = (struct vcpu_stats){0};
+	for (unsigned int i = 0; i < all->n; i++) {
+		for (unsigned int k = 0; k < VCPU_EXIT_KINDS; k++) {
+			n[k] += atomic_load_explicit(&all->vcpus[i].exits[k], memory_order_relaxed);
+			ret->total +=
+				atomic_load_explicit(&all->vcpus[i].exits[k], memory_order_relaxed);
+		}
+	}
+	ret->io = n[VCPU_EXIT_IO];
+	ret->mmio = n[VCPU_EXIT_MMIO];
+	ret->intr = n[VCPU_EXIT_INTR];
+	ret->hlt = n[VCPU_EXIT_HLT];
+	ret->other = n[VCPU_EXIT_OTHER];
+}

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vCPU threads: run the guest, dispatch its exits, stop when told.
+ *
+ * A kick makes KVM_RUN return without any process-wide signal handler: one real-time signal is
+ * blocked in the vCPU threads and let through by KVM_SET_SIGNAL_MASK only inside KVM_RUN, where its
+ * arrival ends the call; it is then taken off by sigtimedwait. No handler is installed, so an
+ * embedder's signals are its own, except that SIGRTMIN sent to the whole process may end here.
+ *
+ *   created ── vcpus_start ──► paused ⇄ running ── vcpus_stop ──► ended
+ *
+ * Threads: start, pause, resume, stop by the machine's thread. Events are delivered in the vCPU's
+ * thread, through the callback, which must only record and post.
+ */
+#ifndef CORE_VCPU_H
+#define CORE_VCPU_H
+
+#include <sched.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/log.h"
+#include "core/arch.h"
+
+struct vcpus; /* all vCPUs of a machine */
+
+enum vcpu_event {
+	VCPU_SHUTDOWN,       /* triple fault */
+	VCPU_RESET,          /* KVM_SYSTEM_EVENT_RESET */
+	VCPU_POWER_OFF,      /* KVM_SYSTEM_EVENT_SHUTDOWN */
+	VCPU_CRASH,          /* KVM_SYSTEM_EVENT_CRASH */
+	VCPU_INTERNAL_ERROR, /* KVM_EXIT_INTERNAL_ERROR, FAIL_ENTRY, unknown exit: text says which */
+};
+
+struct vcpus_config {
+	const struct log *log;
+	struct arch_vm *vm;
+	unsigned int count;
+	struct bus *mmio;
+	struct bus *pio;
+	/* After an event the vCPU waits as if paused; text is valid during the call. */
+	void (*event)(void *opaque, unsigned int index, enum vcpu_event event, const char *text);
+	void *opaque;
+	const cpu_set_t *pin; /* array of count, or NULL; an empty set pins nothing */
+};
+
+/* Exits to user space so far, by reason: for status, tests and benchmarks. */
+struct vcpu_stats {
+	uint64_t total, io, mmio, intr, hlt, other;
+};
+
+/* Creates vCPUs and their threads, which wait paused. The affinity is checked here (-EINVAL names the CPU the host
+ * has not). */
+int vcpus_create(struct vcpus **ret, const struct vcpus_config *config, struct err *err);
+/* Stops and joins; NULL allowed. */
+void vcpus_destroy(struct vcpus *all);
+struct arch_vcpu *vcpus_get(struct vcpus *all, unsigned int index);
+
+/* Let all run. */
+void vcpus_resume(struct vcpus *all);
+/* Return when every vCPU is out of KVM_RUN and of every handler. Not from a vCPU thread. Exits that KVM
+ * left half done (an I/O read whose data is not yet taken) are completed first, so that state can
+ * be read. */
+void vcpus_pause(struct vcpus *all);
+void vcpus_stats(struct vcpus *all, struct vcpu_stats *ret);
+
+#endif

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0
+// Building a machine, in the order in which its parts need each other, and taking it apart.
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/mem.h"
+#include "base/num.h"
+#include "firmware/acpi.h"
+#include "machine/open.h"
+#include "machine/vm.h"
+
+static int add_ram(struct hospes_vm *vm, const char *name, uint64_t gpa, uint64_t size_bytes,
+		   struct err *err)
+{
+	const struct gmem_region_config region = {
+		.name = name,
+		.gpa = gpa,
+		.size_bytes = size_bytes,
+		.backing = (enum gmem_backing)vm->config.memory.backing,
+		.numa_node = vm->config.memory.numa_node,
+		.fd = -1,
+	};
+
+	return size_bytes ? gmem_add(vm->gmem, &region, err) : 0;
+}
+
+static int build_memory(struct hospes_vm *vm, struct err *err)
+{
+	const struct config_memory *memory = &vm->config.memory;
+	int rc = gmem_create(&vm->gmem, &vm->log, err);
+
+	if (rc)
+		return rc;
+	rc = gmem_begin(vm->gmem, err);
+	if (rc)
+		return rc;
+	rc = add_ram(vm, "ram-low", 0, vm->platform.low_bytes, err);
+	if (!rc)
+		rc = add_ram(vm, "ram-high", vm->platform.high_gpa, vm->platform.high_bytes, err);
+	if (rc) {
+		gmem_abort(vm->gmem);
+		return err_prefix(err, "memory");
+	}
+	rc = gmem_commit(vm->gmem, err);
+	if (!rc && memory->prefault) {
+		log_info(&vm->log, "memory", "touching %llu MiB",
+			 (unsigned long long)(memory->size_bytes / MiB));
+		rc = gmem_prefault(vm->gmem, memory->prefault_threads, err);
+	}
+	return rc ? err_prefix(err, "memory") : 0;
+}
+
+static int build_loops(struct hospes_vm *vm, struct err *err)
+{
+	struct loop_config config = {.log = &vm->log, .name = "main"};
+	int rc = loop_create(&vm->loop, &config, err);
+
+	for (unsigned int i = 0; i < vm->config.io_threads && !rc; i++) {
+		config.name = "io";
+		rc = loop_create(&vm->io[i].loop, &config, err);
+		vm->io_loops[i] = vm->io[i].loop;
+	}
+	if (vm->config.viommu.enabled && !rc) {
+		config.name = "viommu";
+		rc = loop_create(&vm->viommu_io.loop, &config, err);
+	}
+	vm->n_io_loops = vm->config.io_threads;
+	if (!vm->n_io_loops) {
+		vm->io_loops[0] = vm->loop;
+		vm->n_io_loops = 1;
+	}
+	return rc;
+}
+
+static int build_platform(struct hospes_vm *vm, struct err *err)
+{
+	struct arch_vm_config arch;
+	struct pci_root_config pci;
+	int rc = bus_create(&vm->mmio, BUS_MMIO, err);
+
+	if (!rc)
+		rc = bus_create(&vm->pio, BUS_PIO, err);
+	if (rc)
+		return rc;
+	arch = (struct arch_vm_config){
+		.log = &vm->log,
+		.kvm_fd = vm->kvm_fd,
+		.topology = vm->topology,
+		.gmem = vm->gmem,
+		.mmio = vm->mmio,
+		.pio = vm->pio,
+	};
+	rc = arch_vm_create(&vm->arch, &arch, err);
+	if (!rc)
+		rc = irq_chip_create(&vm->irq, arch_irq_ops(), vm->arch, err);
+	if (!rc)
+		rc = irq_chip_start(vm->irq, err);
+	if (rc)
+		return rc;
+	pci = (struct pci_root_config){
+		.log = &vm->log,
+		.mmio = vm->mmio,
+		.pio = vm->pio,
+		.irq = vm->irq,
+		.windows = vm->platform.pci,
+		.intx_gsi = vm->platform.intx_gsi,
+	};
+	rc = pci_root_create(&vm->pci, &pci, err);
+	return rc ? rc : dma_space_create(&vm->dma, vm->gmem, NULL, NULL, err);
+}
+
+static int build_vcpus(struct hospes_vm *vm, struct err *err)
+{
+	const struct config_cpus *cpus = &vm->config.cpus;
+	cleanup_free cpu_set_t *pin = NULL;
+	struct vcpus_config config = {
+		.log = &vm->log,
+		.vm = vm->arch,
+		.count = cpus->count,
+		.mmio = vm->mmio,
+		.pio = vm->pio,
+		.event = vm_vcpu_event,
+		.opaque = vm,
+	};
+
+	if (cpus->pin.n) {
+		pin = calloc(cpus->count, sizeof(*pin));
+		if (!pin)
+			return err_set(err, -ENOMEM, "no memory for %u vCPUs", cpus->count);
+		for (unsigned int i = 0; i < cpus->count; i++) {
+			if (cpus->pin.cpu[i] >= CPU_SETSIZE)
+				return err_set(err, -EINVAL, "cpus.pin: there is no host CPU %u",
+					       cpus->pin.cpu[i]);
+			CPU_SET(cpus->pin.cpu[i], &pin[i]);
+		}
+		config.pin = pin;
+	}
+	return vcpus_create(&vm->vcpus, &config, err);
+}
+
+static int build_kernel(struct hospes_vm *vm, struct err *err)
+{
+	const struct config_kernel *kernel = &vm->config.kernel;
+	cleanup_free char *cache_dir = NULL;
+	cleanup_fd int kernel_fd = -1;
+	cleanup_fd int initrd_fd = -1;
+	struct kernel_config config;
+	struct kernel_info info;
+	int rc;
+
+	kernel_fd = open_boot_file("kernel", kernel->path, err);
+	if (kernel_fd < 0)
+		return kernel_fd;
+	if (kernel->initrd) {
+		initrd_fd = open_boot_file("initrd", kernel->initrd, err);
+		if (initrd_fd < 0)
+			return initrd_fd;
+	}
+	rc = open_cache_dir(kernel, &cache_dir, err);
+	if (rc)
+		return rc;
+	config = (struct kernel_config){
+		.log = &vm->log,
+		.path = kernel->path,
+		.kernel_fd = kernel_fd,
+		.initrd_fd = initrd_fd,
+		.initrd_path = kernel->initrd,
+		.cmdline = kernel->cmdline,
+		.kaslr = (enum kaslr_mode)kernel->kaslr,
+		.cache_dir = cache_dir,
+	};
+	rc = kernel_open(&vm->kernel, &config, err);
+	if (rc)
+		return rc;
+	kernel_describe(vm->kernel, &info);
+	log_info(&vm->log, "kernel", "%s: %s, %s%s, entered by %s%s", kernel->path, info.format,
+		 info.compression, info.cached ? " (unpacked before)" : "", info.protocol,
+		 info.kaslr ? ", randomised" : "");
+	return 0;
+}
+
+int vm_prepare_boot(struct hospes_vm *vm, struct err *err)
+{
+	uint16_t endpoints[VM_MAX_DEVICES];
+	struct acpi_viommu viommu;
+	bool serial = false;
+	struct arch_entry entry = {0};
+	struct acpi_config acpi;
+	int rc;
+
+	for (unsigned int i = 0; i < vm->config.consoles.n; i++)
+		serial |= vm->config.consoles.items[i].type == CONFIG_CONSOLE_SERIAL;
+	acpi = (struct acpi_config){
+		.platform = &vm->platform,
+		.topology = &vm->topology,
+		.pm_port = PLATFORM_PM_PORT,
+		.reset_port = PLATFORM_RESET_PORT,
+		.reset_value = PLATFORM_RESET_VALUE,
+		.s5_type = PLATFORM_S5_TYPE,
+		.serial_port = serial ? PLATFORM_SERIAL_PORT : 0,
+		.serial_gsi = PLATFORM_SERIAL_GSI,
+		.panic_port = PLATFORM_PANIC_PORT,
+		.rtc_gsi = PLATFORM_RTC_GSI,
+		.serial = vm->config.smbios.serial,
+		.manufacturer = vm->config.smbios.manufacturer,
+		.product = vm->config.smbios.product,
+		.version = vm->config.smbios.version,
+	};
+	memcpy(acpi.uuid, vm->config.uuid.byte, sizeof(acpi.uuid));
+	rc = pci_root_assign(vm->pci, err);
+	vm_viommu_reset(vm);
+	if (vm->viommu) {
+		vm_viommu_describe(vm, &viommu, endpoints, ARRAY_SIZE(endpoints));
+		acpi.viommu = &viommu;
+	}
+	acpi.pci_last_bus = pci_root_last_bus(vm->pci);
+	if (!rc)
+		rc = acpi_build(vm->gmem, &acpi, &vm->tables, err);
+	if (!rc)
+		rc = kernel_load(vm->kernel, vm->gmem, &vm->platform, &vm->tables, &entry, err);
+	for (unsigned int i = 0; i < vm->config.cpus.count && !rc; i++)
+		rc = arch_vcpu_reset(vcpus_get(vm->vcpus, i), i ? NULL : &entry, err);
+	return rc;
+}
+
+int vm_build(struct hospes_vm *vm, struct err *err)
+{
+	const struct config_cpus *cpus = &vm->config.cpus;
+	struct arch_layout layout = {.memory_bytes = vm->config.memory.size_bytes};
+	int rc;
+
+	vm->topology = (struct arch_topology){
+		.cpus = cpus->count,
+		.sockets = cpus->sockets,
+		.cores = cpus->cores,
+		.threads = cpus->threads,
+	};
+	vm->kvm_fd = open_kvm(vm->options.kvm_fd, err);
+	if (vm->kvm_fd < 0)
+		return vm->kvm_fd;
+	rc = build_kernel(vm, err);
+	if (!rc)
+		rc = vm_passthrough_prepare(vm, &layout, err);
+	if (!rc)
+		rc = arch_platform_init(&vm->platform, vm->kvm_fd, &layout, err);
+	if (!rc)
+		rc = build_loops(vm, err);
+	if (!rc)
+		rc = build_memory(vm, err);
+	if (!rc)
+		rc = build_platform(vm, err);
+	if (!rc)
+		rc = vm_create_devices(vm, err);
+	if (!rc)
+		rc = build_vcpus(vm, err);
+	return rc ? rc : vm_prepare_boot(vm, err);
+}
+
+void vm_unbuild(struct hospes_vm *vm)
+{
+	vcpus_destroy(vm->vcpus);
+	vm->vcpus = NULL;
+	vm_stop_io_threads(vm);
+	while (!list_empty(&vm->devices)) {
+		struct device *dev = container_of(vm->devices.prev, struct device, link);
+
+		list_remove(&dev->link);
+		dev->ops->destroy(dev);
+	}
+	for (unsigned int i = 0; i < vm->n_named; i++)
+		fd_close(&vm->named[i].fd);
+	for (size_t i = 0; i < ARRAY_SIZE(vm->console_fd); i++)
+		fd_close(&vm->console_fd[i]);
+	vm_passthrough_destroy(vm);
+	vm_viommu_destroy(vm);
+	dma_space_destroy(vm->dma);
+	pci_root_destroy(vm->pci);
+	irq_chip_destroy(vm->irq);
+	arch_vm_destroy(vm->arch);
+	bus_destroy(vm->pio);
+	bus_destroy(vm->mmio);
+	gmem_destroy(vm->gmem);
+	kernel_close(vm->kernel);
+	for (unsigned int i = 0; i < vm->config.io_threads; i++)
+		loop_destroy(vm->io[i].loop);
+	loop_destroy(vm->viommu_io.loop);
+	loop_destroy(vm->loop);
+	fd_close(&vm->kvm_fd);
+}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+// Opening taps, vhost-net and the socket of a user-mode network.
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "machine/open.h"
+
+static int explain_tap(const struct config_net *net, int error, struct err *err)
+{
+	switch (error) {
+	case EBUSY:
+		return err_set(err, -error, "net '%s': tap '%s' is in use by another program",
+			       net->id, net->tap);
+	case EPERM:
+		return err_set(
+			err, -error,
+			"net '%s': tap '%s': permission denied: make it this user's ('sudo ip "
+			"tuntap add %s mode tap user $USER'), or hand in an fd",
+			net->id, net->tap, net->tap);
+	case EINVAL:
+		return err_set(
+			err, -error,
+			"net '%s': '%s' is no tap, or was made %s multi_queue; 'sudo ip tuntap "
+			"add %s mode tap%s' makes one that fits queues=%u",
+			net->id, net->tap, net->queues > 1 ? "without" : "with", net->tap,
+			net->queues > 1 ? " multi_queue" : "", net->queues);
+	default:
+		return err_set(err, -error, "net '%s': tap '%s': %s", net->id, net->tap,
+			       err_name(error));
+	}
+}
+
+static int open_tap_queue(const struct config_net *net, struct err *err)
+{
+	struct ifreq ifr = {.ifr_flags = 0};
+	cleanup_fd int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	int flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | (net->queues > 1 ? IFF_MULTI_QUEUE : 0);
+	int ret;
+
+	if (fd < 0)
+		return err_set(err, -errno, "net '%s': /dev/net/tun: %s%s", net->id,
+			       err_name(errno),
+			       errno == ENOENT ? ": load the module (modprobe tun)" : "");
+	memcpy(ifr.ifr_name, net->tap, strlen(net->tap) + 1);
+	ifr.ifr_flags = (short)flags;
+	if (ioctl(fd, TUNSETIFF, &ifr) != 0)
+		return explain_tap(net, errno, err);
+	ret = fd;
+	fd = -1;
+	return ret;
+}
+
+/* A tap that hospes creates is not persistent: it goes with the last fd. */
+static int open_tap(const struct config_net *net, int *fds, struct err *err)
+{
+	if (!net->create && !if_nametoindex(net->tap))
+		return err_set(
+			err, -ENODEV,
+			"net '%s': there is no tap '%s': make it by 'sudo ip tuntap add %s mode "
+			"tap', or say create=on",
+			net->id, net->tap, net->tap);
+	for (unsigned int i = 0; i < net->queues; i++) {
+		fds[i] = open_tap_queue(net, err);
+		if (fds[i] < 0)
+			return fds[i];
+	}
+	return 0;
+}
+
+static int dup_tap(const struct config_net *net, int *fds, struct err *err)
+{
+	struct ifreq ifr;
+	int flags;
+
+	fds[0] = fd_dup(net->fd);
+	if (fds[0] < 0)
+		return err_set(err, fds[0], "net '%s': fd %d: %s", net->id, net->fd,
+			       err_name(fds[0]));
+	memset(&ifr, 0, sizeof(ifr));
+	if (ioctl(fds[0], TUNGETIFF, &ifr) != 0 || !(ifr.ifr_flags & IFF_TAP))
+		return err_set(err, -EINVAL, "net '%s': fd %d is not a tap", net->id, net->fd);
+	if (!(ifr.ifr_flags & IFF_VNET_HDR) || !(ifr.ifr_flags & IFF_NO_PI))
+		return err_set(err, -EINVAL,
+			       "net '%s': the tap of fd %d must be opened with IFF_VNET_HDR and "
+			       "IFF_NO_PI",
+			       net->id, net->fd);
+	flags = fcntl(fds[0], F_GETFL);
+	if (flags < 0 || fcntl(fds[0], F_SETFL, flags | O_NONBLOCK) != 0)
+		return err_set(err, -errno, "net '%s': fd %d: %s", net->id, net->fd,
+			       err_name(errno));
+	return 0;
+}
+
+static int connect_socket(const struct config_net *net, struct err *err)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	cleanup_fd int fd = -1;
+	int ret;
+
+	if (strlen(net->socket) >= sizeof(addr.sun_path))
+		return err_set(err, -ENAMETOOLONG,
+			       "net '%s': socket '%s': longer than %zu characters", net->id,
+			       net->socket, sizeof(addr.sun_path) - 1);
+	memcpy(addr.sun_path, net->socket, strlen(net->socket) + 1);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return err_set(err, -errno, "net '%s': socket: %s", net->id, err_name(errno));
+	if (connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) != 0)
+		return err_set(err, -errno,
+			       "net '%s': socket '%s': %s; start 'passt --socket %s' first",
+			       net->id, net->socket, err_name(errno), net->socket);
+	if (fcntl(fd, F_SETFL, O_NONBLOCK) != 0)
+		return err_set(err, -errno, "net '%s': socket: %s", net->id, err_name(errno));
+	ret = fd;
+	fd = -1;
+	return ret;
+}
+
+int open_net(const struct config_net *net, int *fds, struct err *err)
+{
+	int rc;
+
+	for (unsigned int i = 0; i < net->queues; i++)
+		fds[i] = -1;
+	if (net->tap) {
+		rc = open_tap(net, fds, err);
+	} else if (net->socket) {
+		fds[0] = connect_socket(net, err);
+		rc = fds[0] < 0 ? fds[0] : 0;
+	} else {
+		rc = dup_tap(net, fds, err);
+	}
+	for (unsigned int i = 0; rc && i < net->queues; i++)
+		fd_close(&fds[i]);
+	return rc;
+}
+
+int open_vhost(const struct config_net *net, int *fds, struct err *err)
+{
+	int rc = 0;
+
+	for (unsigned int i = 0; i < net->queues; i++)
+		fds[i] = -1;
+	for (unsigned int i = 0; i < net->queues && !rc; i++) {
+		fds[i] = open("/dev/vhost-net", O_RDWR | O_CLOEXEC);
+		if (fds[i] < 0)
+			rc = err_set(err, -errno, "net '%s': vhost=on: /dev/vhost-net: %s%s",
+				     net->id, err_name(errno),
+				     errno == ENOENT ? ": load the module (modprobe vhost_net)"
+						     : "");
+	}
+	for (unsigned int i = 0; rc && i < net->queues; i++)
+		fd_close(&fds[i]);
+	return rc;
+}

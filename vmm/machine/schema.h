@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * JSON documents and typed structs, by tables: one table per object says which keys exist, what they
+ * hold and where they go. Reading, writing the effective document and freeing all follow the table,
+ * so they cannot disagree; an unknown key is an error that names the nearest known one.
+ *
+ * Threads: no state; any thread.
+ */
+#ifndef MACHINE_SCHEMA_H
+#define MACHINE_SCHEMA_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "core/pci.h"
+
+enum schema_kind {
+	SCHEMA_STRING, /* char *, NULL when absent; owned by the struct */
+	SCHEMA_BOOL,   /* bool; true, false, "on", "off" */
+	SCHEMA_UINT,   /* uint32_t within [min, max] */
+	SCHEMA_INT,    /* int within [-1, max]: node numbers, file descriptors; -1 when absent */
+	SCHEMA_SIZE,   /* uint64_t bytes: a number, or "256M" */
+	SCHEMA_ENUM,   /* int: index into names */
+	SCHEMA_PCI,    /* struct schema_pci */
+	SCHEMA_MAC,    /* struct schema_mac */
+	SCHEMA_UUID,   /* struct schema_uuid */
+	SCHEMA_CPUS,   /* struct schema_cpus: "0-3,6" or a list of numbers, in that order */
+	SCHEMA_OBJECT, /* a struct, in place */
+	SCHEMA_ARRAY,  /* pointer to structs, followed by unsigned int count */
+};
+
+struct schema_pci {
+	bool set;
+	struct pci_addr addr;
+};
+
+struct schema_mac {
+	bool set;
+	uint8_t byte[6];
+};
+
+struct schema_uuid {
+	bool set;
+	uint8_t byte[16];
+};
+
+enum { SCHEMA_MAX_CPUS = 255 };
+struct schema_cpus {
+	unsigned int n;
+	uint16_t cpu[SCHEMA_MAX_CPUS];
+};
+
+/* What SCHEMA_ARRAY points at: its first two members. */
+struct schema_array {
+	void *items;
+	unsigned int n;
+};
+
+struct schema;
+
+struct schema_field {
+	const char *key;
+	enum schema_kind kind;
+	size_t offset;
+	uint64_t min;             /* UINT, SIZE */
+	uint64_t max;             /* UINT, INT, SIZE; ARRAY: most items */
+	const char *const *names; /* ENUM, NULL-terminated */
+	const struct schema *sub; /* OBJECT, ARRAY */
+};
+
+struct schema {
+	const char *what;                  /* "disk" */
+	const struct schema_field *fields; /* ends with key NULL */
+	size_t bytes;                      /* of the struct */
+	const void
+		*defaults; /* a struct to start from (no owned pointers in it), or NULL: zeroes */
+};
+
+/* Fill `ret` (bytes of the table) from the JSON object; `path` is its name in messages ("" for the
+ * document). On error nothing is left allocated. */
+int schema_read(const struct schema *schema, const json_t *json, const char *path, void *ret,
+		struct err *err);
+/* The reverse: a new reference, or NULL when there is no memory. Absent strings, addresses and fds
+ * are left out. */
+json_t *schema_write(const struct schema *schema, const void *from);
+void schema_free(const struct schema *schema, void *data);
+
+/* "256M" to bytes: suffixes K, M, G, T (binary), optional iB/B. -EINVAL or -ERANGE. */
+int schema_parse_size(const char *text, uint64_t *ret);
+
+#endif

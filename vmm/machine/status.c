@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+// The status document: state, exits, devices with their addresses, traps of every register region.
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/num.h"
+#include "machine/vm.h"
+#include "virtio/pci.h"
+
+static const char *const state_names[] = {"created", "running", "paused", "stopped"};
+static const char *const outcome_names[] = {"none",     "powered off", "reset", "killed",
+					    "panicked", "crashed",     "error"};
+
+static json_t *exits(struct hospes_vm *vm)
+{
+	struct vcpu_stats s;
+
+	vcpus_stats(vm->vcpus, &s);
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "total", (json_int_t)s.total, "io",
+			 (json_int_t)s.io, "mmio", (json_int_t)s.mmio, "interrupted",
+			 (json_int_t)s.intr, "halted", (json_int_t)s.hlt, "other",
+			 (json_int_t)s.other);
+}
+
+static json_t *devices(struct hospes_vm *vm)
+{
+	json_t *list = json_array();
+
+	for (unsigned int i = 0; i < vm->n_named; i++) {
+		const struct vm_device *d = &vm->named[i];
+		char addr[PCI_ADDR_TEXT];
+		json_t *item = json_pack("{s:s, s:s, s:s}", "kind", d->kind, "id", d->id, "type",
+					 d->vdev ? d->vdev->ops->type : d->dev->ops->type);
+
+		if (d->vdev)
+			json_object_set_new(
+				item, "addr",
+				json_string(pci_addr_format(virtio_pci_addr(d->dev), addr)));
+		if (d->vdev)
+			json_object_set_new(
+				item, "features",
+				json_sprintf("0x%llx", (unsigned long long)d->vdev->features));
+		json_array_append_new(list, item);
+	}
+	for (unsigned int i = 0; i < vm->passthrough.n; i++)
+		json_array_append_new(list, vm_passthrough_status(&vm->passthrough.items[i]));
+	return list;
+}
+
+struct region_list {
+	json_t *list;
+	const char *bus;
+};
+
+static void add_region(void *opaque, const struct bus_region *region)
+{
+	struct region_list *to = opaque;
+
+	json_array_append_new(to->list, json_pack("{s:s, s:s, s:s#, s:I, s:I}", "name",
+						  region->name, "bus", to->bus, "base", "", 0,
+						  "size", (json_int_t)region->size_bytes, "traps",
+						  (json_int_t)atomic_load(&region->traps)));
+	json_object_set_new(json_array_get(to->list, json_array_size(to->list) - 1), "base",
+			    json_sprintf("0x%llx", (unsigned long long)region->base));
+}
+
+static json_t *regions(struct hospes_vm *vm)
+{
+	struct region_list to = {.list = json_array(), .bus = "mmio"};
+
+	bus_walk(vm->mmio, add_region, &to);
+	to.bus = "pio";
+	bus_walk(vm->pio, add_region, &to);
+	return to.list;
+}
+
+char *vm_status(struct hospes_vm *vm)
+{
+	json_t *root =
+		json_pack("{s:s, s:s, s:s, s:i, s:I, s:I, s:s, s:o, s:o, s:o}", "name",
+			  vm->config.name ? vm->config.name : "", "state",
+			  state_names[atomic_load(&vm->state)], "outcome",
+			  outcome_names[atomic_load(&vm->outcome)], "pid", (int)getpid(), "resets",
+			  (json_int_t)vm->resets, "memory_bytes",
+			  (json_int_t)gmem_ram_bytes(vm->gmem), "loop", loop_backend_name(vm->loop),
+			  "exits", exits(vm), "devices", devices(vm), "regions", regions(vm));
+	json_t *iommu = vm_iommu_status(vm);
+	json_t *viommu = vm_viommu_status(vm);
+	char *text;
+
+	if (iommu)
+		json_object_set_new(root, "iommu", iommu);
+	if (viommu)
+		json_object_set_new(root, "viommu", viommu);
+	text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
+
+	json_decref(root);
+	return text;
+}

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Single values of a document, by kind: the leaves under schema.c. */
+#ifndef MACHINE_VALUES_H
+#define MACHINE_VALUES_H
+
+#include "machine/schema.h"
+
+/* path names the value in messages. */
+int value_read(const struct schema_field *f, const json_t *value, const char *path, void *at,
+	       struct err *err);
+/* Not to be written: an absent string, address, fd, list. */
+bool value_absent(const struct schema_field *f, const void *at);
+/* A new reference, or NULL when there is no memory. */
+json_t *value_write(const struct schema_field *f, const void *at);
+
+#endif
