@@ -9,13 +9,15 @@ with_vfio "$edu"
 attackers
 # refused NAME write|read ADDR WHOSE: made until the kernel tells it, since it tells few in five seconds.
 refused() {
-	local name=$1 how=$2 page fault=
+	local name=$1 how=$2 page record fault=
 	page=$(printf '%x' $(($3 & ~4095)))
+	# With the direction: the same page may have been attacked in the other before.
+	record="DMA $how.*${edu#0000:}.*fault addr 0x$page "
 	for _ in 1 2 3 4; do
 		say "$name" "$how $3" "^(wrote|read) 0x" >/dev/null || break
-		retry 4 sh -c "dmesg | grep -q 'fault addr 0x$page '" && break
+		retry 4 sh -c "dmesg | grep -qi '$record'" && break
 	done
-	fault=$(dmesg | grep -i "DMA ${how}.*${edu#0000:}.*fault addr 0x$page " | tail -n 1)
+	fault=$(dmesg | grep -i "$record" | tail -n 1)
 	like "$fault" . "$4, $how: the host's log has the fault"
 	ok "$4, $how: hospes says so, with device and address" \
 		guest_wait_for "$name" "DMA fault: $how at iova 0x$page by $edu: .*" 10
