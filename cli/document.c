@@ -53,6 +53,7 @@ const char document_help[] =
 	"  --grace SECONDS     after SIGTERM: time for the guest to power off (30)\n"
 	"\n"
 	"On the terminal, Ctrl-A h lists what Ctrl-A does; Ctrl-A x ends the machine.\n"
+	"SIGUSR1 writes status and registers to standard error.\n"
 	"Exit status: 0 the guest powered off, 1 failure, 2 usage, 3 the guest crashed.\n";
 
 /* How a flag's argument goes into the document. */

@@ -67,17 +67,18 @@ static void end_now(struct run *run)
 	warn(&error, hospes_vm_stop(run->vm, &error));
 }
 
-static void show_status(struct run *run)
+static void show(struct run *run,
+		 int (*ask)(struct hospes_vm *vm, char **text, struct hospes_error *error))
 {
 	struct hospes_error error;
-	char *json;
-	int rc = hospes_vm_status(run->vm, &json, &error);
+	char *text;
+	int rc = ask(run->vm, &text, &error);
 
 	warn(&error, rc);
 	if (rc < 0)
 		return;
-	fprintf(stderr, "\n%s\n", json);
-	hospes_free(json);
+	fprintf(stderr, "\n%s\n", text);
+	hospes_free(text);
 }
 
 static void on_signal(struct run *run)
@@ -89,6 +90,11 @@ static void on_signal(struct run *run)
 		return;
 	if (info.ssi_signo == SIGWINCH)
 		return;
+	if (info.ssi_signo == SIGUSR1) {
+		show(run, hospes_vm_status);
+		show(run, hospes_vm_registers);
+		return;
+	}
 	if (run->ending || run->options.grace_s == 0) {
 		end_now(run);
 		return;
@@ -139,7 +145,9 @@ static void on_terminal(struct run *run)
 		else if (command == TERMINAL_RESET)
 			warn(&error, hospes_vm_reset(run->vm, &error));
 		else if (command == TERMINAL_STATUS)
-			show_status(run);
+			show(run, hospes_vm_status);
+		else if (command == TERMINAL_REGISTERS)
+			show(run, hospes_vm_registers);
 		else if (command == TERMINAL_DIRECT)
 			warn(&error, hospes_vm_set_strategy(run->vm, "direct", &error));
 		else if (command == TERMINAL_STRICT)
@@ -262,6 +270,7 @@ static int open_fds(struct run *run)
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGHUP);
 	sigaddset(&set, SIGWINCH);
+	sigaddset(&set, SIGUSR1);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	run->signal_fd = signalfd(-1, &set, SFD_CLOEXEC);

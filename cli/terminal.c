@@ -18,6 +18,7 @@ static const char help[] = "\n"
 			   "Ctrl-A p       press the power button\n"
 			   "Ctrl-A r       reset\n"
 			   "Ctrl-A s       show exits and state\n"
+			   "Ctrl-A i       show the registers of the vCPUs\n"
 			   "Ctrl-A d       strategy 'direct' for devices behind the guest's IOMMU\n"
 			   "Ctrl-A t       strategy 'strict' for them\n"
 			   "Ctrl-A h       this help\n"
@@ -88,6 +89,9 @@ size_t terminal_filter(struct terminal_filter *filter, uint8_t *bytes, size_t n,
 			break;
 		case 's':
 			*command = TERMINAL_STATUS;
+			break;
+		case 'i':
+			*command = TERMINAL_REGISTERS;
 			break;
 		case 'd':
 			*command = TERMINAL_DIRECT;

@@ -17,12 +17,13 @@ void terminal_restore(void);
 
 enum terminal_command {
 	TERMINAL_NONE,
-	TERMINAL_END,    /* Ctrl-A x */
-	TERMINAL_POWER,  /* Ctrl-A p */
-	TERMINAL_RESET,  /* Ctrl-A r */
-	TERMINAL_STATUS, /* Ctrl-A s */
-	TERMINAL_DIRECT, /* Ctrl-A d */
-	TERMINAL_STRICT, /* Ctrl-A t */
+	TERMINAL_END,       /* Ctrl-A x */
+	TERMINAL_POWER,     /* Ctrl-A p */
+	TERMINAL_RESET,     /* Ctrl-A r */
+	TERMINAL_STATUS,    /* Ctrl-A s */
+	TERMINAL_REGISTERS, /* Ctrl-A i */
+	TERMINAL_DIRECT,    /* Ctrl-A d */
+	TERMINAL_STRICT,    /* Ctrl-A t */
 };
 
 struct terminal_filter {

@@ -156,6 +156,10 @@ HOSPES_API int hospes_vm_run(struct hospes_vm *vm);
  * counters. Free with hospes_free. */
 HOSPES_API int hospes_vm_status(struct hospes_vm *vm, char **json, struct hospes_error *error);
 
+/* What every vCPU's registers hold, as lines of text for people (a machine that runs is stopped for the
+ * moment that reading takes). Free with hospes_free. */
+HOSPES_API int hospes_vm_registers(struct hospes_vm *vm, char **text, struct hospes_error *error);
+
 /* The disk's backing has a new size (0: ask the file) in bytes, a multiple of 512. */
 HOSPES_API int hospes_vm_disk_resize(struct hospes_vm *vm, const char *id, uint64_t size_bytes,
 				     struct hospes_error *error);

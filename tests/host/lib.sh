@@ -153,7 +153,31 @@ guest_times() {
 }
 guest_send() { printf '%s\n' "$2" >&"${guest_stdin[$1]}"; }
 guest_log() { cat "$TMP/$1.log"; }
-guest_show() { diag "console of $1, its end:"; tail -n "${2:-30}" "$TMP/$1.log" | tr -d '\r' | sed 's/^/#   /'; }
+# guest_show NAME [LINES]: for a failure: the end of its console, and where it is if it still runs.
+guest_show() {
+	diag "console of $1, its end:"
+	tail -n "${2:-30}" "$TMP/$1.log" | tr -d '\r' | sed 's/^/#   /'
+	guest_where "$1" | sed 's/^/#   /'
+}
+# guest_where NAME: the VMM's threads, and twice the vCPUs' registers and exits (hospes tells them by
+# SIGUSR1); nothing when it has ended.
+guest_where() {
+	local pid=${guest_pid[$1]:-} lines shown stat
+	[ -n "$pid" ] && kill -0 "$pid" 2>/dev/null || return 0
+	echo "where it is: $(uptime)"
+	timeout 30 gdb -p "$pid" -batch -ex 'thread apply all bt 16' 2>&1 | grep -E '^(Thread|#)'
+	for _ in 1 2; do
+		lines=$(wc -l <"$TMP/$1.log")
+		shown=$(grep -ac '^code at' "$TMP/$1.log")
+		kill -USR1 "$pid"
+		guest_times "$1" '^code at' $((shown + 1)) 10 || echo "hospes does not answer"
+		tail -n "+$((lines + 1))" "$TMP/$1.log" |
+			grep -aE '"(state|total|io|mmio|interrupted|halted|other)":|^vCPU|^r|^cr0|^mp|^exception|^code'
+		for stat in "/sys/kernel/debug/kvm/$pid-"*/{exits,halt_exits,irq_injections,irq_window_exits,io_exits,mmio_exits}; do
+			echo "${stat##*/} $(cat "$stat" 2>&1)"
+		done
+	done
+}
 
 # guest_wait NAME SECONDS: until it has ended; its exit status, or 124.
 guest_wait() {

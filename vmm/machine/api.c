@@ -253,6 +253,13 @@ int hospes_vm_status(struct hospes_vm *vm, char **json, struct hospes_error *err
 	return give(error, &err, vm_call(vm, do_status, json, &err));
 }
 
+int hospes_vm_registers(struct hospes_vm *vm, char **text, struct hospes_error *error)
+{
+	struct err err = ERR_INIT;
+
+	return give(error, &err, vm_call(vm, vm_do_registers, text, &err));
+}
+
 /* A change of one device: what it is about, and to what. */
 struct device_call {
 	const char *id;

@@ -112,19 +112,28 @@ static void resume_devices(struct hospes_vm *vm)
 	}
 }
 
-static void dump_vcpus(struct hospes_vm *vm)
+/* Of every vCPU, paused; NULL without memory. */
+static char *registers(struct hospes_vm *vm)
 {
-	enum { DUMP_BYTES = 4096 };
-	char *text = malloc(DUMP_BYTES);
+	enum { VCPU_BYTES = 4096 };
+	unsigned int bytes = vm->config.cpus.count * VCPU_BYTES;
+	char *text = malloc(bytes);
+	unsigned int used = 0;
 
-	for (unsigned int i = 0; text && i < vm->config.cpus.count; i++) {
-		char *save = NULL;
+	for (unsigned int i = 0; text && i < vm->config.cpus.count; i++)
+		used += (unsigned int)arch_vcpu_dump(vcpus_get(vm->vcpus, i), text + used,
+						     MIN(bytes - used, (unsigned int)VCPU_BYTES));
+	return text;
+}
 
-		arch_vcpu_dump(vcpus_get(vm->vcpus, i), text, DUMP_BYTES);
-		for (char *line = strtok_r(text, "\n", &save); line;
-		     line = strtok_r(NULL, "\n", &save))
-			log_error(&vm->log, "vcpu", "vCPU %u: %s", i, line);
-	}
+static void log_registers(struct hospes_vm *vm)
+{
+	char *text = registers(vm);
+	char *save = NULL;
+
+	for (char *line = text ? strtok_r(text, "\n", &save) : NULL; line;
+	     line = strtok_r(NULL, "\n", &save))
+		log_error(&vm->log, "vcpu", "%s", line);
 	free(text);
 }
 
@@ -134,7 +143,7 @@ void vm_end(struct hospes_vm *vm, enum hospes_outcome outcome, const char *text)
 		return;
 	vcpus_pause(vm->vcpus);
 	if (outcome == HOSPES_OUTCOME_PANICKED || outcome == HOSPES_OUTCOME_ERROR)
-		dump_vcpus(vm);
+		log_registers(vm);
 	if (atomic_load(&vm->state) != HOSPES_PAUSED)
 		quiesce_devices(vm);
 	atomic_store(&vm->outcome, (int)outcome);
@@ -282,6 +291,20 @@ int vm_do_reset(struct hospes_vm *vm, void *arg, struct err *err)
 	else if (atomic_load(&vm->state) == HOSPES_PAUSED)
 		quiesce_devices(vm);
 	return rc;
+}
+
+int vm_do_registers(struct hospes_vm *vm, void *arg, struct err *err)
+{
+	bool running = atomic_load(&vm->state) == HOSPES_RUNNING;
+	char **text = arg;
+
+	/* KVM lets nobody else look while a vCPU is in the guest. Devices go on. */
+	if (running)
+		vcpus_pause(vm->vcpus);
+	*text = registers(vm);
+	if (running)
+		vcpus_resume(vm->vcpus);
+	return *text ? 0 : err_set(err, -ENOMEM, "no memory");
 }
 
 int vm_do_stop(struct hospes_vm *vm, void *arg, struct err *err)

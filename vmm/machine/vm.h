@@ -173,6 +173,7 @@ int vm_do_pause(struct hospes_vm *vm, void *arg, struct err *err);
 int vm_do_resume(struct hospes_vm *vm, void *arg, struct err *err);
 int vm_do_shutdown(struct hospes_vm *vm, void *arg, struct err *err);
 int vm_do_reset(struct hospes_vm *vm, void *arg, struct err *err);
+int vm_do_registers(struct hospes_vm *vm, void *arg, struct err *err);
 int vm_do_stop(struct hospes_vm *vm, void *arg, struct err *err);
 /* One turn of the machine: 1 while it lives, 0 when stopped, or a negative errno. */
 int vm_turn(struct hospes_vm *vm, bool wait);

@@ -3,7 +3,7 @@
 # How a machine ends: power off, reboot, panic, triple fault, SIGTERM; each with its exit status, and
 # nothing left behind.
 . "$(dirname "$0")/../lib.sh"
-plan 20
+plan 23
 
 small=(--kernel "$HOSPES_GUEST_BZIMAGE" --initrd "$HOSPES_GUEST_INITRD" --memory 128M)
 
@@ -41,6 +41,10 @@ like "$(guest_log button)" 'HOSPES-GUEST: power button' "it was the button"
 
 guest_start deaf hospes run "${small[@]}" --grace 2 --cmdline 'console=ttyS0 quiet hospes.end=hang'
 ok "a deaf guest runs" guest_wait_for deaf 'HOSPES-GUEST: end hang' 60
+kill -USR1 "${guest_pid[deaf]}"
+ok "SIGUSR1 shows its registers" guest_wait_for deaf '^vCPU 0: rip [0-9a-f]{16} ' 20
+ok "with the code it is at" guest_wait_for deaf '^code at [0-9a-f]+ \(gpa ' 20
+like "$(guest_log deaf)" '"state": "running"' "after its status, and it runs on"
 kill -TERM "${guest_pid[deaf]}"
 guest_wait deaf 90
 is $? 1 "after the grace time it is ended"

@@ -74,8 +74,10 @@ Test(terminal, each_command_has_its_key)
 		const char *typed;
 		enum terminal_command means;
 	} keys[] = {
-		{"\001x", TERMINAL_END},    {"\001p", TERMINAL_POWER},  {"\001r", TERMINAL_RESET},
-		{"\001s", TERMINAL_STATUS}, {"\001d", TERMINAL_DIRECT}, {"\001t", TERMINAL_STRICT},
+		{"\001x", TERMINAL_END},       {"\001p", TERMINAL_POWER},
+		{"\001r", TERMINAL_RESET},     {"\001s", TERMINAL_STATUS},
+		{"\001d", TERMINAL_DIRECT},    {"\001t", TERMINAL_STRICT},
+		{"\001i", TERMINAL_REGISTERS},
 	};
 
 	for (unsigned int i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {

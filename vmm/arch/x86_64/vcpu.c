@@ -200,10 +200,10 @@ int arch_vcpu_dump(struct arch_vcpu *vcpu, char *text, unsigned int bytes)
 		return 0;
 	*text = '\0';
 	if (ioctl(vcpu->fd, KVM_GET_REGS, &r) || ioctl(vcpu->fd, KVM_GET_SREGS, &s)) {
-		put(&t, "vcpu%u: its registers cannot be read\n", vcpu->index);
+		put(&t, "vCPU %u: its registers cannot be read\n", vcpu->index);
 		return (int)(t.at - text);
 	}
-	put(&t, "vcpu%u: rip %016llx rflags %08llx\n", vcpu->index, r.rip, r.rflags);
+	put(&t, "vCPU %u: rip %016llx rflags %08llx\n", vcpu->index, r.rip, r.rflags);
 	put(&t, "rax %016llx rbx %016llx rcx %016llx rdx %016llx\n", r.rax, r.rbx, r.rcx, r.rdx);
 	put(&t, "rsi %016llx rdi %016llx rsp %016llx rbp %016llx\n", r.rsi, r.rdi, r.rsp, r.rbp);
 	put(&t, "r8  %016llx r9  %016llx r10 %016llx r11 %016llx\n", r.r8, r.r9, r.r10, r.r11);
