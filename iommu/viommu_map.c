@@ -30,7 +30,10 @@ static enum viommu_status check_memory(const struct viommu *viommu, uint64_t gpa
 				       bool write)
 {
 	struct gmem_piece piece;
+	uint64_t end;
 
+	if (add_overflows(gpa, bytes, &end))
+		return VIOMMU_RANGE;
 	for (uint64_t done = 0; done < bytes; done += MIN(piece.bytes, bytes - done)) {
 		if (!gmem_lookup(viommu->gmem, gpa + done, &piece) || (piece.flags & GMEM_NO_DMA))
 			return VIOMMU_RANGE;
@@ -59,7 +62,7 @@ static enum viommu_status check_map(const struct viommu *viommu, const struct vi
 {
 	const struct viommu_limits *limits = &viommu->limits;
 	uint64_t mask = (limits->page_sizes & -limits->page_sizes) - 1;
-	uint64_t bytes = r->last - r->first + 1, end;
+	uint64_t bytes = r->last - r->first + 1;
 
 	if (!domain)
 		return VIOMMU_NOENT;
@@ -71,8 +74,7 @@ static enum viommu_status check_map(const struct viommu *viommu, const struct vi
 	if ((r->first | (r->last + 1) | r->gpa) & mask)
 		return VIOMMU_RANGE;
 	/* bytes is 0 for all of 64 bits, which no guest has. */
-	if (r->first < limits->first || r->last > limits->last || !bytes ||
-	    add_overflows(r->gpa, bytes, &end))
+	if (r->first < limits->first || r->last > limits->last || !bytes)
 		return VIOMMU_RANGE;
 	if (mappings_find(&domain->table, r->first, r->last) ||
 	    is_reserved(domain, r->first, r->last))
