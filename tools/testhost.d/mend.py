@@ -1,6 +1,5 @@
-"""Mends two faults of QEMU's emulation of SVM in a copy of its program, so that guests in L1 run.
-
-Both are in helper_vmrun() (target/i386/tcg/system/svm_helper.c), seen in QEMU 10.0.13:
+"""Mends three faults of QEMU's emulation in a copy of its program, so that guests in L1 run. Seen in QEMU
+10.0.13; the first two are in helper_vmrun() (target/i386/tcg/system/svm_helper.c):
 
 1. When VMRUN injects an interrupt, the function notes its vector as the CPU's pending exception,
    delivers it, and leaves the note behind. Should the CPU's loop be left before the guest's next
@@ -11,6 +10,14 @@ Both are in helper_vmrun() (target/i386/tcg/system/svm_helper.c), seen in QEMU 1
 2. It asks for an interrupt window by a read, modify and write of interrupt_request, without QEMU's
    lock and not atomically, so that it can undo what another thread sets there at that moment: an
    interrupt of L1 is lost. Mended by making it atomic (as later versions of QEMU do).
+3. Whenever any CPU loads a state of its FPU without a pending exception (XRSTOR, so at nearly each switch
+   of L1's kernel), cpu_clear_ignne() clears a bit in the first CPU's hflags2, by a read, modify and write
+   that is not atomic (target/i386/tcg/system/fpu_helper.c). In the same word the first CPU, in another
+   thread, keeps whether it is in a guest with nested paging, and its global interrupt flag. When they
+   meet, that CPU has left its guest and still translates by the guest's nested table: the next instruction
+   ends the guest "once more", with the host's registers as the guest's. Guests hang in page faults or
+   die of triple faults, and L1 itself may. Mended by making it atomic: the first CPU's own writes are
+   then never undone.
 
 The places are found by the function's symbol and by what the instructions do; where they do not look
 as expected (another version, another compiler), the program stays as it is."""
@@ -80,13 +87,23 @@ def lock_window(program):
     return where + place.start(), place[0], b"\xf0\x0f\xba\xab" + place[1] + b"\x08\x90"
 
 
+def clear_ignne(program):
+    """(offset, old, new) for fault 3: andl $~0x80, FIELD(%REG) becomes lock btrl $7, FIELD(%REG) and a nop."""
+    _, where, code = program.function(b"cpu_clear_ignne")
+    place = only(re.finditer(rb"\x81([\xa0-\xa3\xa5-\xa7])(.{4})\x7f\xff\xff\xff", code, re.DOTALL),
+                 "the bit's clearing")
+    register = bytes([place[1][0] + 0x10])
+    return where + place.start(), place[0], b"\xf0\x0f\xba" + register + place[2] + b"\x07\x90"
+
+
 def mend(source, destination):
     """Writes a mended copy of the program; returns what was done, a line for each fault."""
     with open(source, "rb") as f:
         data = bytearray(f.read())
     done = []
     for name, find in (("an injected interrupt is delivered once", forget_vector),
-                       ("interrupt windows are asked for atomically", lock_window)):
+                       ("interrupt windows are asked for atomically", lock_window),
+                       ("the first CPU's flags are changed atomically", clear_ignne)):
         try:
             offset, old, new = find(Program(data))
             assert data[offset:offset + len(old)] == old and len(old) == len(new)
