@@ -295,6 +295,22 @@ unsigned int ioas_usable(const struct ioas *ioas, struct ioas_range *ranges, uns
 	return 1;
 }
 
+int ioas_allow(struct ioas *ioas, const struct ioas_range *ranges, unsigned int n, struct err *err)
+{
+	uint64_t at;
+	int ret;
+
+	for (unsigned int i = 0; i < n; i++) {
+		if (ioas_unusable_in(ioas, ranges[i].first, ranges[i].last, &at))
+			return ioas_explain(ioas, -ENOSPC, ranges[i].first,
+					    ranges[i].last - ranges[i].first + 1, err);
+	}
+	ret = ioas->iommu->ops->allow ? ioas->iommu->ops->allow(ioas, ranges, n) : 0;
+	return ret ? err_set(err, ret, "the kernel does not keep its memory's addresses free: %s",
+			     err_name(ret))
+		   : 0;
+}
+
 uint64_t ioas_mappings_left(const struct ioas *ioas)
 {
 	return ioas->iommu->ops->mappings_left ? ioas->iommu->ops->mappings_left(ioas) : UINT64_MAX;

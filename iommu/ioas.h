@@ -134,6 +134,10 @@ uint64_t ioas_page_sizes(const struct ioas *ioas);
 /* Where mappings are possible with what is attached now: aperture less reserved ranges, ascending.
  * Returns how many there are, of which up to max were stored. */
 unsigned int ioas_usable(const struct ioas *ioas, struct ioas_range *ranges, unsigned int max);
+/* What is going to be mapped: -ENOSPC with the conflict when not all of it is usable now. From then on a
+ * device that would make a part unusable does not come in, though nothing is mapped there yet (iommufd;
+ * with type1 that is noticed once it is). Replaces what was said before; n = 0 takes it back. */
+int ioas_allow(struct ioas *ioas, const struct ioas_range *ranges, unsigned int n, struct err *err);
 /* How many more mappings the kernel will take: UINT64_MAX when there is no limit. */
 uint64_t ioas_mappings_left(const struct ioas *ioas);
 

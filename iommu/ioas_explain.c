@@ -73,8 +73,7 @@ static bool find_reserved(const struct ioas *ioas, uint64_t first, uint64_t last
 	return false;
 }
 
-/* The first place in [first, last] that is not usable. */
-static bool find_unusable(const struct ioas *ioas, uint64_t first, uint64_t last, uint64_t *at)
+bool ioas_unusable_in(const struct ioas *ioas, uint64_t first, uint64_t last, uint64_t *at)
 {
 	struct ioas_range ranges[64];
 	unsigned int n = MIN(ioas_usable(ioas, ranges, 64), 64u);
@@ -105,7 +104,7 @@ static int explain_place(const struct ioas *ioas, uint64_t iova, uint64_t bytes,
 			(unsigned long long)iova, (unsigned long long)(iova + (bytes - 1)),
 			(unsigned long long)reserved.first, (unsigned long long)reserved.last,
 			device, iommu_reserved_whose(&reserved));
-	if (find_unusable(ioas, iova, iova + (bytes - 1), &at))
+	if (ioas_unusable_in(ioas, iova, iova + (bytes - 1), &at))
 		return err_set(err, -ENOSPC,
 			       "0x%llx to 0x%llx cannot be mapped: the IOMMU of the devices in "
 			       "address space '%s' does not translate from 0x%llx on (its address "

@@ -102,6 +102,8 @@ struct ioas_ops {
 	/* NULL: all of 2^64. */
 	unsigned int (*usable)(const struct ioas *ioas, struct ioas_range *ranges,
 			       unsigned int max);
+	/* NULL: nothing to tell the kernel. All usable now. */
+	int (*allow)(struct ioas *ioas, const struct ioas_range *ranges, unsigned int n);
 	uint64_t (*mappings_left)(const struct ioas *ioas); /* NULL: no limit */
 	int (*dirty_set)(struct ioas *ioas, bool on);       /* NULL: cannot */
 	int (*dirty_read)(struct ioas *ioas, uint64_t iova, uint64_t bytes, uint64_t page_bytes,
@@ -123,6 +125,8 @@ void ioas_unmap_all(struct ioas *ioas);
 
 /* The lowest mapping of ioas in [first, last], for messages; false: none. */
 bool ioas_mapped_in(const struct ioas *ioas, uint64_t first, uint64_t last, uint64_t *iova);
+/* The first place in [first, last] that is not usable; false: all of it is. */
+bool ioas_unusable_in(const struct ioas *ioas, uint64_t first, uint64_t last, uint64_t *at);
 /* A failed attach because of a reserved range of the device that something is mapped in: name it. */
 int ioas_explain_conflict(const struct ioas *ioas, const struct iommu_endpoint *endpoint,
 			  struct err *err);

@@ -301,6 +301,18 @@ static unsigned int iommufd_usable(const struct ioas *ioas, struct ioas_range *r
 	return ret && ret != -EMSGSIZE ? 0 : get.num_iovas;
 }
 
+static int iommufd_allow(struct ioas *ioas, const struct ioas_range *ranges, unsigned int n)
+{
+	struct iommu_ioas_allow_iovas allow = {
+		.size = sizeof(allow),
+		.ioas_id = ioas->id,
+		.num_iovas = n,
+		.allowed_iovas = (uintptr_t)ranges,
+	};
+
+	return call(ioas->iommu, IOMMU_IOAS_ALLOW_IOVAS, &allow);
+}
+
 /* /dev/iommu answers VFIO's first question too. */
 static void iommufd_nothing(const struct ioas *ioas)
 {
@@ -478,6 +490,7 @@ const struct ioas_ops ioas_iommufd_ops = {
 	.pin = iommufd_pin,
 	.nothing = iommufd_nothing,
 	.usable = iommufd_usable,
+	.allow = iommufd_allow,
 	.dirty_set = iommufd_dirty_set,
 	.dirty_read = iommufd_dirty_read,
 };

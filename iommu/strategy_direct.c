@@ -173,6 +173,40 @@ static unsigned int choose_threads(const struct strategy *strategy)
 	return (unsigned int)MAX(1, MIN(cpus, (int)MAX_THREADS));
 }
 
+struct ranges {
+	struct ioas_range *list; /* NULL: only count */
+	unsigned int n;
+};
+
+static int add_range(void *opaque, const struct gmem_region *region)
+{
+	struct ranges *ranges = opaque;
+
+	if (is_for_devices(region) && ranges->list)
+		ranges->list[ranges->n] =
+			(struct ioas_range){region->gpa, region->gpa + (region->size_bytes - 1)};
+	ranges->n += is_for_devices(region);
+	return 0;
+}
+
+/* Before anything is mapped, as to pin a large guest's memory takes a while, all of it gets its place: what
+ * cannot be mapped is told at once. */
+static int allow_memory(const struct strategy *strategy, struct err *err)
+{
+	struct ranges ranges = {NULL, 0};
+	int ret;
+
+	gmem_walk(strategy->gmem, add_range, &ranges);
+	ranges.list = calloc(ranges.n + 1, sizeof(*ranges.list));
+	if (!ranges.list)
+		return err_set(err, -ENOMEM, "%s: out of memory", strategy->name);
+	ranges.n = 0;
+	gmem_walk(strategy->gmem, add_range, &ranges);
+	ret = ioas_allow(strategy->ioas, ranges.list, ranges.n, err);
+	free(ranges.list);
+	return ret ? err_prefix(err, "%s: guest memory", strategy->name) : 0;
+}
+
 static int direct_create(struct strategy *strategy, struct err *err)
 {
 	struct direct *direct;
@@ -185,7 +219,9 @@ static int direct_create(struct strategy *strategy, struct err *err)
 	direct->threads = choose_threads(strategy);
 	direct->listener.ops = &listener_ops;
 	direct->listener.opaque = direct;
-	ret = gmem_listen(strategy->gmem, &direct->listener, err);
+	ret = allow_memory(strategy, err);
+	if (!ret)
+		ret = gmem_listen(strategy->gmem, &direct->listener, err);
 	direct->listening = ret == 0;
 	return ret;
 }
@@ -198,6 +234,7 @@ static void direct_destroy(struct strategy *strategy)
 		return;
 	if (direct->listening)
 		gmem_unlisten(strategy->gmem, &direct->listener);
+	(void)ioas_allow(strategy->ioas, NULL, 0, NULL);
 	free(direct);
 }
 

@@ -91,6 +91,13 @@ static void check_ranges(struct ioas *ioas)
 	}
 	check(n > 1 && ascending && !msi, "usable ranges leave out the MSI window");
 	check(ioas_usable(ioas, ranges, 1) == n, "how many there are is told with little room too");
+	ranges[0] = (struct ioas_range){0x100000, 0x1fffff};
+	ranges[1] = (struct ioas_range){0x100000000, 0x1ffffffff};
+	check(!ioas_allow(ioas, ranges, 2, &err), "they can be claimed in advance");
+	ranges[1].first = 0xfe000000;
+	check(ioas_allow(ioas, ranges, 2, &err) == -ENOSPC && strstr(err.text, "0xfee"),
+	      "but not with the MSI window: %s", err.text);
+	check(!ioas_allow(ioas, NULL, 0, &err), "and given back");
 	check((ioas_page_sizes(ioas) & -ioas_page_sizes(ioas)) == PAGE &&
 		      ioas_page_sizes(ioas) & 2 * MiB,
 	      "page sizes: 0x%llx", (unsigned long long)ioas_page_sizes(ioas));
