@@ -81,7 +81,9 @@ static void bar_write(void *opaque, uint64_t offset, uint64_t value, unsigned in
 			msix_table_write(v->msix, offset - v->msix_table, value, size);
 		return;
 	}
-	if (!msix_pba_at(bar, offset) && !atomic_load(&v->gone))
+	/* (A ROM cannot be written.) */
+	if (!msix_pba_at(bar, offset) && !atomic_load(&v->gone) &&
+	    bar->file.flags & VFIO_REGION_INFO_FLAG_WRITE)
 		vfio_write(&v->file, &bar->file, offset, &value, size);
 }
 
@@ -126,6 +128,33 @@ static int bar_init(struct vfio_pci *v, unsigned int i, uint32_t reg, struct err
 	return 0;
 }
 
+/* The kernel shows one that it could read, with the size of its BAR; reading it goes through the kernel. */
+static int rom_init(struct vfio_pci *v, struct err *err)
+{
+	struct vfio_bar *rom = &v->bars[PCI_ROM];
+	int ret = vfio_get_region(&v->file, VFIO_PCI_ROM_REGION_INDEX, &rom->file);
+	uint64_t bytes = rom->file.bytes;
+
+	rom->vfio = v;
+	rom->index = PCI_ROM;
+	if (ret || !bytes)
+		return err_set(
+			err, ret ? ret : -ENOENT,
+			"it has no expansion ROM that the host's kernel can read (the log of "
+			"the kernel may say why): leave out rom=on");
+	if (!is_power_of_two(bytes) || bytes < 2 * KiB || bytes > 16 * MiB)
+		return err_set(err, -EINVAL,
+			       "its expansion ROM has %llu bytes, which none can have",
+			       (unsigned long long)bytes);
+	rom->kind = PCI_BAR_ROM;
+	rom->region = (struct bus_region){.ops = &memory_ops,
+					  .opaque = rom,
+					  .name = v->dev.name,
+					  .size_bytes = bytes,
+					  .lock = &v->dev.lock};
+	return 0;
+}
+
 int vfio_bars_init(struct vfio_pci *v, const uint8_t *config, struct err *err)
 {
 	for (unsigned int i = 0; i < PCI_BARS; i++) {
@@ -142,7 +171,7 @@ int vfio_bars_init(struct vfio_pci *v, const uint8_t *config, struct err *err)
 				       "BAR %u claims to have 64 bits, and is the last", i);
 		v->bars[++i].vfio = v; /* the upper half has no region of its own */
 	}
-	return 0;
+	return v->config.rom ? rom_init(v, err) : 0;
 }
 
 unsigned int vfio_bar_split(const struct vfio_area *in, unsigned int n,
@@ -258,7 +287,7 @@ static int bar_map(struct vfio_bar *bar, struct err *err)
 
 int vfio_bars_map(struct vfio_pci *v, struct err *err)
 {
-	for (unsigned int i = 0; i < PCI_BARS; i++) {
+	for (unsigned int i = 0; i < PCI_PLACES; i++) {
 		struct vfio_bar *bar = &v->bars[i];
 		int ret;
 
@@ -275,7 +304,7 @@ int vfio_bars_map(struct vfio_pci *v, struct err *err)
 
 void vfio_bars_done(struct vfio_pci *v)
 {
-	for (unsigned int i = 0; i < PCI_BARS; i++) {
+	for (unsigned int i = 0; i < PCI_PLACES; i++) {
 		struct vfio_bar *bar = &v->bars[i];
 
 		assert(!bar->on_bus);

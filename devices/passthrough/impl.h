@@ -121,7 +121,7 @@ struct vfio_pci {
 	struct msix *msix;
 	uint8_t msix_bar, pba_bar;
 	uint32_t msix_table, msix_pba; /* offsets in their BARs */
-	struct vfio_bar bars[PCI_BARS];
+	struct vfio_bar bars[PCI_PLACES];
 	struct vfio_irqs irqs;
 	struct vfio_events events;
 	unsigned int resets; /* enum vfio_reset_kind */

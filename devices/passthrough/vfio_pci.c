@@ -102,10 +102,6 @@ static int set_up(struct vfio_pci *v, const struct device_env *env, struct err *
 	struct err why = ERR_INIT;
 	int ret;
 
-	if (v->config.rom)
-		return err_set(
-			err, -EOPNOTSUPP,
-			"its expansion ROM cannot be shown to the guest yet: leave out rom=on");
 	ret = vfio_irqs_init(v, err);
 	if (ret)
 		return ret;
@@ -194,7 +190,7 @@ void vfio_pci_status(struct device *dev, struct vfio_pci_status *ret)
 		.gone = atomic_load(&v->gone),
 		.trapped = atomic_load(&v->config_traps),
 	};
-	for (unsigned int i = 0; i < PCI_BARS; i++)
+	for (unsigned int i = 0; i < PCI_PLACES; i++)
 		ret->trapped += atomic_load(&v->bars[i].region.traps);
 	pthread_mutex_unlock(&dev->lock);
 }

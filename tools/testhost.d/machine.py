@@ -2,12 +2,16 @@
 emulated in software (TCG), so that it needs nothing of the machine it runs on."""
 
 import os
+import struct
 
 # What each profile changes. 'default' is the good host; the others are hosts that passthrough has to
 # refuse, explain or get along with.
 PROFILES = {
     "default": {},
-    "noiommu": {"iommu": False},                      # no IOMMU at all
+    "noiommu": {"iommu": None},                       # no IOMMU at all
+    # AMD-Vi instead of VT-d. QEMU 10.0 takes the bus that a device is on for bus 0 there, so that those of
+    # the tests are on bus 0, and there is no network card.
+    "amd": {"iommu": "amd", "ports": False, "nic": False},
     "noremap": {"intremap": "off"},                   # no interrupt remapping
     "aw39": {"aw_bits": 39},                          # small I/O address width
     "bigbar": {"big_bar": "16G"},                     # a device with a huge BAR
@@ -38,6 +42,19 @@ def qemu_prefix(tree, qemu):
     return argv, {"QEMU_MODULE_DIR": f"{lib}/qemu"}
 
 
+def expansion_rom(path, vendor, device, blocks=8):
+    """Writes an image of blocks x 512 bytes that firmware leaves alone (it says that it is for UEFI), with
+    bytes of all values behind its headers (PCI Firmware 3.3, 5.1)."""
+    data = bytearray(i * 7 & 0xff for i in range(blocks * 512))
+    data[:0x40] = bytes(0x40)
+    struct.pack_into("<H22xH", data, 0, 0xaa55, 0x20)
+    struct.pack_into("<4sHHHHB3sHHBBH", data, 0x20, b"PCIR", vendor, device, 0, 0x18, 0, bytes(3), blocks,
+                     0, 3, 0x80, 0)
+    with open(path, "wb") as f:
+        f.write(data)
+    return path
+
+
 def arguments(*, kernel, root, artefacts, run_dir, shares, channels, clock="wall", cpus=2,
               memory="4G", profile="default", interactive=False):
     """The arguments after the prefix. 'shares' maps a 9p tag to (directory, writable); 'channels'
@@ -52,9 +69,12 @@ def arguments(*, kernel, root, artefacts, run_dir, shares, channels, clock="wall
               "-rtc", "base=2025-01-01,clock=vm"]
     else:
         a += ["-accel", "tcg,thread=multi", "-smp", str(cpus)]
-    if p.get("iommu", True):
+    iommu = p.get("iommu", "intel")
+    if iommu == "intel":
         a += ["-device", "intel-iommu,intremap={},aw-bits={}".format(
             p.get("intremap", "on"), p.get("aw_bits", 48))]
+    elif iommu == "amd":
+        a += ["-device", "amd-iommu,intremap=on"]
 
     a += ["-kernel", kernel, "-append", CMDLINE]
     for i, image in enumerate((root, artefacts)):
@@ -82,13 +102,16 @@ def arguments(*, kernel, root, artefacts, run_dir, shares, channels, clock="wall
 
     def port(extra=""):
         nonlocal slot
+        if not p.get("ports", True):
+            return "pcie.0"
         slot += 1
         a.extend(["-device", f"pcie-root-port,id=rp{slot},chassis={slot},slot={slot},bus=pcie.0,"
                              f"addr={slot + 1:#x}{extra}"])
         return f"rp{slot}"
 
-    a += ["-netdev", "user,id=net0,restrict=on",
-          "-device", f"igb,id=igb0,netdev=net0,mac=52:54:00:12:34:56,bus={port()}"]
+    if p.get("nic", True):
+        a += ["-netdev", "user,id=net0,restrict=on",
+              "-device", f"igb,id=igb0,netdev=net0,mac=52:54:00:12:34:56,bus={port()}"]
     for i in range(2):
         image = f"{run_dir}/nvme{i}.img"
         with open(image, "wb") as f:
@@ -105,7 +128,8 @@ def arguments(*, kernel, root, artefacts, run_dir, shares, channels, clock="wall
         else:
             a += ["-device", f"{nvme},drive=ns{i}"]
     # Its DMA goes to addresses of any width, not only those of 28 bits that it has without this.
-    a += ["-device", f"edu,id=edu0,dma_mask={(1 << 64) - 1:#x},bus={port()}"]
+    rom = expansion_rom(f"{run_dir}/edu.rom", 0x1234, 0x11e8)
+    a += ["-device", f"edu,id=edu0,dma_mask={(1 << 64) - 1:#x},romfile={rom},bus={port()}"]
     if "big_bar" in p:
         # The window is reserved so that the firmware places a BAR of this size.
         a += ["-device", "pci-testdev,id=big0,membar={},bus={}".format(

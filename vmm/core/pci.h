@@ -37,6 +37,8 @@
 enum {
 	PCI_CONFIG_BYTES = 4096,
 	PCI_BARS = 6,
+	PCI_ROM = PCI_BARS, /* among a function's BARs: its expansion ROM */
+	PCI_PLACES,         /* BARs and ROM */
 };
 
 /* Where a device sits, as users write it: [[DDDD:]BB:]dd.f. */
@@ -116,11 +118,12 @@ enum pci_bar_kind {
 	PCI_BAR_MEM32,
 	PCI_BAR_MEM64, /* takes two registers */
 	PCI_BAR_MEM64_PREFETCH,
+	PCI_BAR_ROM, /* PCI_ROM alone, which has an enable bit of its own (7.5.1.2.4) */
 };
 
 struct pci_bar {
 	enum pci_bar_kind kind;
-	uint64_t size_bytes;       /* power of two; at least 16 (memory) or 4 (I/O) */
+	uint64_t size_bytes;       /* power of two; at least 16 (memory), 4 (I/O), 2 KiB (ROM) */
 	struct bus_region *region; /* trapped; NULL for a host mapping */
 	/* --- framework --- */
 	uint64_t address; /* as programmed */
@@ -140,7 +143,7 @@ struct pci_device {
 	struct pci_root *root;
 	struct pci_bus *bus;
 	struct pci_addr addr; /* bus number as of now, which the guest may change */
-	struct pci_bar bars[PCI_BARS];
+	struct pci_bar bars[PCI_PLACES];
 	uint8_t config[PCI_CONFIG_BYTES];
 	uint8_t wmask[PCI_CONFIG_BYTES];
 	uint8_t w1c[PCI_CONFIG_BYTES];
@@ -167,6 +170,7 @@ struct pci_ids {
 /* Prepare config space: header, command and status masks. Then bars and capabilities, then attach. */
 void pci_device_init(struct pci_device *dev, const struct pci_device_ops *ops, const char *name,
 		     const struct pci_ids *ids);
+/* bar PCI_ROM with kind PCI_BAR_ROM: the expansion ROM, of a function that is no bridge. */
 void pci_set_bar(struct pci_device *dev, unsigned int bar, enum pci_bar_kind kind,
 		 uint64_t size_bytes, struct bus_region *region);
 /* Reserve len bytes of (extended) capability with this id: its offset; asserts that there is room

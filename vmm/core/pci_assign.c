@@ -49,7 +49,7 @@ struct spare {
 /* Something to place on one bus, in one space: a BAR, or the window of a bridge. */
 struct want {
 	struct pci_device *dev;
-	unsigned int bar; /* PCI_BARS: the window of dev */
+	unsigned int bar; /* PCI_PLACES: the window of dev */
 	uint64_t size, align;
 };
 
@@ -130,7 +130,7 @@ static int collect(struct pci_device *dev, enum space space, const struct spare 
 	uint64_t extra = is_hotplug_port(dev) ? spare->bytes[space] : 0;
 	int ret;
 
-	for (unsigned int i = 0; i < PCI_BARS; i++) {
+	for (unsigned int i = 0; i < PCI_PLACES; i++) {
 		const struct pci_bar *b = &dev->bars[i];
 
 		if (b->kind == PCI_BAR_NONE || space_of(dev, b->kind) != space)
@@ -143,7 +143,7 @@ static int collect(struct pci_device *dev, enum space space, const struct spare 
 			.align = space == SPACE_IO ? b->size_bytes : MAX(b->size_bytes, 4 * KiB)};
 	}
 	if (pci_is_bridge(dev)) {
-		struct want w = {.dev = dev, .bar = PCI_BARS};
+		struct want w = {.dev = dev, .bar = PCI_PLACES};
 
 		ret = place(dev->secondary, space, spare, 0, false, &w.size, &w.align);
 		if (ret)
@@ -170,7 +170,7 @@ static int place(struct pci_bus *bus, enum space space, const struct spare *spar
 
 	for (unsigned int i = 0; i < PCI_DEVFNS; i++)
 		functions += bus->functions[i] != NULL;
-	wants = calloc(functions + 1u, (PCI_BARS + 1) * sizeof(*wants));
+	wants = calloc(functions + 1u, (PCI_PLACES + 1) * sizeof(*wants));
 	ret = wants ? 0 : -ENOMEM;
 
 	for (unsigned int i = 0; i < PCI_DEVFNS && !ret; i++) {
@@ -192,7 +192,7 @@ static int place(struct pci_bus *bus, enum space space, const struct spare *spar
 			break;
 		}
 		at = align_up(at, w->align);
-		if (commit && w->bar < PCI_BARS) {
+		if (commit && w->bar < PCI_PLACES) {
 			pci_bar_store(w->dev, w->bar, at);
 		} else if (commit) {
 			set_window(w->dev, space, at, w->size);

@@ -13,7 +13,7 @@
 
 uint64_t pci_bar_address(const struct pci_device *dev, unsigned int bar)
 {
-	unsigned int reg = PCI_BAR0 + 4 * bar;
+	unsigned int reg = pci_bar_register(bar);
 
 	switch (dev->bars[bar].kind) {
 	case PCI_BAR_IO:
@@ -23,6 +23,8 @@ uint64_t pci_bar_address(const struct pci_device *dev, unsigned int bar)
 	case PCI_BAR_MEM64:
 	case PCI_BAR_MEM64_PREFETCH:
 		return load_le64(&dev->config[reg]) & ~15ull;
+	case PCI_BAR_ROM:
+		return load_le32(&dev->config[reg]) & ~(PCI_ROM_MIN_BYTES - 1u);
 	default:
 		return 0;
 	}
@@ -30,9 +32,11 @@ uint64_t pci_bar_address(const struct pci_device *dev, unsigned int bar)
 
 void pci_bar_store(struct pci_device *dev, unsigned int bar, uint64_t address)
 {
-	unsigned int reg = PCI_BAR0 + 4 * bar;
+	unsigned int reg = pci_bar_register(bar);
 	enum pci_bar_kind kind = dev->bars[bar].kind;
-	uint32_t low = load_le32(&dev->config[reg]) & (kind == PCI_BAR_IO ? 3u : 15u);
+	uint32_t low = load_le32(&dev->config[reg]) & (kind == PCI_BAR_IO    ? 3u
+						       : kind == PCI_BAR_ROM ? PCI_ROM_ENABLE
+									     : 15u);
 
 	store_le32(&dev->config[reg], (uint32_t)address | low);
 	if (kind == PCI_BAR_MEM64 || kind == PCI_BAR_MEM64_PREFETCH)
@@ -87,6 +91,8 @@ static bool decoded(const struct pci_device *dev, const struct pci_bar *bar)
 	if (!(dev->config[PCI_COMMAND] & (io ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY)) ||
 	    !in_root_window(dev->root, io, bar->address, bar->size_bytes))
 		return false;
+	if (bar->kind == PCI_BAR_ROM && !(dev->config[PCI_ROM_ADDRESS] & PCI_ROM_ENABLE))
+		return false;
 	for (const struct pci_device *up = dev->bus->bridge; up; up = up->bus->bridge) {
 		if (!bridge_forwards(up, io, bar->address, bar->size_bytes))
 			return false;
@@ -103,7 +109,7 @@ static void find_overlap(void *opaque, struct pci_device *dev)
 {
 	struct overlap *o = opaque;
 
-	for (unsigned int i = 0; i < PCI_BARS; i++) {
+	for (unsigned int i = 0; i < PCI_PLACES; i++) {
 		const struct pci_bar *b = &dev->bars[i];
 
 		if (b != o->bar && b->visible && !b->region &&
@@ -169,7 +175,7 @@ static bool update_one(struct pci_device *dev, bool locked)
 {
 	bool freed = false;
 
-	for (unsigned int i = 0; i < PCI_BARS; i++) {
+	for (unsigned int i = 0; i < PCI_PLACES; i++) {
 		struct pci_bar *bar = &dev->bars[i];
 		bool show;
 
@@ -215,6 +221,6 @@ void pci_update_below(struct pci_device *bridge)
 
 void pci_hide(struct pci_device *dev)
 {
-	for (unsigned int i = 0; i < PCI_BARS; i++)
+	for (unsigned int i = 0; i < PCI_PLACES; i++)
 		bar_hide(dev, i, false);
 }

@@ -76,10 +76,12 @@ void pci_set_bar(struct pci_device *dev, unsigned int bar, enum pci_bar_kind kin
 {
 	bool wide = kind == PCI_BAR_MEM64 || kind == PCI_BAR_MEM64_PREFETCH;
 	unsigned int bars = dev->config[PCI_HEADER_TYPE] & 1 ? 2 : PCI_BARS;
-	unsigned int reg = PCI_BAR0 + 4 * bar;
+	unsigned int reg = pci_bar_register(bar);
 	uint64_t mask = ~(size_bytes - 1);
+	bool rom = kind == PCI_BAR_ROM;
 
-	assert(bar + wide < bars && dev->bars[bar].kind == PCI_BAR_NONE);
+	assert(rom ? bar == PCI_ROM && bars == PCI_BARS : bar + wide < bars);
+	assert(dev->bars[bar].kind == PCI_BAR_NONE && (!rom || size_bytes >= PCI_ROM_MIN_BYTES));
 	assert(is_power_of_two(size_bytes) && size_bytes >= (kind == PCI_BAR_IO ? 4 : 16));
 	assert(wide || size_bytes <= 1ull << 31);
 	assert(!region || region->size_bytes == size_bytes);
@@ -88,7 +90,7 @@ void pci_set_bar(struct pci_device *dev, unsigned int bar, enum pci_bar_kind kin
 			   : kind == PCI_BAR_MEM64          ? 0x4
 			   : kind == PCI_BAR_MEM64_PREFETCH ? 0xc
 							    : 0x0;
-	set32(dev->wmask, reg, (uint32_t)mask);
+	set32(dev->wmask, reg, (uint32_t)mask | (rom ? PCI_ROM_ENABLE : 0));
 	if (wide)
 		set32(dev->wmask, reg + 4, (uint32_t)(mask >> 32));
 }
@@ -211,20 +213,22 @@ bool pci_flr_written(const struct pci_device *dev, unsigned int offset, unsigned
 	       offset <= high && high < offset + size && value >> 8 * (high - offset) & 0x80;
 }
 
-/* Registers that a reset leaves: where things are is hospes's decision, as firmware's would be. */
-static bool kept(const struct pci_device *dev, unsigned int reg)
+/* Bits that a reset leaves: where things are is hospes's decision, as firmware's would be. */
+static uint8_t kept(const struct pci_device *dev, unsigned int reg)
 {
-	unsigned int end = dev->config[PCI_HEADER_TYPE] & 1 ? PCI_CAP_POINTER : 0x28;
+	bool bridge = dev->config[PCI_HEADER_TYPE] & 1;
 
-	return reg >= PCI_BAR0 && reg < end;
+	if (!bridge && reg >= PCI_ROM_ADDRESS && reg < PCI_ROM_ADDRESS + 4)
+		return reg == PCI_ROM_ADDRESS ? (uint8_t)~PCI_ROM_ENABLE : 0xff;
+	return reg >= PCI_BAR0 && reg < (bridge ? PCI_CAP_POINTER : 0x28) ? 0xff : 0;
 }
 
 void pci_device_reset(struct pci_device *dev)
 {
 	for (unsigned int i = 0; dev->initial && i < PCI_CONFIG_BYTES; i++) {
-		uint8_t changes = dev->wmask[i] | dev->w1c[i];
+		uint8_t changes = (dev->wmask[i] | dev->w1c[i]) & (uint8_t)~kept(dev, i);
 
-		if (changes && !kept(dev, i))
+		if (changes)
 			__atomic_store_n(&dev->config[i],
 					 (uint8_t)((dev->config[i] & ~changes) |
 						   (dev->initial[i] & changes)),

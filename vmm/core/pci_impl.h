@@ -28,6 +28,9 @@ enum {
 	PCI_HEADER_MULTI = 0x80,
 	PCI_BAR0 = 0x10,
 	PCI_SUBSYSTEM_VENDOR = 0x2c,
+	PCI_ROM_ADDRESS = 0x30,
+	PCI_ROM_ENABLE = 1 << 0,
+	PCI_ROM_MIN_BYTES = 2048,
 	PCI_CAP_POINTER = 0x34,
 	PCI_INT_LINE = 0x3c,
 	PCI_INT_PIN = 0x3d,
@@ -100,6 +103,11 @@ void pci_update(struct pci_device *dev, bool locked);
 void pci_update_below(struct pci_device *bridge);
 /* Make nothing of dev visible. */
 void pci_hide(struct pci_device *dev);
+
+static inline unsigned int pci_bar_register(unsigned int bar)
+{
+	return bar == PCI_ROM ? PCI_ROM_ADDRESS : PCI_BAR0 + 4 * bar;
+}
 
 /* The address in a BAR's registers, and storing one there. */
 uint64_t pci_bar_address(const struct pci_device *dev, unsigned int bar);

@@ -43,13 +43,13 @@ enum {
 
 struct fn {
 	struct pci_device pci;
-	struct bus_region region[PCI_BARS];
+	struct bus_region region[PCI_PLACES];
 	struct msix *msix;
 	struct msi *msi;
 	uint8_t snapshot[PCI_CONFIG_BYTES];
 	uint8_t writable[PCI_CONFIG_BYTES]; /* as this file understands the specification */
 	uint8_t w1c[PCI_CONFIG_BYTES];
-	uint64_t mapped[PCI_BARS]; /* host mappings, 0: not visible */
+	uint64_t mapped[PCI_PLACES]; /* host mappings, 0: not visible */
 	unsigned int raised[VECTORS];
 	unsigned int express;
 };
@@ -140,6 +140,11 @@ static void allow(uint8_t *mask, unsigned int reg, unsigned int bytes, uint64_t 
 	memcpy(&mask[reg], &bits, bytes);
 }
 
+static unsigned int bar_register(unsigned int i)
+{
+	return i == PCI_ROM ? 0x30 : 0x10 + 4 * i;
+}
+
 static void add_bar(struct fn *f, unsigned int bar, enum pci_bar_kind kind, uint64_t size,
 		    bool trapped)
 {
@@ -150,7 +155,8 @@ static void add_bar(struct fn *f, unsigned int bar, enum pci_bar_kind kind, uint
 					     .name = f->pci.name,
 					     .size_bytes = size};
 	pci_set_bar(&f->pci, bar, kind, size, trapped ? &f->region[bar] : NULL);
-	allow(f->writable, 0x10 + 4 * bar, wide ? 8 : 4, ~(size - 1));
+	allow(f->writable, bar_register(bar), wide ? 8 : 4,
+	      ~(size - 1) | (kind == PCI_BAR_ROM ? 1 : 0));
 }
 
 static void init_fn(struct fn *f, const char *name, bool bridge)
@@ -251,6 +257,7 @@ static void set_up(void)
 	add_express(&fns[BEHIND], 0);
 	add_bar(&fns[BEHIND], 0, PCI_BAR_MEM64_PREFETCH, 64 * KiB, false);
 	add_bar(&fns[BEHIND], 2, PCI_BAR_MEM32, 4 * KiB, true);
+	add_bar(&fns[BEHIND], PCI_ROM, PCI_BAR_ROM, 64 * KiB, true);
 	init_fn(&fns[MULTI0], "multi0", false);
 	add_msix(&fns[MULTI0]);
 	add_express(&fns[MULTI0], 9);
@@ -261,6 +268,7 @@ static void set_up(void)
 	init_fn(&fns[MULTI1], "multi1", false);
 	add_msi(&fns[MULTI1]);
 	add_bar(&fns[MULTI1], 0, PCI_BAR_MEM64, 64 * KiB, true);
+	add_bar(&fns[MULTI1], PCI_ROM, PCI_BAR_ROM, 2 * KiB, true);
 	attach(&fns[PORT], pci_root_bus(root), 1, 0);
 	attach(&fns[BEHIND], fns[PORT].pci.secondary, 0, 0);
 	attach(&fns[MULTI0], pci_root_bus(root), 2, 0);
@@ -315,20 +323,22 @@ static void check_bar(const struct fn *f, unsigned int i)
 	const uint8_t *c = f->pci.config;
 	bool io = b->kind == PCI_BAR_IO;
 	bool wide = b->kind == PCI_BAR_MEM64 || b->kind == PCI_BAR_MEM64_PREFETCH;
-	uint64_t at = load_le32(c + 0x10 + 4 * i), size = b->size_bytes;
+	bool rom = b->kind == PCI_BAR_ROM;
+	uint64_t at = load_le32(c + bar_register(i)), size = b->size_bytes;
 	bool show;
 
 	if (b->kind == PCI_BAR_NONE)
 		return;
 	if (wide)
 		at |= (uint64_t)load_le32(c + 0x14 + 4 * i) << 32;
-	at &= io ? ~3ull : ~15ull;
+	at &= io ? ~3ull : rom ? ~2047ull : ~15ull;
 	check(is_aligned(at, size));
 	if (io)
 		show = (c[COMMAND] & 1) && inside(at, size, 0x1000, 0xffff);
 	else
 		show = (c[COMMAND] & 2) && (inside(at, size, MMIO32, MMIO32 + 256 * MiB - 1) ||
 					    inside(at, size, MMIO64, MMIO64 + 64 * GiB - 1));
+	show = show && (!rom || c[0x30] & 1);
 	if (f == &fns[BEHIND])
 		show = show && bridge_passes(fns[PORT].pci.config, io, at, size);
 	if (b->region) {
@@ -342,7 +352,7 @@ static void check_bar(const struct fn *f, unsigned int i)
 		return;
 	/* Not shown though it might be: then because it would overlap another one. */
 	for (unsigned int d = 0; d < DEVICES; d++) {
-		for (unsigned int j = 0; j < PCI_BARS; j++) {
+		for (unsigned int j = 0; j < PCI_PLACES; j++) {
 			if (fns[d].mapped[j] &&
 			    ranges_overlap(fns[d].mapped[j], fns[d].pci.bars[j].size_bytes, at,
 					   size))
@@ -433,7 +443,7 @@ static void check_all(void)
 			f->snapshot[MSI_PENDING] =
 				f->pci.config[MSI_PENDING] & ((1 << MSI_VECTORS) - 1);
 		check_read_only(f);
-		for (unsigned int i = 0; i < PCI_BARS; i++)
+		for (unsigned int i = 0; i < PCI_PLACES; i++)
 			check_bar(f, i);
 		if (f->msix)
 			check_msix(f);
@@ -506,15 +516,15 @@ static void size_bars(struct fn *f)
 {
 	uint32_t ones = ~0u, v;
 
-	for (unsigned int i = 0; i < PCI_BARS; i++) {
+	for (unsigned int i = 0; i < PCI_PLACES; i++) {
 		uint64_t at = ECAM + ((uint64_t)f->pci.addr.slot << 15) +
-			      ((uint64_t)f->pci.addr.function << 12) + 0x10 + 4 * i;
+			      ((uint64_t)f->pci.addr.function << 12) + bar_register(i);
 
 		if (f->pci.bars[i].kind == PCI_BAR_NONE)
 			continue;
 		bus_write(mmio, at, &ones, 4);
 		bus_read(mmio, at, &v, 4);
-		v &= f->pci.bars[i].kind == PCI_BAR_IO ? ~3u : ~15u;
+		v &= f->pci.bars[i].kind == PCI_BAR_IO ? ~3u : i == PCI_ROM ? ~2047u : ~15u;
 		check(v == (uint32_t)~(f->pci.bars[i].size_bytes - 1));
 	}
 }

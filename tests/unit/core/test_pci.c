@@ -21,6 +21,7 @@ enum {
 	COMMAND_MEM = 2,
 	COMMAND_INTX_OFF = 0x400,
 	BAR = 0x10,
+	ROM = 0x30,
 	PRIMARY = 0x18,
 	BRIDGE_CONTROL = 0x3e,
 	INTX_GSI = 16,
@@ -84,7 +85,7 @@ TestSuite(pci, .init = set_up, .fini = tear_down);
 struct fn {
 	struct pci_device pci;
 	pthread_mutex_t lock;
-	struct bus_region region[PCI_BARS];
+	struct bus_region region[PCI_PLACES];
 	uint8_t tag;
 	unsigned int written, reset;
 	uint64_t mapped; /* of a host mapping, 0 when not visible */
@@ -373,6 +374,30 @@ Test(pci, a_bar_is_visible_while_decoded_and_follows_its_register)
 	cr_assert_eq(tag_at(mmio, MMIO64 + MMIO32 + 0x5000), 0xff);
 	cfg_write(0, 3, COMMAND, 0, 2);
 	cr_assert_eq(tag_at(mmio, MMIO64 + 0x9000), 0xff);
+	pci_detach(&f.pci);
+}
+
+Test(pci, a_rom_needs_its_own_enable_bit_too_and_a_reset_takes_it_away)
+{
+	struct fn f;
+
+	fn_init(&f, "f", 0x77);
+	fn_bar(&f, PCI_ROM, PCI_BAR_ROM, 64 * KiB);
+	attach(&f, pci_root_bus(root), 3, 0);
+	cfg_write(0, 3, ROM, 0xfffff800, 4);
+	cr_assert_eq(cfg_read(0, 3, ROM, 4), 0xffff0000);
+	cfg_write(0, 3, ROM, MMIO32 + 0x50000, 4);
+	cfg_write(0, 3, COMMAND, COMMAND_MEM, 2);
+	cr_assert_eq(tag_at(mmio, MMIO32 + 0x50000), 0xff);
+	cfg_write(0, 3, ROM, MMIO32 + 0x50001, 4);
+	cr_assert_eq(tag_at(mmio, MMIO32 + 0x50000), 0x77);
+	cfg_write(0, 3, COMMAND, 0, 2);
+	cr_assert_eq(tag_at(mmio, MMIO32 + 0x50000), 0xff);
+	cfg_write(0, 3, COMMAND, COMMAND_MEM, 2);
+	pci_device_reset(&f.pci);
+	cr_assert_eq(cfg_read(0, 3, ROM, 4), MMIO32 + 0x50000, "it keeps its address alone");
+	cfg_write(0, 3, COMMAND, COMMAND_MEM, 2);
+	cr_assert_eq(tag_at(mmio, MMIO32 + 0x50000), 0xff);
 	pci_detach(&f.pci);
 }
 

@@ -32,6 +32,10 @@ static int region_info(struct fake_vfio *f, struct vfio_region_info *info)
 	info->size = 0;
 	if (info->index == VFIO_PCI_CONFIG_REGION_INDEX)
 		info->size = f->config_bytes;
+	if (info->index == VFIO_PCI_ROM_REGION_INDEX) {
+		info->size = f->rom_bytes;
+		info->flags = f->rom_bytes ? VFIO_REGION_INFO_FLAG_READ : 0;
+	}
 	if (info->index >= PCI_BARS)
 		return 0;
 	info->size = f->bar_bytes[info->index];
@@ -157,8 +161,8 @@ static uint8_t *place(struct fake_vfio *f, uint64_t offset, size_t len)
 		return NULL;
 	if (index == VFIO_PCI_CONFIG_REGION_INDEX)
 		return range_inside(at, len, 0, f->config_bytes) ? &f->config[at] : NULL;
-	return index < PCI_BARS && range_inside(at, len, 0, FAKE_BAR_BYTES) ? &f->bar[index][at]
-									    : NULL;
+	return index < PCI_PLACES && range_inside(at, len, 0, FAKE_BAR_BYTES) ? &f->bar[index][at]
+									      : NULL;
 }
 
 static ssize_t fake_pread(void *opaque, void *buf, size_t len, uint64_t offset)

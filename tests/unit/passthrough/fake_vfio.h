@@ -21,8 +21,9 @@ struct fake_vfio {
 	bool bar_maps[PCI_BARS];
 	unsigned int n_sparse; /* of BAR 0 */
 	struct vfio_area sparse[4];
-	uint8_t bar[PCI_BARS][FAKE_BAR_BYTES]; /* what pread and pwrite reach */
-	unsigned int irqs[VFIO_PCI_NUM_IRQS];  /* how many of each kind */
+	uint8_t bar[PCI_PLACES][FAKE_BAR_BYTES]; /* what pread and pwrite reach */
+	uint64_t rom_bytes;                      /* 0: none */
+	unsigned int irqs[VFIO_PCI_NUM_IRQS];    /* how many of each kind */
 	bool noresize;
 	/* now */
 	int32_t fds[VFIO_PCI_NUM_IRQS][FAKE_VECTORS];

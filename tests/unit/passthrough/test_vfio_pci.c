@@ -211,6 +211,8 @@ static void on_start(void *opaque)
 	starts++;
 }
 
+static bool want_rom;
+
 static int create_device(enum vfio_on_error on_error)
 {
 	const struct pci_addr addr = {.slot = SLOT};
@@ -222,6 +224,7 @@ static int create_device(enum vfio_on_error on_error)
 					 .bus = pci_root_bus(root),
 					 .addr = &addr,
 					 .on_error = on_error,
+					 .rom = want_rom,
 					 .starts = on_start,
 					 .event = on_event};
 	struct vfio_file file = {.ops = &fake_vfio_ops, .opaque = &fake, .fd = -1};
@@ -342,6 +345,37 @@ Test(vfio_pci, what_is_not_mapped_is_forwarded)
 	value = 0x77;
 	bus_write(pio, bar_at(2) + 8, &value, 4);
 	cr_assert_eq(load_le32(&fake.bar[2][8]), 0x77);
+}
+
+Test(vfio_pci_made, its_rom_is_read_and_never_written)
+{
+	uint32_t value = 0;
+
+	describe();
+	fake.rom_bytes = 32 * KiB;
+	store_le32(&fake.bar[PCI_ROM][0x7ffc], 0x12345678);
+	want_rom = true;
+	cr_assert_eq(create_device(VFIO_ON_ERROR_LOG), 0, "%s", err.text);
+	cr_assert_eq(pci_root_assign(root, &err), 0);
+	loop_turn(loop, false);
+	wr(4, 2, 2);
+	wr(0x30, 0xfffff800, 4);
+	cr_assert_eq(rd(0x30, 4), 0xffff8000);
+	wr(0x30, MMIO32 + 0x8001, 4);
+	bus_read(mmio, MMIO32 + 0x8000 + 0x7ffc, &value, 4);
+	cr_assert_eq(value, 0x12345678);
+	value = 0;
+	bus_write(mmio, MMIO32 + 0x8000 + 0x7ffc, &value, 4);
+	cr_assert_eq(load_le32(&fake.bar[PCI_ROM][0x7ffc]), 0x12345678);
+	cr_assert(!fake.written[0x30], "the real register is VFIO's");
+}
+
+Test(vfio_pci_made, a_rom_that_is_not_there_is_an_error)
+{
+	describe();
+	want_rom = true;
+	cr_assert_eq(create_device(VFIO_ON_ERROR_LOG), -ENOENT);
+	cr_assert_not_null(strstr(err.text, "rom=on"), "%s", err.text);
 }
 
 Test(vfio_pci, the_msix_table_of_the_device_is_never_touched)
