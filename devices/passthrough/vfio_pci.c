@@ -116,7 +116,7 @@ static int set_up(struct vfio_pci *v, const struct device_env *env, struct err *
 	if (ret)
 		return ret;
 	v->ready = true;
-	if (v->resets) {
+	if (v->resets && !(v->config.fresh && v->resets & VFIO_RESET_FUNCTION)) {
 		ret = vfio_reset(v, err);
 		if (ret)
 			return ret;

@@ -49,6 +49,9 @@ struct vfio_pci_config {
 	const struct pci_addr *addr; /* NULL: the lowest free slot of bus */
 	enum vfio_on_error on_error;
 	bool rom; /* show the expansion ROM */
+	/* Nobody had it open when this process opened it, just now: the kernel has reset it then, where it can
+	 * reset it at all (vfio_pci_core_enable), and it need not be reset once more. */
+	bool fresh;
 	/* The guest turns bus mastering on: in its vCPU's thread, under the device's lock, before it is on.
 	 * NULL: nobody wants to know. */
 	void (*starts)(void *opaque);

@@ -211,7 +211,7 @@ static void on_start(void *opaque)
 	starts++;
 }
 
-static bool want_rom;
+static bool want_rom, fresh;
 
 static int create_device(enum vfio_on_error on_error)
 {
@@ -225,6 +225,7 @@ static int create_device(enum vfio_on_error on_error)
 					 .addr = &addr,
 					 .on_error = on_error,
 					 .rom = want_rom,
+					 .fresh = fresh,
 					 .starts = on_start,
 					 .event = on_event};
 	struct vfio_file file = {.ops = &fake_vfio_ops, .opaque = &fake, .fd = -1};
@@ -298,6 +299,24 @@ Test(vfio_pci, is_reset_when_attached_with_bus_mastering_off)
 	cr_assert_eq(fake.resets, 1);
 	cr_assert(!(fake.command_at_reset & 4) && !fake.irqs_at_reset);
 	cr_assert_eq(load_le16(&fake.config[4]) & 7, 3);
+}
+
+Test(vfio_pci_made, one_that_the_kernel_has_just_reset_is_not_reset_again)
+{
+	describe();
+	store_le16(&fake.config[4], 7);
+	fresh = true;
+	cr_assert_eq(create_device(VFIO_ON_ERROR_LOG), 0, "%s", err.text);
+	cr_assert_eq(fake.resets, 0);
+	cr_assert_eq(load_le16(&fake.config[4]) & 7, 3);
+	/* Nor can a bus, of which the kernel leaves the reset to us. */
+	dev->ops->destroy(dev);
+	dev = NULL;
+	fake.has_reset = false;
+	fake.has_hot_reset = fake.owned = true;
+	fake.resets = fake.hot_resets = 0;
+	cr_assert_eq(create_device(VFIO_ON_ERROR_LOG), 0, "%s", err.text);
+	cr_assert_eq(fake.hot_resets, 1);
 }
 
 Test(vfio_pci, shows_ids_and_the_capabilities_of_the_table)
