@@ -33,6 +33,9 @@ enum {
 	MSIX_PBA = 0x5000,
 	BAR_BYTES = 0x8000,
 	NOTIFY_MULTIPLIER = 4,
+	/* Notifications by a port come first among the capabilities: KVM hands a port write on as it is, where
+	 * for a write to memory it may have to read and decode the instruction (on AMD always). */
+	PORTS_BAR = 2,
 
 	NO_VECTOR = 0xffff,
 	ISR_QUEUE = 1,
@@ -93,13 +96,13 @@ struct virtio_pci {
 	struct device dev; /* first: it is the machine's handle */
 	struct pci_device pci;
 	struct virtio_transport t;
-	struct bus *mmio;
-	struct bus_region region;
+	struct bus *mmio, *pio;
+	struct bus_region region, ports;
 	struct msix *msix;
 	unsigned int access_cap; /* offset of CAP_PCI */
 	bool attached;
-	unsigned int n_ioeventfds; /* added so far */
-	struct bus_ioeventfd ioeventfd[VIRTIO_MAX_QUEUES];
+	unsigned int n_ioeventfds;                             /* added so far */
+	struct bus_ioeventfd ioeventfd[2 * VIRTIO_MAX_QUEUES]; /* by port and by memory, in turn */
 	/* Registers; under the device's lock, and atomic where an interrupt needs them. */
 	uint32_t device_feature_select;
 	uint32_t driver_feature_select;
@@ -398,6 +401,12 @@ static void notified(struct virtio_pci *v, unsigned int index, bool by_cap)
 	pthread_mutex_lock(&v->dev.lock);
 }
 
+static void notify_write(struct virtio_pci *v, uint32_t at, bool by_cap)
+{
+	if (at % NOTIFY_MULTIPLIER == 0 && at / NOTIFY_MULTIPLIER < v->t.vdev->n_queues)
+		notified(v, at / NOTIFY_MULTIPLIER, by_cap);
+}
+
 static void window_write(struct virtio_pci *v, uint64_t offset, uint64_t value, unsigned int size,
 			 bool by_cap)
 {
@@ -413,8 +422,7 @@ static void window_write(struct virtio_pci *v, uint64_t offset, uint64_t value, 
 		transport_config_write(&v->t, at, bytes, size);
 		break;
 	case NOTIFY:
-		if (at % NOTIFY_MULTIPLIER == 0 && at / NOTIFY_MULTIPLIER < v->t.vdev->n_queues)
-			notified(v, at / NOTIFY_MULTIPLIER, by_cap);
+		notify_write(v, at, by_cap);
 		break;
 	case MSIX_TABLE:
 		if (size >= 4)
@@ -433,6 +441,28 @@ static void bar_write(void *opaque, uint64_t offset, uint64_t value, unsigned in
 static const struct bus_ops bar_ops = {
 	.read = bar_read,
 	.write = bar_write,
+};
+
+static uint64_t ports_read(void *opaque, uint64_t offset, unsigned int size)
+{
+	(void)opaque;
+	(void)offset;
+	(void)size;
+	return 0;
+}
+
+static void ports_write(void *opaque, uint64_t offset, uint64_t value, unsigned int size)
+{
+	(void)value;
+	(void)size;
+	notify_write(opaque, (uint32_t)offset, false);
+}
+
+static const struct bus_ops ports_ops = {
+	.read = ports_read,
+	.write = ports_write,
+	.min = 1,
+	.max = 4,
 };
 
 /* Config space */
@@ -500,8 +530,8 @@ static const struct pci_device_ops pci_ops = {
 	.reset = bus_reset,
 };
 
-static unsigned int add_cap(struct virtio_pci *v, uint8_t type, uint32_t offset, uint32_t length,
-			    unsigned int extra_bytes)
+static unsigned int add_cap(struct virtio_pci *v, uint8_t type, unsigned int bar, uint32_t offset,
+			    uint32_t length, unsigned int extra_bytes)
 {
 	unsigned int len = (unsigned int)sizeof(struct cap) + extra_bytes;
 	unsigned int at = pci_add_cap(&v->pci, CAP_ID_VENDOR, len);
@@ -509,24 +539,32 @@ static unsigned int add_cap(struct virtio_pci *v, uint8_t type, uint32_t offset,
 
 	c[offsetof(struct cap, len)] = (uint8_t)len;
 	c[offsetof(struct cap, cfg_type)] = type;
-	c[offsetof(struct cap, bar)] = BAR;
+	c[offsetof(struct cap, bar)] = (uint8_t)bar;
 	store_le32(c + offsetof(struct cap, offset), offset);
 	store_le32(c + offsetof(struct cap, length), length);
 	return at;
+}
+
+static void add_notify(struct virtio_pci *v, unsigned int bar, uint32_t offset, unsigned int queues)
+{
+	unsigned int at = add_cap(v, CAP_NOTIFY, bar, offset, queues * NOTIFY_MULTIPLIER, 4);
+
+	store_le32(v->pci.config + at + sizeof(struct cap), NOTIFY_MULTIPLIER);
 }
 
 static void add_caps(struct virtio_pci *v, const struct virtio_device *vdev)
 {
 	unsigned int at;
 
-	add_cap(v, CAP_COMMON, COMMON, sizeof(struct common_cfg), 0);
-	add_cap(v, CAP_ISR, ISR, 1, 0);
+	add_cap(v, CAP_COMMON, BAR, COMMON, sizeof(struct common_cfg), 0);
+	add_cap(v, CAP_ISR, BAR, ISR, 1, 0);
 	if (vdev->config_bytes)
-		add_cap(v, CAP_DEVICE, DEVICE, vdev->config_bytes, 0);
-	at = add_cap(v, CAP_NOTIFY, NOTIFY, vdev->n_queues * NOTIFY_MULTIPLIER, 4);
-	store_le32(v->pci.config + at + sizeof(struct cap), NOTIFY_MULTIPLIER);
+		add_cap(v, CAP_DEVICE, BAR, DEVICE, vdev->config_bytes, 0);
+	/* A driver takes the first that it can use (4.1.4.4). */
+	add_notify(v, PORTS_BAR, 0, vdev->n_queues);
+	add_notify(v, BAR, NOTIFY, vdev->n_queues);
 
-	at = add_cap(v, CAP_PCI, 0, 0, 4);
+	at = add_cap(v, CAP_PCI, BAR, 0, 0, 4);
 	v->access_cap = at;
 	v->pci.wmask[at + offsetof(struct cap, bar)] = 0xff;
 	memset(v->pci.wmask + at + offsetof(struct cap, offset), 0xff, 12);
@@ -572,8 +610,11 @@ static void virtio_pci_resume(struct device *dev)
 
 static void take_down(struct virtio_pci *v)
 {
-	while (v->n_ioeventfds)
-		bus_ioeventfd_del(v->mmio, &v->ioeventfd[--v->n_ioeventfds]);
+	while (v->n_ioeventfds) {
+		struct bus_ioeventfd *e = &v->ioeventfd[--v->n_ioeventfds];
+
+		bus_ioeventfd_del(e->region == &v->ports ? v->pio : v->mmio, e);
+	}
 	if (v->attached)
 		pci_detach(&v->pci);
 	if (v->msix)
@@ -606,25 +647,36 @@ static const struct device_ops device_ops = {
 	.destroy = virtio_pci_destroy,
 };
 
+static int add_ioeventfd(struct virtio_pci *v, struct bus *bus, struct bus_region *region,
+			 uint64_t offset, unsigned int queue, struct err *err)
+{
+	struct bus_ioeventfd *e = &v->ioeventfd[v->n_ioeventfds];
+	int r;
+
+	*e = (struct bus_ioeventfd){
+		.region = region,
+		.offset = offset + (uint64_t)queue * NOTIFY_MULTIPLIER,
+		.fd = v->t.queues[queue].kick_fd,
+	};
+	r = bus_ioeventfd_add(bus, e);
+	if (r)
+		return err_set(err, r, "ioeventfd of queue %u: %s", queue, err_name(r));
+	v->n_ioeventfds++;
+	return 0;
+}
+
 static int add_ioeventfds(struct virtio_pci *v, struct err *err)
 {
-	for (unsigned int i = 0; i < v->t.vdev->n_queues; i++) {
-		struct bus_ioeventfd *e = &v->ioeventfd[v->n_ioeventfds];
-		int r;
+	int r = 0;
 
+	for (unsigned int i = 0; i < v->t.vdev->n_queues && !r; i++) {
 		if (v->t.vdev->queues[i].in_exit)
 			continue;
-		*e = (struct bus_ioeventfd){
-			.region = &v->region,
-			.offset = NOTIFY + i * NOTIFY_MULTIPLIER,
-			.fd = v->t.queues[i].kick_fd,
-		};
-		r = bus_ioeventfd_add(v->mmio, e);
-		if (r)
-			return err_set(err, r, "ioeventfd of queue %u: %s", i, err_name(r));
-		v->n_ioeventfds++;
+		r = add_ioeventfd(v, v->pio, &v->ports, 0, i, err);
+		if (!r)
+			r = add_ioeventfd(v, v->mmio, &v->region, NOTIFY, i, err);
 	}
-	return 0;
+	return r;
 }
 
 static int set_up(struct virtio_pci *v, const struct device_env *env,
@@ -653,6 +705,14 @@ static int set_up(struct virtio_pci *v, const struct device_env *env,
 	if (config->platform_dma)
 		offered |= 1ull << VIRTIO_F_ACCESS_PLATFORM;
 	v->mmio = env->mmio;
+	v->pio = env->pio;
+	v->ports = (struct bus_region){
+		.ops = &ports_ops,
+		.opaque = v,
+		.name = v->dev.name,
+		.size_bytes = power_of_two_up(vdev->n_queues * NOTIFY_MULTIPLIER),
+		.lock = &v->dev.lock,
+	};
 	v->region = (struct bus_region){
 		.ops = &bar_ops,
 		.opaque = v,
@@ -663,6 +723,7 @@ static int set_up(struct virtio_pci *v, const struct device_env *env,
 	pci_device_init(&v->pci, &pci_ops, v->dev.name, &ids);
 	v->pci.lock = &v->dev.lock;
 	pci_set_bar(&v->pci, BAR, PCI_BAR_MEM64, BAR_BYTES, &v->region);
+	pci_set_bar(&v->pci, PORTS_BAR, PCI_BAR_IO, v->ports.size_bytes, &v->ports);
 	add_caps(v, vdev);
 	r = msix_init(&v->msix, &v->pci, env->irq, &msix, err);
 	if (!r)

@@ -68,6 +68,9 @@ static void scan_virtio(struct function *f, uint8_t cap)
 		f->virtio = true;
 		break;
 	case 2:
+		/* One way and the other, with every second function. */
+		if (f->notify_multiplier && n_functions % 2)
+			break;
 		f->notify.bar = bar;
 		f->notify.offset = offset;
 		f->notify.length = length;
