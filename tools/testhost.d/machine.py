@@ -17,6 +17,7 @@ PROFILES = {
     "bigbar": {"big_bar": "16G"},                     # a device with a huge BAR
     "nvmevf": {"nvme_vfs": 2},                        # an nvme with SR-IOV: a PF that is no network card
     "functions": {"functions": 2},                    # a card of two functions with one reset
+    "rmrr": {"rmrr": True},                           # a device whose memory the firmware keeps mapped
 }
 
 # On a busy machine L1 calibrates its TSC badly when it boots (by 600 ppm, say) and well a little later.
@@ -52,6 +53,37 @@ def expansion_rom(path, vendor, device, blocks=8):
                      0, 3, 0x80, 0)
     with open(path, "wb") as f:
         f.write(data)
+    return path
+
+
+RMRR_BASE = 0xfffc0000  # the firmware's flash, which L1's memory map has as reserved
+
+
+def dmar_with_rmrr(slot):
+    """VT-d's ACPI table (VT-d 4.1, chapter 8) as QEMU's, with a range that the firmware keeps mapped for the
+    device behind the root port in 'slot'. Its revision is newer, so that Linux takes it instead."""
+    ioapic = struct.pack("<BBHBBBB", 3, 8, 0, 0, 0xff, 0, 0)
+    unit = struct.pack("<HHBBHQ", 0, 16 + len(ioapic), 1, 0, 0, 0xfed90000) + ioapic
+    device = struct.pack("<BBHBBBBBB", 1, 10, 0, 0, 0, slot, 0, 0, 0)
+    kept = struct.pack("<HHHHQQ", 1, 24 + len(device), 0, 0, RMRR_BASE, RMRR_BASE + 0xfff) + device
+    body = struct.pack("<BB10x", 47, 1) + unit + kept
+    head = struct.pack("<4sIBB6s8sI4sI", b"DMAR", 36 + len(body), 1, 0, b"BOCHS ", b"BXPC    ", 2, b"HSPS", 1)
+    table = bytearray(head + body)
+    table[9] = -sum(table) & 0xff
+    return bytes(table)
+
+
+def ram_disk(path, name, data):
+    """Writes an uncompressed initial RAM disk with one file and the directories above it (cpio, newc)."""
+    parts = name.split("/")
+    entries = [("/".join(parts[:i]), 0o40755, b"") for i in range(1, len(parts))]
+    entries += [(name, 0o100644, data), ("TRAILER!!!", 0, b"")]
+    with open(path, "wb") as f:
+        for i, (entry, mode, content) in enumerate(entries):
+            fields = (i + 1, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(entry) + 1, 0)
+            f.write(b"070701" + b"".join(b"%08x" % n for n in fields) + entry.encode() + b"\0")
+            f.write(bytes(-f.tell() % 4) + content)
+            f.write(bytes(-f.tell() % 4))
     return path
 
 
@@ -118,6 +150,9 @@ def arguments(*, kernel, root, artefacts, run_dir, shares, channels, clock="wall
             f.truncate(1 << 30)
         a += ["-drive", f"if=none,id=ns{i},file={image},format=raw,cache=unsafe,discard=unmap"]
         nvme = f"nvme,id=nvme{i},serial=hospes-{i},bus={port()}"
+        if i == 1 and "rmrr" in p:
+            a += ["-initrd", ram_disk(f"{run_dir}/tables", "kernel/firmware/acpi/DMAR.aml",
+                                      dmar_with_rmrr(slot + 1))]
         if i == 0 and "nvme_vfs" in p:
             # Each VF has an admin and an I/O queue, and a vector.
             vfs = p["nvme_vfs"]

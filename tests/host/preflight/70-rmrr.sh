@@ -1,0 +1,23 @@
+#!/bin/bash
+# testhost: --profile rmrr --timeout 200 destructive
+# A device for which the firmware keeps a range mapped (RMRR): the kernel gives it to nobody.
+. "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/lib-preflight"
+[ "${HOSPES_TESTHOST:-}" = l1 ] || skip_all "is about the emulated host"
+
+free=$(device 1b36:0010 0) kept=$(device 1b36:0010 1)
+vfio_bind "$free" && vfio_bind "$kept" || bail "cannot bind to vfio-pci"
+like "$(cat "/sys/bus/pci/devices/$kept/iommu_group/reserved_regions")" '^0x0*fffc0000 0x0*fffc0fff direct$' \
+	"the kernel has the firmware's range"
+is "$(blockers "$kept")" reserved "it alone blocks"
+like "$(found blocker reserved "$kept")" "0xfffc0000-0xfffc0fff .*RMRR.* => .*firmware" \
+	"the range is named, and where to look for the way out"
+for kind in iommufd type1; do
+	unlike "$(try "$kept" $kind 0x200000)" '^ok' "the kernel does not give it, with $kind"
+done
+out=$(start "$kept" --memory 256M)
+is $? 1 "run does not start with it"
+ok "and says the same" same "$out" "$kept" "$(found blocker reserved "$kept")" || diag "$out"
+is "$(blockers "$free")" "" "its neighbour is free"
+like "$(start "$free" --memory 256M)" '^hello from' "and goes to a guest"
+done_testing
