@@ -221,6 +221,25 @@ static void read_page_sizes(struct ioas *ioas, const struct iommu_endpoint *endp
 	ioas->page_sizes |= vtd.cap_reg & VTD_CAP_SLLPS_1G ? 1 * GiB : 0;
 }
 
+/* The kernel keeps the tables of a space in an xarray and goes through it at least twice for a map and an unmap.
+ * As it reserves the first table's place before it fills it (Linux 6.12, iopt_table_add_domain), the array has a
+ * node of 64 places for that one, each of which it looks at every time: a tenth of all that a buffer mapped by
+ * a guest costs. When a second table goes, the array shrinks to the first. While nothing is mapped that is
+ * quickly done. */
+static void shrink_tables(struct ioas *ioas, const struct iommu_endpoint *endpoint)
+{
+	struct iommu_hwpt_alloc alloc = {
+		.size = sizeof(alloc),
+		.dev_id = endpoint->dev_id,
+		.pt_id = ioas->id,
+	};
+
+	if (ioas->mappings.count || !list_empty(&ioas->endpoints) || ioas->table_count)
+		return;
+	if (!call(ioas->iommu, IOMMU_HWPT_ALLOC, &alloc))
+		destroy_object(ioas->iommu, alloc.out_hwpt_id);
+}
+
 static int iommufd_attach(struct ioas *ioas, struct iommu_endpoint *endpoint, struct err *err)
 {
 	/* While dirty pages are tracked, a device that comes is tracked too or does not come. */
@@ -236,6 +255,7 @@ static int iommufd_attach(struct ioas *ioas, struct iommu_endpoint *endpoint, st
 	if (ret)
 		return err_set(err, ret, "cannot attach it: %s", err_name(ret));
 	read_page_sizes(ioas, endpoint);
+	shrink_tables(ioas, endpoint);
 	return 0;
 }
 
