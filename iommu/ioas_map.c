@@ -41,39 +41,36 @@ static int reserve(struct ioas *ioas, uint64_t iova, uint64_t last, const struct
 	return ret;
 }
 
-static void drop(struct ioas *ioas, struct mapping *mapping, bool counted)
+/* Written to the ledger under the table's lock: whoever looks finds them agreed, and what is pinned when the
+ * last device leaves is known. */
+static void enter(struct ioas *ioas, struct ledger_entry *entry, int64_t own_bytes)
 {
-	uint64_t bytes = mapping->last - mapping->iova + 1;
-
-	if (counted && !mapping->shared) {
-		ioas->own_bytes -= bytes;
-		if (ioas->pinning)
-			ledger_pinned(ioas->ledger, -(int64_t)bytes);
-	}
-	mappings_remove(&ioas->mappings, mapping);
+	ioas->own_bytes += (uint64_t)own_bytes;
+	entry->pinned_bytes = ioas->pinning ? own_bytes : 0;
+	ledger_enter(ioas->ledger, entry);
 }
 
-/* The call was made: what is busy in [iova, last] is mapped now, or is not to be there. */
-static void settle(struct ioas *ioas, uint64_t iova, uint64_t last, int code)
+/* The call was made: what is busy in [iova, last] is mapped now, or is not to be there. entry: NULL when there was
+ * none. */
+static void settle(struct ioas *ioas, uint64_t iova, uint64_t last, int code,
+		   struct ledger_entry *entry)
 {
 	struct mapping *mapping;
-	uint64_t bytes;
+	int64_t own_bytes = 0;
 
 	pthread_rwlock_wrlock(&ioas->lock);
 	while ((mapping = mappings_find(&ioas->mappings, iova, last))) {
 		iova = mapping->last;
-		bytes = mapping->last - mapping->iova + 1;
 		mapping->busy = false;
-		if (code) {
-			drop(ioas, mapping, false);
-		} else if (!mapping->shared) {
-			ioas->own_bytes += bytes;
-			if (ioas->pinning)
-				ledger_pinned(ioas->ledger, (int64_t)bytes);
-		}
+		if (code)
+			mappings_remove(&ioas->mappings, mapping);
+		else if (!mapping->shared)
+			own_bytes += (int64_t)(mapping->last - mapping->iova + 1);
 		if (iova++ == last)
 			break;
 	}
+	if (entry)
+		enter(ioas, entry, own_bytes);
 	pthread_rwlock_unlock(&ioas->lock);
 }
 
@@ -81,21 +78,31 @@ int ioas_map(struct ioas *ioas, uint64_t iova, uint64_t bytes, const struct ioas
 	     unsigned int access)
 {
 	struct mapping as = {.gpa = memory->gpa, .hva = memory->hva, .access = access};
-	uint64_t start_ns = ledger_now(ioas->ledger), last;
+	struct ledger_entry entry = {
+		.op = LEDGER_MAP,
+		.iova = iova,
+		.bytes = bytes,
+		.gpa = memory->gpa,
+		.start_ns = ledger_now(ioas->ledger),
+	};
+	uint64_t last;
 	int ret = check_range(ioas, iova, bytes, &last);
 
 	if (!ret && (!access_valid(access) || !is_aligned((uintptr_t)memory->hva, IOAS_PAGE_BYTES)))
 		ret = -EINVAL;
 	if (!ret)
 		ret = reserve(ioas, iova, last, &as);
-	if (!ret) {
-		pthread_rwlock_rdlock(&ioas->calls);
-		ret = ioas->iommu->ops->map(ioas, iova, bytes, memory, access);
-		pthread_rwlock_unlock(&ioas->calls);
-		settle(ioas, iova, last, ret);
+	if (ret) {
+		ledger_record(ioas->ledger, LEDGER_MAP, iova, bytes, memory->gpa, entry.start_ns,
+			      ret);
+		return ret;
 	}
-	ledger_record(ioas->ledger, LEDGER_MAP, iova, bytes, memory->gpa, start_ns, ret);
-	return ret;
+	pthread_rwlock_rdlock(&ioas->calls);
+	entry.code = ioas->iommu->ops->map(ioas, iova, bytes, memory, access);
+	pthread_rwlock_unlock(&ioas->calls);
+	entry.end_ns = ledger_now(ioas->ledger);
+	settle(ioas, iova, last, entry.code, &entry);
+	return entry.code;
 }
 
 /* --- unmap --- */
@@ -132,24 +139,30 @@ static int take_run(struct ioas *ioas, uint64_t iova, uint64_t last, struct mapp
 	}
 }
 
-static void finish_run(struct ioas *ioas, const struct mapping *run, int code)
+static void finish_run(struct ioas *ioas, const struct mapping *run, struct ledger_entry *entry)
 {
 	uint64_t iova = run->iova;
 	struct mapping *mapping;
+	int64_t own_bytes = 0;
 
 	while ((mapping = mappings_find(&ioas->mappings, iova, run->last))) {
 		iova = mapping->last;
 		mapping->busy = false;
-		if (!code)
-			drop(ioas, mapping, true);
+		if (!entry->code) {
+			if (!mapping->shared)
+				own_bytes -= (int64_t)(mapping->last - mapping->iova + 1);
+			mappings_remove(&ioas->mappings, mapping);
+		}
 		if (iova++ == run->last)
-			return;
+			break;
 	}
+	enter(ioas, entry, own_bytes);
 }
 
 int ioas_unmap(struct ioas *ioas, uint64_t iova, uint64_t bytes, uint64_t *unmapped)
 {
-	uint64_t start_ns = ledger_now(ioas->ledger), last, at = iova;
+	struct ledger_entry entry = {.op = LEDGER_UNMAP, .end_ns = ledger_now(ioas->ledger)};
+	uint64_t last, at = iova;
 	struct mapping run;
 	int ret = check_range(ioas, iova, bytes, &last);
 
@@ -159,20 +172,20 @@ int ioas_unmap(struct ioas *ioas, uint64_t iova, uint64_t bytes, uint64_t *unmap
 	pthread_rwlock_wrlock(&ioas->lock);
 	ret = check_whole(ioas, iova, last);
 	while (!ret && !(ret = take_run(ioas, at, last, &run))) {
-		uint64_t run_bytes = run.last - run.iova + 1;
-
+		/* Run by run: what lies in the gaps was not unmapped, and a fault must not say so. */
+		entry.iova = run.iova;
+		entry.bytes = run.last - run.iova + 1;
+		entry.gpa = run.gpa;
+		entry.start_ns = entry.end_ns;
 		pthread_rwlock_unlock(&ioas->lock);
 		pthread_rwlock_rdlock(&ioas->calls);
-		ret = ioas->iommu->ops->unmap(ioas, run.iova, run_bytes);
+		ret = entry.code = ioas->iommu->ops->unmap(ioas, run.iova, entry.bytes);
 		pthread_rwlock_unlock(&ioas->calls);
-		/* Run by run: what lies in the gaps was not unmapped, and a fault must not say so. */
-		ledger_record(ioas->ledger, LEDGER_UNMAP, run.iova, run_bytes, run.gpa, start_ns,
-			      ret);
-		start_ns = ledger_now(ioas->ledger);
+		entry.end_ns = ledger_now(ioas->ledger);
 		pthread_rwlock_wrlock(&ioas->lock);
-		finish_run(ioas, &run, ret);
+		finish_run(ioas, &run, &entry);
 		if (!ret)
-			*unmapped += run_bytes;
+			*unmapped += entry.bytes;
 		at = run.last + 1;
 		if (run.last == last)
 			break;
@@ -250,7 +263,7 @@ static int reserve_copy(struct ioas *ioas, uint64_t iova, struct ioas *from, uin
 		at = piece.last + 1;
 	}
 	if (ret && iova != start)
-		settle(ioas, start, iova - 1, ret);
+		settle(ioas, start, iova - 1, ret, NULL);
 	return ret;
 }
 
@@ -275,7 +288,7 @@ int ioas_copy(struct ioas *ioas, uint64_t iova, uint64_t bytes, struct ioas *fro
 		if (from != ioas)
 			pthread_rwlock_unlock(&from->calls);
 		pthread_rwlock_unlock(&ioas->calls);
-		settle(ioas, iova, last, ret);
+		settle(ioas, iova, last, ret, NULL);
 	}
 	ledger_record(ioas->ledger, LEDGER_COPY, iova, bytes, UINT64_MAX, start_ns, ret);
 	return ret;

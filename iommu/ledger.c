@@ -123,33 +123,52 @@ static void count(struct ledger_kind *kind, uint64_t bytes, uint64_t ns, int cod
 	kind->histogram[bucket(ns)]++;
 }
 
+/* By so much, down where that is less than 0. */
+static void change(uint64_t *value, int64_t delta)
+{
+	level(value, delta < 0 ? -(uint64_t)delta : (uint64_t)delta, delta > 0);
+}
+
+void ledger_enter(struct ledger *ledger, const struct ledger_entry *e)
+{
+	struct ledger_totals *t = &ledger->totals;
+
+	pthread_mutex_lock(&ledger->lock);
+	integrate(ledger, e->end_ns);
+	count(&t->kind[e->op], e->bytes, e->end_ns - MIN(e->start_ns, e->end_ns), e->code);
+	if (!e->code && (e->op == LEDGER_MAP || e->op == LEDGER_COPY))
+		level(&t->mapped_bytes, e->bytes, true);
+	if (!e->code && e->op == LEDGER_UNMAP)
+		level(&t->mapped_bytes, e->bytes, false);
+	t->mapped_peak_bytes = MAX(t->mapped_peak_bytes, t->mapped_bytes);
+	change(&t->pinned_bytes, e->pinned_bytes);
+	ledger->serial++;
+	ledger->recent[ledger->serial % LEDGER_RECENT] = (struct recent){
+		.serial = ledger->serial,
+		.iova = e->iova,
+		.bytes = e->bytes,
+		.gpa = e->gpa,
+		.when_ns = e->end_ns,
+		.op = e->op,
+		.code = e->code,
+	};
+	pthread_mutex_unlock(&ledger->lock);
+}
+
 void ledger_record(struct ledger *ledger, enum ledger_op op, uint64_t iova, uint64_t bytes,
 		   uint64_t gpa, uint64_t start_ns, int code)
 {
-	uint64_t now_ns = ledger_now(ledger);
-	struct recent *r;
-
-	pthread_mutex_lock(&ledger->lock);
-	integrate(ledger, now_ns);
-	count(&ledger->totals.kind[op], bytes, now_ns - MIN(start_ns, now_ns), code);
-	if (!code && (op == LEDGER_MAP || op == LEDGER_COPY))
-		level(&ledger->totals.mapped_bytes, bytes, true);
-	if (!code && op == LEDGER_UNMAP)
-		level(&ledger->totals.mapped_bytes, bytes, false);
-	ledger->totals.mapped_peak_bytes =
-		MAX(ledger->totals.mapped_peak_bytes, ledger->totals.mapped_bytes);
-	ledger->serial++;
-	r = &ledger->recent[ledger->serial % LEDGER_RECENT];
-	*r = (struct recent){
-		.serial = ledger->serial,
+	const struct ledger_entry entry = {
+		.op = op,
 		.iova = iova,
 		.bytes = bytes,
 		.gpa = gpa,
-		.when_ns = now_ns,
-		.op = op,
+		.start_ns = start_ns,
+		.end_ns = ledger_now(ledger),
 		.code = code,
 	};
-	pthread_mutex_unlock(&ledger->lock);
+
+	ledger_enter(ledger, &entry);
 }
 
 void ledger_request(struct ledger *ledger, uint64_t bytes, bool on)
@@ -175,12 +194,11 @@ void ledger_stale(struct ledger *ledger, uint64_t bytes, bool on)
 
 void ledger_pinned(struct ledger *ledger, int64_t delta_bytes)
 {
-	uint64_t bytes = delta_bytes < 0 ? -(uint64_t)delta_bytes : (uint64_t)delta_bytes;
 	uint64_t now_ns = ledger_now(ledger);
 
 	pthread_mutex_lock(&ledger->lock);
 	integrate(ledger, now_ns);
-	level(&ledger->totals.pinned_bytes, bytes, delta_bytes > 0);
+	change(&ledger->totals.pinned_bytes, delta_bytes);
 	pthread_mutex_unlock(&ledger->lock);
 }
 

@@ -57,8 +57,17 @@ uint64_t ledger_now(const struct ledger *ledger);
 typedef uint64_t ledger_clock_fn(void *opaque);
 void ledger_set_clock(struct ledger *ledger, ledger_clock_fn *clock, void *opaque);
 
-/* An operation on [iova, iova + bytes) that began at start_ns and ends now; code 0 or a negative
- * errno; gpa: what it means to the guest, or UINT64_MAX. */
+/* An operation on [iova, iova + bytes). Those of one drain have one end, so that the clock is read once. */
+struct ledger_entry {
+	enum ledger_op op;
+	uint64_t iova, bytes;
+	uint64_t gpa; /* what it means to the guest, or UINT64_MAX */
+	uint64_t start_ns, end_ns;
+	int64_t pinned_bytes; /* what it pinned, or, below 0, gave back */
+	int code;             /* 0 or a negative errno */
+};
+void ledger_enter(struct ledger *ledger, const struct ledger_entry *entry);
+/* The same of one that ends now and pins nothing. */
 void ledger_record(struct ledger *ledger, enum ledger_op op, uint64_t iova, uint64_t bytes,
 		   uint64_t gpa, uint64_t start_ns, int code);
 /* The guest asked for (on) or took back [bytes]; and: what it took back is still mapped. */

@@ -118,7 +118,7 @@ struct mapping *mappings_find(const struct mappings *m, uint64_t first, uint64_t
 
 int mappings_insert(struct mappings *m, uint64_t iova, uint64_t last, struct mapping **ret)
 {
-	struct mapping *node, *below, *rest;
+	struct mapping **link = &m->root, *node;
 
 	assert(iova <= last);
 	if (mappings_find(m, iova, last))
@@ -129,8 +129,11 @@ int mappings_insert(struct mappings *m, uint64_t iova, uint64_t last, struct map
 	node->iova = iova;
 	node->last = last;
 	node->priority = next_priority(m);
-	split(m->root, iova, &below, &rest);
-	m->root = merge(merge(below, node), rest);
+	/* Where the heap has its place, what was there is cut in two, which become its children. */
+	while (*link && (*link)->priority > node->priority)
+		link = iova < (*link)->iova ? &(*link)->left : &(*link)->right;
+	split(*link, iova, &node->left, &node->right);
+	*link = node;
 	m->count++;
 	m->bytes += last - iova + 1;
 	*ret = node;

@@ -80,9 +80,15 @@ static void strict_map(struct strategy *strategy, struct iommu_request *requests
 		if (r->result)
 			continue;
 		count = map_run(strategy, r, n - i, &memory, &bytes);
-		if (count > 1 && !ioas_map(strategy->ioas, r->iova, bytes, &memory, r->access))
-			continue;
-		/* One of them is to blame: it alone fails. */
+		if (bytes) {
+			int ret = ioas_map(strategy->ioas, r->iova, bytes, &memory, r->access);
+
+			if (count == 1)
+				r->result = ret;
+			if (!ret || count == 1)
+				continue;
+		}
+		/* In several pieces; or one of them is to blame: it alone fails. */
 		for (unsigned int k = 0; k < count; k++)
 			r[k].result = strategy_map_one(strategy, &r[k]);
 	}

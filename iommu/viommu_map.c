@@ -142,8 +142,10 @@ static void hardware(struct viommu_domain *domain, struct viommu_request *reques
 void viommu_map_run(struct viommu *viommu, struct viommu_domain *domain,
 		    struct viommu_request *requests, unsigned int n)
 {
-	uint64_t start_ns = domain ? ledger_now(domain->ledger) : 0;
+	struct ledger_entry entry = {.op = LEDGER_MAP};
 
+	if (domain)
+		entry.start_ns = ledger_now(domain->ledger);
 	for (unsigned int i = 0; i < n; i++) {
 		struct viommu_request *r = &requests[i];
 
@@ -164,6 +166,7 @@ void viommu_map_run(struct viommu *viommu, struct viommu_domain *domain,
 	for (unsigned int i = 0; i < n; i++)
 		requests[i].io.result = requests[i].status == VIOMMU_OK;
 	hardware(domain, requests, n, iommu_domain_map);
+	entry.end_ns = ledger_now(domain->ledger);
 	for (unsigned int i = 0; i < n; i++) {
 		struct viommu_request *r = &requests[i];
 		bool entered = r->io.result;
@@ -172,9 +175,13 @@ void viommu_map_run(struct viommu *viommu, struct viommu_domain *domain,
 			take(viommu, domain, mappings_find(&domain->table, r->first, r->last));
 		else if (entered)
 			viommu->totals.map_bytes += r->io.bytes;
-		if (entered)
-			ledger_record(domain->ledger, LEDGER_MAP, r->first, r->io.bytes, r->gpa,
-				      start_ns, r->status == VIOMMU_OK ? 0 : -EIO);
+		if (!entered)
+			continue;
+		entry.iova = r->first;
+		entry.bytes = r->io.bytes;
+		entry.gpa = r->gpa;
+		entry.code = r->status == VIOMMU_OK ? 0 : -EIO;
+		ledger_enter(domain->ledger, &entry);
 	}
 }
 
@@ -204,6 +211,11 @@ static enum viommu_status check_unmap(const struct viommu_domain *domain,
 static void remove_all(struct viommu *viommu, struct viommu_domain *domain,
 		       struct viommu_request *r, uint64_t start_ns)
 {
+	struct ledger_entry entry = {
+		.op = LEDGER_UNMAP,
+		.start_ns = start_ns,
+		.end_ns = ledger_now(domain->ledger),
+	};
 	struct mapping *mapping;
 	uint64_t first = 0, last = 0, bytes = 0;
 
@@ -211,9 +223,11 @@ static void remove_all(struct viommu *viommu, struct viommu_domain *domain,
 		if (!bytes)
 			first = mapping->iova;
 		last = mapping->last;
-		bytes += last - mapping->iova + 1;
-		ledger_record(domain->ledger, LEDGER_UNMAP, mapping->iova, last - mapping->iova + 1,
-			      mapping->gpa, start_ns, 0);
+		entry.iova = mapping->iova;
+		entry.bytes = last - mapping->iova + 1;
+		entry.gpa = mapping->gpa;
+		bytes += entry.bytes;
+		ledger_enter(domain->ledger, &entry);
 		take(viommu, domain, mapping);
 	}
 	r->io = (struct iommu_request){.iova = first, .bytes = bytes ? last - first + 1 : 0};
