@@ -154,11 +154,23 @@ static bool in_one_piece(const uint8_t *at, size_t bytes)
 	return true;
 }
 
+/* Linux has them off on a machine of less than 512 MiB (hugepage_init), as these guests are. */
+static void allow_huge_pages(void)
+{
+	static const char word[] = "madvise";
+	int fd = open("/sys/kernel/mm/transparent_hugepage/enabled", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, word, sizeof(word) - 1) < 0)
+		die("cannot allow huge pages");
+	close(fd);
+}
+
 /* Memory that is short of huge pages gives base pages, silently: that would be another load. */
 static uint8_t *huge(size_t bytes)
 {
 	enum { HUGE_BYTES = 2 << 20, TRIES = 8 };
 
+	allow_huge_pages();
 	for (int i = 0; i < TRIES; i++) {
 		uint8_t *at = anonymous(bytes + 2 * HUGE_BYTES, MADV_HUGEPAGE);
 
