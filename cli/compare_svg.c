@@ -8,23 +8,17 @@
 #include "compare.h"
 
 enum {
-	PANEL_W = 250,
-	PANEL_H = 190,
-	LEFT = 46, /* of a panel, for its axis */
-	TOP = 26,
-	BOTTOM = 30,
-	RIGHT = 14,
-	GAP = 8,
-	HEAD = 88,
-	LEGEND_LINE = 18,
 	MAX_COLUMNS = 5,
-	LETTER_W = 9,
-	LETTER_H = 11,
-	R_MIN = 3,
-	R_MAX = 11,
 	COLOURS = 8,
 	OBSTACLES = 2 * COMPARE_ROWS,
 };
+
+/* Pixels. LEFT and so on are what a panel keeps for its axes. */
+static const double PANEL_W = 250, PANEL_H = 190;
+static const double LEFT = 46, TOP = 26, BOTTOM = 30, RIGHT = 14;
+static const double GAP = 8, HEAD = 88, LEGEND_LINE = 18;
+static const double LETTER_W = 9, LETTER_H = 11;
+static const double R_MIN = 3, R_MAX = 11;
 
 static const char style[] =
 	"<style>\n"
@@ -206,8 +200,8 @@ static struct box letter_box(const struct mark *mark, const struct box *in, cons
 			double angle = -0.8 + turn * 2 * 3.14159265358979 / 24;
 			double x = mark->x + cos(angle) * away, y = mark->y + sin(angle) * away;
 
-			box = (struct box){x - LETTER_W / 2.0, y - LETTER_H / 2.0,
-					   x + LETTER_W / 2.0, y + LETTER_H / 2.0};
+			box = (struct box){x - LETTER_W / 2, y - LETTER_H / 2, x + LETTER_W / 2,
+					   y + LETTER_H / 2};
 			if (is_free(&box, in, taken, n))
 				return box;
 		}
@@ -332,7 +326,7 @@ void compare_print_svg(FILE *to, const struct compare *c)
 		c->n_cases < MAX_COLUMNS ? (c->n_cases ? c->n_cases : 1) : MAX_COLUMNS;
 	unsigned int lines = (c->n_cases + columns - 1) / columns;
 	double width = fmax(columns * (PANEL_W + GAP) + GAP, 3 * PANEL_W);
-	double below = HEAD + lines * (PANEL_H + GAP) + 24.0;
+	double below = HEAD + lines * (PANEL_H + GAP) + 24;
 	double height = below + c->n_rows * LEGEND_LINE;
 	char text[3 * COMPARE_TEXT];
 
@@ -353,8 +347,7 @@ void compare_print_svg(FILE *to, const struct compare *c)
 	for (unsigned int at = 0; at < c->n_cases; at++) {
 		unsigned int column = at % columns, line = at / columns;
 
-		panel(to, c, at, GAP + column * (double)(PANEL_W + GAP),
-		      HEAD + line * (double)(PANEL_H + GAP));
+		panel(to, c, at, GAP + column * (PANEL_W + GAP), HEAD + line * (PANEL_H + GAP));
 	}
 	legend(to, c, below);
 	fputs("</svg>\n", to);
