@@ -34,7 +34,7 @@ static void check_fio(char *line, const struct compare_answer *a)
 	while (rest && n < FIELDS)
 		fields[n++] = strsep(&rest, ";");
 	check(n >= 41 && strtod(fields[0], NULL) == 3 && strtod(fields[4], NULL) == 0);
-	check(a->operations == strtod(fields[5], NULL) * 1024 / BLOCK);
+	check(a->operations == strtod(fields[5], NULL) * 1024 / (double)BLOCK);
 	check(a->seconds == strtod(fields[8], NULL) / 1e3);
 	check(isnan(a->latency_us) || a->latency_us == strtod(fields[39], NULL));
 }
