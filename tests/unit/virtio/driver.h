@@ -92,11 +92,11 @@ struct drv {
 	uint64_t bar;
 	/* Offsets in the BAR, from the capabilities. */
 	uint32_t common, isr, config, notify, notify_multiplier;
-	uint64_t ports;        /* where notifications by port go, of the same multiplier */
-	unsigned int notified; /* by port and by memory in turn */
-	unsigned int pci_cap;  /* config offset of the access capability */
-	uint64_t features;     /* accepted */
-	bool indirect;         /* drv_add builds indirect tables */
+	uint64_t ports;                /* where notifications by port go, of the same multiplier */
+	_Atomic unsigned int notified; /* by port and by memory in turn, from any thread */
+	unsigned int pci_cap;          /* config offset of the access capability */
+	uint64_t features;             /* accepted */
+	bool indirect;                 /* drv_add builds indirect tables */
 	unsigned int n_queues;
 	struct drv_queue queues[DRV_QUEUES_MAX];
 };
