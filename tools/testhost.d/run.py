@@ -21,6 +21,7 @@ STATUS_TIMEOUT = 124    # as timeout(1)
 STATUS_FAILED = 125     # the test host itself failed
 STATUS_CRASHED = 123    # QEMU died of a signal, or lost L1's timers: its own bug, whatever made it show
 STATUS_PANICKED = 122   # L1's kernel crashed
+LOOK_SECONDS = 5        # how often L1's console is looked at for timers that QEMU lost
 
 
 class Failed(Exception):
@@ -175,7 +176,7 @@ class Run:
             pass
 
     def loop(self, deadline):
-        """Until the script has ended, QEMU has, or time is up."""
+        """Until the script has ended, QEMU has, its timers are lost, or time is up."""
         sel = selectors.DefaultSelector()
         for name, sock in self.ours.items():
             if name != "qmp":
@@ -184,12 +185,18 @@ class Run:
         sel.register(pidfd, selectors.EVENT_READ, "qemu")
         monitor = Monitor(self.ours["qmp"])
         pending = {"ctl": b"", "l0": b""}
+        look = time.monotonic() + LOOK_SECONDS
         try:
             while True:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return STATUS_TIMEOUT
-                for key, _ in sel.select(left):
+                # What is lost does not come back: nothing is gained by waiting for the time-out.
+                if not self.opts.interactive and time.monotonic() >= look:
+                    if self.lost_timers():
+                        return STATUS_CRASHED
+                    look = time.monotonic() + LOOK_SECONDS
+                for key, _ in sel.select(LOOK_SECONDS if left is None else min(left, LOOK_SECONDS)):
                     name = key.data
                     if name == "qemu":
                         self.drain("out")
@@ -336,10 +343,9 @@ def run(opts, paths, cache, source):
             return STATUS_FAILED
         if status == STATUS_TIMEOUT and time.monotonic() >= (deadline or float("inf")):
             say(f"timeout: not done after {opts.timeout:g} s")
-            if job.lost_timers():
-                job.explain()
-                say("L1's kernel reports that its own timers do not fire: QEMU lost them")
-                return STATUS_CRASHED
+        if status == STATUS_CRASHED and job.lost_timers():
+            job.explain()
+            say("L1's kernel reports that its own timers do not fire: QEMU lost them")
         return status
     finally:
         job.stop()

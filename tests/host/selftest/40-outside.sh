@@ -2,7 +2,7 @@
 # testhost: outside
 # What a caller of tools/testhost sees: status, output, arguments, $OUT, time-out, interruption.
 . "$(dirname "$0")/../lib.sh"
-plan 19
+plan 20
 testhost=${TESTHOST:-$(dirname "$0")/../../../tools/testhost}
 export XDG_CACHE_HOME=${XDG_CACHE_HOME:-$HOME/.cache}
 th() { "$testhost" run --no-hospes --timeout 120 "$@"; }
@@ -49,6 +49,14 @@ echo 'echo c >/proc/sysrq-trigger' >"$TMP/panic.sh"
 status=0
 th "$TMP/panic.sh" >"$TMP/1" 2>&1 || status=$?
 is "$status" 122 "122 when L1's kernel crashes"
+# The line by which L1's kernel tells that a timer did not wake it, at a level that the console shows.
+cat >"$TMP/lost.sh" <<'SCRIPT'
+echo "<2>rcu: rcu_sched kthread timer wakeup didn't happen for 9999 jiffies!" >/dev/kmsg
+sleep 1000
+SCRIPT
+status=0
+th --timeout 100 "$TMP/lost.sh" >"$TMP/1" 2>&1 || status=$?
+is "$status" 123 "123, and at once, when QEMU loses L1's timers"
 like "$(cat "$TMP/1")" 'sysrq triggered crash|Kernel panic' "and why"
 
 # Ctrl-C and kill, in the middle of a run: nothing may stay.
