@@ -48,6 +48,6 @@ like "$log" '^marking' "having been rebooted"
 for to in 10.9.0.1 10.9.0.2; do
 	peer=${to/10.9.0.1/the PF} peer=${peer/10.9.0.2/the other guest}
 	like "$log" "^3 packets to $to .* 0% packet loss" "rebooted, it reaches $peer"
-	like "$log" "[1-9][0-9.]* MBytes .* --no-delay $to" "iperf3 to $peer"
-	like "$log" "[1-9][0-9.]* MBytes .* -R $to" "iperf3 from $peer"
+	like "$log" "[1-9][0-9.]* [KMG]Bytes .* --no-delay $to" "iperf3 to $peer"
+	like "$log" "[1-9][0-9.]* [KMG]Bytes .* -R $to" "iperf3 from $peer"
 done

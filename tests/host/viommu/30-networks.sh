@@ -29,7 +29,7 @@ init=/usr/lib/hospes/init $append hospes.sh=\"${work//$'\n\t'/ }\""
 	log=$(guest_log "$name" | tr -d '\r')
 	for to in 10.9.0.1 10.8.0.1; do
 		for way in --no-delay -R; do
-			like "$log" "[1-9][0-9.]* MBytes .* $way $to" \
+			like "$log" "[1-9][0-9.]* [KMG]Bytes .* $way $to" \
 				"$name: ${to/10.9.0.1/the VF}, iperf3 $way" || guest_show "$name" 40
 		done
 	done
