@@ -12,12 +12,7 @@ like "$(cat "/sys/bus/pci/devices/$kept/iommu_group/reserved_regions")" '^0x0*ff
 is "$(blockers "$kept")" reserved "it alone blocks"
 like "$(found blocker reserved "$kept")" "0xfffc0000-0xfffc0fff .*RMRR.* => .*firmware" \
 	"the range is named, and where to look for the way out"
-for kind in iommufd type1; do
-	unlike "$(try "$kept" $kind 0x200000)" '^ok' "the kernel does not give it, with $kind"
-done
-out=$(start "$kept" --memory 256M)
-is $? 1 "run does not start with it"
-ok "and says the same" same "$out" "$kept" "$(found blocker reserved "$kept")" || diag "$out"
+refused "$kept" reserved
 is "$(blockers "$free")" "" "its neighbour is free"
 like "$(start "$free" --memory 256M)" '^hello from' "and goes to a guest"
 done_testing

@@ -11,12 +11,7 @@ is "$(pci_driver "$b")" e1000 "the host has a driver for them"
 vfio_bind "$a" || bail "cannot bind to vfio-pci"
 is "$(blockers "$a")" group "one alone: the group blocks"
 like "$(found blocker group "$a")" "$b.*e1000.* => .*hospes vf bind $b" "who it is is named, with the line that helps"
-for kind in iommufd type1; do
-	unlike "$(try "$a" $kind 0x200000)" '^ok' "the kernel does not give it, with $kind"
-done
-out=$(start "$a" --memory 256M)
-is $? 1 "run does not start with it"
-ok "and says the same" same "$out" "$a" "$(found blocker group "$a")" || diag "$out"
+refused "$a" group
 hospes vf bind "$b" >/dev/null
 is "$(blockers "$a")" "" "with both VFIO's nothing blocks"
 like "$(start "$a" --memory 256M)" '^hello from' "and run starts a guest"
