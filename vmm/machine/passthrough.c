@@ -300,8 +300,7 @@ static int create_function(struct vm_passthrough *p, struct err *err)
 		.on_error = (enum vfio_on_error)p->config->on_error,
 		.rom = p->config->rom,
 		/* A character device is open, in this sense, once it is bound; a group has one opener. */
-		.fresh = iommu_kind_of(vm->passthrough.iommu) == IOMMU_IOMMUFD ||
-			 p->config->fd < 0,
+		.fresh = iommu_kind_of(vm->passthrough.iommu) == IOMMU_IOMMUFD || p->config->fd < 0,
 		.starts = p->behind ? vm_viommu_starts : NULL,
 		.event = vm_passthrough_event,
 		.opaque = p,
