@@ -5,8 +5,8 @@ usage: results.py LOG.json DETAILS
 
 Reads Meson's log (one JSON object per test), counts each subtest of a TAP test as a case and any
 other test as one, and prints tab-separated lines: "pass N", "fail NAME DETAIL",
-"skip NAME REASON". A test that did not end well although no subtest failed is one failure more.
-What failed tests wrote is put into the file DETAILS, for people.
+"skip NAME REASON", and "long NAME SECONDS" for tests of over a minute. A test that did not end well
+although no subtest failed is one failure more. What failed tests wrote is put into the file DETAILS, for people.
 """
 import json
 import re
@@ -89,6 +89,8 @@ def main():
         result = t["result"]
         if result not in ("OK", "SKIP", "EXPECTEDFAIL"):
             details(t, name, out)
+        if t.get("duration", 0) > 60:
+            print(f"long\t{name}\t{t['duration']:.0f}")
         parsed = tap(t.get("stdout") or "")
         if parsed is None:
             if result in ("OK", "EXPECTEDFAIL"):
