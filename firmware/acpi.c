@@ -329,8 +329,7 @@ static int build(uint8_t *area, const struct acpi_config *config, struct err *er
 	return 0;
 }
 
-int acpi_build(struct gmem *gmem, const struct acpi_config *config, struct kernel_tables *ret,
-	       struct err *err)
+int acpi_build(struct gmem *gmem, const struct acpi_config *config, struct err *err)
 {
 	enum { AREA_BYTES = 1 * MiB - ACPI_AREA_GPA };
 	cleanup_free uint8_t *area = calloc(1, AREA_BYTES);
@@ -341,14 +340,15 @@ int acpi_build(struct gmem *gmem, const struct acpi_config *config, struct kerne
 	if (r)
 		return r;
 	r = gmem_write(gmem, ACPI_AREA_GPA, area, AREA_BYTES);
-	if (r)
-		return err_set(err, r, "ACPI tables: no guest memory at 0x%x", ACPI_AREA_GPA);
+	return r ? err_set(err, r, "ACPI tables: no guest memory at 0x%x", ACPI_AREA_GPA) : 0;
+}
 
+void acpi_places(struct kernel_tables *ret)
+{
 	*ret = (struct kernel_tables){.rsdp_gpa = ACPI_AREA_GPA, .n_reserved = 2};
 	ret->reserved[0].gpa = ACPI_AREA_GPA;
 	ret->reserved[0].size_bytes = ACPI_AREA_BYTES;
 	ret->reserved[0].acpi = true;
 	ret->reserved[1].gpa = SMBIOS_AREA_GPA;
 	ret->reserved[1].size_bytes = 0x10000;
-	return 0;
 }

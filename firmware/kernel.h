@@ -11,8 +11,8 @@
  * Everything in the file is hostile: cut short, absurd header fields, segments outside memory; each
  * gets one clear line.
  *
- * Threads: the machine's thread, before vCPUs run; again on each machine reset (a fresh random
- * offset each time).
+ * Threads: one at a time, which need not be the same, before vCPUs run; again on each machine reset
+ * (a fresh random offset each time).
  */
 #ifndef FIRMWARE_KERNEL_H
 #define FIRMWARE_KERNEL_H

@@ -8,7 +8,6 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "base/num.h"
-#include "firmware/acpi.h"
 #include "machine/open.h"
 #include "machine/vm.h"
 
@@ -141,91 +140,6 @@ static int build_vcpus(struct hospes_vm *vm, struct err *err)
 	return vcpus_create(&vm->vcpus, &config, err);
 }
 
-static int build_kernel(struct hospes_vm *vm, struct err *err)
-{
-	const struct config_kernel *kernel = &vm->config.kernel;
-	cleanup_free char *cache_dir = NULL;
-	cleanup_fd int kernel_fd = -1;
-	cleanup_fd int initrd_fd = -1;
-	struct kernel_config config;
-	struct kernel_info info;
-	int rc;
-
-	kernel_fd = open_boot_file("kernel", kernel->path, err);
-	if (kernel_fd < 0)
-		return kernel_fd;
-	if (kernel->initrd) {
-		initrd_fd = open_boot_file("initrd", kernel->initrd, err);
-		if (initrd_fd < 0)
-			return initrd_fd;
-	}
-	rc = open_cache_dir(kernel, &cache_dir, err);
-	if (rc)
-		return rc;
-	config = (struct kernel_config){
-		.log = &vm->log,
-		.path = kernel->path,
-		.kernel_fd = kernel_fd,
-		.initrd_fd = initrd_fd,
-		.initrd_path = kernel->initrd,
-		.cmdline = kernel->cmdline,
-		.kaslr = (enum kaslr_mode)kernel->kaslr,
-		.cache_dir = cache_dir,
-	};
-	rc = kernel_open(&vm->kernel, &config, err);
-	if (rc)
-		return rc;
-	kernel_describe(vm->kernel, &info);
-	log_info(&vm->log, "kernel", "%s: %s, %s%s, entered by %s%s", kernel->path, info.format,
-		 info.compression, info.cached ? " (unpacked before)" : "", info.protocol,
-		 info.kaslr ? ", randomised" : "");
-	return 0;
-}
-
-int vm_prepare_boot(struct hospes_vm *vm, struct err *err)
-{
-	uint16_t endpoints[VM_MAX_DEVICES];
-	struct acpi_viommu viommu;
-	bool serial = false;
-	struct arch_entry entry = {0};
-	struct acpi_config acpi;
-	int rc;
-
-	for (unsigned int i = 0; i < vm->config.consoles.n; i++)
-		serial |= vm->config.consoles.items[i].type == CONFIG_CONSOLE_SERIAL;
-	acpi = (struct acpi_config){
-		.platform = &vm->platform,
-		.topology = &vm->topology,
-		.pm_port = PLATFORM_PM_PORT,
-		.reset_port = PLATFORM_RESET_PORT,
-		.reset_value = PLATFORM_RESET_VALUE,
-		.s5_type = PLATFORM_S5_TYPE,
-		.serial_port = serial ? PLATFORM_SERIAL_PORT : 0,
-		.serial_gsi = PLATFORM_SERIAL_GSI,
-		.panic_port = PLATFORM_PANIC_PORT,
-		.rtc_gsi = PLATFORM_RTC_GSI,
-		.serial = vm->config.smbios.serial,
-		.manufacturer = vm->config.smbios.manufacturer,
-		.product = vm->config.smbios.product,
-		.version = vm->config.smbios.version,
-	};
-	memcpy(acpi.uuid, vm->config.uuid.byte, sizeof(acpi.uuid));
-	rc = pci_root_assign(vm->pci, err);
-	vm_viommu_reset(vm);
-	if (vm->viommu) {
-		vm_viommu_describe(vm, &viommu, endpoints, ARRAY_SIZE(endpoints));
-		acpi.viommu = &viommu;
-	}
-	acpi.pci_last_bus = pci_root_last_bus(vm->pci);
-	if (!rc)
-		rc = acpi_build(vm->gmem, &acpi, &vm->tables, err);
-	if (!rc)
-		rc = kernel_load(vm->kernel, vm->gmem, &vm->platform, &vm->tables, &entry, err);
-	for (unsigned int i = 0; i < vm->config.cpus.count && !rc; i++)
-		rc = arch_vcpu_reset(vcpus_get(vm->vcpus, i), i ? NULL : &entry, err);
-	return rc;
-}
-
 int vm_build(struct hospes_vm *vm, struct err *err)
 {
 	const struct config_cpus *cpus = &vm->config.cpus;
@@ -241,7 +155,7 @@ int vm_build(struct hospes_vm *vm, struct err *err)
 	vm->kvm_fd = open_kvm(vm->options.kvm_fd, err);
 	if (vm->kvm_fd < 0)
 		return vm->kvm_fd;
-	rc = build_kernel(vm, err);
+	rc = vm_open_kernel(vm, err);
 	if (!rc)
 		rc = vm_passthrough_prepare(vm, &layout, err);
 	if (!rc)
@@ -250,6 +164,8 @@ int vm_build(struct hospes_vm *vm, struct err *err)
 		rc = build_loops(vm, err);
 	if (!rc)
 		rc = build_memory(vm, err);
+	if (!rc)
+		vm_start_loading(vm);
 	if (!rc)
 		rc = build_platform(vm, err);
 	if (!rc)
@@ -261,6 +177,7 @@ int vm_build(struct hospes_vm *vm, struct err *err)
 
 void vm_unbuild(struct hospes_vm *vm)
 {
+	vm_stop_loading(vm);
 	vcpus_destroy(vm->vcpus);
 	vm->vcpus = NULL;
 	vm_stop_io_threads(vm);

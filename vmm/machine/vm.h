@@ -67,6 +67,16 @@ struct vm_command {
 	bool done;
 };
 
+/* The kernel on its way into guest memory, which is copying, while KVM makes the machine, which is
+ * mostly waiting. Its thread has this, and uses kernel, gmem and platform, until it is joined. */
+struct vm_loading {
+	pthread_t thread;
+	bool running; /* not joined yet */
+	int result;
+	struct err err;
+	struct arch_entry entry;
+};
+
 struct hospes_vm {
 	struct config config;
 	struct hospes_vm_options options;
@@ -90,7 +100,7 @@ struct hospes_vm {
 	unsigned int n_io_loops;       /* at least 1: the main loop when there are no I/O threads */
 
 	struct kernel *kernel;
-	struct kernel_tables tables;
+	struct vm_loading loading;
 
 	struct list devices; /* struct device, in order of creation */
 	struct device *pm;
@@ -124,6 +134,12 @@ struct hospes_vm {
 int vm_build(struct hospes_vm *vm, struct err *err);
 /* Undo in reverse, from any stage. */
 void vm_unbuild(struct hospes_vm *vm);
+
+/* boot.c */
+int vm_open_kernel(struct hospes_vm *vm, struct err *err);
+/* When there is guest memory. vm_prepare_boot() waits for the end of it. */
+void vm_start_loading(struct hospes_vm *vm);
+void vm_stop_loading(struct hospes_vm *vm);
 /* Lay out tables, kernel and entry state: at creation and at every reset. */
 int vm_prepare_boot(struct hospes_vm *vm, struct err *err);
 

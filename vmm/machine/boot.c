@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a guest starts with: its kernel, its tables, and where its processors are.
+#include <signal.h>
+#include <string.h>
+
+#include "base/fd.h"
+#include "base/mem.h"
+#include "firmware/acpi.h"
+#include "machine/open.h"
+#include "machine/vm.h"
+
+int vm_open_kernel(struct hospes_vm *vm, struct err *err)
+{
+	const struct config_kernel *kernel = &vm->config.kernel;
+	cleanup_free char *cache_dir = NULL;
+	cleanup_fd int kernel_fd = -1;
+	cleanup_fd int initrd_fd = -1;
+	struct kernel_config config;
+	struct kernel_info info;
+	int rc;
+
+	kernel_fd = open_boot_file("kernel", kernel->path, err);
+	if (kernel_fd < 0)
+		return kernel_fd;
+	if (kernel->initrd) {
+		initrd_fd = open_boot_file("initrd", kernel->initrd, err);
+		if (initrd_fd < 0)
+			return initrd_fd;
+	}
+	rc = open_cache_dir(kernel, &cache_dir, err);
+	if (rc)
+		return rc;
+	config = (struct kernel_config){
+		.log = &vm->log,
+		.path = kernel->path,
+		.kernel_fd = kernel_fd,
+		.initrd_fd = initrd_fd,
+		.initrd_path = kernel->initrd,
+		.cmdline = kernel->cmdline,
+		.kaslr = (enum kaslr_mode)kernel->kaslr,
+		.cache_dir = cache_dir,
+	};
+	rc = kernel_open(&vm->kernel, &config, err);
+	if (rc)
+		return rc;
+	kernel_describe(vm->kernel, &info);
+	log_info(&vm->log, "kernel", "%s: %s, %s%s, entered by %s%s", kernel->path, info.format,
+		 info.compression, info.cached ? " (unpacked before)" : "", info.protocol,
+		 info.kaslr ? ", randomised" : "");
+	return 0;
+}
+
+static void load(struct hospes_vm *vm)
+{
+	struct vm_loading *l = &vm->loading;
+	struct kernel_tables tables;
+
+	l->err = (struct err)ERR_INIT;
+	acpi_places(&tables);
+	l->result = kernel_load(vm->kernel, vm->gmem, &vm->platform, &tables, &l->entry, &l->err);
+}
+
+static void *loading_thread(void *opaque)
+{
+	pthread_setname_np(pthread_self(), "hospes-load");
+	load(opaque);
+	return NULL;
+}
+
+void vm_start_loading(struct hospes_vm *vm)
+{
+	struct vm_loading *l = &vm->loading;
+	sigset_t all, before;
+
+	/* An embedder's signals are for its own threads. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	l->running = !pthread_create(&l->thread, NULL, loading_thread, vm);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+void vm_stop_loading(struct hospes_vm *vm)
+{
+	if (vm->loading.running)
+		pthread_join(vm->loading.thread, NULL);
+	vm->loading.running = false;
+}
+
+/* By the thread, at the first boot; here at each reset, or where there could be no thread. */
+static int loaded(struct hospes_vm *vm, struct arch_entry *entry, struct err *err)
+{
+	struct vm_loading *l = &vm->loading;
+
+	if (l->running)
+		vm_stop_loading(vm);
+	else
+		load(vm);
+	*entry = l->entry;
+	return l->result ? err_set(err, l->result, "%s", l->err.text) : 0;
+}
+
+int vm_prepare_boot(struct hospes_vm *vm, struct err *err)
+{
+	uint16_t endpoints[VM_MAX_DEVICES];
+	struct acpi_viommu viommu;
+	bool serial = false;
+	struct arch_entry entry;
+	struct acpi_config acpi;
+	int rc;
+
+	for (unsigned int i = 0; i < vm->config.consoles.n; i++)
+		serial |= vm->config.consoles.items[i].type == CONFIG_CONSOLE_SERIAL;
+	acpi = (struct acpi_config){
+		.platform = &vm->platform,
+		.topology = &vm->topology,
+		.pm_port = PLATFORM_PM_PORT,
+		.reset_port = PLATFORM_RESET_PORT,
+		.reset_value = PLATFORM_RESET_VALUE,
+		.s5_type = PLATFORM_S5_TYPE,
+		.serial_port = serial ? PLATFORM_SERIAL_PORT : 0,
+		.serial_gsi = PLATFORM_SERIAL_GSI,
+		.panic_port = PLATFORM_PANIC_PORT,
+		.rtc_gsi = PLATFORM_RTC_GSI,
+		.serial = vm->config.smbios.serial,
+		.manufacturer = vm->config.smbios.manufacturer,
+		.product = vm->config.smbios.product,
+		.version = vm->config.smbios.version,
+	};
+	memcpy(acpi.uuid, vm->config.uuid.byte, sizeof(acpi.uuid));
+	rc = pci_root_assign(vm->pci, err);
+	vm_viommu_reset(vm);
+	if (vm->viommu) {
+		vm_viommu_describe(vm, &viommu, endpoints, ARRAY_SIZE(endpoints));
+		acpi.viommu = &viommu;
+	}
+	acpi.pci_last_bus = pci_root_last_bus(vm->pci);
+	if (!rc)
+		rc = acpi_build(vm->gmem, &acpi, err);
+	if (!rc)
+		rc = loaded(vm, &entry, err);
+	for (unsigned int i = 0; i < vm->config.cpus.count && !rc; i++)
+		rc = arch_vcpu_reset(vcpus_get(vm->vcpus, i), i ? NULL : &entry, err);
+	return rc;
+}
