@@ -429,9 +429,17 @@ void viommu_walk(struct viommu *viommu, viommu_walk_fn *fn, void *opaque)
 	list_for_each (item, &viommu->endpoints) {
 		const struct viommu_endpoint *e = container_of(item, struct viommu_endpoint, link);
 		const struct viommu_domain *d = e->domain;
+		struct viommu_view view = {.endpoint = e, .bypass = viommu->bypass};
 
-		fn(opaque, e, d, d ? d->id : UINT32_MAX, d ? d->bypass : viommu->bypass,
-		   d ? d->hw : NULL);
+		if (d) {
+			view.attached = true;
+			view.domain = d->id;
+			view.bypass = d->bypass;
+			view.mappings = d->table.count;
+			view.mapped_bytes = d->table.bytes;
+			view.hw = d->hw;
+		}
+		fn(opaque, &view);
 	}
 	pthread_mutex_unlock(&viommu->serial);
 }

@@ -185,10 +185,16 @@ struct viommu_totals {
 	unsigned int domains, endpoints;
 };
 void viommu_totals(struct viommu *viommu, struct viommu_totals *ret);
-/* For status: each domain, and the endpoints in none (domain UINT32_MAX: bypass or blocked). hw may
- * be NULL. */
-typedef void viommu_walk_fn(void *opaque, const struct viommu_endpoint *endpoint, bool attached,
-			    uint32_t domain, bool bypass, const struct iommu_domain *hw);
+/* For status: an endpoint, and what it is in. */
+struct viommu_view {
+	const struct viommu_endpoint *endpoint;
+	bool attached;   /* to a domain of the guest's; what follows says of which sort */
+	uint32_t domain; /* its number, when attached */
+	bool bypass;     /* reaches all of memory, there or because it is in none */
+	uint64_t mappings, mapped_bytes; /* what the guest has mapped in it */
+	const struct iommu_domain *hw;   /* NULL: it is emulated, or in none */
+};
+typedef void viommu_walk_fn(void *opaque, const struct viommu_view *view);
 void viommu_walk(struct viommu *viommu, viommu_walk_fn *fn, void *opaque);
 
 /* What an address of this endpoint means to its DMA now: 0, or -EFAULT. Also for checks. */

@@ -159,6 +159,15 @@ guest_show() {
 	tail -n "${2:-30}" "$TMP/$1.log" | tr -d '\r' | sed 's/^/#   /'
 	guest_where "$1" | sed 's/^/#   /'
 }
+# guest_status NAME: what hospes says of it, as JSON (hospes tells it by SIGUSR1, before the registers).
+guest_status() {
+	local lines shown
+	lines=$(wc -l <"$TMP/$1.log")
+	shown=$(grep -ac '^code at' "$TMP/$1.log")
+	kill -USR1 "${guest_pid[$1]}"
+	guest_times "$1" '^code at' $((shown + 1)) 10 || return 1
+	tail -n "+$lines" "$TMP/$1.log" | tr -d '\r' | sed -n '/^{/,/^}/p'
+}
 # guest_where NAME: the VMM's threads, and twice the vCPUs' registers and exits (hospes tells them by
 # SIGUSR1); nothing when it has ended.
 guest_where() {

@@ -2,10 +2,9 @@
 # testhost: --memory 6G --timeout 400 destructive
 # Behind an IOMMU of the guest's own, with each buffer mapped and unmapped (iommu.strict=1) and lazily:
 # virtio-blk and an NVMe controller of the host verify what they wrote; a reboot; no driver for it.
-. "$(dirname "$0")/../lib.sh"
-destructive
+. "$(dirname "$0")/lib.sh"
 nvme=$(device 1b36:0010 0) || skip_all "needs an NVMe controller"
-plan 17
+plan 20
 
 ok "the controller is VFIO's" vfio_bind "$nvme"
 cp --sparse=always "$HOSPES_GUEST_DISK" "$TMP/root.img"
@@ -14,13 +13,15 @@ line='console=ttyS0 root=/dev/vda rw init=/usr/lib/hospes/init'
 fio='fio --direct=1 --ioengine=libaio --verify=crc32c --do_verify=1 --output-format=terse --size=8M --rw=randwrite --bs=16k --iodepth=8 --name=v'
 types='for d in /sys/kernel/iommu_groups/*; do echo group $(cat $d/type) $(ls $d/devices); done'
 
-# boot NAME CMDS APPEND ARG…: its console is in log.
+# boot NAME BDF CMDS APPEND ARG…: its console is in log; BDF: a controller of the host's behind its IOMMU, or nothing.
 boot() {
-	local name=$1 cmds=$2 append=$3
-	shift 3
+	local name=$1 real=$2 cmds=$3 append=$4
+	shift 4
 	guest_start "$name" hospes run --kernel "$HOSPES_GUEST_BZIMAGE" --memory 512M --verbose \
-		--disk "path=$TMP/root.img" "$@" --cmdline "$line $append hospes.sh=\"$cmds\""
-	guest_wait "$name" 150
+		--disk "path=$TMP/root.img" "$@" --cmdline "$line $append hospes.sh=\"$cmds; e=\$?; $idle; exit \$e\""
+	# shellcheck disable=SC2086 # or nothing
+	settled "$name" 150 $real
+	guest_wait "$name" 60
 	is $? 0 "$name: the guest powers off" || guest_show "$name" 60
 	log=$(guest_log "$name" | tr -d '\r')
 }
@@ -28,7 +29,7 @@ boot() {
 # What hospes counted: maps unmaps failed faults mapped.
 counts() { sed -n 's/.*viommu: \([0-9]*\) maps, \([0-9]*\) unmaps, \([0-9]*\) refused, \([0-9]*\) faults.*/\1 \2 \3 \4/p' <<<"$log"; }
 
-boot blk "$types; $fio --filename=/dev/vdb" iommu.strict=1 --viommu --disk "path=$TMP/data.img,viommu=on"
+boot blk "" "$types; $fio --filename=/dev/vdb" iommu.strict=1 --viommu --disk "path=$TMP/data.img,viommu=on"
 like "$log" 'HOSPES-GUEST: exit 0' "virtio-blk, strict: fio verifies" || guest_show blk 40
 like "$log" '^group DMA ' "its group is translated"
 read -r maps unmaps refused faults <<<"$(counts)"
@@ -37,7 +38,7 @@ is "${refused:-?} ${faults:-?}" "0 0" "none refused, no faults"
 
 # Linux resets the virtio-iommu before it shuts its NVMe controller down, which must be able to answer
 # all the same: its driver would wait for a minute.
-boot nvme "$types; $fio --filename=/dev/nvme0n1 && echo VERIFIED" iommu.strict=1 --viommu --cpus 4 \
+boot nvme "$nvme" "$types; $fio --filename=/dev/nvme0n1 && echo VERIFIED" iommu.strict=1 --viommu --cpus 4 \
 	--passthrough "$nvme,strategy=strict" --disk "path=$TMP/data.img,viommu=on"
 like "$log" '^VERIFIED' "NVMe, strict, 4 vCPUs: fio verifies" || guest_show nvme 60
 unlike "$log" 'nvme.*(timeout|Device not ready)' "and is shut down without waiting"
@@ -48,7 +49,7 @@ unlike "$(dmesg)" 'DMAR:.*fault addr' "the host's IOMMU saw none either"
 
 # A mark on the disk tells a guest that it has been rebooted.
 mark='dd if=/dev/nvme0n1 bs=6 count=1 2>/dev/null | grep -q marked || { echo MARKING; printf marked | dd of=/dev/nvme0n1 conv=fsync; busybox reboot -f; }'
-boot lazy "$mark; $fio --filename=/dev/nvme0n1 && $fio --filename=/dev/vdb && echo VERIFIED" iommu.strict=0 \
+boot lazy "$nvme" "$mark; $fio --filename=/dev/nvme0n1 && $fio --filename=/dev/vdb && echo VERIFIED" iommu.strict=0 \
 	--viommu --passthrough "$nvme,viommu=on" --disk "path=$TMP/data.img,viommu=on"
 like "$log" '^VERIFIED' "lazy: both verify" || guest_show lazy 60
 like "$log" '^MARKING' "having been rebooted"

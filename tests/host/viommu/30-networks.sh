@@ -23,8 +23,9 @@ guest() {
 	guest_start "$name" hospes run "$@" --memory 512M --cpus "$cpus" --verbose --viommu \
 		--disk "path=$HOSPES_GUEST_DISK,readonly=on" --net tap=tap0,viommu=on \
 		--passthrough "$vf,strategy=strict" --cmdline "console=ttyS0 quiet root=/dev/vda ro \
-init=/usr/lib/hospes/init $append hospes.sh=\"${work//$'\n\t'/ }\""
-	guest_wait "$name" 200
+init=/usr/lib/hospes/init $append hospes.sh=\"${work//$'\n\t'/ }; $idle\""
+	settled "$name" 200 "$vf"
+	guest_wait "$name" 60
 	is $? 0 "$name: the guest powers off" || guest_show "$name" 60
 	log=$(guest_log "$name" | tr -d '\r')
 	for to in 10.9.0.1 10.8.0.1; do

@@ -11,8 +11,9 @@ guest_start debian hospes run --kernel "$HOSPES_DEBIAN_BZIMAGE" --initrd "$HOSPE
 	--cpus 2 --memory 512M --verbose --disk "path=$HOSPES_GUEST_DISK,readonly=on" \
 	--disk "path=$TMP/data.img,viommu=on" --passthrough "$nvme,strategy=strict" \
 	--cmdline "console=ttyS0 quiet iommu.strict=1 root=/dev/vda ro init=/usr/lib/hospes/init hospes.sh=\"uname -r; \
-cat /sys/kernel/iommu_groups/*/type; $verify --filename=/dev/nvme0n1; $verify --filename=/dev/vdb\""
-guest_wait debian 400
+cat /sys/kernel/iommu_groups/*/type; $verify --filename=/dev/nvme0n1; $verify --filename=/dev/vdb; $idle\""
+settled debian 400 "$nvme"
+guest_wait debian 60
 is $? 0 "Debian's kernel powers off" || guest_show debian 80
 log=$(guest_log debian | tr -d '\r')
 like "$log" '^6\.[0-9.]+.*-amd64' "it is Debian's"
