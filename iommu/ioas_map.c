@@ -55,19 +55,17 @@ static void enter(struct ioas *ioas, struct ledger_entry *entry, int64_t own_byt
 static void settle(struct ioas *ioas, uint64_t iova, uint64_t last, int code,
 		   struct ledger_entry *entry)
 {
-	struct mapping *mapping;
 	int64_t own_bytes = 0;
 
 	pthread_rwlock_wrlock(&ioas->lock);
-	while ((mapping = mappings_find(&ioas->mappings, iova, last))) {
-		iova = mapping->last;
+	for (struct mapping *next, *mapping = mappings_find(&ioas->mappings, iova, last); mapping;
+	     mapping = next) {
+		next = mappings_next(mapping, last);
 		mapping->busy = false;
 		if (code)
 			mappings_remove(&ioas->mappings, mapping);
 		else if (!mapping->shared)
 			own_bytes += (int64_t)(mapping->last - mapping->iova + 1);
-		if (iova++ == last)
-			break;
 	}
 	if (entry)
 		enter(ioas, entry, own_bytes);
@@ -107,17 +105,6 @@ int ioas_map(struct ioas *ioas, uint64_t iova, uint64_t bytes, const struct ioas
 
 /* --- unmap --- */
 
-/* May [iova, last] be unmapped: does no mapping lie partly in it, is none busy at its ends? */
-static int check_whole(const struct ioas *ioas, uint64_t iova, uint64_t last)
-{
-	const struct mapping *first = mappings_find(&ioas->mappings, iova, last);
-	const struct mapping *end = mappings_find(&ioas->mappings, last, last);
-
-	if ((first && first->iova < iova) || (end && end->last > last))
-		return -ERANGE;
-	return 0;
-}
-
 /* The next run of mappings without a gap between them in [*iova, last], marked busy. */
 static int take_run(struct ioas *ioas, uint64_t iova, uint64_t last, struct mapping *run)
 {
@@ -128,33 +115,27 @@ static int take_run(struct ioas *ioas, uint64_t iova, uint64_t last, struct mapp
 	if (mapping->busy)
 		return -EBUSY;
 	*run = *mapping;
-	for (;;) {
+	do {
 		mapping->busy = true;
 		run->last = mapping->last;
-		if (run->last == last)
-			return 0;
-		mapping = mappings_find(&ioas->mappings, run->last + 1, run->last + 1);
-		if (!mapping || mapping->busy)
-			return 0;
-	}
+		mapping = mappings_next(mapping, last);
+	} while (mapping && mapping->iova == run->last + 1 && !mapping->busy);
+	return 0;
 }
 
 static void finish_run(struct ioas *ioas, const struct mapping *run, struct ledger_entry *entry)
 {
-	uint64_t iova = run->iova;
-	struct mapping *mapping;
 	int64_t own_bytes = 0;
 
-	while ((mapping = mappings_find(&ioas->mappings, iova, run->last))) {
-		iova = mapping->last;
+	for (struct mapping *next, *mapping = mappings_find(&ioas->mappings, run->iova, run->last);
+	     mapping; mapping = next) {
+		next = mappings_next(mapping, run->last);
 		mapping->busy = false;
 		if (!entry->code) {
 			if (!mapping->shared)
 				own_bytes -= (int64_t)(mapping->last - mapping->iova + 1);
 			mappings_remove(&ioas->mappings, mapping);
 		}
-		if (iova++ == run->last)
-			break;
 	}
 	enter(ioas, entry, own_bytes);
 }
@@ -170,7 +151,7 @@ int ioas_unmap(struct ioas *ioas, uint64_t iova, uint64_t bytes, uint64_t *unmap
 	if (ret)
 		return ret;
 	pthread_rwlock_wrlock(&ioas->lock);
-	ret = check_whole(ioas, iova, last);
+	ret = mappings_cut(&ioas->mappings, iova, last) ? -ERANGE : 0;
 	while (!ret && !(ret = take_run(ioas, at, last, &run))) {
 		/* Run by run: what lies in the gaps was not unmapped, and a fault must not say so. */
 		entry.iova = run.iova;
@@ -196,21 +177,21 @@ int ioas_unmap(struct ioas *ioas, uint64_t iova, uint64_t bytes, uint64_t *unmap
 
 void ioas_unmap_all(struct ioas *ioas)
 {
-	uint64_t first, last = 0, unmapped;
+	uint64_t first = 0, last = 0, unmapped;
 
 	for (;;) {
 		const struct mapping *mapping;
 
 		pthread_rwlock_rdlock(&ioas->lock);
 		mapping = mappings_find(&ioas->mappings, 0, UINT64_MAX);
-		first = mapping ? mapping->iova : 0;
-		for (const struct mapping *m = mapping; m && last != UINT64_MAX;
-		     m = mappings_find(&ioas->mappings, last + 1, last + 1))
+		if (mapping)
+			first = mapping->iova;
+		for (const struct mapping *m = mapping; m && (m == mapping || m->iova == last + 1);
+		     m = mappings_next(m, UINT64_MAX))
 			last = m->last;
 		pthread_rwlock_unlock(&ioas->lock);
 		if (!mapping || ioas_unmap(ioas, first, last - first + 1, &unmapped))
 			return;
-		last = 0;
 	}
 }
 

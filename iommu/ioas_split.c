@@ -51,9 +51,7 @@ static int cut_all(const struct ioas *ioas, const struct mappings *at, struct ma
 
 	while (whole && !ret) {
 		ret = whole->busy ? -EBUSY : cut(whole, at, finer);
-		whole = whole->last == UINT64_MAX
-				? NULL
-				: mappings_find(&ioas->mappings, whole->last + 1, UINT64_MAX);
+		whole = mappings_next(whole, UINT64_MAX);
 	}
 	return ret;
 }

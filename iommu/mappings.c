@@ -116,24 +116,52 @@ struct mapping *mappings_find(const struct mappings *m, uint64_t first, uint64_t
 	return found && found->iova <= last ? found : NULL;
 }
 
+bool mappings_cut(const struct mappings *m, uint64_t first, uint64_t last)
+{
+	const struct mapping *low = mappings_find(m, first, last), *high;
+
+	if (!low || low->iova < first)
+		return low != NULL;
+	if (low->last >= last)
+		return low->last > last;
+	high = mappings_find(m, last, last);
+	return high && high->last > last;
+}
+
 int mappings_insert(struct mappings *m, uint64_t iova, uint64_t last, struct mapping **ret)
 {
-	struct mapping **link = &m->root, *node;
+	struct mapping **link = &m->root, *before = NULL, *next = NULL, *node;
+	uint32_t priority = next_priority(m);
 
 	assert(iova <= last);
-	if (mappings_find(m, iova, last))
-		return -EEXIST;
+	for (struct mapping *at = m->root, **child; at; at = *child) {
+		if (last < at->iova) {
+			next = at;
+			child = &at->left;
+		} else if (iova > at->last) {
+			before = at;
+			child = &at->right;
+		} else {
+			return -EEXIST;
+		}
+		if (at->priority > priority) /* a heap: further down */
+			link = child;
+	}
 	node = node_get(m);
 	if (!node)
 		return -ENOMEM;
 	node->iova = iova;
 	node->last = last;
-	node->priority = next_priority(m);
-	/* Where the heap has its place, what was there is cut in two, which become its children. */
-	while (*link && (*link)->priority > node->priority)
-		link = iova < (*link)->iova ? &(*link)->left : &(*link)->right;
+	node->priority = priority;
+	/* What was there is cut in two, which become its children. */
 	split(*link, iova, &node->left, &node->right);
 	*link = node;
+	node->before = before;
+	node->next = next;
+	if (before)
+		before->next = node;
+	if (next)
+		next->before = node;
 	m->count++;
 	m->bytes += last - iova + 1;
 	*ret = node;
@@ -149,6 +177,10 @@ void mappings_remove(struct mappings *m, struct mapping *mapping)
 		link = mapping->iova < (*link)->iova ? &(*link)->left : &(*link)->right;
 	}
 	*link = merge(mapping->left, mapping->right);
+	if (mapping->before)
+		mapping->before->next = mapping->next;
+	if (mapping->next)
+		mapping->next->before = mapping->before;
 	m->count--;
 	m->bytes -= mapping->last - mapping->iova + 1;
 	node_put(m, mapping);

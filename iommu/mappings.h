@@ -5,7 +5,7 @@
  * is the translation itself.
  *
  * A treap: a search tree by address, a heap by random priorities, so that no order in which a guest
- * maps makes it deep. Nodes come from chunks that are kept: in the steady state of a device that
+ * maps makes it deep; and a list in order. Nodes come from chunks that are kept: in the steady state of a device that
  * maps and unmaps nothing is allocated.
  *
  * Threads: the caller's lock.
@@ -14,6 +14,7 @@
 #define IOMMU_MAPPINGS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -28,6 +29,7 @@ struct mapping {
 	/* private */
 	uint32_t priority;
 	struct mapping *left, *right;
+	struct mapping *before, *next; /* in order of address */
 };
 
 struct mapping_chunk;
@@ -49,5 +51,16 @@ void mappings_remove(struct mappings *m, struct mapping *mapping);
 void mappings_clear(struct mappings *m);
 /* The lowest mapping that shares a byte with [first, last]; NULL: none. */
 struct mapping *mappings_find(const struct mappings *m, uint64_t first, uint64_t last);
+
+/* Does one of them lie partly outside of [first, last]? Only those at its ends can. */
+bool mappings_cut(const struct mappings *m, uint64_t first, uint64_t last);
+
+/* The next one after it, if that begins up to last. */
+static inline struct mapping *mappings_next(const struct mapping *mapping, uint64_t last)
+{
+	struct mapping *next = mapping->next;
+
+	return next && next->iova <= last ? next : NULL;
+}
 
 #endif

@@ -58,8 +58,6 @@ static int add_one(struct mappings *table, const struct gmem *gmem, uint64_t pag
 
 	if (!ret && (!is_aligned(r->gpa, page_bytes) || !r->access || r->access & ~known))
 		ret = -EINVAL;
-	if (!ret && mappings_find(table, r->iova, last))
-		ret = -EEXIST;
 	if (!ret)
 		ret = check_memory(gmem, r);
 	if (!ret)
@@ -98,14 +96,8 @@ static bool is_cut(const struct mapping *mapping, uint64_t first, uint64_t last)
 
 static void mark(struct mappings *table, uint64_t first, uint64_t last, bool going)
 {
-	struct mapping *mapping;
-
-	while ((mapping = mappings_find(table, first, last))) {
-		mapping->busy = going;
-		if (mapping->last >= last)
-			break;
-		first = mapping->last + 1;
-	}
+	for (struct mapping *m = mappings_find(table, first, last); m; m = mappings_next(m, last))
+		m->busy = going;
 }
 
 void requests_check_unmap(struct mappings *table, uint64_t page_bytes,
@@ -147,11 +139,11 @@ uint64_t requests_finish_unmap(struct mappings *table, const struct iommu_reques
 uint64_t requests_remove(struct mappings *table, const struct iommu_request *request)
 {
 	uint64_t last = request->iova + (request->bytes - 1), bytes = 0;
-	struct mapping *mapping;
 
-	while ((mapping = mappings_find(table, request->iova, last))) {
-		bytes += mapping->last - mapping->iova + 1;
-		mappings_remove(table, mapping);
+	for (struct mapping *next, *m = mappings_find(table, request->iova, last); m; m = next) {
+		next = mappings_next(m, last);
+		bytes += m->last - m->iova + 1;
+		mappings_remove(table, m);
 	}
 	return bytes;
 }

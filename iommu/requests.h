@@ -13,11 +13,11 @@
 #include "iommu/mappings.h"
 #include "iommu/strategy.h"
 
-/* Each request's result: 0 and recorded, or
+/* Each request's result: 0 and recorded, or the first that holds of
  *   -EINVAL   not aligned to page_bytes, empty, past 2^64, or an access that is none
- *   -EEXIST   the guest has a mapping there
  *   -EFAULT   not all of it is memory that devices may reach
  *   -EPERM    to be written by the device, and memory that is read-only
+ *   -EEXIST   the guest has a mapping there
  *   -ENOMEM */
 void requests_add(struct mappings *table, const struct gmem *gmem, uint64_t page_bytes,
 		  struct iommu_request *requests, unsigned int n);

@@ -90,28 +90,24 @@ static unsigned int access_of(uint32_t flags)
 	       (flags & VIOMMU_F_WRITE ? IOAS_WRITE : 0u);
 }
 
-static enum viommu_status insert(struct viommu *viommu, struct viommu_domain *domain,
-				 const struct viommu_request *r)
+static enum viommu_status insert_locked(struct viommu *viommu, struct viommu_domain *domain,
+					const struct viommu_request *r)
 {
 	struct mapping *mapping;
-	int code;
+	int code = mappings_insert(&domain->table, r->first, r->last, &mapping);
 
-	pthread_rwlock_wrlock(&viommu->lock);
-	code = mappings_insert(&domain->table, r->first, r->last, &mapping);
 	if (!code) {
 		mapping->gpa = r->gpa;
 		mapping->access = access_of(r->flags);
+		viommu->mappings++;
 	}
-	pthread_rwlock_unlock(&viommu->lock);
-	viommu->mappings += !code;
 	return viommu_status_of(code);
 }
 
-static void take(struct viommu *viommu, struct viommu_domain *domain, struct mapping *mapping)
+static void take_locked(struct viommu *viommu, struct viommu_domain *domain,
+			struct mapping *mapping)
 {
-	pthread_rwlock_wrlock(&viommu->lock);
 	mappings_remove(&domain->table, mapping);
-	pthread_rwlock_unlock(&viommu->lock);
 	viommu->mappings--;
 }
 
@@ -146,6 +142,7 @@ void viommu_map_run(struct viommu *viommu, struct viommu_domain *domain,
 
 	if (domain)
 		entry.start_ns = ledger_now(domain->ledger);
+	pthread_rwlock_wrlock(&viommu->lock);
 	for (unsigned int i = 0; i < n; i++) {
 		struct viommu_request *r = &requests[i];
 
@@ -158,8 +155,9 @@ void viommu_map_run(struct viommu *viommu, struct viommu_domain *domain,
 			.gpa = r->gpa,
 			.access = access_of(r->flags),
 		};
-		r->status = insert(viommu, domain, r);
+		r->status = insert_locked(viommu, domain, r);
 	}
+	pthread_rwlock_unlock(&viommu->lock);
 	if (!domain)
 		return;
 	/* What the hardware refuses leaves the table again: io.bytes says that it had been there. */
@@ -171,12 +169,16 @@ void viommu_map_run(struct viommu *viommu, struct viommu_domain *domain,
 		struct viommu_request *r = &requests[i];
 		bool entered = r->io.result;
 
-		if (entered && r->status != VIOMMU_OK)
-			take(viommu, domain, mappings_find(&domain->table, r->first, r->last));
-		else if (entered)
-			viommu->totals.map_bytes += r->io.bytes;
 		if (!entered)
 			continue;
+		if (r->status != VIOMMU_OK) {
+			pthread_rwlock_wrlock(&viommu->lock);
+			take_locked(viommu, domain,
+				    mappings_find(&domain->table, r->first, r->last));
+			pthread_rwlock_unlock(&viommu->lock);
+		} else {
+			viommu->totals.map_bytes += r->io.bytes;
+		}
 		entry.iova = r->first;
 		entry.bytes = r->io.bytes;
 		entry.gpa = r->gpa;
@@ -187,15 +189,6 @@ void viommu_map_run(struct viommu *viommu, struct viommu_domain *domain,
 
 /* --- UNMAP --- */
 
-/* Does the range cut a mapping? Only those at its ends can stick out. */
-static bool cuts(const struct viommu_domain *domain, uint64_t first, uint64_t last)
-{
-	const struct mapping *low = mappings_find(&domain->table, first, first);
-	const struct mapping *high = mappings_find(&domain->table, last, last);
-
-	return (low && low->iova < first) || (high && high->last > last);
-}
-
 static enum viommu_status check_unmap(const struct viommu_domain *domain,
 				      const struct viommu_request *r)
 {
@@ -203,7 +196,7 @@ static enum viommu_status check_unmap(const struct viommu_domain *domain,
 		return VIOMMU_NOENT;
 	if (domain->bypass || r->last < r->first)
 		return VIOMMU_INVAL;
-	return cuts(domain, r->first, r->last) ? VIOMMU_RANGE : VIOMMU_OK;
+	return mappings_cut(&domain->table, r->first, r->last) ? VIOMMU_RANGE : VIOMMU_OK;
 }
 
 /* From the table, narrowing the request to what there was: the hardware's call has no gaps at its
@@ -216,10 +209,12 @@ static void remove_all(struct viommu *viommu, struct viommu_domain *domain,
 		.start_ns = start_ns,
 		.end_ns = ledger_now(domain->ledger),
 	};
-	struct mapping *mapping;
+	struct mapping *mapping, *next;
 	uint64_t first = 0, last = 0, bytes = 0;
 
-	while ((mapping = mappings_find(&domain->table, r->first, r->last))) {
+	pthread_rwlock_wrlock(&viommu->lock);
+	for (mapping = mappings_find(&domain->table, r->first, r->last); mapping; mapping = next) {
+		next = mappings_next(mapping, r->last);
 		if (!bytes)
 			first = mapping->iova;
 		last = mapping->last;
@@ -228,8 +223,9 @@ static void remove_all(struct viommu *viommu, struct viommu_domain *domain,
 		entry.gpa = mapping->gpa;
 		bytes += entry.bytes;
 		ledger_enter(domain->ledger, &entry);
-		take(viommu, domain, mapping);
+		take_locked(viommu, domain, mapping);
 	}
+	pthread_rwlock_unlock(&viommu->lock);
 	r->io = (struct iommu_request){.iova = first, .bytes = bytes ? last - first + 1 : 0};
 }
 

@@ -198,15 +198,17 @@ int vm_viommu_switch(struct hospes_vm *vm, const char *strategy, struct err *err
 
 static void add_endpoint(void *opaque, const struct viommu_view *view)
 {
-	json_t *item = json_pack("{s:s, s:s}", "id", viommu_endpoint_name(view->endpoint), "reaches",
-				 view->bypass     ? "all of memory"
-				 : view->attached ? "its domain"
-						  : "nothing");
+	json_t *item =
+		json_pack("{s:s, s:s}", "id", viommu_endpoint_name(view->endpoint), "reaches",
+			  view->bypass     ? "all of memory"
+			  : view->attached ? "its domain"
+					   : "nothing");
 
 	if (view->attached)
 		json_object_set_new(item, "domain", json_integer(view->domain));
 	if (view->attached && !view->bypass) {
-		json_object_set_new(item, "guest_mappings", json_integer((json_int_t)view->mappings));
+		json_object_set_new(item, "guest_mappings",
+				    json_integer((json_int_t)view->mappings));
 		json_object_set_new(item, "guest_mapped_bytes",
 				    json_integer((json_int_t)view->mapped_bytes));
 		if (view->hw)

@@ -1,2 +1,2 @@
 # An UNMAP that ends inside a mapping takes it away all the same.
-s|high->last > last|high->last < last|
+s|r->last\) \? VIOMMU_RANGE|r->first) ? VIOMMU_RANGE|

@@ -72,10 +72,29 @@ static uint32_t next_random(void)
 
 enum { PAGES = 2048 };
 
-/* Is the table what the array says, seen from each page? */
+/* Does a mapping of the array lie partly outside of [first, last]? */
+static bool is_cut(struct mapping *const *model, uint64_t first, uint64_t last)
+{
+	return (model[first] && model[first]->iova < first) ||
+	       (model[last] && model[last]->last > last);
+}
+
+/* Is the table what the array says, seen from each page, in order, and at the ends of a range? */
 static void compare(struct mapping *const *model)
 {
+	const struct mapping *in_order = mappings_find(&m, 0, UINT64_MAX);
 	uint64_t count = 0, bytes = 0;
+
+	for (uint64_t page = 0; page < PAGES; page++) {
+		uint64_t last = MIN(page + next_random() % 20, (uint64_t)PAGES - 1);
+
+		cr_assert_eq(mappings_cut(&m, page, last), is_cut(model, page, last));
+		if (!model[page] || model[page]->iova != page)
+			continue;
+		cr_assert_eq(in_order, model[page], "page %llu", (unsigned long long)page);
+		in_order = mappings_next(in_order, UINT64_MAX);
+	}
+	cr_assert_null(in_order);
 
 	for (uint64_t page = 0; page < PAGES; page++) {
 		cr_assert_eq(mappings_find(&m, page, page), model[page], "page %llu",

@@ -246,14 +246,14 @@ static int model_map(const struct iommu_request *r)
 	if (!r->bytes || (r->iova | r->bytes | r->gpa) % PAGE || !r->access || r->access > RW)
 		return -EINVAL;
 	for (unsigned int i = 0; i < n; i++) {
-		if (model[at + i].request)
-			return -EEXIST;
-	}
-	for (unsigned int i = 0; i < n; i++) {
 		if (gpa + i >= ROM_END)
 			return -EFAULT;
 		if (gpa + i >= ROM && r->access & W)
 			return -EPERM;
+	}
+	for (unsigned int i = 0; i < n; i++) {
+		if (model[at + i].request)
+			return -EEXIST;
 	}
 	numbers++;
 	for (unsigned int i = 0; i < n; i++) {
