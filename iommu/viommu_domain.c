@@ -167,6 +167,10 @@ static void set_domain(struct viommu_endpoint *endpoint, struct viommu_domain *d
 	list_remove(&endpoint->member);
 	if (domain)
 		list_append(&domain->members, &endpoint->member);
+	if (endpoint->space && before)
+		before->n_emulated--;
+	if (endpoint->space && domain)
+		domain->n_emulated++;
 	update_space(endpoint);
 	pthread_rwlock_unlock(&viommu->lock);
 	if (endpoint->space)

@@ -20,7 +20,8 @@ struct viommu_domain {
 	bool kept; /* of before a reset: in no list, devices of the host alone are in it */
 	struct list members; /* endpoints */
 	struct mappings table;
-	struct ledger *ledger;
+	unsigned int n_emulated;
+	struct ledger *ledger;   /* written while there is one of those: what their faults tell */
 	struct iommu_domain *hw; /* while a passed-through device is in it */
 	unsigned int n_hw;
 };

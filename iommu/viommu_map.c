@@ -139,8 +139,9 @@ void viommu_map_run(struct viommu *viommu, struct viommu_domain *domain,
 		    struct viommu_request *requests, unsigned int n)
 {
 	struct ledger_entry entry = {.op = LEDGER_MAP};
+	bool told = domain && domain->n_emulated;
 
-	if (domain)
+	if (told)
 		entry.start_ns = ledger_now(domain->ledger);
 	pthread_rwlock_wrlock(&viommu->lock);
 	for (unsigned int i = 0; i < n; i++) {
@@ -164,7 +165,8 @@ void viommu_map_run(struct viommu *viommu, struct viommu_domain *domain,
 	for (unsigned int i = 0; i < n; i++)
 		requests[i].io.result = requests[i].status == VIOMMU_OK;
 	hardware(domain, requests, n, iommu_domain_map);
-	entry.end_ns = ledger_now(domain->ledger);
+	if (told)
+		entry.end_ns = ledger_now(domain->ledger);
 	for (unsigned int i = 0; i < n; i++) {
 		struct viommu_request *r = &requests[i];
 		bool entered = r->io.result;
@@ -179,6 +181,8 @@ void viommu_map_run(struct viommu *viommu, struct viommu_domain *domain,
 		} else {
 			viommu->totals.map_bytes += r->io.bytes;
 		}
+		if (!told)
+			continue;
 		entry.iova = r->first;
 		entry.bytes = r->io.bytes;
 		entry.gpa = r->gpa;
@@ -207,7 +211,7 @@ static void remove_all(struct viommu *viommu, struct viommu_domain *domain,
 	struct ledger_entry entry = {
 		.op = LEDGER_UNMAP,
 		.start_ns = start_ns,
-		.end_ns = ledger_now(domain->ledger),
+		.end_ns = domain->n_emulated ? ledger_now(domain->ledger) : 0,
 	};
 	struct mapping *mapping, *next;
 	uint64_t first = 0, last = 0, bytes = 0;
@@ -222,7 +226,8 @@ static void remove_all(struct viommu *viommu, struct viommu_domain *domain,
 		entry.bytes = last - mapping->iova + 1;
 		entry.gpa = mapping->gpa;
 		bytes += entry.bytes;
-		ledger_enter(domain->ledger, &entry);
+		if (domain->n_emulated)
+			ledger_enter(domain->ledger, &entry);
 		take_locked(viommu, domain, mapping);
 	}
 	pthread_rwlock_unlock(&viommu->lock);
@@ -232,7 +237,7 @@ static void remove_all(struct viommu *viommu, struct viommu_domain *domain,
 void viommu_unmap_run(struct viommu *viommu, struct viommu_domain *domain,
 		      struct viommu_request *requests, unsigned int n)
 {
-	uint64_t start_ns = domain ? ledger_now(domain->ledger) : 0;
+	uint64_t start_ns = domain && domain->n_emulated ? ledger_now(domain->ledger) : 0;
 	bool any = false;
 
 	for (unsigned int i = 0; i < n; i++) {
