@@ -78,6 +78,7 @@ consistent() {
 		diag "$(jq -c .viommu <<<"$status")"
 }
 # What a guest of hospes run does last: it is idle until settled lets it go on, having had a look.
+# shellcheck disable=SC2034 # in the scripts
 idle='echo IDLE; read x </dev/ttyS0'
 # settled NAME SECONDS BDF…
 settled() {
