@@ -2,8 +2,6 @@
 // Building a machine, in the order in which its parts need each other, and taking it apart.
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "base/fd.h"
 #include "base/mem.h"
