@@ -100,6 +100,9 @@ trap 'exit 130' INT
 
 # Waiting --------------------------------------------------------------------------------------
 
+# times SHORT LONG: how often, in this run. (tools/check says HOSPES_LONG=0 where it is not long.)
+times() { if [ "${HOSPES_LONG:-0}" = 1 ]; then echo "$2"; else echo "$1"; fi; }
+
 # wait_for FILE REGEX SECONDS [PID]: until a line matches, be it the last and unfinished one (a
 # prompt); fails at the end of the time, or when PID has ended and no line has matched. Looks again
 # when the file grows, and once in a second.

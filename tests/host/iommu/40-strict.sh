@@ -7,8 +7,7 @@
 destructive
 edu=$(device 1234:11e8) || skip_all "no edu device"
 vfio_bind "$edu" || bail "cannot bind $edu to vfio-pci"
-rounds=100 switches=1000
-[ -z "${HOSPES_LONG:-}" ] || rounds=1000 switches=10000
+rounds=$(times 100 1000) switches=$(times 1000 10000)
 
 for kind in iommufd type1; do
 	status=0

@@ -3,9 +3,6 @@
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 destructive
 
-# times SHORT LONG: how often, in this run.
-times() { if [ "${HOSPES_LONG:-0}" = 1 ]; then echo "$2"; else echo "$1"; fi; }
-
 # Bind for the script, with the driver they had afterwards where that matters.
 with_vfio() { for d in "$@"; do vfio_bind "$d" || bail "$d does not bind to vfio-pci"; done; }
 

@@ -26,8 +26,7 @@ ok "the controller is VFIO's" vfio_bind "$nvme"
 out=$(hospes iommu compare --passthrough "$nvme" --kernel "$HOSPES_GUEST_BZIMAGE" --initrd "$HOSPES_GUEST_INITRD" \
 	--guest none --timeout 240 --json "$TMP/none.json" 2>&1)
 like "$out" 'direct: the guest: needs fio: install it' "an image without fio: it is said"
-repeat=1 seconds=1
-[ -z "${HOSPES_LONG:-}" ] || repeat=3 seconds=3
+repeat=$(times 1 3) seconds=$(times 1 3)
 ok "direct and strict, two sizes" eval "compare --strategies direct,strict --guest strict --sizes 4K,64K --depths 1 \
 	--repeat $repeat --seconds $seconds --json '$TMP/c.json' --svg '$TMP/c.svg' >'$TMP/c.txt' 2>'$TMP/c.err'"
 table=$(cat "$TMP/c.txt")

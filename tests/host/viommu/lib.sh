@@ -5,9 +5,6 @@
 destructive
 programs=$HOSPES_BUILD/tests/host/viommu
 
-# times SHORT LONG: how often, in this run.
-times() { if [ "${HOSPES_LONG:-0}" = 1 ]; then echo "$2"; else echo "$1"; fi; }
-
 # embed NAME DOCUMENT: the document's machine, whose console is what tell writes to; all output in its log.
 embed() {
 	mkfifo "$TMP/$1.console"
