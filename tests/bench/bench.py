@@ -86,13 +86,15 @@ def progress(text):
 class Vm:
     """A VMM in the background; its console output is read line by line."""
 
-    def __init__(self, argv, preload=True, console=True):
+    def __init__(self, argv, preload=True, console=True, maps=False):
         self.argv = argv
         self.counts = f"{TMP}/kvmrun.{time.monotonic_ns()}"
         env = dict(os.environ, XDG_CACHE_HOME=f"{TMP}/cache")
         if preload:
             env.update(BENCH_KVMRUN=self.counts, BENCH_PRELOAD=f"{TOOLS}/libkvmrun.so")
             argv = [f"{TOOLS}/bench-exec", *argv]
+            if maps:
+                env["BENCH_MAPS"] = "1"
         self.start = time.monotonic()
         self.proc = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL,
                                      stdout=subprocess.PIPE if console else subprocess.DEVNULL,
@@ -156,7 +158,7 @@ class Vm:
             return struct.unpack("<7Q", f.read(56))
 
     def map_calls(self):
-        """Of the ioctls that mapped memory for devices so far: (calls, seconds during which one was
+        """With maps=True: of the ioctls that mapped memory for devices so far: (calls, seconds during which one was
         under way, seconds of CPU time in them)."""
         calls, ns, cpu_ns = self._counts()[4:]
         return calls, ns / 1e9, cpu_ns / 1e9

@@ -166,7 +166,7 @@ def steady_table(name, title, unit, results, loads):
 def start_once(argv):
     """Exec to the first KVM_RUN: (elapsed, elapsed outside map calls, CPU time, CPU time outside map
     calls) in ms, and how many map calls. What the guest does then is of no interest."""
-    vm = bench.Vm(argv)
+    vm = bench.Vm(argv, maps=True)
     try:
         elapsed, cpu = vm.wait_entry(ENTRY_TIMEOUT)
         calls, map_elapsed, map_cpu = vm.map_calls()

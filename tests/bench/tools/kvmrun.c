@@ -5,8 +5,9 @@
 //
 // BENCH_KVMRUN names a file of 64-bit numbers, struct shared: when bench-exec called execve, when
 // KVM_RUN was first called (both CLOCK_MONOTONIC, ns), how often it was called, and the CPU time of the
-// process until the first call (ns). Then of the ioctls that map memory for devices, VFIO's and
-// iommufd's: calls, the time during which at least one was under way, and the CPU time in them (ns).
+// process until the first call (ns). Then, if BENCH_MAPS is set, of the ioctls that map memory for devices,
+// VFIO's and iommufd's: calls, the time during which at least one was under way, and the CPU time in them
+// (ns). That takes two system calls more for each, too much where there are many.
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <linux/iommufd.h>
@@ -36,6 +37,7 @@ struct shared {
 };
 
 static struct shared *shared;
+static bool times_maps;
 static pthread_mutex_t map_lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned int map_busy; /* calls under way */
 static uint64_t map_since_ns;
@@ -50,8 +52,10 @@ __attribute__((constructor)) static void map_shared(void)
 	void *p = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 
 	close(fd);
-	if (p != MAP_FAILED)
-		shared = p;
+	if (p == MAP_FAILED)
+		return;
+	shared = p;
+	times_maps = getenv("BENCH_MAPS");
 }
 
 static uint64_t now_ns(clockid_t clock)
@@ -108,7 +112,7 @@ __attribute__((visibility("default"))) int ioctl(int fd, unsigned long request, 
 	va_end(ap);
 	if (request == KVM_RUN)
 		note_run();
-	if (shared && is_map(request))
+	if (times_maps && is_map(request))
 		return timed_map(fd, request, arg);
 	return (int)syscall(SYS_ioctl, fd, request, arg);
 }
