@@ -32,7 +32,7 @@ void mappings_done(struct mappings *m)
 		m->chunks = chunk->next;
 		free(chunk);
 	}
-	m->root = m->free = NULL;
+	m->root = m->recent = m->free = NULL;
 }
 
 /* xorshift64*: Marsaglia, "Xorshift RNGs", 2003. */
@@ -72,47 +72,98 @@ static void node_put(struct mappings *m, struct mapping *node)
 	m->free = node;
 }
 
-/* All of a lies below all of b. */
-static struct mapping *merge(struct mapping *a, struct mapping *b)
+/* --- the tree --- */
+
+/* Where `old` hangs, `new` hangs now. */
+static void replace(struct mappings *m, const struct mapping *old, struct mapping *new)
 {
-	if (!a || !b)
-		return a ? a : b;
-	if (a->priority > b->priority) {
-		a->right = merge(a->right, b);
-		return a;
-	}
-	b->left = merge(a, b->left);
-	return b;
+	struct mapping *parent = old->parent;
+
+	if (!parent)
+		m->root = new;
+	else if (parent->left == old)
+		parent->left = new;
+	else
+		parent->right = new;
+	if (new)
+		new->parent = parent;
 }
 
-/* What lies below iova, and the rest. */
-static void split(struct mapping *tree, uint64_t iova, struct mapping **below,
-		  struct mapping **rest)
+/* One level up: its parent becomes its child. */
+static void rotate_up(struct mappings *m, struct mapping *node)
 {
-	if (!tree) {
-		*below = *rest = NULL;
-	} else if (tree->iova < iova) {
-		*below = tree;
-		split(tree->right, iova, &tree->right, rest);
+	struct mapping *parent = node->parent, *moved;
+
+	replace(m, parent, node);
+	if (parent->left == node) {
+		moved = parent->left = node->right;
+		node->right = parent;
 	} else {
-		*rest = tree;
-		split(tree->left, iova, below, &tree->left);
+		moved = parent->right = node->left;
+		node->left = parent;
 	}
+	if (moved)
+		moved->parent = parent;
+	parent->parent = node;
+}
+
+/* Between its neighbours: one of the two has no child on that side. */
+static void hang(struct mappings *m, struct mapping *node)
+{
+	if (node->before && !node->before->right) {
+		node->before->right = node;
+		node->parent = node->before;
+	} else if (node->next) {
+		node->next->left = node;
+		node->parent = node->next;
+	} else {
+		m->root = node;
+	}
+	while (node->parent && node->parent->priority < node->priority)
+		rotate_up(m, node);
+}
+
+static void take_out(struct mappings *m, struct mapping *node)
+{
+	while (node->left && node->right)
+		rotate_up(m,
+			  node->left->priority > node->right->priority ? node->left : node->right);
+	replace(m, node, node->left ? node->left : node->right);
+}
+
+/* --- the table --- */
+
+/* The first mapping that does not end before `first`, and the one before it: NULL where there is none. */
+static struct mapping *place(const struct mappings *m, uint64_t first, struct mapping **before)
+{
+	struct mapping *at = m->recent, *next = NULL;
+
+	if (at && at->last < first && (!at->next || at->next->last >= first)) {
+		*before = at;
+		return at->next;
+	}
+	if (at && at->last >= first && (!at->before || at->before->last < first)) {
+		*before = at->before;
+		return at;
+	}
+	*before = NULL;
+	/* Without overlaps the order of ends is that of beginnings. */
+	for (at = m->root; at;) {
+		if (at->last >= first) {
+			next = at;
+			at = at->left;
+		} else {
+			*before = at;
+			at = at->right;
+		}
+	}
+	return next;
 }
 
 struct mapping *mappings_find(const struct mappings *m, uint64_t first, uint64_t last)
 {
-	struct mapping *node = m->root, *found = NULL;
+	struct mapping *before, *found = place(m, first, &before);
 
-	/* Without overlaps the order of ends is that of beginnings. */
-	while (node) {
-		if (node->last >= first) {
-			found = node;
-			node = node->left;
-		} else {
-			node = node->right;
-		}
-	}
 	return found && found->iova <= last ? found : NULL;
 }
 
@@ -130,38 +181,25 @@ bool mappings_cut(const struct mappings *m, uint64_t first, uint64_t last)
 
 int mappings_insert(struct mappings *m, uint64_t iova, uint64_t last, struct mapping **ret)
 {
-	struct mapping **link = &m->root, *before = NULL, *next = NULL, *node;
-	uint32_t priority = next_priority(m);
+	struct mapping *before, *next = place(m, iova, &before), *node;
 
 	assert(iova <= last);
-	for (struct mapping *at = m->root, **child; at; at = *child) {
-		if (last < at->iova) {
-			next = at;
-			child = &at->left;
-		} else if (iova > at->last) {
-			before = at;
-			child = &at->right;
-		} else {
-			return -EEXIST;
-		}
-		if (at->priority > priority) /* a heap: further down */
-			link = child;
-	}
+	if (next && next->iova <= last)
+		return -EEXIST;
 	node = node_get(m);
 	if (!node)
 		return -ENOMEM;
 	node->iova = iova;
 	node->last = last;
-	node->priority = priority;
-	/* What was there is cut in two, which become its children. */
-	split(*link, iova, &node->left, &node->right);
-	*link = node;
+	node->priority = next_priority(m);
 	node->before = before;
 	node->next = next;
+	hang(m, node);
 	if (before)
 		before->next = node;
 	if (next)
 		next->before = node;
+	m->recent = node;
 	m->count++;
 	m->bytes += last - iova + 1;
 	*ret = node;
@@ -170,17 +208,13 @@ int mappings_insert(struct mappings *m, uint64_t iova, uint64_t last, struct map
 
 void mappings_remove(struct mappings *m, struct mapping *mapping)
 {
-	struct mapping **link = &m->root;
-
-	while (*link != mapping) {
-		assert(*link);
-		link = mapping->iova < (*link)->iova ? &(*link)->left : &(*link)->right;
-	}
-	*link = merge(mapping->left, mapping->right);
+	take_out(m, mapping);
 	if (mapping->before)
 		mapping->before->next = mapping->next;
 	if (mapping->next)
 		mapping->next->before = mapping->before;
+	if (m->recent == mapping)
+		m->recent = mapping->before;
 	m->count--;
 	m->bytes -= mapping->last - mapping->iova + 1;
 	node_put(m, mapping);

@@ -28,13 +28,15 @@ struct mapping {
 	bool shared;         /* its pins belong to another space */
 	/* private */
 	uint32_t priority;
-	struct mapping *left, *right;
+	struct mapping *parent, *left, *right;
 	struct mapping *before, *next; /* in order of address */
 };
 
 struct mapping_chunk;
 struct mappings {
 	struct mapping *root;
+	struct mapping *
+		recent; /* the newest, or what was before it: what comes next often lies behind it */
 	struct mapping *free; /* by ->right */
 	struct mapping_chunk *chunks;
 	uint64_t random;

@@ -79,12 +79,25 @@ static bool is_cut(struct mapping *const *model, uint64_t first, uint64_t last)
 	       (model[last] && model[last]->last > last);
 }
 
+static void check_tree(const struct mapping *node, const struct mapping *parent)
+{
+	if (!node)
+		return;
+	cr_assert_eq(node->parent, parent);
+	cr_assert(!parent || parent->priority >= node->priority, "a heap by priority");
+	cr_assert(!node->left || node->left->last < node->iova);
+	cr_assert(!node->right || node->right->iova > node->last);
+	check_tree(node->left, node);
+	check_tree(node->right, node);
+}
+
 /* Is the table what the array says, seen from each page, in order, and at the ends of a range? */
 static void compare(struct mapping *const *model)
 {
 	const struct mapping *in_order = mappings_find(&m, 0, UINT64_MAX);
 	uint64_t count = 0, bytes = 0;
 
+	check_tree(m.root, NULL);
 	for (uint64_t page = 0; page < PAGES; page++) {
 		uint64_t last = MIN(page + next_random() % 20, (uint64_t)PAGES - 1);
 
@@ -129,6 +142,9 @@ Test(mappings, many_in_random_order_are_what_a_plain_array_says)
 		cr_assert_eq(mappings_insert(&m, at, last, &mapping), taken ? -EEXIST : 0);
 		for (uint64_t i = at; i <= last && !taken; i++)
 			model[i] = mapping;
+		/* Around the newest, where it looks first. */
+		for (uint64_t i = at - MIN(at, (uint64_t)3); i < MIN(at + 12, (uint64_t)PAGES); i++)
+			cr_assert_eq(mappings_find(&m, i, i), model[i]);
 		if (step % 1000 == 0)
 			compare(model);
 	}
