@@ -23,90 +23,154 @@ static bool access_valid(unsigned int access)
 }
 
 /* Take a place in the table, for the caller's system call. */
-static int reserve(struct ioas *ioas, uint64_t iova, uint64_t last, const struct mapping *as)
+static int reserve_locked(struct ioas *ioas, uint64_t iova, uint64_t last, const struct mapping *as,
+			  struct mapping **ret)
 {
 	struct mapping *mapping;
-	int ret;
+	int code = mappings_insert(&ioas->mappings, iova, last, &mapping);
 
-	pthread_rwlock_wrlock(&ioas->lock);
-	ret = mappings_insert(&ioas->mappings, iova, last, &mapping);
-	if (!ret) {
-		mapping->gpa = as->gpa;
-		mapping->hva = as->hva;
-		mapping->access = as->access;
-		mapping->shared = as->shared;
-		mapping->busy = true;
-	}
-	pthread_rwlock_unlock(&ioas->lock);
+	if (code)
+		return code;
+	mapping->gpa = as->gpa;
+	mapping->hva = as->hva;
+	mapping->access = as->access;
+	mapping->shared = as->shared;
+	mapping->busy = true;
+	*ret = mapping;
+	return 0;
+}
+
+/* What became of it is known. Returns the bytes that this space pins by it. */
+static int64_t settle_locked(struct ioas *ioas, struct mapping *mapping, int code)
+{
+	int64_t own_bytes = mapping->shared ? 0 : (int64_t)(mapping->last - mapping->iova + 1);
+
+	mapping->busy = false;
+	if (!code)
+		return own_bytes;
+	mappings_remove(&ioas->mappings, mapping);
+	return 0;
+}
+
+/* For the ledger, which is written under the table's lock: whoever looks finds them agreed, and what is pinned
+ * when the last device leaves is known. */
+static int64_t pinned(struct ioas *ioas, int64_t own_bytes)
+{
+	ioas->own_bytes += (uint64_t)own_bytes;
+	return ioas->pinning ? own_bytes : 0;
+}
+
+/* --- map --- */
+
+static int check_map(const struct ioas *ioas, const struct ioas_mapping *m, uint64_t *last)
+{
+	int ret = check_range(ioas, m->iova, m->bytes, last);
+
+	if (!ret &&
+	    (!access_valid(m->access) || !is_aligned((uintptr_t)m->memory.hva, IOAS_PAGE_BYTES)))
+		ret = -EINVAL;
 	return ret;
 }
 
-/* Written to the ledger under the table's lock: whoever looks finds them agreed, and what is pinned when the
- * last device leaves is known. */
-static void enter(struct ioas *ioas, struct ledger_entry *entry, int64_t own_bytes)
+/* places: of those that were refused NULL. */
+static void reserve_all(struct ioas *ioas, struct ioas_mapping *maps, unsigned int n,
+			struct mapping **places)
 {
-	ioas->own_bytes += (uint64_t)own_bytes;
-	entry->pinned_bytes = ioas->pinning ? own_bytes : 0;
-	ledger_enter(ioas->ledger, entry);
+	pthread_rwlock_wrlock(&ioas->lock);
+	for (unsigned int i = 0; i < n; i++) {
+		struct ioas_mapping *m = &maps[i];
+		const struct mapping as = {
+			.gpa = m->memory.gpa,
+			.hva = m->memory.hva,
+			.access = m->access,
+		};
+		uint64_t last;
+
+		places[i] = NULL;
+		m->result = check_map(ioas, m, &last);
+		if (!m->result)
+			m->result = reserve_locked(ioas, m->iova, last, &as, &places[i]);
+	}
+	pthread_rwlock_unlock(&ioas->lock);
 }
 
-/* The call was made: what is busy in [iova, last] is mapped now, or is not to be there. entry: NULL when there was
- * none. */
-static void settle(struct ioas *ioas, uint64_t iova, uint64_t last, int code,
-		   struct ledger_entry *entry)
+static void call_all(struct ioas *ioas, struct ioas_mapping *maps, unsigned int n,
+		     struct mapping *const *places, struct ledger_entry *entries)
 {
-	int64_t own_bytes = 0;
+	uint64_t now_ns = ledger_now(ioas->ledger);
 
-	pthread_rwlock_wrlock(&ioas->lock);
-	for (struct mapping *next, *mapping = mappings_find(&ioas->mappings, iova, last); mapping;
-	     mapping = next) {
-		next = mappings_next(mapping, last);
-		mapping->busy = false;
-		if (code)
-			mappings_remove(&ioas->mappings, mapping);
-		else if (!mapping->shared)
-			own_bytes += (int64_t)(mapping->last - mapping->iova + 1);
+	pthread_rwlock_rdlock(&ioas->calls);
+	for (unsigned int i = 0; i < n; i++) {
+		struct ioas_mapping *m = &maps[i];
+		struct ledger_entry *entry = &entries[i];
+
+		entry->op = LEDGER_MAP;
+		entry->iova = m->iova;
+		entry->bytes = m->bytes;
+		entry->gpa = m->memory.gpa;
+		entry->start_ns = now_ns;
+		if (places[i]) {
+			m->result = ioas->iommu->ops->map(ioas, m->iova, m->bytes, &m->memory,
+							  m->access);
+			now_ns = ledger_now(ioas->ledger);
+		}
+		entry->end_ns = now_ns;
+		entry->code = m->result;
 	}
-	if (entry)
-		enter(ioas, entry, own_bytes);
+	pthread_rwlock_unlock(&ioas->calls);
+}
+
+static void settle_all(struct ioas *ioas, unsigned int n, struct mapping *const *places,
+		       struct ledger_entry *entries)
+{
+	pthread_rwlock_wrlock(&ioas->lock);
+	for (unsigned int i = 0; i < n; i++) {
+		int64_t own_bytes = places[i] ? settle_locked(ioas, places[i], entries[i].code) : 0;
+
+		entries[i].pinned_bytes = pinned(ioas, own_bytes);
+	}
+	ledger_enter(ioas->ledger, entries, n);
 	pthread_rwlock_unlock(&ioas->lock);
+}
+
+void ioas_map_all(struct ioas *ioas, struct ioas_mapping *mappings, unsigned int n)
+{
+	enum { TOGETHER = 32 };
+	struct ledger_entry entries[TOGETHER];
+	struct mapping *places[TOGETHER];
+
+	for (unsigned int i = 0, m; i < n; i += m) {
+		m = MIN(n - i, (unsigned int)TOGETHER);
+		reserve_all(ioas, mappings + i, m, places);
+		call_all(ioas, mappings + i, m, places, entries);
+		settle_all(ioas, m, places, entries);
+	}
 }
 
 int ioas_map(struct ioas *ioas, uint64_t iova, uint64_t bytes, const struct ioas_memory *memory,
 	     unsigned int access)
 {
-	struct mapping as = {.gpa = memory->gpa, .hva = memory->hva, .access = access};
-	struct ledger_entry entry = {
-		.op = LEDGER_MAP,
+	struct ioas_mapping m = {
 		.iova = iova,
 		.bytes = bytes,
-		.gpa = memory->gpa,
-		.start_ns = ledger_now(ioas->ledger),
+		.memory = *memory,
+		.access = access,
 	};
-	uint64_t last;
-	int ret = check_range(ioas, iova, bytes, &last);
 
-	if (!ret && (!access_valid(access) || !is_aligned((uintptr_t)memory->hva, IOAS_PAGE_BYTES)))
-		ret = -EINVAL;
-	if (!ret)
-		ret = reserve(ioas, iova, last, &as);
-	if (ret) {
-		ledger_record(ioas->ledger, LEDGER_MAP, iova, bytes, memory->gpa, entry.start_ns,
-			      ret);
-		return ret;
-	}
-	pthread_rwlock_rdlock(&ioas->calls);
-	entry.code = ioas->iommu->ops->map(ioas, iova, bytes, memory, access);
-	pthread_rwlock_unlock(&ioas->calls);
-	entry.end_ns = ledger_now(ioas->ledger);
-	settle(ioas, iova, last, entry.code, &entry);
-	return entry.code;
+	ioas_map_all(ioas, &m, 1);
+	return m.result;
 }
 
 /* --- unmap --- */
 
-/* The next run of mappings without a gap between them in [*iova, last], marked busy. */
-static int take_run(struct ioas *ioas, uint64_t iova, uint64_t last, struct mapping *run)
+/* A run of mappings without a gap between them, marked busy so that they stay. */
+struct run {
+	struct mapping *first;
+	uint64_t iova, last, gpa;
+};
+
+/* The next one in [iova, last]. */
+static int take_run(struct ioas *ioas, uint64_t iova, uint64_t last, struct run *run)
 {
 	struct mapping *mapping = mappings_find(&ioas->mappings, iova, last);
 
@@ -114,7 +178,7 @@ static int take_run(struct ioas *ioas, uint64_t iova, uint64_t last, struct mapp
 		return -ENOENT;
 	if (mapping->busy)
 		return -EBUSY;
-	*run = *mapping;
+	*run = (struct run){.first = mapping, .iova = mapping->iova, .gpa = mapping->gpa};
 	do {
 		mapping->busy = true;
 		run->last = mapping->last;
@@ -123,12 +187,11 @@ static int take_run(struct ioas *ioas, uint64_t iova, uint64_t last, struct mapp
 	return 0;
 }
 
-static void finish_run(struct ioas *ioas, const struct mapping *run, struct ledger_entry *entry)
+static void finish_run(struct ioas *ioas, const struct run *run, struct ledger_entry *entry)
 {
 	int64_t own_bytes = 0;
 
-	for (struct mapping *next, *mapping = mappings_find(&ioas->mappings, run->iova, run->last);
-	     mapping; mapping = next) {
+	for (struct mapping *next, *mapping = run->first; mapping; mapping = next) {
 		next = mappings_next(mapping, run->last);
 		mapping->busy = false;
 		if (!entry->code) {
@@ -137,14 +200,15 @@ static void finish_run(struct ioas *ioas, const struct mapping *run, struct ledg
 			mappings_remove(&ioas->mappings, mapping);
 		}
 	}
-	enter(ioas, entry, own_bytes);
+	entry->pinned_bytes = pinned(ioas, own_bytes);
+	ledger_enter(ioas->ledger, entry, 1);
 }
 
 int ioas_unmap(struct ioas *ioas, uint64_t iova, uint64_t bytes, uint64_t *unmapped)
 {
 	struct ledger_entry entry = {.op = LEDGER_UNMAP, .end_ns = ledger_now(ioas->ledger)};
 	uint64_t last, at = iova;
-	struct mapping run;
+	struct run run;
 	int ret = check_range(ioas, iova, bytes, &last);
 
 	*unmapped = 0;
@@ -223,12 +287,24 @@ static int source_piece(struct ioas *from, uint64_t iova, uint64_t last, unsigne
 	return ret;
 }
 
+/* The copies in [iova, last] are mapped now, or are not to be there. */
+static void settle(struct ioas *ioas, uint64_t iova, uint64_t last, int code)
+{
+	pthread_rwlock_wrlock(&ioas->lock);
+	for (struct mapping *next, *mapping = mappings_find(&ioas->mappings, iova, last); mapping;
+	     mapping = next) {
+		next = mappings_next(mapping, last);
+		settle_locked(ioas, mapping, code);
+	}
+	pthread_rwlock_unlock(&ioas->lock);
+}
+
 /* Places for all pieces of [from_iova, from_last], at iova and up. */
 static int reserve_copy(struct ioas *ioas, uint64_t iova, struct ioas *from, uint64_t from_iova,
 			uint64_t from_last, unsigned int access)
 {
 	uint64_t start = iova, at = from_iova;
-	struct mapping piece;
+	struct mapping piece, *ignored;
 	int ret;
 
 	for (;;) {
@@ -237,14 +313,17 @@ static int reserve_copy(struct ioas *ioas, uint64_t iova, struct ioas *from, uin
 			break;
 		piece.access = access;
 		piece.shared = true;
-		ret = reserve(ioas, iova, iova + (piece.last - piece.iova), &piece);
+		pthread_rwlock_wrlock(&ioas->lock);
+		ret = reserve_locked(ioas, iova, iova + (piece.last - piece.iova), &piece,
+				     &ignored);
+		pthread_rwlock_unlock(&ioas->lock);
 		if (ret || piece.last == from_last)
 			break;
 		iova += piece.last - piece.iova + 1;
 		at = piece.last + 1;
 	}
 	if (ret && iova != start)
-		settle(ioas, start, iova - 1, ret, NULL);
+		settle(ioas, start, iova - 1, ret);
 	return ret;
 }
 
@@ -269,7 +348,7 @@ int ioas_copy(struct ioas *ioas, uint64_t iova, uint64_t bytes, struct ioas *fro
 		if (from != ioas)
 			pthread_rwlock_unlock(&from->calls);
 		pthread_rwlock_unlock(&ioas->calls);
-		settle(ioas, iova, last, ret, NULL);
+		settle(ioas, iova, last, ret);
 	}
 	ledger_record(ioas->ledger, LEDGER_COPY, iova, bytes, UINT64_MAX, start_ns, ret);
 	return ret;

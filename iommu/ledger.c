@@ -129,11 +129,10 @@ static void change(uint64_t *value, int64_t delta)
 	level(value, delta < 0 ? -(uint64_t)delta : (uint64_t)delta, delta > 0);
 }
 
-void ledger_enter(struct ledger *ledger, const struct ledger_entry *e)
+static void enter(struct ledger *ledger, const struct ledger_entry *e)
 {
 	struct ledger_totals *t = &ledger->totals;
 
-	pthread_mutex_lock(&ledger->lock);
 	integrate(ledger, e->end_ns);
 	count(&t->kind[e->op], e->bytes, e->end_ns - MIN(e->start_ns, e->end_ns), e->code);
 	if (!e->code && (e->op == LEDGER_MAP || e->op == LEDGER_COPY))
@@ -152,6 +151,13 @@ void ledger_enter(struct ledger *ledger, const struct ledger_entry *e)
 		.op = e->op,
 		.code = e->code,
 	};
+}
+
+void ledger_enter(struct ledger *ledger, const struct ledger_entry *entries, unsigned int n)
+{
+	pthread_mutex_lock(&ledger->lock);
+	for (unsigned int i = 0; i < n; i++)
+		enter(ledger, &entries[i]);
 	pthread_mutex_unlock(&ledger->lock);
 }
 
@@ -168,7 +174,7 @@ void ledger_record(struct ledger *ledger, enum ledger_op op, uint64_t iova, uint
 		.code = code,
 	};
 
-	ledger_enter(ledger, &entry);
+	ledger_enter(ledger, &entry, 1);
 }
 
 void ledger_request(struct ledger *ledger, uint64_t bytes, bool on)

@@ -66,7 +66,7 @@ struct ledger_entry {
 	int64_t pinned_bytes; /* what it pinned, or, below 0, gave back */
 	int code;             /* 0 or a negative errno */
 };
-void ledger_enter(struct ledger *ledger, const struct ledger_entry *entry);
+void ledger_enter(struct ledger *ledger, const struct ledger_entry *entries, unsigned int n);
 /* The same of one that ends now and pins nothing. */
 void ledger_record(struct ledger *ledger, enum ledger_op op, uint64_t iova, uint64_t bytes,
 		   uint64_t gpa, uint64_t start_ns, int code);

@@ -30,11 +30,12 @@ bool request_piece(const struct gmem *gmem, const struct iommu_request *request,
 	return true;
 }
 
-static int check_memory(const struct gmem *gmem, const struct iommu_request *r)
+static int check_memory(const struct gmem *gmem, struct iommu_request *r)
 {
 	struct gmem_piece piece;
 	uint64_t ignored;
 
+	r->hva = NULL;
 	if (add_overflows(r->gpa, r->bytes - 1, &ignored))
 		return -EINVAL;
 	for (uint64_t done = 0; done < r->bytes; done += piece.bytes) {
@@ -42,14 +43,17 @@ static int check_memory(const struct gmem *gmem, const struct iommu_request *r)
 			return -EFAULT;
 		if (r->access & IOAS_WRITE && piece.flags & GMEM_READONLY)
 			return -EPERM;
-		if (piece.bytes >= r->bytes - done)
-			break;
+		if (piece.bytes < r->bytes - done)
+			continue;
+		if (!done)
+			r->hva = piece.hva;
+		break;
 	}
 	return 0;
 }
 
 static int add_one(struct mappings *table, const struct gmem *gmem, uint64_t page_bytes,
-		   const struct iommu_request *r)
+		   struct iommu_request *r)
 {
 	unsigned int known = IOAS_READ | IOAS_WRITE;
 	struct mapping *mapping;

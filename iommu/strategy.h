@@ -43,7 +43,9 @@ struct iommu_request {
 	unsigned int access; /* enum ioas_access; map only */
 	uint64_t serial;     /* the guest's request, for the ledger; 0 */
 	int result;          /* 0 or a negative errno, set per request */
-	bool recorded;       /* private */
+	/* private */
+	bool recorded;
+	void *hva; /* map: of all of it, which is one piece; NULL: several, or not looked up */
 };
 
 /* One strategy. All functions but create may be NULL. */

@@ -44,53 +44,66 @@ static bool follows(const struct iommu_request *r, const struct iommu_request *n
 
 /* --- map --- */
 
-/* How many requests from the first on are one piece of host memory at one piece of addresses. */
+static bool continues(const struct iommu_request *r, const struct iommu_request *next)
+{
+	return follows(r, next) && next->access == r->access && next->gpa == r->gpa + r->bytes &&
+	       next->hva == (char *)r->hva + r->bytes;
+}
+
+/* How many requests from the first on, whose memory is in one piece, are one mapping. */
 static unsigned int map_run(const struct strategy *strategy, const struct iommu_request *r,
-			    unsigned int n, struct ioas_memory *memory, uint64_t *bytes)
+			    unsigned int n, struct ioas_mapping *ret)
 {
 	const struct strict *strict = strategy->state;
-	struct ioas_memory next;
-	unsigned int count = 0;
-	uint64_t there;
+	unsigned int count = 1;
 
-	*bytes = 0;
-	while (count < n && request_piece(strategy->gmem, &r[count], 0, &next, &there)) {
-		if (there < r[count].bytes) /* in several pieces: by itself */
-			break;
-		if (!count)
-			*memory = next;
-		else if (!strict->joins || !follows(&r[count - 1], &r[count]) ||
-			 r[count].access != r->access || next.gpa != memory->gpa + *bytes ||
-			 next.hva != (char *)memory->hva + *bytes)
-			break;
-		*bytes += there;
-		count++;
-	}
-	return MAX(count, 1u);
+	*ret = (struct ioas_mapping){
+		.iova = r->iova,
+		.bytes = r->bytes,
+		.memory = {.hva = r->hva, .fd = -1, .gpa = r->gpa},
+		.access = r->access,
+	};
+	while (strict->joins && count < n && continues(&r[count - 1], &r[count]))
+		ret->bytes += r[count++].bytes;
+	return count;
 }
 
 static void strict_map(struct strategy *strategy, struct iommu_request *requests, unsigned int n)
 {
-	for (unsigned int i = 0, count; i < n; i += count) {
-		struct iommu_request *r = &requests[i];
-		struct ioas_memory memory;
-		uint64_t bytes;
+	enum { TOGETHER = 32 };
+	struct ioas_mapping maps[TOGETHER];
+	struct {
+		struct iommu_request *first;
+		unsigned int n;
+	} of[TOGETHER];
 
-		count = 1;
-		if (r->result)
-			continue;
-		count = map_run(strategy, r, n - i, &memory, &bytes);
-		if (bytes) {
-			int ret = ioas_map(strategy->ioas, r->iova, bytes, &memory, r->access);
+	for (unsigned int i = 0; i < n;) {
+		unsigned int m = 0;
 
-			if (count == 1)
-				r->result = ret;
-			if (!ret || count == 1)
+		for (unsigned int count; i < n && m < TOGETHER; i += count) {
+			struct iommu_request *r = &requests[i];
+
+			count = 1;
+			if (r->result)
 				continue;
+			if (!r->hva) {
+				r->result = strategy_map_one(strategy, r);
+				continue;
+			}
+			count = map_run(strategy, r, n - i, &maps[m]);
+			of[m].first = r;
+			of[m++].n = count;
 		}
-		/* In several pieces; or one of them is to blame: it alone fails. */
-		for (unsigned int k = 0; k < count; k++)
-			r[k].result = strategy_map_one(strategy, &r[k]);
+		ioas_map_all(strategy->ioas, maps, m);
+		for (unsigned int j = 0; j < m; j++) {
+			struct iommu_request *r = of[j].first;
+
+			if (of[j].n == 1)
+				r->result = maps[j].result;
+			else if (maps[j].result) /* one of them is to blame: it alone fails */
+				for (unsigned int k = 0; k < of[j].n; k++)
+					r[k].result = strategy_map_one(strategy, &r[k]);
+		}
 	}
 }
 

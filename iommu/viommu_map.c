@@ -187,7 +187,7 @@ void viommu_map_run(struct viommu *viommu, struct viommu_domain *domain,
 		entry.bytes = r->io.bytes;
 		entry.gpa = r->gpa;
 		entry.code = r->status == VIOMMU_OK ? 0 : -EIO;
-		ledger_enter(domain->ledger, &entry);
+		ledger_enter(domain->ledger, &entry, 1);
 	}
 }
 
@@ -227,7 +227,7 @@ static void remove_all(struct viommu *viommu, struct viommu_domain *domain,
 		entry.gpa = mapping->gpa;
 		bytes += entry.bytes;
 		if (domain->n_emulated)
-			ledger_enter(domain->ledger, &entry);
+			ledger_enter(domain->ledger, &entry, 1);
 		take_locked(viommu, domain, mapping);
 	}
 	pthread_rwlock_unlock(&viommu->lock);

@@ -200,6 +200,42 @@ Test(soft, the_ledger_sees_every_call)
 	cr_assert_eq(t.mapped_peak_bytes, 0x3000);
 }
 
+Test(soft, several_at_once_are_as_one_after_the_other)
+{
+	enum { N = 40 };
+	struct ioas_mapping all[N];
+	struct ledger_totals t;
+
+	cr_assert_eq(map(20 * 0x2000, 0x1000, 0), 0);
+	for (unsigned int i = 0; i < N; i++)
+		all[i] = (struct ioas_mapping){
+			.iova = i * 0x2000,
+			.bytes = 0x1000,
+			.memory = {.hva = memory + i * 0x1000, .fd = -1, .gpa = i},
+			.access = RW,
+		};
+	all[3].bytes = 1;
+	all[5].iova = all[4].iova;
+	all[7].access = 0;
+	all[39].iova = all[1].iova;
+	ioas_map_all(ioas, all, N);
+	for (unsigned int i = 0; i < N; i++) {
+		int wanted = i == 3 || i == 7               ? -EINVAL
+			     : i == 5 || i == 20 || i == 39 ? -EEXIST
+							    : 0;
+
+		cr_assert_eq(all[i].result, wanted, "%u: %d", i, all[i].result);
+		if (!wanted)
+			expect(ioas, all[i].iova, RW, memory + i * 0x1000, 0x1000);
+	}
+	expect(ioas, 3 * 0x2000, RW, NULL, 0);
+	ledger_totals(ioas_ledger(ioas), &t);
+	cr_assert_eq(t.kind[LEDGER_MAP].calls, N + 1);
+	cr_assert_eq(t.kind[LEDGER_MAP].failed, 5);
+	cr_assert_eq(t.mapped_bytes, (N - 5 + 1) * 0x1000);
+	cr_assert_eq(unmap(0, 0x100000, (N - 5 + 1) * 0x1000), 0);
+}
+
 Test(soft, history_knows_what_is_mapped_and_what_was)
 {
 	char text[120];
