@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include <linux/virtio_iommu.h>
+#include <linux/virtio_ring.h>
 
 #include "base/le.h"
 #include "base/mem.h"
@@ -16,7 +17,7 @@
 
 enum {
 	IOMMU_ID = 23,
-	REQUEST_QUEUE_SIZE = 256,
+	REQUEST_QUEUE_SIZE = 512, /* a request takes two descriptors */
 	EVENT_QUEUE_SIZE = 64,
 	BATCHES_A_TURN = 16,
 	/* Polled at a stretch; then the loop looks at what else there is for it. */
@@ -346,6 +347,8 @@ int virtio_iommu_create(struct virtio_device **ret, const struct virtio_iommu_se
 		1ull << VIRTIO_IOMMU_F_INPUT_RANGE | 1ull << VIRTIO_IOMMU_F_DOMAIN_RANGE |
 		1ull << VIRTIO_IOMMU_F_MAP_UNMAP | 1ull << VIRTIO_IOMMU_F_PROBE |
 		1ull << VIRTIO_IOMMU_F_MMIO | 1ull << VIRTIO_IOMMU_F_BYPASS_CONFIG;
+	/* With it Linux allocates a table for each request's two descriptors, and that for nothing. */
+	dev->vdev.features_withheld = 1ull << VIRTIO_RING_F_INDIRECT_DESC;
 	dev->vdev.config_bytes = sizeof(struct virtio_iommu_config);
 	dev->vdev.n_queues = 2;
 	dev->vdev.queues[IOMMU_REQUEST_QUEUE] = (struct virtio_queue){

@@ -173,6 +173,7 @@ unsigned int iommu_serve_batch(struct iommu_dev *dev)
 		parse(dev, &dev->taken[i], &requests);
 	if (requests)
 		viommu_run(dev->viommu, dev->requests, requests);
+	/* The answers become visible at once: nobody can use the first without the last. */
 	for (unsigned int i = 0; i < n; i++) {
 		struct iommu_taken *t = &dev->taken[i];
 		struct virtio_iommu_req_tail tail = {.status = t->status};
@@ -181,7 +182,10 @@ unsigned int iommu_serve_batch(struct iommu_dev *dev)
 			tail.status = (uint8_t)dev->requests[t->request].status;
 		if (t->written)
 			iov_from_buf(t->chain.in, t->chain.n_in, t->tail, &tail, sizeof(tail));
-		virtq_push(vq, &t->chain, t->written);
+		if (i + 1 < n)
+			virtq_stage(vq, &t->chain, t->written);
+		else
+			virtq_push(vq, &t->chain, t->written);
 	}
 	return n;
 }

@@ -10,6 +10,11 @@ size_t iov_to_buf(const struct iovec *iov, unsigned int n, size_t skip, void *bu
 {
 	size_t done = 0;
 
+	if (n == 1 && skip <= iov->iov_len) { /* as mostly */
+		len = MIN(len, iov->iov_len - skip);
+		memcpy(buf, (const uint8_t *)iov->iov_base + skip, len);
+		return len;
+	}
 	for (unsigned int i = 0; i < n && done < len; i++) {
 		size_t part;
 
@@ -30,6 +35,11 @@ size_t iov_from_buf(const struct iovec *iov, unsigned int n, size_t skip, const 
 {
 	size_t done = 0;
 
+	if (n == 1 && skip <= iov->iov_len) {
+		len = MIN(len, iov->iov_len - skip);
+		memcpy((uint8_t *)iov->iov_base + skip, buf, len);
+		return len;
+	}
 	for (unsigned int i = 0; i < n && done < len; i++) {
 		size_t part;
 

@@ -575,7 +575,7 @@ int transport_init(struct virtio_transport *t, const struct virtio_transport_ops
 	t->ops = ops;
 	t->vdev = vdev;
 	t->lock = lock;
-	t->offered = vdev->features_offered | offered;
+	t->offered = vdev->features_offered | (offered & ~vdev->features_withheld);
 	pthread_cond_init(&t->still, NULL);
 	t->queues = calloc(vdev->n_queues, sizeof(*t->queues));
 	if (!t->queues) {

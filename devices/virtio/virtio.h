@@ -81,9 +81,10 @@ struct virtio_device {
 	char name[32];
 	const struct log *log;
 	struct log_limit limit;
-	uint64_t features_offered; /* device bits; the transport adds its own (28, 29, 32, 40) */
-	uint64_t features;         /* negotiated */
-	uint32_t config_bytes;     /* size of the device config space */
+	uint64_t features_offered;  /* device bits; the transport adds its own (28, 29, 32, 40) */
+	uint64_t features_withheld; /* of the transport's */
+	uint64_t features;          /* negotiated */
+	uint32_t config_bytes;      /* size of the device config space */
 	unsigned int n_queues;
 	struct virtio_queue queues[VIRTIO_MAX_QUEUES];
 	struct virtio_transport *transport; /* set when it is attached */
