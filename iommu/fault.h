@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * DMA faults: an access of a device that its address space does not permit, from wherever this kernel
- * tells of it. VT-d and AMD drivers write ordinary devices' faults to the kernel log and nowhere else
- * (rate-limited), so that is read where it may be (/dev/kmsg: CAP_SYSLOG, or dmesg_restrict=0); where
- * no source can be read, fault_source() says so, and so does the status.
+ * tells of it: its log (rate-limited), which is read where it may be (/dev/kmsg: CAP_SYSLOG, or
+ * dmesg_restrict=0); where it may not, fault_source() says so, and so does the status. The drivers of VT-d and
+ * AMD-Vi write every fault of an ordinary device there. The tracepoint iommu:io_page_fault has less: VT-d's does
+ * not fire it, AMD's fires it for what it then logs with a reason (Linux 6.12: report_iommu_fault without a
+ * handler). iommufd's event queues have page requests (PRI), which devices in guests do not make. A device's
+ * own error interrupt is devices/passthrough's.
  *
  * Threads: created and destroyed by the machine's thread; callbacks run in the loop's.
  */

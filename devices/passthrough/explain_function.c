@@ -319,13 +319,6 @@ void explain_quirks(struct explain_ctx *x)
 	const struct host_device *d = x->d;
 
 	pf_link(x);
-	if (d->vendor == 0x8086 && is_display(d) && strcmp(d->bdf, "0000:00:02.0") == 0) {
-		explain_add(
-			x, EXPLAIN_WARNING, "quirk",
-			"Intel's integrated graphics: its driver wants the firmware's OpRegion, "
-			"which the guest does not get; outputs stay dark, computing works");
-		explain_way_out(x, "an SR-IOV VF of it, or a discrete card");
-	}
 	if (d->is_vf && d->class_code >> 16 == 0x02)
 		explain_add(x, EXPLAIN_OK, "quirk",
 			    "without a MAC set on its PF the VF has a new one at each creation; "

@@ -19,7 +19,7 @@ LOADS = [
     ("4 KiB", "scattered 4096 1", 2000, 0.5),
     ("64 KiB", "scattered 65536 1", 1000, 0.5),
     ("512 KiB", "scattered 524288 1", 100, 1),
-    ("512 KiB huge", "huge 524288 1", 300, 0.5),
+    ("512 KiB huge", "huge 524288 1", 300, 1),
 ]
 # A wait for the disk is real time, in which the clock of instructions runs ahead.
 LOAD_TIMEOUT = 200 if INSTRUCTIONS else 240
@@ -48,10 +48,13 @@ def wanted():
     return [g for g in GUESTS if not (INSTRUCTIONS and g[0].endswith("poll"))]
 
 
-def loads():
+def loads(strict):
+    """Without an IOMMU a read costs so little that it takes more of them to be seen beside what else the
+    host does; and that is subtracted from all the others."""
     chosen = LOADS[:1] if bench.SMOKE else LOADS
+    more = 1 if bench.SMOKE or strict is not None else 5
     return [(name, [f"/load blk /dev/nvme0n1 {args} {k}" for k in (min(n, 100), n, 3 * n)], n)
-            for name, args, n in ((name, args, 100 if bench.SMOKE else count)
+            for name, args, n in ((name, args, 100 if bench.SMOKE else count * more)
                                   for name, args, count, _target in chosen)]
 
 
@@ -105,13 +108,12 @@ def viommu():
     # A wait by looking is busy, and how long it lasts is the disk's affair.
     with open("/sys/module/kvm/parameters/halt_poll_ns", "w", encoding="ascii") as f:
         f.write("0")
-    todo = loads()
-    sizes = [load[0] for load in todo]
+    sizes = [load[0] for load in loads(None)]
     results = {}
     for name, vmm, arguments, strict in wanted():
         results[name] = bench.measure(
-            lambda initrd, g=(vmm, arguments, strict): make(initrd, device, *g), todo, name,
-            timeout=LOAD_TIMEOUT, end=False)
+            lambda initrd, g=(vmm, arguments, strict): make(initrd, device, *g),
+            loads(strict), name, timeout=LOAD_TIMEOUT, end=False)
         table(results, sizes).show(final=False)
     t = table(results, sizes)
     if not bench.SMOKE:

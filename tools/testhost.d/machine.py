@@ -17,6 +17,7 @@ PROFILES = {
     "bigbar": {"big_bar": "16G"},                     # a device with a huge BAR
     "nvmevf": {"nvme_vfs": 2},                        # an nvme with SR-IOV: a PF that is no network card
     "functions": {"functions": 2},                    # a card of two functions with one reset
+    "display": {"display": True},                     # a graphics card, which the host starts on
     "rmrr": {"rmrr": True},                           # a device whose memory the firmware keeps mapped
 }
 
@@ -174,6 +175,9 @@ def arguments(*, kernel, root, artefacts, run_dir, shares, channels, clock="wall
     for i in range(p.get("functions", 0)):
         bus = port() if i == 0 else bus
         a += ["-device", f"e1000,id=e1000-{i},romfile=,multifunction=on,bus={bus},addr=0.{i}"]
+
+    if "display" in p:
+        a += ["-device", "ati-vga,id=display0,bus=pcie.0,addr=0x18"]
 
     if interactive:
         a += ["-chardev", "stdio,id=con,mux=on,signal=off", "-serial", "chardev:con",
