@@ -15,10 +15,12 @@ of them in a load, 1/sqrt(n) and less of noise.
 
 import glob
 import json
+import math
 import os
 import re
 import shutil
 import signal
+import statistics
 import struct
 import subprocess
 import sys
@@ -389,6 +391,14 @@ def per_operation(small, large, operations):
     scale = {"returns": 1, "exits": 1, "seconds": 1, "counted": 1}
     return Cost(*((b - a) / operations * scale.get(name, 1e9 / NS_PER_INSTRUCTION)
                   for name, a, b in zip(Cost._fields, small, large)))
+
+
+def median(costs):
+    """Of each figure of several Costs the median, of those that are numbers."""
+    def middle(values):
+        known = [v for v in values if not math.isnan(v)]
+        return statistics.median(known) if known else float("nan")
+    return Cost(*(middle(values) for values in zip(*costs)))
 
 
 class Table:
