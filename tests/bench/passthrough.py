@@ -26,8 +26,9 @@ PACKETS = [
     ("64 bytes there and back", "rr", 64, 2000),
     ("stream from the guest, 1 KiB", "send", 1024, 6000),
 ]
+INSTRUCTIONS = os.environ.get("HOSPES_CLOCK") == "instructions"
 # A wait for the disk is real time, in which this clock runs ahead from timer to timer.
-LOAD_TIMEOUT = 60 if os.environ.get("HOSPES_CLOCK") == "instructions" else 120
+LOAD_TIMEOUT = 60 if INSTRUCTIONS else 120
 ENTRY_TIMEOUT = 120
 # How often a guest halts for the device is real time's chance, which is another one an hour later: guests of
 # both take turns, and medians count.
@@ -50,7 +51,7 @@ def sizes():
         return asked
     with open("/proc/meminfo", encoding="ascii") as f:
         host = int(f.readline().split()[1]) >> 10
-    return [256] if bench.SMOKE else [m for m in (1024, 4096, 8192) if m + 2048 < host]
+    return [256] if bench.SMOKE else [m for m in (1024, 4096, 8192, 16384) if m + 2048 < host]
 
 
 def map_cost_of(kind, device, mib, count):
@@ -149,23 +150,27 @@ def steady(table_name, title, unit, loads, device, cmdline=""):
 
 def steady_table(name, title, unit, results, loads):
     """What there is so far: what no guest has ended yet is an empty cell."""
-    t = bench.Table(name, f"{title}: returns to user space, exits (most are the kernel's), instructions of the "
-                    f"guest, and of guest and host, per {unit}",
-                    ["load", "hospes returns", "QEMU returns", "hospes exits", "QEMU exits",
-                     "hospes guest", "QEMU guest", "hospes all", "QEMU all"],
-                    ["exits: KVM's count of all of them; the kernel handles those that are not returns",
-                     "guest: in which the guest did not halt, as it measures it, so with what the kernel does "
-                     "for exits meanwhile; all: guest and host, in which this CPU was not idle"])
+    if INSTRUCTIONS:
+        columns = [("guest", lambda v: v.inside), ("all", lambda v: v.busy)]
+        notes = ["guest: instructions in which the guest did not halt, as it measures it, so with what the kernel "
+                 "does for exits meanwhile; all: guest and host, in which this CPU was not idle"]
+    else:
+        columns = [("per s", lambda v: 1 / v.seconds)]
+        notes = [f"per s: {unit}s, by the wall clock"]
+    columns = [("returns", lambda v: v.returns), ("exits", lambda v: v.exits), *columns]
+    t = bench.Table(name if INSTRUCTIONS else f"{name}-wall", f"{title}, per {unit}",
+                    ["load", *[f"{who} {column}" for column, _of in columns for who, _vmm in VMMS]],
+                    ["returns: of KVM_RUN to user space; exits: KVM's count of all of them, the kernel handles those "
+                     "that are not returns", *notes])
     for name, _commands, _n in loads:
         h, q = (results.get(who, {}).get(name) for who, _vmm in VMMS)
-        t.add(name, *(getattr(v, what) if v else None for what in ("returns", "exits", "inside", "busy")
-                      for v in (h, q)))
+        t.add(name, *(of(v) if v else None for _column, of in columns for v in (h, q)))
         for who in results:
             if name not in results[who]:
                 t.missing(f"{who}, {name}")
         if h and not bench.SMOKE:
             t.target(f"returns to user space per {unit}, {name}", h.returns, 0)
-        if h and q and q.exits and q.inside and not bench.SMOKE:
+        if INSTRUCTIONS and h and q and q.exits and q.inside and not bench.SMOKE:
             t.target(f"exits, of QEMU's, {name}", h.exits / q.exits, 1)
             t.target(f"guest instructions, of QEMU's, {name}", h.inside / q.inside, 1)
     return t
