@@ -155,7 +155,7 @@ def steady_table(name, title, unit, results, loads):
         notes = ["guest: instructions in which the guest did not halt, as it measures it, so with what the kernel "
                  "does for exits meanwhile; all: guest and host, in which this CPU was not idle"]
     else:
-        columns = [("per s", lambda v: 1 / v.seconds)]
+        columns = [("per s", lambda v: 1 / v.seconds if v.seconds > 0 else None)]
         notes = [f"per s: {unit}s, by the wall clock"]
     columns = [("returns", lambda v: v.returns), ("exits", lambda v: v.exits), *columns]
     t = bench.Table(name if INSTRUCTIONS else f"{name}-wall", f"{title}, per {unit}",
