@@ -35,8 +35,8 @@ struct mapping {
 struct mapping_chunk;
 struct mappings {
 	struct mapping *root;
-	struct mapping *
-		recent; /* the newest, or what was before it: what comes next often lies behind it */
+	/* The newest, or what lies before it where that is gone: the next often comes right behind. */
+	struct mapping *recent;
 	struct mapping *free; /* by ->right */
 	struct mapping_chunk *chunks;
 	uint64_t random;
