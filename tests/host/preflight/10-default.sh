@@ -62,6 +62,8 @@ vfio_bind "$vf"
 is "$(blockers "$vf")" "" "a VF: nothing blocks"
 is "$(try "$vf" iommufd 0x40000000)" ok "and the kernel gives it"
 like "$(found ok msi "$vf")" "3 MSI-X vectors" "its vectors are counted"
+like "$(found ok quirk "$vf")" "vf set $vf --mac MAC" "its MAC address is a new one each time"
+like "$(found ok quirk "$pf")" "its [0-9]+ VFs can be given singly" "SR-IOV of a PF is hidden"
 like "$(found ok link "$vf")" "$pf .* is up" "its PF is up"
 ip link set "$(netdev "$pf")" down
 like "$(found warning link "$vf")" "=> ip link set .* up" "its PF is down: a warning"

@@ -13,6 +13,9 @@ like "$(found warning driver "$card")" "display that the host started on.* => us
 unlike "$(found warning driver "$(device 1b36:0010)")" "display" "another device is none"
 like "$(found warning scrub "$card")" "contents of its memory for the next guest => power the host off" \
 	"what a reset leaves in it is told"
+like "$(found warning msi "$card")" "INTx only" "it has neither MSI-X nor MSI"
+like "$(found warning reset "$card")" "cannot be reset" "and no reset"
+like "$(found ok migration "$card")" "not with vfio-pci" "it cannot move"
 is "$(blockers "$card" --memory 512M)" "" "nothing blocks"
 is "$(try "$card" iommufd 0x20000000)" ok "the kernel gives it"
 
