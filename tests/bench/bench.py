@@ -401,6 +401,14 @@ def median(costs):
     return Cost(*(middle(values) for values in zip(*costs)))
 
 
+def medians(samples, who, got):
+    """One more turn: what measure() got for 'who' joins the samples. Returns by name, for each, the median Costs."""
+    own = samples.setdefault(who, {})  # there though it ended nothing, so that this is seen
+    for name, cost in got.items():
+        own.setdefault(name, []).append(cost)
+    return {w: {name: median(costs) for name, costs in of.items()} for w, of in samples.items()}
+
+
 class Table:
     def __init__(self, name, title, columns, notes=()):
         self.name, self.title, self.columns = name, title, columns

@@ -132,17 +132,14 @@ def packets():
 
 def steady(table_name, title, unit, loads, device, cmdline=""):
     """Guests of each VMM that make the loads; the table."""
-    samples = {who: {} for who, _vmm in VMMS}
+    samples = {}
     for turn in range(ROUNDS):
         for who, vmm in VMMS:
             got = bench.measure(
                 lambda initrd, vmm=vmm: (vmm(initrd=initrd, device=device,
                                              cmdline=f"{cmdline}hospes.end=poweroff"), None, lambda: None),
                 loads, f"{who}, turn {turn + 1} of {ROUNDS}", timeout=LOAD_TIMEOUT)
-            for name, cost in got.items():
-                samples[who].setdefault(name, []).append(cost)
-            results = {w: {name: bench.median(costs) for name, costs in of.items()}
-                       for w, of in samples.items()}
+            results = bench.medians(samples, who, got)
             table = steady_table(table_name, title, unit, results, loads)
             table.show(final=False)
     table.show()

@@ -112,16 +112,13 @@ def viommu():
     with open("/sys/module/kvm/parameters/halt_poll_ns", "w", encoding="ascii") as f:
         f.write("0")
     sizes = [load[0] for load in loads(None)]
-    samples = {name: {} for name, *_ in wanted()}
+    samples = {}
     for turn in range(TURNS):
         for name, vmm, arguments, strict in wanted():
             got = bench.measure(
                 lambda initrd, g=(vmm, arguments, strict): make(initrd, device, *g),
                 loads(strict), f"{name}, turn {turn + 1} of {TURNS}", timeout=LOAD_TIMEOUT, end=False)
-            for size, v in got.items():
-                samples[name].setdefault(size, []).append(v)
-            results = {who: {size: bench.median(costs) for size, costs in of.items()}
-                       for who, of in samples.items()}
+            results = bench.medians(samples, name, got)
             table(results, sizes).show(final=False)
     t = table(results, sizes)
     if not bench.SMOKE:

@@ -23,9 +23,7 @@ is "$(try "$card" iommufd 0x20000000)" ok "the kernel gives it"
 in_guest() {
 	# shellcheck disable=SC2016 # the guest's shell expands that
 	local find='d=$(dirname $(grep -l 0x1002 /sys/bus/pci/devices/*/vendor)); echo 1 >$d/enable; read at end flags <$d/resource'
-	timeout 90 hospes run --kernel "$HOSPES_GUEST_BZIMAGE" --kernel-cache off --initrd "$HOSPES_GUEST_INITRD" \
-		--memory 512M --passthrough "$card" --cmdline "console=ttyS0 quiet hospes.sh=\"$find; $1\"" \
-		</dev/null 2>&1
+	job="hospes.sh=\"$find; $1\"" start "$card" --memory 512M
 }
 # shellcheck disable=SC2016
 out=$(in_guest 'devmem $at 32 0x5ca1ab1e; echo has $(devmem $at)')
