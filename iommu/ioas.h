@@ -160,7 +160,8 @@ void ioas_call_nothing(const struct ioas *ioas);
  * partly in it (-ERANGE). When it returns no device can reach the range any more. *unmapped: bytes. */
 int ioas_map(struct ioas *ioas, uint64_t iova, uint64_t bytes, const struct ioas_memory *memory,
 	     unsigned int access);
-/* Several, each a call of its own and with a result of its own, as if one after the other; locks and
+int ioas_unmap(struct ioas *ioas, uint64_t iova, uint64_t bytes, uint64_t *unmapped);
+/* ioas_map of several, each a call of its own and with a result of its own, as if one after the other; locks and
  * clock are shared. */
 struct ioas_mapping {
 	uint64_t iova, bytes;
@@ -169,7 +170,6 @@ struct ioas_mapping {
 	int result;
 };
 void ioas_map_all(struct ioas *ioas, struct ioas_mapping *mappings, unsigned int n);
-int ioas_unmap(struct ioas *ioas, uint64_t iova, uint64_t bytes, uint64_t *unmapped);
 /* Map what `from` has at from_iova, sharing its pins: mappings there may be cut, and each becomes one
  * here. -ENOENT when it has not all of it, -EPERM when it must not be written there, -EOPNOTSUPP when
  * the backend cannot. */
