@@ -15,7 +15,8 @@ static const char usage[] =
 	"Says whether a PCI device of this host can be given to a guest, and if not, what to do.\n"
 	"It looks and changes nothing.\n"
 	"\n"
-	"  DEVICE         0000:01:10.0, 01:10.0, a path in /sys, or /dev/vfio/devices/vfioN\n"
+	"  DEVICE         0000:01:10.0, 01:10.0, a path in /sys, or /dev/vfio/devices/vfioN;\n"
+	"                 several: all for one guest\n"
 	"  --memory SIZE  the guest's memory (2G), for what depends on it\n"
 	"  --iommu KIND   auto, iommufd or type1\n"
 	"  --json         for programs\n"
@@ -94,7 +95,8 @@ static void print_text(const json_t *document)
 	       counts[1] == 1 ? "" : "s");
 }
 
-static int explain(const char *device, const struct hospes_explain_options *options, bool json)
+/* Adds its vectors to those that the next devices find taken. */
+static int explain(const char *device, struct hospes_explain_options *options, bool json)
 {
 	struct hospes_error error;
 	json_t *document;
@@ -107,6 +109,8 @@ static int explain(const char *device, const struct hospes_explain_options *opti
 	}
 	document = json_loads(text, 0, NULL);
 	works = json_is_true(json_object_get(document, "works"));
+	options->other_vectors +=
+		(unsigned int)json_integer_value(json_object_get(document, "msix_vectors"));
 	if (json)
 		puts(text);
 	else

@@ -142,7 +142,7 @@ static void print_text(const json_t *document)
 	if (!json_array_size(iommus))
 		puts("No IOMMU: nothing translates what devices address, so none can be given to a "
 		     "guest.\nSwitch it on in the firmware's setup, and on the kernel's command line "
-		     "(intel_iommu=on, amd_iommu=on).");
+		     "(intel_iommu=on; AMD's is on by itself).");
 	json_array_foreach(iommus, i, item)
 	{
 		print_iommu(item);

@@ -34,8 +34,9 @@ struct explain_finding {
 struct explain_request {
 	uint64_t memory_bytes; /* 0: not known */
 	enum iommu_kind kind;
-	int cdev_fd, iommufd; /* handed in: paths need no permission then; -1 */
-	int kvm_fd;           /* likewise; 0 or less: /dev/kvm */
+	int cdev_fd, iommufd;       /* handed in: paths need no permission then; -1 */
+	int kvm_fd;                 /* likewise; 0 or less: /dev/kvm */
+	unsigned int other_vectors; /* MSI-X vectors of the machine's other devices */
 };
 
 struct explain {

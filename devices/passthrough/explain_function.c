@@ -98,31 +98,54 @@ void explain_use_by_host(struct explain_ctx *x)
 
 /* ---- interrupts ---- */
 
+/* An eventfd for each, from the start; a guest that unmasks one later can count on it. */
+static void files(struct explain_ctx *x, unsigned int vectors)
+{
+	enum {
+		AT_LEAST = 24, /* of the rest of a machine */
+		PLENTY = 128,
+	};
+	unsigned long long want = vectors + PLENTY;
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= want)
+		return;
+	explain_add(x, limit.rlim_cur < vectors + AT_LEAST ? EXPLAIN_BLOCKER : EXPLAIN_WARNING,
+		    "files",
+		    "each of the %u vectors takes a file descriptor, the rest of the machine some "
+		    "dozens; RLIMIT_NOFILE is %llu",
+		    vectors, (unsigned long long)limit.rlim_cur);
+	if (limit.rlim_max >= want)
+		explain_way_out(x, "ulimit -n %llu", want);
+	else
+		explain_way_out(
+			x,
+			"sudo prlimit --pid $$ --nofile=%llu:%llu; for good: 'USER - nofile "
+			"%llu' in /etc/security/limits.conf, or LimitNOFILE=%llu in the "
+			"systemd unit",
+			want, want, want, want);
+}
+
 static void vectors(struct explain_ctx *x)
 {
 	enum { PLATFORM_ROUTES = 24 + 16 }; /* I/O APIC; the machine's own virtio devices, about */
-	const unsigned int routes = ARCH_MAX_ROUTES;
-	struct rlimit files;
+	const unsigned int routes = ARCH_MAX_ROUTES, others = x->request->other_vectors;
+	const unsigned int all = x->d->msix + others;
 
-	if (x->d->msix + PLATFORM_ROUTES > routes) {
+	/* A function has 2048 at most. */
+	if (all + PLATFORM_ROUTES > routes) {
 		explain_add(x, EXPLAIN_WARNING, "msi",
-			    "%u MSI-X vectors, and KVM routes %u interrupts of a VM: the guest's "
-			    "driver gets what is left",
-			    x->d->msix, routes);
-		explain_way_out(x, "let the guest's driver use fewer queues");
+			    "%u MSI-X vectors, and %u of the guest's other devices: KVM routes %u "
+			    "interrupts of a VM, so that the guest's drivers cannot use all",
+			    x->d->msix, others, routes);
+		explain_way_out(x, "let the guest's drivers use fewer queues, or give it fewer "
+				   "devices");
 	} else {
 		explain_add(x, EXPLAIN_OK, "msi",
 			    "%u MSI-X vectors; KVM routes %u interrupts of a VM", x->d->msix,
 			    routes);
 	}
-	/* An eventfd each, when the guest unmasks it, and some dozens for the rest. */
-	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < x->d->msix + 64ul) {
-		explain_add(x, EXPLAIN_WARNING, "files",
-			    "each of the %u vectors in use takes a file descriptor; RLIMIT_NOFILE "
-			    "is %llu",
-			    x->d->msix, (unsigned long long)files.rlim_cur);
-		explain_way_out(x, "ulimit -n %u", x->d->msix + 256);
-	}
+	files(x, all);
 }
 
 void explain_interrupts(struct explain_ctx *x)
@@ -132,7 +155,8 @@ void explain_interrupts(struct explain_ctx *x)
 	if (d->msix)
 		vectors(x);
 	else if (d->msi)
-		explain_add(x, EXPLAIN_OK, "msi", "MSI, %u vectors", d->msi);
+		explain_add(x, EXPLAIN_OK, "msi", "MSI, %u vector%s", d->msi,
+			    d->msi == 1 ? "" : "s");
 	else if (geteuid() != 0 && !d->pin)
 		explain_add(x, EXPLAIN_OK, "msi",
 			    "vectors are not known: only root may read its capabilities");

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/num.h"
 #include "passthrough/explain_impl.h"
 #include "passthrough/host_iommu.h"
 
@@ -71,7 +72,8 @@ void explain_kernel(struct explain_ctx *x)
 	} else if (x->kind == IOMMU_IOMMUFD && x->ours && x->d->vfio_cdev < 0 &&
 		   x->request->cdev_fd < 0) {
 		explain_add(x, EXPLAIN_BLOCKER, "kernel",
-			    "no /dev/vfio/devices node: the kernel lacks CONFIG_VFIO_DEVICE_CDEV");
+			    "it has no node in /dev/vfio/devices, for which Linux 6.6 with "
+			    "CONFIG_VFIO_DEVICE_CDEV is needed, and an IOMMU");
 		explain_way_out(x, "iommu=type1");
 	} else if (x->kind == IOMMU_TYPE1) {
 		explain_add(x, EXPLAIN_OK, "kernel",
@@ -82,21 +84,34 @@ void explain_kernel(struct explain_ctx *x)
 	}
 }
 
+/* The option by which the running kernel was told to leave the host's IOMMU alone; NULL for none. */
+static const char *switched_off(void)
+{
+	static const char *const options[] = {"intel_iommu=off", "amd_iommu=off", "iommu=off"};
+	char line[4096], *rest = line, *word;
+
+	explain_line("/proc/cmdline", line, sizeof(line));
+	while ((word = strsep(&rest, " "))) {
+		for (unsigned int i = 0; i < ARRAY_SIZE(options); i++) {
+			if (!strcmp(word, options[i]))
+				return options[i];
+		}
+	}
+	return NULL;
+}
+
 static void no_iommu(struct explain_ctx *x)
 {
-	bool intel, amd;
-
+	const char *off = switched_off();
 	explain_add(x, EXPLAIN_BLOCKER, "iommu",
 		    "in no IOMMU group: nothing would translate its DMA, so the guest could reach "
 		    "all of the host's memory");
-	intel = access("/sys/firmware/acpi/tables/DMAR", F_OK) == 0;
-	amd = access("/sys/firmware/acpi/tables/IVRS", F_OK) == 0;
-	if (intel || amd)
+	if (off || access("/sys/firmware/acpi/tables/DMAR", F_OK) == 0)
 		explain_way_out(x,
-				"the firmware has an IOMMU, the kernel does not use it: add "
-				"'%s' to its command line (GRUB_CMDLINE_LINUX in "
-				"/etc/default/grub, update-grub) and reboot",
-				intel ? "intel_iommu=on" : "amd_iommu=on");
+				"the kernel does not use the IOMMU: %s '%s' %s its command line "
+				"(GRUB_CMDLINE_LINUX in /etc/default/grub, update-grub) and reboot",
+				off ? "remove" : "add", off ? off : "intel_iommu=on",
+				off ? "from" : "to");
 	else
 		explain_way_out(x, "switch the IOMMU on in the firmware's setup (VT-d, AMD-Vi, "
 				   "SVM/IOMMU), add 'intel_iommu=on' to the kernel's command line, "

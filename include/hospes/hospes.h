@@ -203,9 +203,10 @@ HOSPES_API int hospes_device_unbind(const char *device, struct hospes_error *err
 /* What the machine will be, as far as it matters; all zero but `size` is a valid choice. */
 struct hospes_explain_options {
 	size_t size;
-	uint64_t memory_bytes; /* of the guest; 0: not known */
-	const char *iommu;     /* "auto", "iommufd", "type1"; NULL: auto */
-	int vfio_fd, iommufd;  /* that will be handed in; 0: opened by the library */
+	uint64_t memory_bytes;      /* of the guest; 0: not known */
+	const char *iommu;          /* "auto", "iommufd", "type1"; NULL: auto */
+	int vfio_fd, iommufd;       /* that will be handed in; 0: opened by the library */
+	unsigned int other_vectors; /* "msix_vectors" of the guest's other devices together */
 };
 /* Will passthrough of this device work here, and if not, what is to be done? device: an address
  * ("0000:01:10.0"), a path in sysfs or of a VFIO device. *json: {"works": bool, "findings": [{"level":

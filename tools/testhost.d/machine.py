@@ -16,9 +16,12 @@ PROFILES = {
     "aw39": {"aw_bits": 39},                          # small I/O address width
     "bigbar": {"big_bar": "16G"},                     # a device with a huge BAR
     "nvmevf": {"nvme_vfs": 2},                        # an nvme with SR-IOV: a PF that is no network card
-    "functions": {"functions": 2},                    # a card of two functions with one reset
+    # A card of two functions with one reset, and a card behind a bridge to conventional PCI.
+    "functions": {"functions": 2, "conventional": True},
     "display": {"display": True},                     # a graphics card, which the host starts on
     "rmrr": {"rmrr": True},                           # a device whose memory the firmware keeps mapped
+    "large": {"nodes": 2, "vectors": 2048},           # two NUMA nodes, a disk at each, with many vectors
+    "bare": {"cpu": "max,svm=off,vmx=off", "use_iommu": ""},  # as it came: with an IOMMU that is not used
 }
 
 # On a busy machine L1 calibrates its TSC badly when it boots (by 600 ppm, say) and well a little later.
@@ -27,7 +30,7 @@ PROFILES = {
 # boot-time check that timer interrupts arrive in time, which panics when they are late, and the
 # clocksource watchdog, which blames the TSC when it is the watchdog that was late.
 CMDLINE = ("root=/dev/vda rw rootfstype=ext4 init=/hospes/init console=ttyS0 nokaslr panic=-1 "
-           "intel_iommu=on,sm_off iommu=nopt kvm.tsc_tolerance_ppm=100000 no_timer_check "
+           "iommu=nopt kvm.tsc_tolerance_ppm=100000 no_timer_check "
            "tsc=nowatchdog quiet loglevel=4")
 
 
@@ -88,20 +91,41 @@ def ram_disk(path, name, data):
     return path
 
 
+def bytes_of(size):
+    """"4G" or "512M" as a number."""
+    return int(size[:-1]) << {"M": 20, "G": 30}[size[-1].upper()]
+
+
+def numa(nodes, cpus, memory):
+    """Memory and CPUs in equal parts; root complexes of their own ("far1", …) for all nodes but the first."""
+    a = []
+    for i in range(nodes):
+        here = "".join(f",cpus={cpu}" for cpu in range(i, cpus, nodes))
+        a += ["-object", f"memory-backend-ram,id=node{i},size={bytes_of(memory) // nodes}",
+              "-numa", f"node,nodeid={i},memdev=node{i}{here}"]
+        if i:
+            a += ["-device", f"pxb-pcie,id=far{i},bus=pcie.0,addr={0x18 + i:#x},bus_nr={0x40 * i},numa_node={i}"]
+    return a
+
+
 def arguments(*, kernel, root, artefacts, run_dir, shares, channels, clock="wall", cpus=2,
-              memory="4G", profile="default", interactive=False):
+              memory="4G", profile="default", append="", interactive=False):
     """The arguments after the prefix. 'shares' maps a 9p tag to (directory, writable); 'channels'
-    maps a virtio-serial port to a connected socket's descriptor ('qmp' is QEMU's own monitor)."""
+    maps a virtio-serial port to a connected socket's descriptor ('qmp' is QEMU's own monitor);
+    'append' ends the kernel's command line."""
     p = PROFILES[profile]
     a = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
          "-name", "hospes-testhost", "-machine", "q35,kernel-irqchip=split",
-         "-cpu", "max", "-m", memory]
+         "-cpu", p.get("cpu", "max"), "-m", memory]
     if clock == "instructions":
         # Every instruction takes 4 ns of virtual time, in L1 and L2 alike.
         a += ["-accel", "tcg,thread=single", "-icount", "shift=2,sleep=off", "-smp", "1",
               "-rtc", "base=2025-01-01,clock=vm"]
+        cpus = 1
     else:
         a += ["-accel", "tcg,thread=multi", "-smp", str(cpus)]
+    if "nodes" in p:
+        a += numa(p["nodes"], cpus, memory)
     iommu = p.get("iommu", "intel")
     if iommu == "intel":
         a += ["-device", "intel-iommu,intremap={},aw-bits={}".format(
@@ -109,7 +133,7 @@ def arguments(*, kernel, root, artefacts, run_dir, shares, channels, clock="wall
     elif iommu == "amd":
         a += ["-device", "amd-iommu,intremap=on"]
 
-    a += ["-kernel", kernel, "-append", CMDLINE]
+    a += ["-kernel", kernel, "-append", f"{CMDLINE} {p.get('use_iommu', 'intel_iommu=on,sm_off')} {append}"]
     for i, image in enumerate((root, artefacts)):
         # Runs write into a temporary overlay, never into the cache.
         a += ["-drive", f"if=none,id=disk{i},file={image},format=raw,snapshot=on,cache=unsafe",
@@ -133,12 +157,12 @@ def arguments(*, kernel, root, artefacts, run_dir, shares, channels, clock="wall
     # What the tests are about, each device alone behind its root port.
     slot = 0
 
-    def port(extra=""):
+    def port(extra="", bus="pcie.0"):
         nonlocal slot
         if not p.get("ports", True):
             return "pcie.0"
         slot += 1
-        a.extend(["-device", f"pcie-root-port,id=rp{slot},chassis={slot},slot={slot},bus=pcie.0,"
+        a.extend(["-device", f"pcie-root-port,id=rp{slot},chassis={slot},slot={slot},bus={bus},"
                              f"addr={slot + 1:#x}{extra}"])
         return f"rp{slot}"
 
@@ -150,7 +174,10 @@ def arguments(*, kernel, root, artefacts, run_dir, shares, channels, clock="wall
         with open(image, "wb") as f:
             f.truncate(1 << 30)
         a += ["-drive", f"if=none,id=ns{i},file={image},format=raw,cache=unsafe,discard=unmap"]
-        nvme = f"nvme,id=nvme{i},serial=hospes-{i},bus={port()}"
+        bus = port(bus="far1") if i == 1 and "nodes" in p else port()
+        nvme = f"nvme,id=nvme{i},serial=hospes-{i},bus={bus}"
+        if "vectors" in p:
+            nvme += ",msix_qsize={0},max_ioqpairs={1}".format(p["vectors"], p["vectors"] - 1)
         if i == 1 and "rmrr" in p:
             a += ["-initrd", ram_disk(f"{run_dir}/tables", "kernel/firmware/acpi/DMAR.aml",
                                       dmar_with_rmrr(slot + 1))]
@@ -175,6 +202,10 @@ def arguments(*, kernel, root, artefacts, run_dir, shares, channels, clock="wall
     for i in range(p.get("functions", 0)):
         bus = port() if i == 0 else bus
         a += ["-device", f"e1000,id=e1000-{i},romfile=,multifunction=on,bus={bus},addr=0.{i}"]
+
+    if "conventional" in p:
+        a += ["-device", f"pcie-pci-bridge,id=conventional,bus={port()}",
+              "-device", "e1000,id=e1000-old,romfile=,bus=conventional,addr=1"]
 
     if "display" in p:
         a += ["-device", "ati-vga,id=display0,bus=pcie.0,addr=0x18"]

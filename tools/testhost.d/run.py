@@ -151,6 +151,7 @@ class Run:
             artefacts=self.paths["artefacts"], run_dir=self.dir, shares=shares,
             channels={n: s.fileno() for n, s in self.theirs.items()}, clock=self.opts.clock,
             cpus=self.opts.cpus, memory=self.opts.memory, profile=self.opts.profile,
+            append=self.opts.append,
             interactive=self.opts.interactive)
         with open(f"{self.dir}/qemu.log", "wb") as log:
             self.qemu = subprocess.Popen(

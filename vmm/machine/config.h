@@ -129,7 +129,8 @@ enum config_viommu_transport { /* as enum virtio_iommu_transport */
 			       CONFIG_VIOMMU_LOOP,
 			       CONFIG_VIOMMU_POLL,
 };
-enum { CONFIG_VIOMMU_POLL_US = 200, CONFIG_VIOMMU_POLL_US_MAX = 1000000 };
+/* Longer than a device takes for a request: the poller is to be awake when its buffer is unmapped. */
+enum { CONFIG_VIOMMU_POLL_US = 2000, CONFIG_VIOMMU_POLL_US_MAX = 1000000 };
 
 /* An IOMMU of the guest's own. */
 struct config_viommu {

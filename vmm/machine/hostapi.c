@@ -63,10 +63,11 @@ static json_t *explained(const struct host_device *d, const struct explain *expl
 
 	for (unsigned int i = 0; i < explain->n; i++)
 		json_array_append_new(findings, finding(&explain->findings[i]));
-	return json_pack("{s:s, s:o, s:o, s:o, s:b, s:o}", "device", d->bdf, "id", ids(d), "driver",
-			 text_or_null(d->driver), "group",
-			 d->group < 0 ? json_null() : json_integer(d->group), "works",
-			 explain->worst != EXPLAIN_BLOCKER, "findings", findings);
+	return json_pack("{s:s, s:o, s:o, s:o, s:i, s:b, s:o}", "device", d->bdf, "id", ids(d),
+			 "driver", text_or_null(d->driver), "group",
+			 d->group < 0 ? json_null() : json_integer(d->group), "msix_vectors",
+			 (int)d->msix, "works", explain->worst != EXPLAIN_BLOCKER, "findings",
+			 findings);
 }
 
 static int kind_of(const char *name, enum iommu_kind *ret, struct err *err)
@@ -90,6 +91,7 @@ static int explain(const char *device, const struct hospes_explain_options *opti
 		.memory_bytes = options->memory_bytes,
 		.cdev_fd = options->vfio_fd ? options->vfio_fd : -1,
 		.iommufd = options->iommufd ? options->iommufd : -1,
+		.other_vectors = options->other_vectors,
 	};
 	char bdf[HOST_BDF_BYTES];
 	struct host_device d;

@@ -66,6 +66,16 @@ static uint64_t bars64(const struct host_device *host)
 	return bytes;
 }
 
+/* MSI-X vectors of the devices that come before p. */
+static unsigned int vectors_before(const struct hospes_vm *vm, const struct vm_passthrough *p)
+{
+	unsigned int n = 0;
+
+	for (const struct vm_passthrough *q = vm->passthrough.items; q != p; q++)
+		n += q->found.known ? q->found.host.msix : 0;
+	return n;
+}
+
 static int preflight(struct hospes_vm *vm, const struct vm_passthrough *p, struct err *err)
 {
 	const struct explain_request request = {
@@ -74,6 +84,7 @@ static int preflight(struct hospes_vm *vm, const struct vm_passthrough *p, struc
 		.cdev_fd = p->config->fd,
 		.iommufd = vm->config.iommu.fd,
 		.kvm_fd = vm->kvm_fd,
+		.other_vectors = vectors_before(vm, p),
 	};
 	struct explain explain;
 	int rc = explain_device(&explain, p->found.bdf, &request, err);

@@ -32,6 +32,13 @@ is "$(try "$nvme" type1 0x40000000)" ok "and with type1"
 like "$(found ok reset "$nvme")" "function-level reset" "its reset is named"
 like "$(found warning scrub "$nvme")" "namespaces.*nvme format" "what a reset leaves is said"
 like "$(found ok p2p "$nvme")" "^off" "P2P is off"
+like "$(found ok interrupts "$nvme")" "^remapped" "interrupts are remapped"
+like "$(found ok iommu "$nvme")" "translates 48 bits" "the IOMMU's width"
+like "$(found ok reserved "$nvme")" "^0xfee00000-0xfeefffff is the MSI window" "the MSI window"
+like "$(found ok aperture "$nvme")" "addresses end at 256 TiB; the guest's memory must end below" "where I/O addresses end"
+like "$(found ok mappings "$nvme" --iommu iommufd)" "no limit" "iommufd limits no mappings"
+like "$(found ok migration "$nvme")" "not with vfio-pci" "it cannot move"
+like "$(found ok kernel "$nvme")" "^iommufd" "the kernel has iommufd"
 
 # In use.
 cdev=/dev/vfio/devices/$(basename /sys/bus/pci/devices/"$nvme"/vfio-dev/vfio*)
@@ -43,6 +50,10 @@ is $? 1 "run does not start then"
 ok "and names it too" same "$out" "$nvme" "$(found blocker driver "$nvme")" || diag "$out"
 exec {fd}>&-
 is "$(blockers "$nvme")" "" "and free again"
+
+# Interrupts and resets of others.
+like "$(found ok msi "$edu")" "^MSI, 1 vector " "MSI"
+like "$(found ok reset "$edu")" "reset of its bus, where it is alone" "a device that only its bus can reset"
 
 # No driver, and a bridge.
 echo >/sys/bus/pci/devices/"$nvme"/driver_override
@@ -97,6 +108,24 @@ vfio_bind "$two"
 is "$(blockers "$one")" "" "both bound: nothing blocks"
 like "$(found ok group "$one")" "$two is in its group .*only one VM" "and it is said what that means"
 is "$(try "$one" iommufd 0x1000000)" ok "the kernel gives it"
+
+# A device that can be reset by its power state; and one whose driver is another one of VFIO's.
+l0 device_del b
+retry 20 test ! -e "/sys/bus/pci/devices/$one"
+l0 device_add virtio-rng-pci,id=c,bus=rp4,disable-legacy=on,x-pcie-flr-init=off,x-pcie-pm-no-soft-reset=off
+retry 20 test -e "/sys/bus/pci/devices/$one/driver"
+like "$(found ok reset "$one")" "by power state D3" "power states reset it"
+l0 device_del c
+retry 20 test ! -e "/sys/bus/pci/devices/$one"
+l0 device_add virtio-net-pci,id=d,bus=rp4,disable-legacy=on,romfile=
+retry 20 test -e "/sys/bus/pci/devices/$one/driver"
+vfio_bind "$one"
+echo virtio_vfio_pci >"/sys/bus/pci/devices/$one/driver_override"
+echo "$one" >"/sys/bus/pci/devices/$one/driver/unbind"
+echo "$one" >/sys/bus/pci/drivers_probe
+is "$(blockers "$one")" "" "virtio_vfio_pci is a driver of VFIO too"
+like "$(found ok migration "$one")" "virtio_vfio_pci may be able to move its state" "one that may move devices"
+like "$(start "$one" --memory 256M)" '^hello from' "run starts a guest with it"
 
 # What is not there.
 like "$(hospes device explain 0000:77:00.0 2>&1)" "no such PCI device" "a device that is not there"

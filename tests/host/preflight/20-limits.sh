@@ -37,6 +37,14 @@ is "$(as_user unlimited python3 "$(dirname "$0")/vfio_try.py" "$nvme" iommufd)" 
 	"the kernel refuses it so"
 chmod 666 "$cdev"
 is "$(user_blockers unlimited "$nvme" --memory 512M)" "" "all may be opened: nothing blocks"
+like "$(user_found unlimited ok permissions "$nvme")" "may open all" "and that is said"
+mv "$cdev" /dev/vfio/away
+like "$(found blocker permissions "$nvme")" "$cdev is not here => in a container: hand the node in" \
+	"a node that is not here"
+out=$(start "$nvme" --memory 256M)
+is $? 1 "run does not start then"
+ok "and says the same" same "$out" "$nvme" "$(found blocker permissions "$nvme")" || diag "$out"
+mv /dev/vfio/away "$cdev"
 is "$(as_user unlimited python3 "$(dirname "$0")/vfio_try.py" "$nvme" iommufd $((512 * MiB)))" ok \
 	"the kernel gives it"
 
@@ -61,32 +69,81 @@ ok "and says the same" same "$out" "$nvme" \
 	"$(user_found $((256 * MiB)) blocker memlock "$nvme" --memory 512M)" || diag "$out"
 out=$(user_start $((256 * MiB)) "$nvme" --memory 256M)
 like "$out" '^hello from' "with as much as may be locked it does" || diag "$out"
+like "$(found ok memlock "$nvme" --memory 512M)" "CAP_IPC_LOCK" "root has the right to lock memory"
+like "$(user_found unlimited ok memlock "$nvme" --memory 512M)" "unlimited" "a user may have no limit"
+like "$(user_found $((256 * MiB)) ok memlock "$nvme" --memory 128M)" \
+	"128 MiB to be pinned, RLIMIT_MEMLOCK is 256 MiB" "or one that is high enough"
+like "$(user_found $((256 * MiB)) ok memlock "$nvme")" "256 MiB .*: the guest's memory must be less" \
+	"for a guest whose memory is not known"
+# soft COMMAND…: likewise, with a limit of 256 MiB that this user may raise to 1 GiB.
+soft() {
+	prlimit --memlock=$((256 * MiB)):$((1024 * MiB)) setpriv --reuid 65534 --regid 65534 --clear-groups \
+		--inh-caps=-all --bounding-set=-all bash -c "$1" - "${@:2}"
+}
+# shellcheck disable=SC2016
+like "$(soft 'found "$@"' blocker memlock "$nvme" --memory 512M)" "=> ulimit -l 524288$" \
+	"a limit that the user may raise"
+# shellcheck disable=SC2016
+like "$(soft 'ulimit -l 524288; start "$@"' "$nvme" --memory 512M)" '^hello from' "the way out is one"
 is "$(prlimit --memlock=$((64 * MiB)) bash -c 'blockers "$@"' - "$nvme" --memory 512M)" "" \
 	"root is not limited"
 is "$(prlimit --memlock=$((64 * MiB)) python3 "$(dirname "$0")/vfio_try.py" "$nvme" iommufd $((512 * MiB)))" \
 	ok "nor by the kernel"
 like "$(found blocker memory "$nvme" --memory 64G)" "host has .* => --memory" \
 	"more memory than the host has"
+kib() { awk -v "k=$1:" '$1 == k { print $2 }' /proc/meminfo; }
+like "$(found warning memory "$nvme" --memory $(($(kib MemTotal) / 1024))M)" \
+	"the host has .* available now => --memory .* or less, or free some first" "more than is free"
+like "$(found ok memory "$nvme" --memory 128M)" "128 MiB of the guest's memory is pinned" "and less"
+like "$(found blocker memory "$nvme" --memory 4000000G | head -n 1)" "=> --memory with a size that fits" \
+	"more than a guest's addresses reach"
 
 # The number of mappings.
 limit=/sys/module/vfio_iommu_type1/parameters/dma_entry_limit
 echo 4 >$limit
 is "$(blockers "$nvme" --memory 1G --iommu type1)" mappings "type1: too many mappings"
 is "$(blockers "$nvme" --memory 1G --iommu iommufd)" "" "iommufd has no such limit"
+like "$(found blocker mappings "$nvme" --memory 1G --iommu type1)" \
+	"allows 4 mappings .*; up to 18 are needed => echo 65535 > $limit, or iommu=iommufd" "how many, and where to raise it"
 echo 65535 >$limit
 is "$(blockers "$nvme" --memory 1G --iommu type1)" "" "type1: the limit as it was"
 
 # File descriptors for vectors.
-like "$(prlimit --nofile=40:40 bash -c 'found "$@"' - warning files "$nvme")" "ulimit -n" \
-	"too few file descriptors"
+few() { prlimit --nofile="$1:$1" bash -c "$2" - "${@:3}"; }
+# shellcheck disable=SC2016
+{
+	n=$(few 1000 'found "$@"' ok msi "$nvme" | grep -o '^[0-9]*')
+	few=$(few $((n + 23)) 'found "$@"' blocker files "$nvme")
+	like "$few" "each of the $n vectors .*RLIMIT_NOFILE is $((n + 23)) => sudo prlimit .*--nofile=.*LimitNOFILE=" \
+		"too few file descriptors"
+	out=$(few $((n + 23)) 'start "$@"' "$nvme" --memory 256M)
+	is $? 1 "run does not start with these"
+	ok "and says the same" same "$out" "$nvme" "$few" || diag "$out"
+	like "$(few $((n + 100)) 'found "$@"' warning files "$nvme")" "each of the $n vectors" "hardly enough: a warning"
+	like "$(few $((n + 100)) 'start "$@"' "$nvme" --memory 256M)" '^hello from' "with which run starts"
+	is "$(few $((n + 128)) 'found "$@"' warning files "$nvme")" "" "enough"
+	is "$(prlimit --nofile=$((n + 10)):4096 bash -c 'found "$@"' - blocker files "$nvme")" "" \
+		"a limit that the user may raise is raised"
+	like "$(prlimit --nofile=$((n + 10)):4096 bash -c 'start "$@"' - "$nvme" --memory 256M)" '^hello from' "and run starts"
+}
+
+# What an ordinary user does not see of interrupts.
+edu=$(device 1234:11e8) pf=$(device 8086:10c9)
+vfs_create "$pf" 1
+like "$(user_found unlimited ok msi "$(vfs "$pf")")" "only root may read its capabilities" "vectors of a VF"
+like "$(user_found unlimited warning msi "$edu")" "INTx; whether it has MSI only root may see => sudo hospes device explain $edu" \
+	"MSI of a device that has INTx"
 
 # A kernel without iommufd is one without its node.
 mv /dev/iommu /dev/not-iommu
 like "$(found ok kernel "$nvme")" "type1" "without /dev/iommu: containers"
 is "$(blockers "$nvme" --iommu iommufd)" "kernel" "and iommufd on request is refused"
+like "$(found blocker kernel "$nvme" --iommu iommufd)" "no /dev/iommu .* => modprobe iommufd" "with the way out"
 mv /dev/vfio/vfio /dev/vfio/not-vfio
 like "$(found blocker kernel "$nvme")" "neither .* => modprobe" "without either: nothing works"
-mv /dev/vfio/not-vfio /dev/vfio/vfio
 mv /dev/not-iommu /dev/iommu
+like "$(found blocker kernel "$nvme" --iommu type1)" "no /dev/vfio/vfio .* => modprobe vfio_iommu_type1" \
+	"type1 on request"
+mv /dev/vfio/not-vfio /dev/vfio/vfio
 is "$(blockers "$nvme")" "" "and all is well again"
 done_testing

@@ -18,4 +18,6 @@ vfio_bind "$nvme"
 is "$(pci_driver "$nvme")" vfio-pci "no-IOMMU mode: vfio-pci takes it"
 like "$(found blocker iommu "$nvme")" "no-IOMMU mode.*hospes refuses it.*enable_unsafe_noiommu_mode" \
 	"hospes does not"
+like "$(found blocker kernel "$nvme" --iommu iommufd)" "no node in /dev/vfio/devices.* => iommu=type1" \
+	"and has no node that iommufd needs"
 done_testing

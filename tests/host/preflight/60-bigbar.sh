@@ -11,6 +11,7 @@ is "$(blockers "$big" --memory 1G)" "" "nothing blocks"
 like "$(found ok bars "$big" --memory 1G)" "largest is 16 GiB; the guest's window has [0-9.]+ [GT]iB" \
 	"the BAR and the window are told"
 is "$(try "$big" iommufd 0x40000000)" ok "the kernel gives it"
+like "$(found ok msi "$big")" "has no interrupts" "it has no interrupts"
 
 # Memory that leaves the window no room for it. No host of ours has so much, which run says first.
 full=$(found blocker bars "$big" --memory 1008G)

@@ -12,7 +12,18 @@ vfio_bind "$a" || bail "cannot bind to vfio-pci"
 is "$(blockers "$a")" group "one alone: the group blocks"
 like "$(found blocker group "$a")" "$b.*e1000.* => .*hospes vf bind $b" "who it is is named, with the line that helps"
 refused "$a" group
+like "$(found warning reset "$a")" "cannot be reset without $b.* => hospes vf bind $b" "nor can it be reset alone"
 hospes vf bind "$b" >/dev/null
 is "$(blockers "$a")" "" "with both VFIO's nothing blocks"
 like "$(start "$a" --memory 256M)" '^hello from' "and run starts a guest"
+like "$(found ok group "$a")" "$b is in its group .*, bound to vfio-pci: only one VM" "who can have them is said"
+like "$(found ok reset "$a")" "together with the 1 other function of its bus" "and how they are reset"
+
+# A bridge in the group: conventional PCI has no addresses of who asks, so that what is behind shares one.
+old=$(device 8086:100e 2) bridge=$(device 1b36:000e)
+is "$(iommu_group "$old")" "$(iommu_group "$bridge")" "a card of conventional PCI is in its bridge's group"
+like "$(found ok group "$old")" "$bridge is in its group .*: a bridge, which stays" "the bridge stays"
+vfio_bind "$old" || bail "$old does not bind to vfio-pci"
+is "$(blockers "$old")" "" "nothing blocks"
+like "$(start "$old" --memory 256M)" '^hello from' "and run starts a guest with it"
 done_testing
