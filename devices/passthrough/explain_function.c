@@ -237,12 +237,11 @@ static void scrub(struct explain_ctx *x)
 void explain_resets(struct explain_ctx *x)
 {
 	static const struct {
-		enum host_reset bit;
+		unsigned int bits;
 		const char *name;
 	} names[] = {
-		{HOST_RESET_FLR, "function-level reset"},
-		{HOST_RESET_AF_FLR, "function-level reset (AF)"},
-		{HOST_RESET_DEVICE, "a method of its own"},
+		{HOST_RESET_FLR | HOST_RESET_AF_FLR, "function-level reset"},
+		{HOST_RESET_DEVICE, "a method of its own, or of the firmware"},
 		{HOST_RESET_PM, "power state D3"},
 		{HOST_RESET_BUS, "reset of its bus, where it is alone"},
 	};
@@ -252,7 +251,7 @@ void explain_resets(struct explain_ctx *x)
 	/* The kernel looked when the first function of a card was all that there was on the bus. */
 	if (resets & HOST_RESET_BUS && bus_mates(x->d, other))
 		resets &= ~(unsigned int)HOST_RESET_BUS;
-	while (best < ARRAY_SIZE(names) && !(resets & names[best].bit))
+	while (best < ARRAY_SIZE(names) && !(resets & names[best].bits))
 		best++;
 	if (best < ARRAY_SIZE(names))
 		explain_add(x, EXPLAIN_OK, "reset", "by %s", names[best].name);

@@ -19,7 +19,8 @@ PROFILES = {
     # A card of two functions with one reset, and a card behind a bridge to conventional PCI.
     "functions": {"functions": 2, "conventional": True},
     "display": {"display": True},                     # a graphics card, which the host starts on
-    "rmrr": {"rmrr": True},                           # a device whose memory the firmware keeps mapped
+    # A device whose memory the firmware keeps mapped, another that it has a reset for.
+    "rmrr": {"firmware": True},
     "large": {"nodes": 2, "vectors": 2048},           # two NUMA nodes, a disk at each, with many vectors
     "bare": {"cpu": "max,svm=off,vmx=off", "use_iommu": ""},  # as it came: with an IOMMU that is not used
 }
@@ -63,25 +64,42 @@ def expansion_rom(path, vendor, device, blocks=8):
 RMRR_BASE = 0xfffc0000  # the firmware's flash, which L1's memory map has as reserved
 
 
-def dmar_with_rmrr(slot):
-    """VT-d's ACPI table (VT-d 4.1, chapter 8) as QEMU's, with a range that the firmware keeps mapped for the
-    device behind the root port in 'slot'. Its revision is newer, so that Linux takes it instead."""
-    ioapic = struct.pack("<BBHBBBB", 3, 8, 0, 0, 0xff, 0, 0)
-    unit = struct.pack("<HHBBHQ", 0, 16 + len(ioapic), 1, 0, 0, 0xfed90000) + ioapic
-    device = struct.pack("<BBHBBBBBB", 1, 10, 0, 0, 0, slot, 0, 0, 0)
-    kept = struct.pack("<HHHHQQ", 1, 24 + len(device), 0, 0, RMRR_BASE, RMRR_BASE + 0xfff) + device
-    body = struct.pack("<BB10x", 47, 1) + unit + kept
-    head = struct.pack("<4sIBB6s8sI4sI", b"DMAR", 36 + len(body), 1, 0, b"BOCHS ", b"BXPC    ", 2, b"HSPS", 1)
+def acpi_table(signature, revision, body):
+    """With a header whose table revision is newer than QEMU's, so that Linux takes it instead."""
+    head = struct.pack("<4sIBB6s8sI4sI", signature, 36 + len(body), revision, 0, b"BOCHS ", b"BXPC    ", 2,
+                       b"HSPS", 1)
     table = bytearray(head + body)
     table[9] = -sum(table) & 0xff
     return bytes(table)
 
 
-def ram_disk(path, name, data):
-    """Writes an uncompressed initial RAM disk with one file and the directories above it (cpio, newc)."""
-    parts = name.split("/")
-    entries = [("/".join(parts[:i]), 0o40755, b"") for i in range(1, len(parts))]
-    entries += [(name, 0o100644, data), ("TRAILER!!!", 0, b"")]
+def dmar_with_rmrr(slot):
+    """VT-d's ACPI table (VT-d 4.1, chapter 8) as QEMU's, with a range that the firmware keeps mapped for the
+    device behind the root port in 'slot'."""
+    ioapic = struct.pack("<BBHBBBB", 3, 8, 0, 0, 0xff, 0, 0)
+    unit = struct.pack("<HHBBHQ", 0, 16 + len(ioapic), 1, 0, 0, 0xfed90000) + ioapic
+    device = struct.pack("<BBHBBBBBB", 1, 10, 0, 0, 0, slot, 0, 0, 0)
+    kept = struct.pack("<HHHHQQ", 1, 24 + len(device), 0, 0, RMRR_BASE, RMRR_BASE + 0xfff) + device
+    body = struct.pack("<BB10x", 47, 1) + unit + kept
+    return acpi_table(b"DMAR", 1, body)
+
+
+def ssdt_with_reset(slot):
+    """Code for the device behind the root port in 'slot': a method _RST (ACPI 6.5, 7.4.1 and 20.2) that does
+    nothing, which is what this device's reset comes to."""
+    def package(opcode, content):
+        return bytes([opcode, len(content) + 1]) + content
+    device = b"\\\x2f\x04" + b"_SB_PCI0" + b"S%02X_" % (slot << 3) + b"S00_"
+    return acpi_table(b"SSDT", 2, package(0x10, device + package(0x14, b"_RST\x00")))
+
+
+def ram_disk(path, directory, files):
+    """Writes an uncompressed initial RAM disk with these files, name and content, in a directory and those
+    above it (cpio, newc)."""
+    parts = directory.split("/")
+    entries = [("/".join(parts[:i + 1]), 0o40755, b"") for i in range(len(parts))]
+    entries += [(f"{directory}/{name}", 0o100644, data) for name, data in files.items()]
+    entries.append(("TRAILER!!!", 0, b""))
     with open(path, "wb") as f:
         for i, (entry, mode, content) in enumerate(entries):
             fields = (i + 1, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(entry) + 1, 0)
@@ -178,9 +196,9 @@ def arguments(*, kernel, root, artefacts, run_dir, shares, channels, clock="wall
         nvme = f"nvme,id=nvme{i},serial=hospes-{i},bus={bus}"
         if "vectors" in p:
             nvme += ",msix_qsize={0},max_ioqpairs={1}".format(p["vectors"], p["vectors"] - 1)
-        if i == 1 and "rmrr" in p:
-            a += ["-initrd", ram_disk(f"{run_dir}/tables", "kernel/firmware/acpi/DMAR.aml",
-                                      dmar_with_rmrr(slot + 1))]
+        if i == 1 and "firmware" in p:
+            tables = {"DMAR.aml": dmar_with_rmrr(slot + 1), "SSDT.aml": ssdt_with_reset(slot + 2)}
+            a += ["-initrd", ram_disk(f"{run_dir}/tables", "kernel/firmware/acpi", tables)]
         if i == 0 and "nvme_vfs" in p:
             # Each VF has an admin and an I/O queue, and a vector.
             vfs = p["nvme_vfs"]

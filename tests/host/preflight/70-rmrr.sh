@@ -15,4 +15,11 @@ like "$(found blocker reserved "$kept")" "0xfffc0000-0xfffc0fff .*RMRR.* => .*fi
 refused "$kept" reserved
 is "$(blockers "$free")" "" "its neighbour is free"
 like "$(start "$free" --memory 256M)" '^hello from' "and goes to a guest"
+
+# A reset that the firmware has the code for.
+edu=$(device 1234:11e8)
+is "$(cat "/sys/bus/pci/devices/$edu/reset_method")" "acpi bus" "the kernel has a reset of the firmware's"
+like "$(found ok reset "$edu")" "^by a method of its own, or of the firmware" "and explain"
+vfio_bind "$edu" || bail "cannot bind to vfio-pci"
+like "$(start "$edu" --memory 256M)" '^hello from' "with which a guest starts"
 done_testing

@@ -12,6 +12,9 @@ vfio_bind "$a" || bail "cannot bind to vfio-pci"
 is "$(blockers "$a")" group "one alone: the group blocks"
 like "$(found blocker group "$a")" "$b.*e1000.* => .*hospes vf bind $b" "who it is is named, with the line that helps"
 refused "$a" group
+echo "$b" >"/sys/bus/pci/devices/$b/driver/unbind"
+like "$(found ok group "$a")" "$b is in its group .*, without a driver: only one VM" "a member that nobody uses is harmless"
+is "$(blockers "$a") $(try "$a" iommufd 0x200000)" " ok" "for the kernel too"
 like "$(found warning reset "$a")" "cannot be reset without $b.* => hospes vf bind $b" "nor can it be reset alone"
 hospes vf bind "$b" >/dev/null
 is "$(blockers "$a")" "" "with both VFIO's nothing blocks"
