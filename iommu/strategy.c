@@ -406,8 +406,8 @@ static bool can_stay(const struct iommu_domain *domain, const struct strategy_op
 	struct iommu_request r;
 	uint64_t iova = 0;
 
-	if (iommu_kind_of(domain->iommu) != IOMMU_IOMMUFD || ops == domain->ops ||
-	    !ops->keeps_requests || !domain->ops->keeps_requests)
+	if (iommu_kind_of(domain->iommu) != IOMMU_IOMMUFD || !ops->keeps_requests ||
+	    !domain->ops->keeps_requests)
 		return false;
 	while (requests_list(&domain->requests, &iova, &r, 1)) {
 		if (r.iova == r.gpa)
@@ -445,6 +445,8 @@ int iommu_domain_switch(struct iommu_domain *domain, const char *strategy, struc
 
 	if (code)
 		return err_prefix(err, "%s", domain->name);
+	if (ops == domain->ops)
+		return 0;
 	if (!before) { /* nothing is mapped yet */
 		domain->ops = ops;
 		return 0;

@@ -123,12 +123,13 @@ unsigned int iommu_domain_map(struct iommu_domain *domain, struct iommu_request 
 unsigned int iommu_domain_unmap(struct iommu_domain *domain, struct iommu_request *requests,
 				unsigned int n);
 
-/* With iommufd direct and strict take over from one another in the same table, so that a buffer that
- * stays mapped is reachable throughout; unless the guest has something mapped at its own address. Then,
- * and otherwise, what the guest asked for is mapped in a new table before the devices move to it: it is
- * reachable before and after, and in between only where the IOMMU's driver replaces a table without
- * blocking the device (VT-d's of Linux 6.12 blocks it for a moment), and the ledger's totals begin
- * anew. -EOPNOTSUPP with the reason when the backend cannot replace a table under a running device. */
+/* To the strategy that the domain has: nothing. With iommufd direct and strict take over from one
+ * another in the same table, so that a buffer that stays mapped is reachable throughout; unless the guest
+ * has something mapped at its own address. Then, and otherwise, what the guest asked for is mapped in a
+ * new table before the devices move to it: it is reachable before and after, and in between only where
+ * the IOMMU's driver replaces a table without blocking the device (VT-d's of Linux 6.12 blocks it for a
+ * moment), and the ledger's totals begin anew. -EOPNOTSUPP with the reason when the backend cannot replace
+ * a table under a running device. */
 int iommu_domain_switch(struct iommu_domain *domain, const char *strategy, struct err *err);
 
 const char *iommu_domain_name(const struct iommu_domain *domain);

@@ -209,9 +209,9 @@ struct hospes_explain_options {
 	unsigned int other_vectors; /* "msix_vectors" of the guest's other devices together */
 };
 /* Will passthrough of this device work here, and if not, what is to be done? device: an address
- * ("0000:01:10.0"), a path in sysfs or of a VFIO device. *json: {"works": bool, "findings": [{"level":
- * "ok"|"warning"|"blocker", "topic", "fact", "way_out"}], ...}; free it with hospes_free. 0 whatever is
- * found; it changes nothing. options may be NULL. */
+ * ("0000:01:10.0"), a path in sysfs or of a VFIO device. *json: {"works": bool, "msix_vectors": int,
+ * "findings": [{"level": "ok"|"warning"|"blocker", "topic", "fact", "way_out"}], ...}; free it with
+ * hospes_free. 0 whatever is found; it changes nothing. options may be NULL. */
 HOSPES_API int hospes_device_explain(const char *device,
 				     const struct hospes_explain_options *options, char **json,
 				     struct hospes_error *error);

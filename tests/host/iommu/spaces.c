@@ -413,11 +413,14 @@ static void check_direct(enum gmem_backing backing, unsigned int threads)
 	need(!add(gmem, "low", 0, 256 * MiB, backing, 0), "low: %s", err.text);
 	page = gmem_host(gmem, 200 * MiB, PAGE, true);
 	check(lands(&edu, 200 * MiB, page), "and what comes in its place at once");
-	if (kind == IOMMU_IOMMUFD)
-		check(iommu_domain_switch(a, "direct", &err) == 0 && lands(&edu, 200 * MiB, page),
+	if (kind == IOMMU_IOMMUFD) {
+		check(iommu_domain_switch(a, "strict", &err) == 0 && !lands(&edu, 200 * MiB, page),
 		      "the strategy is replaced under the device: %s", err.text);
-	else
-		check(iommu_domain_switch(a, "direct", &err) == -EOPNOTSUPP, "%s", err.text);
+		check(iommu_domain_switch(a, "direct", &err) == 0 && lands(&edu, 200 * MiB, page),
+		      "and again: %s", err.text);
+	} else {
+		check(iommu_domain_switch(a, "strict", &err) == -EOPNOTSUPP, "%s", err.text);
+	}
 	edu_close(&edu);
 	iommu_domain_detach(b, next);
 	iommu_domain_detach(a, device);

@@ -82,7 +82,7 @@ is "$(to_machine exit "switch $switches" '^switch: ' $((120 + switches)))" "swit
 	"$switches changes between direct and strict"
 held=$(in_guest exit release '^hold: [0-9]+ good')
 like "$held" '^hold: [1-9][0-9]* good, 0 bad' "DMA to a page that stays mapped goes on throughout ($held)"
-is "$(dmesg | grep -c 'DMAR:.*fault addr')" "$before" "with no fault" || diag "$(dmesg | grep 'DMAR:' | tail -n 5)"
+is "$(dmesg | grep -c 'DMAR:.*fault addr')" "$before" "with no fault" || diag "$(dmesg | grep DMAR: | tail -n 12)"
 is "$(in_guest exit 'unmap 20' '^unmap: ')" "unmap: 20 reached, 20 stopped" "and strict it is again"
 is "$(to_machine exit 'strategy sorted' '^(error|strategy): ' | cut -d: -f1)" error "no such strategy"
 to_machine exit 'strategy direct' '^strategy: ' >/dev/null

@@ -219,15 +219,28 @@ Test(domain, switching_builds_a_new_space_and_moves_every_device)
 	attach();
 	cr_assert_eq(iommu_domain_attach(domain, e, &err), 0);
 	before = iommu_domain_ioas(domain);
-	cr_assert_eq(iommu_domain_switch(domain, "direct", &err), 0, "%s", err.text);
+	cr_assert_eq(iommu_domain_switch(domain, "strict", &err), 0, "%s", err.text);
 	cr_assert_neq(iommu_domain_ioas(domain), before);
 	cr_assert_eq(iommu_endpoint_ioas(device), iommu_domain_ioas(domain));
 	cr_assert_eq(iommu_endpoint_ioas(e), iommu_domain_ioas(domain));
+	cr_assert_null(reach(domain, 0, IOAS_READ));
+	cr_assert_eq(iommu_domain_switch(domain, "direct", &err), 0, "%s", err.text);
 	cr_assert_eq(reach(domain, 0, RW), gmem_host(gmem, 0, 1, true));
 	add("more", GiB, 2 * MiB, 0);
 	cr_assert_not_null(reach(domain, GiB, RW));
 	iommu_domain_detach(domain, e);
 	iommu_endpoint_destroy(e);
+}
+
+Test(domain, switching_to_the_strategy_that_it_has_does_nothing)
+{
+	struct ioas *before;
+
+	attach();
+	before = iommu_domain_ioas(domain);
+	cr_assert_eq(iommu_domain_switch(domain, "direct", &err), 0, "%s", err.text);
+	cr_assert_eq(iommu_domain_ioas(domain), before);
+	cr_assert_eq(reach(domain, 0, RW), gmem_host(gmem, 0, 1, true));
 }
 
 Test(domain, an_unknown_strategy_is_refused_with_those_there_are)
