@@ -130,10 +130,9 @@ static void vectors(struct explain_ctx *x)
 {
 	enum { PLATFORM_ROUTES = 24 + 16 }; /* I/O APIC; the machine's own virtio devices, about */
 	const unsigned int routes = ARCH_MAX_ROUTES, others = x->request->other_vectors;
-	const unsigned int all = x->d->msix + others;
 
-	/* A function has 2048 at most. */
-	if (all + PLATFORM_ROUTES > routes) {
+	/* One function alone has 2048 at most. */
+	if (x->d->msix + others + PLATFORM_ROUTES > routes) {
 		explain_add(x, EXPLAIN_WARNING, "msi",
 			    "%u MSI-X vectors, and %u of the guest's other devices: KVM routes %u "
 			    "interrupts of a VM, so that the guest's drivers cannot use all",
@@ -145,7 +144,6 @@ static void vectors(struct explain_ctx *x)
 			    "%u MSI-X vectors; KVM routes %u interrupts of a VM", x->d->msix,
 			    routes);
 	}
-	files(x, all);
 }
 
 void explain_interrupts(struct explain_ctx *x)
@@ -173,6 +171,7 @@ void explain_interrupts(struct explain_ctx *x)
 	} else {
 		explain_add(x, EXPLAIN_OK, "msi", "it has no interrupts");
 	}
+	files(x, d->msix + d->msi + x->request->other_vectors);
 }
 
 /* ---- resets ---- */

@@ -103,6 +103,7 @@ static const char *switched_off(void)
 static void no_iommu(struct explain_ctx *x)
 {
 	const char *off = switched_off();
+
 	explain_add(x, EXPLAIN_BLOCKER, "iommu",
 		    "in no IOMMU group: nothing would translate its DMA, so the guest could reach "
 		    "all of the host's memory");
