@@ -102,16 +102,18 @@ void explain_use_by_host(struct explain_ctx *x)
 static void files(struct explain_ctx *x, unsigned int vectors)
 {
 	enum {
-		AT_LEAST = 24, /* of the rest of a machine */
+		/* The rest of the smallest machine there is. */
+		AT_LEAST_IOMMUFD = 30,
+		AT_LEAST_TYPE1 = 32,
 		PLENTY = 128,
 	};
+	unsigned int least = vectors + (x->kind == IOMMU_TYPE1 ? AT_LEAST_TYPE1 : AT_LEAST_IOMMUFD);
 	unsigned long long want = vectors + PLENTY;
 	struct rlimit limit;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= want)
 		return;
-	explain_add(x, limit.rlim_cur < vectors + AT_LEAST ? EXPLAIN_BLOCKER : EXPLAIN_WARNING,
-		    "files",
+	explain_add(x, limit.rlim_cur < least ? EXPLAIN_BLOCKER : EXPLAIN_WARNING, "files",
 		    "each of the %u vectors takes a file descriptor, the rest of the machine some "
 		    "dozens; RLIMIT_NOFILE is %llu",
 		    vectors, (unsigned long long)limit.rlim_cur);
