@@ -33,7 +33,7 @@ for shape in plain 'queues=2' 'vhost=on' 'offload=off'; do
 	up "$shape" "$options" --cpus 2
 	is $? 0 "$shape: the guest is up"
 	for size in 16 56 1472 1473 9000 65507; do
-		ok "$shape: ping with $size bytes" ping -q -c 3 -i 0.2 -W 5 -s "$size" 10.9.0.2
+		ok "$shape: ping with $size bytes" ping -q -c 3 -i 0.2 -w 30 -s "$size" 10.9.0.2
 	done
 	ok "$shape: iperf3 to the guest" received -t 3
 	ok "$shape: iperf3 from the guest" received -t 3 -R

@@ -28,7 +28,7 @@ received() { retry 45 once "$@"; }
 start one 10.9.0.2 'iperf3 -s' --cpus 2 --passthrough "${vf[0]}"
 ok "a guest with the first VF listens" guest_wait_for one 'Server listening' 90 || guest_show one
 ok "the PF reaches it" retry 30 ping -q -c 3 -i 0.2 -W 2 10.9.0.2
-ok "with whole frames too" ping -q -c 3 -i 0.2 -W 2 -M 'do' -s 1472 10.9.0.2
+ok "with whole frames too" ping -q -c 3 -i 0.2 -w 20 -M 'do' -s 1472 10.9.0.2
 ok "iperf3 from the PF to the guest" received -t 2
 ok "iperf3 from the guest to the PF" received -t 2 -R
 
