@@ -107,6 +107,7 @@ like "$(found blocker mappings "$nvme" --memory 1G --iommu type1)" \
 	"allows 4 mappings .*; up to 18 are needed => echo 65535 > $limit, or iommu=iommufd" "how many, and where to raise it"
 echo 65535 >$limit
 is "$(blockers "$nvme" --memory 1G --iommu type1)" "" "type1: the limit as it was"
+like "$(found ok mappings "$nvme" --memory 1G --iommu type1)" "18 at most of the 65535 that type1 allows" "and what is needed of it"
 
 # File descriptors for vectors.
 few() { prlimit --nofile="$1:$1" bash -c "$2" - "${@:3}"; }
