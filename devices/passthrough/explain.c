@@ -196,6 +196,7 @@ int explain_device(struct explain *ret, const char *bdf, const struct explain_re
 		explain_memlock,
 		explain_bars,
 		explain_interrupts,
+		explain_files,
 		explain_resets,
 		explain_migration,
 		explain_peers,

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/mem.h"
@@ -98,36 +97,6 @@ void explain_use_by_host(struct explain_ctx *x)
 
 /* ---- interrupts ---- */
 
-/* An eventfd for each, from the start; a guest that unmasks one later can count on it. */
-static void files(struct explain_ctx *x, unsigned int vectors)
-{
-	enum {
-		/* The rest of the smallest machine there is. */
-		AT_LEAST_IOMMUFD = 30,
-		AT_LEAST_TYPE1 = 32,
-		PLENTY = 128,
-	};
-	unsigned int least = vectors + (x->kind == IOMMU_TYPE1 ? AT_LEAST_TYPE1 : AT_LEAST_IOMMUFD);
-	unsigned long long want = vectors + PLENTY;
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= want)
-		return;
-	explain_add(x, limit.rlim_cur < least ? EXPLAIN_BLOCKER : EXPLAIN_WARNING, "files",
-		    "each of the %u vectors takes a file descriptor, the rest of the machine some "
-		    "dozens; RLIMIT_NOFILE is %llu",
-		    vectors, (unsigned long long)limit.rlim_cur);
-	if (limit.rlim_max >= want)
-		explain_way_out(x, "ulimit -n %llu", want);
-	else
-		explain_way_out(
-			x,
-			"sudo prlimit --pid $$ --nofile=%llu:%llu; for good: 'USER - nofile "
-			"%llu' in /etc/security/limits.conf, or LimitNOFILE=%llu in the "
-			"systemd unit",
-			want, want, want, want);
-}
-
 static void vectors(struct explain_ctx *x)
 {
 	enum { PLATFORM_ROUTES = 24 + 16 }; /* I/O APIC; the machine's own virtio devices, about */
@@ -173,7 +142,6 @@ void explain_interrupts(struct explain_ctx *x)
 	} else {
 		explain_add(x, EXPLAIN_OK, "msi", "it has no interrupts");
 	}
-	files(x, d->msix + d->msi + x->request->other_vectors);
 }
 
 /* ---- resets ---- */

@@ -44,6 +44,7 @@ void explain_reserved(struct explain_ctx *x);
 void explain_memory(struct explain_ctx *x);
 void explain_mappings(struct explain_ctx *x);
 void explain_memlock(struct explain_ctx *x);
+void explain_files(struct explain_ctx *x);
 
 /* explain_function.c */
 void explain_use_by_host(struct explain_ctx *x);

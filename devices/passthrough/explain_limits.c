@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Preflight: the guest's memory against what the IOMMU translates and what this process may pin.
+// Preflight: the guest's memory against what the IOMMU translates and what this process may pin; the files
+// that it may have open.
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -216,8 +217,33 @@ static bool may_lock(void)
 	return caps >> CAPABILITY_IPC_LOCK & 1;
 }
 
+/* A limit of this process as those who may raise it name it. */
+struct limit {
+	const char *name, *systemd;
+	char ulimit;        /* the shell's option */
+	unsigned int unit;  /* of ulimit, limits.conf and systemd */
+	const char *suffix; /* systemd's for that unit */
+};
+
+static void way_to_raise(struct explain_ctx *x, const struct rlimit *now, const struct limit *limit,
+			 unsigned long long units)
+{
+	unsigned long long value = units * limit->unit;
+
+	if (now->rlim_max >= value)
+		explain_way_out(x, "ulimit -%c %llu", limit->ulimit, units);
+	else
+		explain_way_out(
+			x,
+			"sudo prlimit --pid $$ --%s=%llu:%llu; for good: 'USER - %s %llu' "
+			"in /etc/security/limits.conf, or Limit%s=%llu%s in the systemd unit",
+			limit->name, value, value, limit->name, units, limit->systemd, units,
+			limit->suffix);
+}
+
 void explain_memlock(struct explain_ctx *x)
 {
+	static const struct limit memlock = {"memlock", "MEMLOCK", 'l', KiB, "K"};
 	uint64_t want = x->request->memory_bytes;
 	const char *scope = x->kind == IOMMU_TYPE1 ? "per process" : "per user, over all its VMs";
 	char a[EXPLAIN_SIZE_TEXT], b[EXPLAIN_SIZE_TEXT];
@@ -245,12 +271,28 @@ void explain_memlock(struct explain_ctx *x)
 	}
 	explain_add(x, EXPLAIN_BLOCKER, "memlock", "%s to be pinned, RLIMIT_MEMLOCK is %s (%s)",
 		    explain_size(want, a), b, scope);
-	if (limit.rlim_max == RLIM_INFINITY || limit.rlim_max >= want)
-		explain_way_out(x, "ulimit -l %llu", kib);
-	else
-		explain_way_out(x,
-				"sudo prlimit --pid $$ --memlock=%llu:%llu; for good: 'USER - "
-				"memlock %llu' in /etc/security/limits.conf, or LimitMEMLOCK=%lluK "
-				"in the systemd unit",
-				kib * KiB, kib * KiB, kib, kib);
+	way_to_raise(x, &limit, &memlock, kib);
+}
+
+/* An eventfd for each vector, from the start; a guest that unmasks one later can count on it. */
+void explain_files(struct explain_ctx *x)
+{
+	enum {
+		/* The rest of the smallest machine there is. */
+		AT_LEAST_IOMMUFD = 30,
+		AT_LEAST_TYPE1 = 32,
+		PLENTY = 128,
+	};
+	static const struct limit files = {"nofile", "NOFILE", 'n', 1, ""};
+	unsigned int vectors = x->d->msix + x->d->msi + x->request->other_vectors;
+	unsigned int least = vectors + (x->kind == IOMMU_TYPE1 ? AT_LEAST_TYPE1 : AT_LEAST_IOMMUFD);
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= vectors + PLENTY)
+		return;
+	explain_add(x, limit.rlim_cur < least ? EXPLAIN_BLOCKER : EXPLAIN_WARNING, "files",
+		    "each of the %u vectors takes a file descriptor, the rest of the machine some "
+		    "dozens; RLIMIT_NOFILE is %llu",
+		    vectors, (unsigned long long)limit.rlim_cur);
+	way_to_raise(x, &limit, &files, vectors + PLENTY);
 }
