@@ -54,7 +54,7 @@ static unsigned int print_level(const json_t *findings, const struct level *leve
 
 	json_array_foreach(findings, i, finding)
 	{
-		const char *way_out = text_of(finding, "way_out");
+		const char *remedy = text_of(finding, "remedy");
 
 		if (strcmp(text_of(finding, "level"), level->name) != 0)
 			continue;
@@ -63,9 +63,9 @@ static unsigned int print_level(const json_t *findings, const struct level *leve
 		table_cell(level->shown, 9, level->colour);
 		table_cell(text_of(finding, "topic"), 14, TABLE_PLAIN);
 		table_wrap(text_of(finding, "fact"), FACT_AT);
-		if (*way_out) {
+		if (*remedy) {
 			printf("%*s=> ", FACT_AT, "");
-			table_wrap(way_out, FACT_AT + 3);
+			table_wrap(remedy, FACT_AT + 3);
 		}
 	}
 	return n;

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "cli.h"
-#include "compare.h"
+#include "compare/compare.h"
 #include "hospes/hospes.h"
 #include "iommu_bench.h"
 #include "table.h"

@@ -137,7 +137,7 @@ static int serve(struct guest *threaded, struct guest *own)
 		};
 
 		if (alive) {
-			alive = hospes_vm_turn(own->vm);
+			alive = hospes_vm_iterate(own->vm);
 			if (alive < 0)
 				return alive;
 		}

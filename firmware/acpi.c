@@ -15,7 +15,7 @@
 #include "base/le.h"
 #include "base/mem.h"
 #include "base/num.h"
-#include "firmware/acpi_internal.h"
+#include "firmware/acpi_impl.h"
 
 #include "dsdt.hex"
 

@@ -3,7 +3,7 @@
 #include <stdio.h>
 
 #include "base/num.h"
-#include "firmware/acpi_internal.h"
+#include "firmware/acpi_impl.h"
 
 /* PCI config ports: the bridge's own, not handed on. */
 enum { CONFIG_PORT = 0xcf8, CONFIG_PORTS = 8, RTC_PORT = 0x70 };

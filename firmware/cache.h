@@ -25,7 +25,7 @@
 
 #include "base/err.h"
 #include "base/log.h"
-#include "firmware/digest.h"
+#include "firmware/block.h"
 #include "firmware/payload.h"
 
 /* More entries than this: the least recently used go. */

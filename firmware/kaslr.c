@@ -8,7 +8,7 @@
 #include "base/le.h"
 #include "base/num.h"
 #include "base/rand.h"
-#include "firmware/digest.h"
+#include "firmware/block.h"
 
 static const uint8_t field_bytes[RELOC_KINDS] = {
 	[RELOC_64] = 8,

@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
-#include "firmware/digest.h"
+#include "firmware/block.h"
 #include "firmware/vmlinux.h"
 #include "firmware/image.h"
 #include "firmware/kaslr.h"

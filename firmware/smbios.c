@@ -9,7 +9,7 @@
 
 #include "base/le.h"
 #include "base/num.h"
-#include "firmware/acpi_internal.h"
+#include "firmware/acpi_impl.h"
 
 enum {
 	ENTRY_BYTES = 24,

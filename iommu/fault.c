@@ -128,7 +128,7 @@ void fault_watch_destroy(struct fault_watch *watch)
 	watch->ending = true;
 	loop_cancel(watch->loop, &watch->op);
 	while (watch->op.in_flight) {
-		if (loop_turn(watch->loop, true))
+		if (loop_iterate(watch->loop, true))
 			break;
 	}
 	fd_close(&watch->fd);

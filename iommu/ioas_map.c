@@ -262,8 +262,8 @@ void ioas_unmap_all(struct ioas *ioas)
 /* --- copy --- */
 
 /* What `from` has at from_iova, up to last. */
-static int source_piece(struct ioas *from, uint64_t iova, uint64_t last, unsigned int access,
-			struct mapping *piece)
+static int source_extent(struct ioas *from, uint64_t iova, uint64_t last, unsigned int access,
+			 struct mapping *piece)
 {
 	const struct mapping *mapping;
 	int ret = 0;
@@ -308,7 +308,7 @@ static int reserve_copy(struct ioas *ioas, uint64_t iova, struct ioas *from, uin
 	int ret;
 
 	for (;;) {
-		ret = source_piece(from, at, from_last, access, &piece);
+		ret = source_extent(from, at, from_last, access, &piece);
 		if (ret)
 			break;
 		piece.access = access;
@@ -360,7 +360,7 @@ static bool has_same(struct ioas *from, uint64_t iova, uint64_t bytes,
 {
 	struct mapping piece;
 
-	return !source_piece(from, iova, iova + (bytes - 1), access, &piece) &&
+	return !source_extent(from, iova, iova + (bytes - 1), access, &piece) &&
 	       piece.last == iova + (bytes - 1) && piece.hva == memory->hva &&
 	       piece.access == access;
 }

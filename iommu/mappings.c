@@ -123,7 +123,7 @@ static void hang(struct mappings *m, struct mapping *node)
 		rotate_up(m, node);
 }
 
-static void take_out(struct mappings *m, struct mapping *node)
+static void unlink_mapping(struct mappings *m, struct mapping *node)
 {
 	while (node->left && node->right)
 		rotate_up(m,
@@ -208,7 +208,7 @@ int mappings_insert(struct mappings *m, uint64_t iova, uint64_t last, struct map
 
 void mappings_remove(struct mappings *m, struct mapping *mapping)
 {
-	take_out(m, mapping);
+	unlink_mapping(m, mapping);
 	if (mapping->before)
 		mapping->before->next = mapping->next;
 	if (mapping->next)

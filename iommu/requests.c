@@ -14,10 +14,10 @@ static int check_range(const struct iommu_request *r, uint64_t page_bytes, uint6
 	return 0;
 }
 
-bool request_piece(const struct gmem *gmem, const struct iommu_request *request, uint64_t done,
-		   struct ioas_memory *memory, uint64_t *bytes)
+bool request_extent(const struct gmem *gmem, const struct iommu_request *request, uint64_t done,
+		    struct ioas_memory *memory, uint64_t *bytes)
 {
-	struct gmem_piece piece;
+	struct gmem_extent piece;
 
 	if (!gmem_lookup(gmem, request->gpa + done, &piece))
 		return false;
@@ -32,7 +32,7 @@ bool request_piece(const struct gmem *gmem, const struct iommu_request *request,
 
 static int check_memory(const struct gmem *gmem, struct iommu_request *r)
 {
-	struct gmem_piece piece;
+	struct gmem_extent piece;
 	uint64_t ignored;
 
 	r->hva = NULL;

@@ -41,7 +41,7 @@ bool requests_find_memory(const struct mappings *table, uint64_t gpa, uint64_t b
 			  struct iommu_request *ret);
 
 /* The memory of a request from `done` on, as far as it is contiguous on the host. */
-bool request_piece(const struct gmem *gmem, const struct iommu_request *request, uint64_t done,
-		   struct ioas_memory *memory, uint64_t *bytes);
+bool request_extent(const struct gmem *gmem, const struct iommu_request *request, uint64_t done,
+		    struct ioas_memory *memory, uint64_t *bytes);
 
 #endif

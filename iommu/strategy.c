@@ -14,7 +14,7 @@
 #include "iommu/ioas_impl.h"
 #include "iommu/ledger.h"
 #include "iommu/requests.h"
-#include "iommu/strategy_impl.h"
+#include "iommu/strategy/strategy_impl.h"
 
 const struct strategy_ops *const strategies[] = {
 	&strategy_direct,
@@ -22,7 +22,7 @@ const struct strategy_ops *const strategies[] = {
 	NULL,
 };
 
-struct iommu_domain {
+struct hw_domain {
 	char *name;
 	struct iommu *iommu;
 	struct gmem *gmem;
@@ -68,7 +68,7 @@ static int on_memory(void *opaque, const struct gmem_region *region, struct err 
 
 static void on_memory_gone(void *opaque, const struct gmem_region *region)
 {
-	struct iommu_domain *domain = opaque;
+	struct hw_domain *domain = opaque;
 	struct iommu_request r;
 
 	pthread_mutex_lock(&domain->lock);
@@ -93,11 +93,10 @@ static const struct gmem_listener_ops listener_ops = {
 
 /* --- life --- */
 
-int iommu_domain_create(struct iommu_domain **ret, const struct iommu_domain_config *config,
-			struct err *err)
+int hw_domain_create(struct hw_domain **ret, const struct hw_domain_config *config, struct err *err)
 {
 	const struct strategy_ops *ops;
-	struct iommu_domain *domain;
+	struct hw_domain *domain;
 	int code = strategy_find(config->strategy, &ops, err);
 
 	if (code)
@@ -121,14 +120,14 @@ int iommu_domain_create(struct iommu_domain **ret, const struct iommu_domain_con
 		domain->listening = code == 0;
 	}
 	if (code) {
-		iommu_domain_destroy(domain);
+		hw_domain_destroy(domain);
 		return code;
 	}
 	*ret = domain;
 	return 0;
 }
 
-void iommu_domain_destroy(struct iommu_domain *domain)
+void hw_domain_destroy(struct hw_domain *domain)
 {
 	if (!domain)
 		return;
@@ -151,7 +150,7 @@ static void strategy_stop(struct strategy *strategy)
 	free(strategy);
 }
 
-static int strategy_start(struct strategy **ret, const struct iommu_domain *domain,
+static int strategy_start(struct strategy **ret, const struct hw_domain *domain,
 			  const struct strategy_ops *ops, struct ioas *ioas, struct err *err)
 {
 	struct strategy *strategy;
@@ -178,7 +177,7 @@ static int strategy_start(struct strategy **ret, const struct iommu_domain *doma
 /* --- devices --- */
 
 /* The first device is in. */
-static int start(struct iommu_domain *domain, struct err *err)
+static int start(struct hw_domain *domain, struct err *err)
 {
 	struct strategy *strategy = NULL;
 	int code = strategy_start(&strategy, domain, domain->ops, domain->ioas, err);
@@ -192,7 +191,7 @@ static int start(struct iommu_domain *domain, struct err *err)
 }
 
 /* A device is out: with the last one everything is unmapped, and forgotten. */
-static void leave(struct iommu_domain *domain)
+static void leave(struct hw_domain *domain)
 {
 	struct strategy *strategy;
 
@@ -209,8 +208,7 @@ static void leave(struct iommu_domain *domain)
 	ioas_unmap_all(domain->ioas);
 }
 
-int iommu_domain_attach(struct iommu_domain *domain, struct iommu_endpoint *endpoint,
-			struct err *err)
+int hw_domain_attach(struct hw_domain *domain, struct iommu_endpoint *endpoint, struct err *err)
 {
 	int code;
 
@@ -229,7 +227,7 @@ int iommu_domain_attach(struct iommu_domain *domain, struct iommu_endpoint *endp
 	return 0;
 }
 
-void iommu_domain_detach(struct iommu_domain *domain, struct iommu_endpoint *endpoint)
+void hw_domain_detach(struct hw_domain *domain, struct iommu_endpoint *endpoint)
 {
 	if (iommu_endpoint_ioas(endpoint) != domain->ioas)
 		return;
@@ -238,8 +236,8 @@ void iommu_domain_detach(struct iommu_domain *domain, struct iommu_endpoint *end
 	leave(domain);
 }
 
-int iommu_domain_move(struct iommu_domain *from, struct iommu_domain *to,
-		      struct iommu_endpoint *endpoint, struct err *err)
+int hw_domain_move(struct hw_domain *from, struct hw_domain *to, struct iommu_endpoint *endpoint,
+		   struct err *err)
 {
 	struct err ignored = ERR_INIT;
 	int code;
@@ -269,7 +267,7 @@ int strategy_map_one(const struct strategy *strategy, const struct iommu_request
 	int ret = 0;
 
 	while (!ret && done < request->bytes) {
-		if (!request_piece(strategy->gmem, request, done, &memory, &bytes)) {
+		if (!request_extent(strategy->gmem, request, done, &memory, &bytes)) {
 			ret = -EFAULT;
 			break;
 		}
@@ -296,7 +294,7 @@ static uint64_t smallest_page(const struct ioas *ioas)
 	return sizes & -sizes;
 }
 
-static unsigned int map_locked(struct iommu_domain *domain, struct iommu_request *requests,
+static unsigned int map_locked(struct hw_domain *domain, struct iommu_request *requests,
 			       unsigned int n)
 {
 	uint64_t before = domain->requests.bytes;
@@ -311,7 +309,7 @@ static unsigned int map_locked(struct iommu_domain *domain, struct iommu_request
 	return failed;
 }
 
-static unsigned int unmap_locked(struct iommu_domain *domain, struct iommu_request *requests,
+static unsigned int unmap_locked(struct hw_domain *domain, struct iommu_request *requests,
 				 unsigned int n)
 {
 	unsigned int failed = 0;
@@ -326,8 +324,7 @@ static unsigned int unmap_locked(struct iommu_domain *domain, struct iommu_reque
 	return failed;
 }
 
-unsigned int iommu_domain_map(struct iommu_domain *domain, struct iommu_request *requests,
-			      unsigned int n)
+unsigned int hw_domain_map(struct hw_domain *domain, struct iommu_request *requests, unsigned int n)
 {
 	unsigned int failed;
 
@@ -337,8 +334,8 @@ unsigned int iommu_domain_map(struct iommu_domain *domain, struct iommu_request 
 	return failed;
 }
 
-unsigned int iommu_domain_unmap(struct iommu_domain *domain, struct iommu_request *requests,
-				unsigned int n)
+unsigned int hw_domain_unmap(struct hw_domain *domain, struct iommu_request *requests,
+			     unsigned int n)
 {
 	unsigned int failed;
 
@@ -374,7 +371,7 @@ static int move_endpoints(struct ioas *from, struct ioas *to, struct err *err)
 }
 
 /* What the guest has asked for so far, into the strategy that is to take over. */
-static int replay(const struct iommu_domain *domain, struct strategy *next, struct err *err)
+static int replay(const struct hw_domain *domain, struct strategy *next, struct err *err)
 {
 	struct iommu_request batch[64];
 	uint64_t iova = 0;
@@ -401,7 +398,7 @@ static int replay(const struct iommu_domain *domain, struct strategy *next, stru
 
 /* Can the new strategy work in the space that is there, so that no table is replaced? What the guest has
  * at its own address is a mapping with one strategy and a part of one with another. */
-static bool can_stay(const struct iommu_domain *domain, const struct strategy_ops *ops)
+static bool can_stay(const struct hw_domain *domain, const struct strategy_ops *ops)
 {
 	struct iommu_request r;
 	uint64_t iova = 0;
@@ -417,7 +414,7 @@ static bool can_stay(const struct iommu_domain *domain, const struct strategy_op
 }
 
 /* -EAGAIN: cannot stay. */
-static int switch_in_place(struct iommu_domain *domain, const struct strategy_ops *ops,
+static int switch_in_place(struct hw_domain *domain, const struct strategy_ops *ops,
 			   struct err *err)
 {
 	struct strategy *next = NULL;
@@ -436,7 +433,7 @@ static int switch_in_place(struct iommu_domain *domain, const struct strategy_op
 	return code;
 }
 
-int iommu_domain_switch(struct iommu_domain *domain, const char *strategy, struct err *err)
+int hw_domain_switch(struct hw_domain *domain, const char *strategy, struct err *err)
 {
 	const struct strategy_ops *ops;
 	struct strategy *next = NULL, *before = domain->strategy;
@@ -486,17 +483,17 @@ int iommu_domain_switch(struct iommu_domain *domain, const char *strategy, struc
 	return 0;
 }
 
-const char *iommu_domain_name(const struct iommu_domain *domain)
+const char *hw_domain_name(const struct hw_domain *domain)
 {
 	return domain->name;
 }
 
-const char *iommu_domain_strategy(const struct iommu_domain *domain)
+const char *hw_domain_strategy(const struct hw_domain *domain)
 {
 	return domain->ops->name;
 }
 
-struct ioas *iommu_domain_ioas(const struct iommu_domain *domain)
+struct ioas *hw_domain_ioas(const struct hw_domain *domain)
 {
 	return domain->ioas;
 }

@@ -2,7 +2,7 @@
 /*
  * Strategies: *when* guest memory is mapped for a device, and when it is unmapped.
  *
- *   guest driver ─► virtual IOMMU ─► iommu_domain_map/unmap ─► strategy ─► ioas ─► one call or none
+ *   guest driver ─► virtual IOMMU ─► hw_domain_map/unmap ─► strategy ─► ioas ─► one call or none
  *   guest memory map changes ──────► (listener)  ───────────────┘
  *
  * A domain is an address space with a strategy in front of it and devices behind it. By default a
@@ -17,7 +17,7 @@
  * Each strategy is one file and one line in the table of strategy.c.
  *
  * Threads: a domain belongs to one thread at a time (the machine's, or whoever holds the virtual
- * IOMMU's lock), but for iommu_domain_map and _unmap, which any thread may call.
+ * IOMMU's lock), but for hw_domain_map and _unmap, which any thread may call.
  */
 #ifndef IOMMU_STRATEGY_H
 #define IOMMU_STRATEGY_H
@@ -31,7 +31,7 @@
 #include "core/gmem.h"
 #include "iommu/ioas.h"
 
-struct iommu_domain;
+struct hw_domain;
 struct mappings;
 struct strategy;
 
@@ -85,7 +85,7 @@ extern const struct strategy_ops *const strategies[];
 /* -EINVAL, and a message with the names there are. */
 int strategy_find(const char *name, const struct strategy_ops **ret, struct err *err);
 
-struct iommu_domain_config {
+struct hw_domain_config {
 	const char *name;     /* "0000:01:10.0" or the ioas=NAME; copied */
 	const char *strategy; /* "direct" */
 	struct iommu *iommu;
@@ -93,22 +93,21 @@ struct iommu_domain_config {
 	const struct log *log;
 	unsigned int map_threads; /* for mapping all of memory: 0 chooses */
 };
-int iommu_domain_create(struct iommu_domain **ret, const struct iommu_domain_config *config,
-			struct err *err);
+int hw_domain_create(struct hw_domain **ret, const struct hw_domain_config *config,
+		     struct err *err);
 /* No endpoint inside. NULL is allowed. */
-void iommu_domain_destroy(struct iommu_domain *domain);
+void hw_domain_destroy(struct hw_domain *domain);
 
 /* The first device in decides about reserved ranges and apertures, so it is attached before memory is
  * mapped; a later one that conflicts with what is mapped is refused. When this returns 0 the device
  * reaches what the strategy says. With the last device that leaves everything is unmapped. Domains go
  * before their gmem. */
-int iommu_domain_attach(struct iommu_domain *domain, struct iommu_endpoint *endpoint,
-			struct err *err);
-void iommu_domain_detach(struct iommu_domain *domain, struct iommu_endpoint *endpoint);
+int hw_domain_attach(struct hw_domain *domain, struct iommu_endpoint *endpoint, struct err *err);
+void hw_domain_detach(struct hw_domain *domain, struct iommu_endpoint *endpoint);
 /* From one domain to another of the same iommu, with no moment at which it reaches neither; when that
  * fails it is where it was. -EOPNOTSUPP with type1. */
-int iommu_domain_move(struct iommu_domain *from, struct iommu_domain *to,
-		      struct iommu_endpoint *endpoint, struct err *err);
+int hw_domain_move(struct hw_domain *from, struct hw_domain *to, struct iommu_endpoint *endpoint,
+		   struct err *err);
 
 /* A drain of requests, in order; each gets its result, as in ioas.h and:
  *   -ENODEV   no device is in the domain
@@ -118,10 +117,10 @@ int iommu_domain_move(struct iommu_domain *from, struct iommu_domain *to,
  * Unmapping what is not mapped is no error. Returns how many failed. The domain remembers what holds:
  * it is carried over when the strategy changes, taken away with memory that leaves the guest, and
  * forgotten with the last device. */
-unsigned int iommu_domain_map(struct iommu_domain *domain, struct iommu_request *requests,
-			      unsigned int n);
-unsigned int iommu_domain_unmap(struct iommu_domain *domain, struct iommu_request *requests,
-				unsigned int n);
+unsigned int hw_domain_map(struct hw_domain *domain, struct iommu_request *requests,
+			   unsigned int n);
+unsigned int hw_domain_unmap(struct hw_domain *domain, struct iommu_request *requests,
+			     unsigned int n);
 
 /* To the strategy that the domain has: nothing. With iommufd direct and strict take over from one
  * another in the same table, so that a buffer that stays mapped is reachable throughout; unless the guest
@@ -130,10 +129,10 @@ unsigned int iommu_domain_unmap(struct iommu_domain *domain, struct iommu_reques
  * the IOMMU's driver replaces a table without blocking the device (VT-d's of Linux 6.12 blocks it for a
  * moment), and the ledger's totals begin anew. -EOPNOTSUPP with the reason when the backend cannot replace
  * a table under a running device. */
-int iommu_domain_switch(struct iommu_domain *domain, const char *strategy, struct err *err);
+int hw_domain_switch(struct hw_domain *domain, const char *strategy, struct err *err);
 
-const char *iommu_domain_name(const struct iommu_domain *domain);
-const char *iommu_domain_strategy(const struct iommu_domain *domain);
-struct ioas *iommu_domain_ioas(const struct iommu_domain *domain);
+const char *hw_domain_name(const struct hw_domain *domain);
+const char *hw_domain_strategy(const struct hw_domain *domain);
+struct ioas *hw_domain_ioas(const struct hw_domain *domain);
 
 #endif

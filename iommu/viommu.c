@@ -184,7 +184,7 @@ void viommu_hardware_fault(struct viommu_endpoint *endpoint, const struct viommu
 	pthread_mutex_lock(&viommu->serial);
 	copy.reason = endpoint->domain ? VIOMMU_R_MAPPING : VIOMMU_R_DOMAIN;
 	if (endpoint->at)
-		ioas_history(iommu_domain_ioas(endpoint->at), fault->address, history, bytes);
+		ioas_history(hw_domain_ioas(endpoint->at), fault->address, history, bytes);
 	else
 		snprintf(history, bytes, "it is in no domain");
 	pthread_mutex_unlock(&viommu->serial);
@@ -270,10 +270,10 @@ static void reserve(struct viommu_endpoint *endpoint, const struct iommu_reserve
 }
 
 int viommu_add_hardware(struct viommu_endpoint **ret, struct viommu *viommu, const char *name,
-			struct iommu_endpoint *device, struct iommu_domain *all,
+			struct iommu_endpoint *device, struct hw_domain *all,
 			const struct iommu_reserved *reserved, unsigned int n, struct err *err)
 {
-	struct iommu *iommu = ioas_iommu(iommu_domain_ioas(all));
+	struct iommu *iommu = ioas_iommu(hw_domain_ioas(all));
 	struct viommu_endpoint *endpoint;
 	int rc;
 
@@ -289,14 +289,14 @@ int viommu_add_hardware(struct viommu_endpoint **ret, struct viommu *viommu, con
 	endpoint->all = all;
 	reserve(endpoint, reserved, n);
 	pthread_mutex_lock(&viommu->serial);
-	rc = narrow(viommu, name, iommu_domain_ioas(all), err);
+	rc = narrow(viommu, name, hw_domain_ioas(all), err);
 	/* Attached by the caller, to learn what its IOMMU can: it stays only while bypass is on. */
-	if (!rc && iommu_endpoint_ioas(device) == iommu_domain_ioas(all))
+	if (!rc && iommu_endpoint_ioas(device) == hw_domain_ioas(all))
 		endpoint->at = all;
 	if (!rc && viommu->bypass && !endpoint->at)
-		rc = iommu_domain_attach(all, device, err);
+		rc = hw_domain_attach(all, device, err);
 	if (!rc && !viommu->bypass && endpoint->at)
-		iommu_domain_detach(all, device);
+		hw_domain_detach(all, device);
 	endpoint->at = viommu->bypass ? all : NULL;
 	if (!rc)
 		list_append(&viommu->endpoints, &endpoint->link);

@@ -5,7 +5,7 @@
  *   guest ─► front end ─► viommu_run(requests) ─► domain: which of its addresses mean which memory
  *                                                   │  (one table for all endpoints in the domain)
  *       emulated devices:  dma_space ◄── translate ─┤
- *       passed-through:    iommu_domain (strategy) ◄┘  hardware
+ *       passed-through:    hw_domain (strategy) ◄┘  hardware
  *
  * An endpoint is a device behind it, known to the guest by a number (PCI requester id). It is
  *
@@ -133,7 +133,7 @@ int viommu_add_emulated(struct viommu_endpoint **ret, struct viommu *viommu, con
  * where the device is attached is the virtual IOMMU's from here to the removal, which leaves it
  * detached. Narrows the limits to what its IOMMU can. -EOPNOTSUPP with type1. */
 int viommu_add_hardware(struct viommu_endpoint **ret, struct viommu *viommu, const char *name,
-			struct iommu_endpoint *device, struct iommu_domain *all,
+			struct iommu_endpoint *device, struct hw_domain *all,
 			const struct iommu_reserved *reserved, unsigned int n, struct err *err);
 /* Until then the guest does not know it. Once. */
 void viommu_set_id(struct viommu_endpoint *endpoint, viommu_id_fn *id, void *opaque);
@@ -174,7 +174,7 @@ void viommu_settle(struct viommu *viommu);
 void viommu_device_starts(struct viommu_endpoint *endpoint);
 
 /* Another strategy for the devices of the host in domains of the guest, now and from now on, while they
- * work (iommu_domain_switch says what each sees of it). When one domain cannot, none has changed. Any
+ * work (hw_domain_switch says what each sees of it). When one domain cannot, none has changed. Any
  * thread, as requests. */
 int viommu_switch(struct viommu *viommu, const char *strategy, struct err *err);
 
@@ -192,7 +192,7 @@ struct viommu_view {
 	uint32_t domain; /* its number, when attached */
 	bool bypass;     /* reaches all of memory, there or because it is in none */
 	uint64_t mappings, mapped_bytes; /* what the guest has mapped in it */
-	const struct iommu_domain *hw;   /* NULL: it is emulated, or in none */
+	const struct hw_domain *hw;      /* NULL: it is emulated, or in none */
 };
 typedef void viommu_walk_fn(void *opaque, const struct viommu_view *view);
 void viommu_walk(struct viommu *viommu, viommu_walk_fn *fn, void *opaque);

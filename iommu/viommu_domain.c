@@ -49,7 +49,7 @@ static void domain_leave(struct viommu *viommu, struct viommu_domain *domain)
 	list_remove(&domain->link);
 	viommu_clear(viommu, domain);
 	mappings_done(&domain->table);
-	iommu_domain_destroy(domain->hw);
+	hw_domain_destroy(domain->hw);
 	ledger_destroy(domain->ledger);
 	free(domain);
 }
@@ -70,10 +70,10 @@ static int hardware_domain(struct viommu *viommu, struct viommu_domain *domain,
 			   const struct viommu_endpoint *endpoint, struct err *err)
 {
 	char name[48];
-	struct iommu_domain_config config = {
+	struct hw_domain_config config = {
 		.name = name,
 		.strategy = viommu->strategy,
-		.iommu = ioas_iommu(iommu_domain_ioas(endpoint->all)),
+		.iommu = ioas_iommu(hw_domain_ioas(endpoint->all)),
 		.gmem = viommu->gmem,
 		.log = viommu->log,
 	};
@@ -81,23 +81,23 @@ static int hardware_domain(struct viommu *viommu, struct viommu_domain *domain,
 	if (domain->hw)
 		return 0;
 	snprintf(name, sizeof(name), "guest domain %u", domain->id);
-	return iommu_domain_create(&domain->hw, &config, err);
+	return hw_domain_create(&domain->hw, &config, err);
 }
 
 /* The device's table becomes `to` (NULL: nothing is reached any more); when it cannot, the one that
  * it had stays. */
-static int hardware_move(struct viommu_endpoint *endpoint, struct iommu_domain *to, struct err *err)
+static int hardware_move(struct viommu_endpoint *endpoint, struct hw_domain *to, struct err *err)
 {
 	int rc = 0;
 
 	if (endpoint->at == to)
 		return 0;
 	if (!to)
-		iommu_domain_detach(endpoint->at, endpoint->device);
+		hw_domain_detach(endpoint->at, endpoint->device);
 	else if (endpoint->at)
-		rc = iommu_domain_move(endpoint->at, to, endpoint->device, err);
+		rc = hw_domain_move(endpoint->at, to, endpoint->device, err);
 	else
-		rc = iommu_domain_attach(to, endpoint->device, err);
+		rc = hw_domain_attach(to, endpoint->device, err);
 	if (!rc)
 		endpoint->at = to;
 	else if (!iommu_endpoint_ioas(endpoint->device))
@@ -106,7 +106,7 @@ static int hardware_move(struct viommu_endpoint *endpoint, struct iommu_domain *
 }
 
 /* Back to where it was, with what is mapped there; nowhere if that cannot be. */
-static void hardware_return(struct viommu_endpoint *endpoint, struct iommu_domain *before)
+static void hardware_return(struct viommu_endpoint *endpoint, struct hw_domain *before)
 {
 	struct viommu_domain *domain = endpoint->domain;
 	struct err err = ERR_INIT;
@@ -125,7 +125,7 @@ static int hardware_enter(struct viommu_endpoint *endpoint, struct viommu_domain
 			  struct err *err)
 {
 	struct viommu *viommu = endpoint->viommu;
-	struct iommu_domain *before = endpoint->at;
+	struct hw_domain *before = endpoint->at;
 	int rc;
 
 	if (domain->bypass)
@@ -347,7 +347,7 @@ static struct list *switch_domains(struct viommu *viommu, struct list *end, cons
 
 		if (item == end)
 			break;
-		*rc = d->hw ? iommu_domain_switch(d->hw, strategy, err) : 0;
+		*rc = d->hw ? hw_domain_switch(d->hw, strategy, err) : 0;
 		if (*rc)
 			return item;
 	}

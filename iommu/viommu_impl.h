@@ -21,8 +21,8 @@ struct viommu_domain {
 	struct list members; /* endpoints */
 	struct mappings table;
 	unsigned int n_emulated;
-	struct ledger *ledger;   /* written while there is one of those: what their faults tell */
-	struct iommu_domain *hw; /* while a passed-through device is in it */
+	struct ledger *ledger; /* written while there is one of those: what their faults tell */
+	struct hw_domain *hw;  /* while a passed-through device is in it */
 	unsigned int n_hw;
 };
 
@@ -36,8 +36,8 @@ struct viommu_endpoint {
 	struct viommu_domain *domain;
 	struct dma_space *space; /* emulated; NULL: passed through */
 	struct iommu_endpoint *device;
-	struct iommu_domain *all;
-	struct iommu_domain *at; /* NULL: attached to nothing */
+	struct hw_domain *all;
+	struct hw_domain *at; /* NULL: attached to nothing */
 	struct iommu_reserved reserved[VIOMMU_RESERVED_MAX];
 	unsigned int n_reserved;
 };

@@ -29,7 +29,7 @@ enum viommu_status viommu_status_of(int code)
 static enum viommu_status check_memory(const struct viommu *viommu, uint64_t gpa, uint64_t bytes,
 				       bool write)
 {
-	struct gmem_piece piece;
+	struct gmem_extent piece;
 	uint64_t end;
 
 	if (add_overflows(gpa, bytes, &end))
@@ -113,8 +113,8 @@ static void take_locked(struct viommu *viommu, struct viommu_domain *domain,
 
 /* The hardware's part of a run: only what was accepted goes there, as one call. */
 static void hardware(struct viommu_domain *domain, struct viommu_request *requests, unsigned int n,
-		     unsigned int (*call)(struct iommu_domain *domain,
-					  struct iommu_request *requests, unsigned int n))
+		     unsigned int (*call)(struct hw_domain *domain, struct iommu_request *requests,
+					  unsigned int n))
 {
 	struct iommu_request batch[REPLAY_BATCH];
 	struct viommu_request *of[REPLAY_BATCH];
@@ -164,7 +164,7 @@ void viommu_map_run(struct viommu *viommu, struct viommu_domain *domain,
 	/* What the hardware refuses leaves the table again: io.bytes says that it had been there. */
 	for (unsigned int i = 0; i < n; i++)
 		requests[i].io.result = requests[i].status == VIOMMU_OK;
-	hardware(domain, requests, n, iommu_domain_map);
+	hardware(domain, requests, n, hw_domain_map);
 	if (told)
 		entry.end_ns = ledger_now(domain->ledger);
 	for (unsigned int i = 0; i < n; i++) {
@@ -261,7 +261,7 @@ void viommu_unmap_run(struct viommu *viommu, struct viommu_domain *domain,
 		       requests[i + run].io.bytes)
 			run++;
 		if (run)
-			hardware(domain, requests + i, run, iommu_domain_unmap);
+			hardware(domain, requests + i, run, hw_domain_unmap);
 		for (unsigned int j = i; j < i + run; j++) {
 			if (requests[j].status != VIOMMU_OK)
 				log_guest(viommu->log, &viommu->limit, "viommu",
@@ -295,7 +295,7 @@ int viommu_replay(struct viommu_domain *domain)
 			};
 			at = mapping->last + 1; /* the input range ends before 2^64 */
 		}
-		if (!n || !iommu_domain_map(domain->hw, batch, n))
+		if (!n || !hw_domain_map(domain->hw, batch, n))
 			continue;
 		for (unsigned int i = 0; i < n; i++) {
 			if (batch[i].result)

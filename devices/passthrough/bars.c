@@ -18,7 +18,7 @@
 
 #include "base/le.h"
 #include "base/num.h"
-#include "passthrough/impl.h"
+#include "passthrough/vfio_pci_impl.h"
 
 /* Mappings are aligned as the kernel may use pages: up to this. */
 #define MAX_ALIGN GiB

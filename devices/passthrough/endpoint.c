@@ -2,7 +2,7 @@
 // The device on what it needs of the world: an endpoint's file, and memory slots of KVM.
 #include <errno.h>
 
-#include "passthrough/impl.h"
+#include "passthrough/vfio_pci_impl.h"
 
 static int host_map(void *opaque, uint64_t gpa, void *hva, uint64_t bytes, struct err *err)
 {

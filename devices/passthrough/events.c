@@ -8,7 +8,7 @@
 
 #include "base/fd.h"
 #include "core/pci.h"
-#include "passthrough/impl.h"
+#include "passthrough/vfio_pci_impl.h"
 
 static void event(struct vfio_pci *v, enum vfio_event what, const char *text)
 {
@@ -199,7 +199,7 @@ void vfio_events_done(struct vfio_pci *v)
 			continue;
 		}
 		pthread_mutex_unlock(&v->dev.lock);
-		loop_turn(e->loop, true);
+		loop_iterate(e->loop, true);
 		pthread_mutex_lock(&v->dev.lock);
 	}
 	pthread_mutex_unlock(&v->dev.lock);

@@ -16,7 +16,7 @@
 
 #include "base/fd.h"
 #include "base/le.h"
-#include "passthrough/impl.h"
+#include "passthrough/vfio_pci_impl.h"
 
 enum {
 	TRIGGER = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,

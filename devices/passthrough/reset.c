@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "base/le.h"
-#include "passthrough/impl.h"
+#include "passthrough/vfio_pci_impl.h"
 
 enum {
 	MAX_SET = 256, /* functions of a bus */

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "passthrough/impl.h"
+#include "passthrough/vfio_pci_impl.h"
 
 static struct vfio_pci *of_dev(struct device *dev)
 {

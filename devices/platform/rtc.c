@@ -182,7 +182,7 @@ static void rtc_destroy(struct device *dev)
 	rtc->stopping = true;
 	loop_cancel(rtc->loop, &rtc->timer);
 	while (rtc->timing || rtc->kicked)
-		if (loop_turn(rtc->loop, true))
+		if (loop_iterate(rtc->loop, true))
 			break;
 	irq_line_put(&rtc->irq);
 	device_done(dev);

@@ -17,7 +17,7 @@
 
 #include "base/mem.h"
 #include "base/num.h"
-#include "platform/serial_internal.h"
+#include "platform/serial_impl.h"
 
 enum {
 	REG_DATA = 0, /* RBR, THR; DLL with DLAB */

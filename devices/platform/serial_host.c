@@ -10,7 +10,7 @@
 
 #include "base/log.h"
 #include "base/num.h"
-#include "platform/serial_internal.h"
+#include "platform/serial_impl.h"
 
 enum {
 	GATHER_NS = 1000000, /* output waits this long for more … */
@@ -229,7 +229,7 @@ static void flush(struct serial *s)
 			loop_timer(s->loop, &s->delay_op, FLUSH_STEP_NS);
 		}
 		start_write(s);
-		if (loop_turn(s->loop, true))
+		if (loop_iterate(s->loop, true))
 			break;
 		n = unwritten(s);
 		if (n != left)
@@ -250,6 +250,6 @@ void serial_host_stop(struct serial *s)
 	loop_cancel(s->loop, &s->write_op);
 	loop_cancel(s->loop, &s->delay_op);
 	while (s->reading || s->writing || s->delaying || s->kicked)
-		if (loop_turn(s->loop, true))
+		if (loop_iterate(s->loop, true))
 			break;
 }

@@ -87,7 +87,7 @@ static bool bounce_take(struct blk_request *req)
 	return true;
 }
 
-static const struct iovec *guest_pieces(struct blk_request *req, unsigned int *n, size_t *skip)
+static const struct iovec *guest_extents(struct blk_request *req, unsigned int *n, size_t *skip)
 {
 	if (req->type == BLK_T_OUT) {
 		*n = req->chain.n_out;
@@ -112,7 +112,7 @@ static void transfer_bounced(struct blk_request *req)
 	}
 	unsigned int n;
 	size_t skip;
-	const struct iovec *iov = guest_pieces(req, &n, &skip);
+	const struct iovec *iov = guest_extents(req, &n, &skip);
 
 	(void)iov_to_buf(iov, n, skip + req->done, bounce_buf(req), len);
 	loop_write(q->loop, &req->op, blk_of(req)->fd, bounce_buf(req), len, offset);
@@ -146,7 +146,7 @@ static void slice_rest(struct blk_request *req)
 {
 	unsigned int n;
 	size_t skip;
-	const struct iovec *iov = guest_pieces(req, &n, &skip);
+	const struct iovec *iov = guest_extents(req, &n, &skip);
 	int pieces = iov_slice(req->slice, VIRTQ_MAX_PIECES, iov, n, skip + req->done,
 			       req->bytes - req->done);
 

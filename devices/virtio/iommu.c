@@ -354,7 +354,7 @@ int virtio_iommu_create(struct virtio_device **ret, const struct virtio_iommu_se
 	dev->vdev.queues[IOMMU_REQUEST_QUEUE] = (struct virtio_queue){
 		.loop = config->loop,
 		.max_size = REQUEST_QUEUE_SIZE,
-		.in_exit = config->transport == VIRTIO_IOMMU_EXIT,
+		.serve_in_vcpu = config->transport == VIRTIO_IOMMU_EXIT,
 	};
 	dev->vdev.queues[IOMMU_EVENT_QUEUE] = (struct virtio_queue){
 		.loop = config->loop,

@@ -392,7 +392,7 @@ static void notified(struct virtio_pci *v, unsigned int index, bool by_cap)
 {
 	struct virtio_device *vdev = v->t.vdev;
 
-	if (!vdev->queues[index].in_exit || by_cap) {
+	if (!vdev->queues[index].serve_in_vcpu || by_cap) {
 		fd_event_signal(v->t.queues[index].kick_fd);
 		return;
 	}
@@ -670,7 +670,7 @@ static int add_ioeventfds(struct virtio_pci *v, struct err *err)
 	int r = 0;
 
 	for (unsigned int i = 0; i < v->t.vdev->n_queues && !r; i++) {
-		if (v->t.vdev->queues[i].in_exit)
+		if (v->t.vdev->queues[i].serve_in_vcpu)
 			continue;
 		r = add_ioeventfd(v, v->pio, &v->ports, 0, i, err);
 		if (!r)

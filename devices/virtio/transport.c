@@ -533,7 +533,7 @@ static void wait_still(struct virtio_transport *t)
 				continue;
 			}
 			pthread_mutex_unlock(t->lock);
-			loop_turn(loop_of(q), true);
+			loop_iterate(loop_of(q), true);
 			pthread_mutex_lock(t->lock);
 		}
 	}

@@ -52,7 +52,7 @@ struct virtio_device_ops {
 	void (*queue_start)(struct virtio_device *vdev, unsigned int index);
 	/* Kicked, or just started, or resumed: take what is available. */
 	void (*queue_kick)(struct virtio_device *vdev, unsigned int index);
-	/* A queue with in_exit was notified: in the thread of the vCPU, no lock held, perhaps while the
+	/* A queue with serve_in_vcpu was notified: in the thread of the vCPU, no lock held, perhaps while the
 	 * loop's thread is in one of the others, and perhaps when the queue is not started. What the
 	 * machine's thread waits for may wait for it. NULL when the device has no such queue. */
 	void (*queue_notify)(struct virtio_device *vdev, unsigned int index);
@@ -72,7 +72,7 @@ struct virtio_queue {
 	struct virtq *vq;
 	struct loop *loop;
 	uint16_t max_size;
-	bool in_exit; /* no ioeventfd: a notification is the vCPU's exit, which calls queue_notify */
+	bool serve_in_vcpu; /* no ioeventfd: a notification is the vCPU's exit, which calls queue_notify */
 };
 
 /* Embedded first in each device type's struct. */

@@ -14,7 +14,7 @@
  * struct hospes_error, which names the thing, the value and the way out.
  *
  * Threads: a machine belongs to the thread that runs it: the library's (HOSPES_VM_THREAD), or the
- * embedder's, who calls hospes_vm_run, or hospes_vm_turn whenever the fd of hospes_vm_fd polls
+ * embedder's, who calls hospes_vm_run, or hospes_vm_iterate whenever the fd of hospes_vm_fd polls
  * readable. Every function on a machine except destroy may be called from any thread; calls that
  * change its state are carried out in the machine's thread and return when that is done, so in the
  * embedder's mode another thread that calls them waits for the next turn. Callbacks run in library
@@ -149,7 +149,7 @@ HOSPES_API int hospes_vm_wait(struct hospes_vm *vm, int timeout_ms);
  * the machine lives, 0 when it has stopped, or a negative errno. run: turn until stopped. -EBUSY for
  * a machine that has its own thread. */
 HOSPES_API int hospes_vm_fd(struct hospes_vm *vm);
-HOSPES_API int hospes_vm_turn(struct hospes_vm *vm);
+HOSPES_API int hospes_vm_iterate(struct hospes_vm *vm);
 HOSPES_API int hospes_vm_run(struct hospes_vm *vm);
 
 /* Status as a JSON document (docs/configuration.md): state, exits, devices with their addresses and
@@ -210,7 +210,7 @@ struct hospes_explain_options {
 };
 /* Will passthrough of this device work here, and if not, what is to be done? device: an address
  * ("0000:01:10.0"), a path in sysfs or of a VFIO device. *json: {"works": bool, "msix_vectors": int,
- * "findings": [{"level": "ok"|"warning"|"blocker", "topic", "fact", "way_out"}], ...}; free it with
+ * "findings": [{"level": "ok"|"warning"|"blocker", "topic", "fact", "remedy"}], ...}; free it with
  * hospes_free. 0 whatever is found; it changes nothing. options may be NULL. */
 HOSPES_API int hospes_device_explain(const char *device,
 				     const struct hospes_explain_options *options, char **json,

@@ -20,7 +20,7 @@ class Options(ctypes.Structure):
                 ("kvm_fd", ctypes.c_int)]
 
 
-lib = ctypes.CDLL(os.environ["HOSPES_BUILD"] + "/vmm/machine/libhospes.so.0")
+lib = ctypes.CDLL(os.environ["HOSPES_BUILD"] + "/machine/libhospes.so.0")
 lib.hospes_vm_destroy.restype = None
 
 

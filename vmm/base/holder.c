@@ -90,7 +90,7 @@ static void prefix_of(const char *what, char prefix[128])
 	snprintf(prefix, 128, "hospes:%.100s:", what);
 }
 
-int holder_say(const char *what, const char *label)
+int holder_announce(const char *what, const char *label)
 {
 	char name[200], prefix[128];
 	int fd;
@@ -119,7 +119,7 @@ static bool take_label(char *link, const char *prefix, char label[HOLDER_LABEL_B
 	return true;
 }
 
-bool holder_said(pid_t pid, const char *what, char label[HOLDER_LABEL_BYTES])
+bool holder_announced(pid_t pid, const char *what, char label[HOLDER_LABEL_BYTES])
 {
 	char path[64], prefix[128], link[256];
 	struct dirent *entry;

@@ -27,9 +27,9 @@ bool holder_find(struct holder *ret, const struct stat *files, unsigned int n, p
  * negative errno. It is an empty memory file whose name, "hospes:WHAT:LABEL", others see among our open
  * files: nothing to clean up, whatever end a process comes to. WHAT has no ':' at its end; labels are
  * cut at HOLDER_LABEL_BYTES - 1, and what is no printable ASCII in them is shown as '?'. */
-int holder_say(const char *what, const char *label);
+int holder_announce(const char *what, const char *label);
 /* What that process said about WHAT; false when nothing, or nothing that may be seen from here. It is
  * the other process's word, for messages only. */
-bool holder_said(pid_t pid, const char *what, char label[HOLDER_LABEL_BYTES]);
+bool holder_announced(pid_t pid, const char *what, char label[HOLDER_LABEL_BYTES]);
 
 #endif

@@ -163,7 +163,7 @@ bool dma_translates(const struct dma_port *port)
 	return port->space->ops;
 }
 
-static bool permitted(const struct gmem_piece *piece, enum dma_dir dir)
+static bool permitted(const struct gmem_extent *piece, enum dma_dir dir)
 {
 	return !(piece->flags & GMEM_NO_DMA) &&
 	       !((dir & DMA_FROM_DEVICE) && (piece->flags & GMEM_READONLY));
@@ -179,7 +179,7 @@ static uint64_t translate(const struct dma_space *space, uint64_t iova, uint64_t
 			  enum dma_dir dir, void **hva)
 {
 	uint64_t gpa = iova, n = len;
-	struct gmem_piece piece;
+	struct gmem_extent piece;
 
 	if (!is_identity(space) && space->ops->translate(space->opaque, iova, len, dir, &gpa, &n))
 		return 0;
@@ -214,7 +214,7 @@ static inline bool map_again(const struct dma_port *port, uint64_t iova, uint64_
 
 static void remember(struct dma_port *port, uint64_t generation, uint64_t gpa)
 {
-	struct gmem_piece piece;
+	struct gmem_extent piece;
 
 	if (!is_identity(port->space) || !gmem_lookup(port->space->gmem, gpa, &piece))
 		return;
@@ -226,9 +226,9 @@ static void remember(struct dma_port *port, uint64_t generation, uint64_t gpa)
 			  (permitted(&piece, DMA_FROM_DEVICE) ? DMA_FROM_DEVICE : 0u);
 }
 
-static __attribute__((noinline)) int map_pieces(struct dma_port *port, uint64_t iova, uint64_t len,
-						enum dma_dir dir, struct iovec *iov,
-						unsigned int max)
+static __attribute__((noinline)) int map_extents(struct dma_port *port, uint64_t iova, uint64_t len,
+						 enum dma_dir dir, struct iovec *iov,
+						 unsigned int max)
 {
 	/* Before the lookup: what changes during it makes the next one look again. */
 	uint64_t last, generation = dma_generation(port);
@@ -261,7 +261,7 @@ int dma_map(struct dma_port *port, uint64_t iova, uint64_t len, enum dma_dir dir
 	assert(!list_empty(&port->open));
 	if (__builtin_expect(max && map_again(port, iova, len, dir, iov), 1))
 		return 1;
-	return map_pieces(port, iova, len, dir, iov, max);
+	return map_extents(port, iova, len, dir, iov, max);
 }
 
 static __attribute__((noinline)) void mark_written(struct dma_port *port, const struct iovec *iov,

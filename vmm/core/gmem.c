@@ -259,8 +259,8 @@ static void batch_end_or_log(const struct gmem *gmem, struct gmem_listener *list
 }
 
 /* Tell a listener the opposite of the first n_add additions and n_remove removals. */
-static void untell(struct gmem *gmem, struct gmem_listener *listener, unsigned int n_add,
-		   unsigned int n_remove)
+static void rollback(struct gmem *gmem, struct gmem_listener *listener, unsigned int n_add,
+		     unsigned int n_remove)
 {
 	const struct table *table = table_of(gmem);
 	struct err err = ERR_INIT;
@@ -305,7 +305,7 @@ static int tell(struct gmem *gmem, struct gmem_listener *listener, struct err *e
 	if (!ret && listener->ops->batch_end)
 		ret = listener->ops->batch_end(listener->opaque, err);
 	if (ret)
-		untell(gmem, listener, added, removed);
+		rollback(gmem, listener, added, removed);
 	return ret;
 }
 
@@ -365,8 +365,8 @@ int gmem_commit(struct gmem *gmem, struct err *err)
 			continue;
 		err_prefix(err, "%s", l->ops->name);
 		for (struct list *i = item->prev; i != &gmem->listeners; i = i->prev)
-			untell(gmem, container_of(i, struct gmem_listener, link),
-			       count_adding(gmem), count_leaving(gmem));
+			rollback(gmem, container_of(i, struct gmem_listener, link),
+				 count_adding(gmem), count_leaving(gmem));
 		free(table);
 		gmem_abort(gmem);
 		return ret;
@@ -435,7 +435,7 @@ static const struct gmem_region *find(const struct gmem *gmem, uint64_t gpa)
 	return NULL;
 }
 
-bool gmem_lookup(const struct gmem *gmem, uint64_t gpa, struct gmem_piece *ret)
+bool gmem_lookup(const struct gmem *gmem, uint64_t gpa, struct gmem_extent *ret)
 {
 	const struct gmem_region *r = find(gmem, gpa);
 
@@ -450,7 +450,7 @@ bool gmem_lookup(const struct gmem *gmem, uint64_t gpa, struct gmem_piece *ret)
 
 void *gmem_host(const struct gmem *gmem, uint64_t gpa, size_t len, bool write)
 {
-	struct gmem_piece piece;
+	struct gmem_extent piece;
 
 	if (!len || !gmem_lookup(gmem, gpa, &piece) || len > piece.bytes ||
 	    (write && (piece.flags & GMEM_READONLY)))
@@ -460,14 +460,14 @@ void *gmem_host(const struct gmem *gmem, uint64_t gpa, size_t len, bool write)
 
 uint64_t gmem_contiguous(const struct gmem *gmem, uint64_t gpa)
 {
-	struct gmem_piece piece;
+	struct gmem_extent piece;
 
 	return gmem_lookup(gmem, gpa, &piece) ? piece.bytes : 0;
 }
 
 static int copy(const struct gmem *gmem, uint64_t gpa, void *to, const void *from, size_t len)
 {
-	struct gmem_piece piece;
+	struct gmem_extent piece;
 	uint64_t end;
 
 	assert(!to != !from);

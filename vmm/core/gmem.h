@@ -115,13 +115,13 @@ void *gmem_host(const struct gmem *gmem, uint64_t gpa, size_t len, bool write);
 /* The same for a walk over what is contiguous: all of the region from gpa on, and its flags, which
  * the caller must obey. false when nothing is there. Memory of devices (arch_vm_map_host) is not here:
  * it may stop answering, which is SIGBUS. */
-struct gmem_piece {
+struct gmem_extent {
 	void *hva;
 	uint64_t bytes;
 	uint64_t before; /* bytes of the same region in front of it, contiguous too */
 	unsigned int flags;
 };
-bool gmem_lookup(const struct gmem *gmem, uint64_t gpa, struct gmem_piece *ret);
+bool gmem_lookup(const struct gmem *gmem, uint64_t gpa, struct gmem_extent *ret);
 
 /* How many bytes from gpa are contiguous in host memory (0: none there), for splitting. */
 uint64_t gmem_contiguous(const struct gmem *gmem, uint64_t gpa);

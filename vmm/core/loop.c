@@ -280,7 +280,7 @@ static bool run_deferred(struct loop *loop)
 	return any;
 }
 
-int loop_turn(struct loop *loop, bool wait)
+int loop_iterate(struct loop *loop, bool wait)
 {
 	bool nested = atomic_load_explicit(&loop->running, memory_order_relaxed);
 	int rc;
@@ -319,7 +319,7 @@ int loop_run(struct loop *loop)
 	atomic_store_explicit(&loop->runner, pthread_self(), memory_order_relaxed);
 	atomic_store(&loop->running, true);
 	while (!rc && !atomic_exchange(&loop->stop, false))
-		rc = loop_turn(loop, true);
+		rc = loop_iterate(loop, true);
 	atomic_store(&loop->running, false);
 	return rc;
 }

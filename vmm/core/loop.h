@@ -8,7 +8,7 @@
  * place until `done` has run; the loop allocates nothing after creation. Submissions are collected
  * and go to the kernel together, once per turn. A full submission queue is flushed, never an error.
  *
- * Threads: one thread at a time runs a loop (loop_run, loop_turn); that thread alone calls the
+ * Threads: one thread at a time runs a loop (loop_run, loop_iterate); that thread alone calls the
  * verbs, from callbacks or before running. Other threads use loop_post and loop_stop only. A loop
  * may be created by one thread, run by a second, and turned by a third once the second has ended;
  * what a thread had in flight in the kernel when it exited ends with -ECANCELED.
@@ -116,11 +116,11 @@ void loop_defer(struct loop *loop, struct loop_op *op);
 
 /* Handle what is ready; wait for the first completion if `wait`. 0, or a negative errno of the
  * backend itself. */
-int loop_turn(struct loop *loop, bool wait);
+int loop_iterate(struct loop *loop, bool wait);
 /* Turn until loop_stop (any thread; may come before). */
 int loop_run(struct loop *loop);
 void loop_stop(struct loop *loop);
-/* An fd that polls readable when loop_turn(loop, false) has something to do: for an embedder's own
+/* An fd that polls readable when loop_iterate(loop, false) has something to do: for an embedder's own
  * loop. The embedder must call loop_flush before it sleeps. Completions interrupt a sleeping
  * epoll_wait or poll of the loop's own thread now and then (EINTR): turn the loop and sleep again. */
 int loop_fd(struct loop *loop);

@@ -462,7 +462,7 @@ static void retry_waiting(struct loop *loop)
 	}
 }
 
-static int epoll_turn(struct loop *loop, bool wait)
+static int epoll_iterate(struct loop *loop, bool wait)
 {
 	struct loop_epoll *e = ep(loop);
 	struct epoll_event events[EVENTS];
@@ -513,7 +513,7 @@ const struct loop_backend_ops loop_epoll_ops = {
 	.destroy = epoll_destroy,
 	.start = epoll_start,
 	.cancel = epoll_cancel,
-	.turn = epoll_turn,
+	.turn = epoll_iterate,
 	.flush = epoll_flush,
 	.fd = epoll_fd,
 };

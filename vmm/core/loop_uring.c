@@ -261,7 +261,7 @@ static void complete(struct loop *loop, struct loop_op *op, int result, bool mor
 	}
 }
 
-static int uring_turn(struct loop *loop, bool wait)
+static int uring_iterate(struct loop *loop, bool wait)
 {
 	struct loop_uring *u = uring(loop);
 	struct io_uring_cqe *cqe;
@@ -315,7 +315,7 @@ const struct loop_backend_ops loop_uring_ops = {
 	.destroy = uring_destroy,
 	.start = uring_start,
 	.cancel = uring_cancel,
-	.turn = uring_turn,
+	.turn = uring_iterate,
 	.flush = uring_flush,
 	.fd = uring_fd,
 };

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "compare.h"
+#include "compare/compare.h"
 #include "fuzz.h"
 
 enum { FIELDS = 64, BLOCK = 4096, MESSAGE = 64 };

@@ -9,8 +9,8 @@
 #include "fuzz.h"
 #include "base/num.h"
 #include "iommu/reserved.h"
-#include "passthrough/host_iommu.h"
-#include "passthrough/host_text.h"
+#include "host/iommu.h"
+#include "host/parse.h"
 
 static void config_space(const uint8_t *data, size_t size)
 {
@@ -39,7 +39,7 @@ static void text(const uint8_t *data, size_t size)
 	check(copy != NULL);
 	memcpy(copy, data, size);
 	copy[size] = '\0';
-	host_text_resource(copy, bars);
+	host_parse_resource(copy, bars);
 	for (unsigned int i = 0; i < HOST_BARS; i++)
 		check(bars[i].size_bytes || !(bars[i].io || bars[i].mem64 || bars[i].prefetchable));
 	n = iommu_reserved_parse(copy, some, ARRAY_SIZE(some));
@@ -49,9 +49,9 @@ static void text(const uint8_t *data, size_t size)
 		if (i < ARRAY_SIZE(some))
 			check(some[i].first == all[i].first && some[i].last == all[i].last);
 	}
-	host_text_resets(copy);
-	if (host_text_bdf(copy, bdf)) {
-		check(host_text_bdf(bdf, again) && strcmp(bdf, again) == 0);
+	host_parse_resets(copy);
+	if (host_parse_bdf(copy, bdf)) {
+		check(host_parse_bdf(bdf, again) && strcmp(bdf, again) == 0);
 		check(!strchr(bdf, '/') && strlen(bdf) >= strlen("0000:00:00.0"));
 	}
 	free(copy);

@@ -215,7 +215,7 @@ static enum viommu_status model_run(const struct viommu_request *r)
 
 static struct gmem *gmem;
 static struct iommu *iommu;
-static struct iommu_domain *all;
+static struct hw_domain *all;
 static struct iommu_endpoint *device;
 static struct viommu *viommu;
 static struct viommu_endpoint *endpoints[ENDPOINTS];
@@ -255,14 +255,14 @@ static void set_up_host(void)
 	add("rom", ROM_PAGE, ROM_PAGES, GMEM_READONLY);
 	check(!gmem_commit(gmem, NULL));
 	check(!iommu_create(&iommu, &config, NULL));
-	struct iommu_domain_config domain_config = {.name = "all",
-						    .strategy = "direct",
-						    .iommu = iommu,
-						    .gmem = gmem,
-						    .log = &silent,
-						    .map_threads = 1};
+	struct hw_domain_config domain_config = {.name = "all",
+						 .strategy = "direct",
+						 .iommu = iommu,
+						 .gmem = gmem,
+						 .log = &silent,
+						 .map_threads = 1};
 
-	check(!iommu_domain_create(&all, &domain_config, NULL));
+	check(!hw_domain_create(&all, &domain_config, NULL));
 	check(!iommu_endpoint_create(&device, iommu, &device_config, NULL));
 }
 
@@ -318,7 +318,7 @@ static uint64_t model_reach(unsigned int e, uint64_t page, unsigned int need)
 static void check_hardware(uint64_t page, unsigned int need, uint64_t expect)
 {
 	const struct ioas *ioas = iommu_endpoint_ioas(device);
-	struct gmem_piece piece;
+	struct gmem_extent piece;
 	uint64_t bytes;
 	void *hva;
 	bool there = ioas && !ioas_soft_translate(ioas, page * PAGE, need, &hva, &bytes);

@@ -274,10 +274,10 @@ bool fault_seen(const char *bdf, uint64_t iova, bool write, struct iommu_fault *
 	faults.over = false;
 	loop_timer(faults.loop, &faults.patience, 6000000000);
 	while (!(seen = take_fault(bdf, iova, write, ret)) && !faults.over)
-		loop_turn(faults.loop, true);
+		loop_iterate(faults.loop, true);
 	loop_cancel(faults.loop, &faults.patience);
 	while (!faults.over)
-		loop_turn(faults.loop, true);
+		loop_iterate(faults.loop, true);
 	faults.n = 0;
 	return seen;
 }

@@ -328,9 +328,9 @@ static void check_memlock(struct ioas *ioas)
 
 /* --- domains --- */
 
-static struct iommu_domain *make_domain(const char *name, struct gmem *gmem, unsigned int threads)
+static struct hw_domain *make_domain(const char *name, struct gmem *gmem, unsigned int threads)
 {
-	struct iommu_domain_config config = {
+	struct hw_domain_config config = {
 		.name = name,
 		.strategy = "direct",
 		.iommu = iommu,
@@ -338,9 +338,9 @@ static struct iommu_domain *make_domain(const char *name, struct gmem *gmem, uns
 		.log = &test_log,
 		.map_threads = threads,
 	};
-	struct iommu_domain *domain = NULL;
+	struct hw_domain *domain = NULL;
 
-	need(!iommu_domain_create(&domain, &config, &err), "domain: %s", err.text);
+	need(!hw_domain_create(&domain, &config, &err), "domain: %s", err.text);
 	return domain;
 }
 
@@ -361,13 +361,13 @@ static int add(struct gmem *gmem, const char *name, uint64_t gpa, uint64_t bytes
 	return gmem_commit(gmem, &err);
 }
 
-static void print_cost(const struct iommu_domain *domain)
+static void print_cost(const struct hw_domain *domain)
 {
 	struct ledger_totals t;
 
-	ledger_totals(ioas_ledger(iommu_domain_ioas(domain)), &t);
+	ledger_totals(ioas_ledger(hw_domain_ioas(domain)), &t);
 	printf("# %s: %llu maps %.1f ms, %llu copies %.1f ms, %llu MiB mapped, %llu MiB pinned\n",
-	       iommu_domain_name(domain), (unsigned long long)t.kind[LEDGER_MAP].calls,
+	       hw_domain_name(domain), (unsigned long long)t.kind[LEDGER_MAP].calls,
 	       (double)t.kind[LEDGER_MAP].ns / 1e6, (unsigned long long)t.kind[LEDGER_COPY].calls,
 	       (double)t.kind[LEDGER_COPY].ns / 1e6, (unsigned long long)(t.mapped_bytes / MiB),
 	       (unsigned long long)(t.pinned_bytes / MiB));
@@ -378,7 +378,7 @@ static void check_direct(enum gmem_backing backing, unsigned int threads)
 	uint64_t pins = vmstat("nr_foll_pin_acquired"), first, second, start_ns;
 	struct iommu_endpoint *device = make_endpoint(iommu, edu_bdf);
 	struct iommu_endpoint *next = make_endpoint(iommu, other_bdf);
-	struct iommu_domain *a, *b;
+	struct hw_domain *a, *b;
 	struct gmem *gmem = NULL;
 	struct edu edu;
 	char *page;
@@ -388,12 +388,12 @@ static void check_direct(enum gmem_backing backing, unsigned int threads)
 	need(!add(gmem, "rom", GiB, MiB, backing, GMEM_READONLY), "rom: %s", err.text);
 	a = make_domain("a", gmem, threads);
 	b = make_domain("b", gmem, threads);
-	start_ns = ledger_now(ioas_ledger(iommu_domain_ioas(a)));
-	check(iommu_domain_attach(a, device, &err) == 0, "direct: the first device: %s", err.text);
-	start_ns = ledger_now(ioas_ledger(iommu_domain_ioas(a))) - start_ns;
+	start_ns = ledger_now(ioas_ledger(hw_domain_ioas(a)));
+	check(hw_domain_attach(a, device, &err) == 0, "direct: the first device: %s", err.text);
+	start_ns = ledger_now(ioas_ledger(hw_domain_ioas(a))) - start_ns;
 	printf("# attached in %.1f ms, %u threads\n", (double)start_ns / 1e6, threads);
 	first = vmstat("nr_foll_pin_acquired") - pins;
-	check(iommu_domain_attach(b, next, &err) == 0, "direct: the second device: %s", err.text);
+	check(hw_domain_attach(b, next, &err) == 0, "direct: the second device: %s", err.text);
 	second = vmstat("nr_foll_pin_acquired") - pins - first;
 	print_cost(a);
 	print_cost(b);
@@ -414,20 +414,20 @@ static void check_direct(enum gmem_backing backing, unsigned int threads)
 	page = gmem_host(gmem, 200 * MiB, PAGE, true);
 	check(lands(&edu, 200 * MiB, page), "and what comes in its place at once");
 	if (kind == IOMMU_IOMMUFD) {
-		check(iommu_domain_switch(a, "strict", &err) == 0 && !lands(&edu, 200 * MiB, page),
+		check(hw_domain_switch(a, "strict", &err) == 0 && !lands(&edu, 200 * MiB, page),
 		      "the strategy is replaced under the device: %s", err.text);
-		check(iommu_domain_switch(a, "direct", &err) == 0 && lands(&edu, 200 * MiB, page),
+		check(hw_domain_switch(a, "direct", &err) == 0 && lands(&edu, 200 * MiB, page),
 		      "and again: %s", err.text);
 	} else {
-		check(iommu_domain_switch(a, "strict", &err) == -EOPNOTSUPP, "%s", err.text);
+		check(hw_domain_switch(a, "strict", &err) == -EOPNOTSUPP, "%s", err.text);
 	}
 	edu_close(&edu);
-	iommu_domain_detach(b, next);
-	iommu_domain_detach(a, device);
+	hw_domain_detach(b, next);
+	hw_domain_detach(a, device);
 	iommu_endpoint_destroy(next);
 	iommu_endpoint_destroy(device);
-	iommu_domain_destroy(b);
-	iommu_domain_destroy(a);
+	hw_domain_destroy(b);
+	hw_domain_destroy(a);
 	gmem_destroy(gmem);
 	check(vmstat("nr_foll_pin_acquired") == vmstat("nr_foll_pin_released"),
 	      "every pin is given back");

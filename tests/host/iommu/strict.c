@@ -20,7 +20,7 @@ enum { RW = IOAS_READ | IOAS_WRITE, PAGE = 4096, DRAIN = 10, DMA = 8 };
 
 static struct iommu *iommu;
 static struct gmem *gmem;
-static struct iommu_domain *domain;
+static struct hw_domain *domain;
 static struct edu edu;
 static const char *edu_bdf;
 
@@ -33,14 +33,14 @@ static void make_guest(void)
 		.numa_node = -1,
 		.fd = -1,
 	};
-	struct iommu_domain_config d = {.name = "d", .strategy = "strict", .log = &test_log};
+	struct hw_domain_config d = {.name = "d", .strategy = "strict", .log = &test_log};
 
 	need(!gmem_create(&gmem, &test_log, &err), "gmem: %s", err.text);
 	need(!gmem_begin(gmem, &err) && !gmem_add(gmem, &config, &err) && !gmem_commit(gmem, &err),
 	     "memory: %s", err.text);
 	d.iommu = iommu;
 	d.gmem = gmem;
-	need(!iommu_domain_create(&domain, &d, &err), "domain: %s", err.text);
+	need(!hw_domain_create(&domain, &d, &err), "domain: %s", err.text);
 }
 
 static char *host(uint64_t gpa)
@@ -52,7 +52,7 @@ static struct ledger_totals totals(void)
 {
 	struct ledger_totals t;
 
-	ledger_totals(ioas_ledger(iommu_domain_ioas(domain)), &t);
+	ledger_totals(ioas_ledger(hw_domain_ioas(domain)), &t);
 	return t;
 }
 
@@ -88,9 +88,9 @@ static void check_rounds(unsigned int rounds)
 		 * addresses, so that they go in one. */
 		for (unsigned int i = 0; i < DRAIN; i++)
 			r[i] = page(i, (uint64_t)(random() % 1000 * 2) * PAGE + MiB);
-		bad_calls += iommu_domain_map(domain, r, DRAIN);
+		bad_calls += hw_domain_map(domain, r, DRAIN);
 		reached += lands(r[chosen].iova, host(r[chosen].gpa));
-		bad_calls += iommu_domain_unmap(domain, r, DRAIN);
+		bad_calls += hw_domain_unmap(domain, r, DRAIN);
 		stopped += !lands(r[chosen].iova, host(r[chosen].gpa));
 	}
 	t = totals();
@@ -111,14 +111,14 @@ static void check_told(void)
 	bool told = false;
 	char history[120];
 
-	iommu_domain_map(domain, &r, 1);
+	hw_domain_map(domain, &r, 1);
 	check(lands(r.iova, host(MiB)), "before: reached");
-	iommu_domain_unmap(domain, &r, 1);
+	hw_domain_unmap(domain, &r, 1);
 	for (unsigned int i = 0; i < 4 && !told; i++) {
 		edu_write(&edu, r.iova, DMA);
 		told = fault_seen(edu_bdf, r.iova, true, &fault);
 	}
-	ioas_history(iommu_domain_ioas(domain), r.iova, history, sizeof(history));
+	ioas_history(hw_domain_ioas(domain), r.iova, history, sizeof(history));
 	check(told && strstr(history, "unmapped ") == history && strstr(history, "gpa 0x100000"),
 	      "after: a fault, %s: %s", fault.reason, history);
 }
@@ -131,14 +131,14 @@ static void check_part(void)
 	struct ledger_totals before = totals();
 
 	memset(host(MiB), 0x77, PAGE);
-	check(iommu_domain_map(domain, r, 3) == 0 &&
+	check(hw_domain_map(domain, r, 3) == 0 &&
 		      totals().kind[LEDGER_MAP].calls - before.kind[LEDGER_MAP].calls == 3,
 	      "neighbours are mapped by a call each, so that each can go alone");
 	edu_read(&edu, r[0].iova, PAGE);
 	memset(host(r[2].gpa), 0, PAGE);
 	/* The part goes while the device works on another. */
 	edu_start_write(&edu, r[2].iova, PAGE);
-	check(iommu_domain_unmap(domain, &r[1], 1) == 0, "one of them goes");
+	check(hw_domain_unmap(domain, &r[1], 1) == 0, "one of them goes");
 	edu_wait(&edu);
 	check(!memcmp(host(r[2].gpa), host(MiB), PAGE), "under a DMA to another, which arrives");
 	check(!lands(r[1].iova, host(r[1].gpa)) && lands(r[0].iova, host(r[0].gpa)),
@@ -146,7 +146,7 @@ static void check_part(void)
 	check(totals().mapped_bytes == 2 * PAGE && totals().pinned_bytes >= 2 * PAGE,
 	      "%llu bytes mapped, %llu pinned", (unsigned long long)totals().mapped_bytes,
 	      (unsigned long long)totals().pinned_bytes);
-	iommu_domain_unmap(domain, r, 3);
+	hw_domain_unmap(domain, r, 3);
 }
 
 /* --- direct and strict in turn, while the device works on what stays mapped --- */
@@ -156,7 +156,7 @@ static bool run_under_dma(unsigned int switches)
 	struct iommu_request r[] = {page(0, MiB), page(1, 2 * MiB), page(7, 3 * MiB)};
 	unsigned int done = 0, dmas = 0, wrong = 0, lost = 0, code = 0, ledger = 0;
 
-	code = iommu_domain_map(domain, r, 3);
+	code = hw_domain_map(domain, r, 3);
 	while (done < switches && !code) {
 		for (unsigned int i = 0; i < PAGE; i++)
 			host(MiB)[i] = (char)random();
@@ -164,10 +164,10 @@ static bool run_under_dma(unsigned int switches)
 		memset(host(2 * MiB), 0, PAGE);
 		edu_start_write(&edu, r[1].iova, PAGE);
 		do {
-			bool direct = !strcmp(iommu_domain_strategy(domain), "direct");
+			bool direct = !strcmp(hw_domain_strategy(domain), "direct");
 			struct ledger_totals t;
 
-			code = iommu_domain_switch(domain, direct ? "strict" : "direct", &err) != 0;
+			code = hw_domain_switch(domain, direct ? "strict" : "direct", &err) != 0;
 			t = totals();
 			ledger += t.requested_bytes != 3 * PAGE ||
 				  t.mapped_bytes != 3 * PAGE + (direct ? 0 : MEMORY);
@@ -185,10 +185,10 @@ static bool run_under_dma(unsigned int switches)
 	check(!wrong, "after each bunch of switches a DMA is right (%u are not)", wrong);
 	check(!ledger, "the ledger is right after each (%u are not)", ledger);
 	if (done % 2)
-		iommu_domain_switch(domain, "strict", &err);
+		hw_domain_switch(domain, "strict", &err);
 	check(!lands(3 * MiB, host(3 * MiB)) && lands(r[2].iova, host(3 * MiB)),
 	      "strict at the end: what the guest mapped, and not memory at its own address");
-	return !iommu_domain_unmap(domain, r, 3);
+	return !hw_domain_unmap(domain, r, 3);
 }
 
 int main(int argc, char **argv)
@@ -204,22 +204,21 @@ int main(int argc, char **argv)
 	make_guest();
 	faults_open();
 	device = make_endpoint(iommu, edu_bdf);
-	check(iommu_domain_attach(domain, device, &err) == 0, "the device is attached: %s",
-	      err.text);
+	check(hw_domain_attach(domain, device, &err) == 0, "the device is attached: %s", err.text);
 	edu_open(&edu, iommu_endpoint_device_fd(device));
 	check(!lands(MiB, host(MiB)), "guest memory is not reached unasked");
 	check_rounds((unsigned int)atoi(argv[3]));
 	check_told();
 	check_part();
 	if (config.kind == IOMMU_TYPE1)
-		check(iommu_domain_switch(domain, "direct", &err) == -EOPNOTSUPP, "%s", err.text);
+		check(hw_domain_switch(domain, "direct", &err) == -EOPNOTSUPP, "%s", err.text);
 	else
 		check(run_under_dma((unsigned int)atoi(argv[4])), "the end");
 	faults_close();
 	edu_close(&edu);
-	iommu_domain_detach(domain, device);
+	hw_domain_detach(domain, device);
 	iommu_endpoint_destroy(device);
-	iommu_domain_destroy(domain);
+	hw_domain_destroy(domain);
 	gmem_destroy(gmem);
 	iommu_destroy(iommu);
 	check(vmstat("nr_foll_pin_acquired") == vmstat("nr_foll_pin_released"),

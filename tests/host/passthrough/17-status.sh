@@ -9,7 +9,7 @@ plan 14
 cat >"$TMP/status.py" <<'PYTHON'
 # Creates a machine (nothing runs), prints its status or the error, and destroys it.
 import ctypes, os, sys
-lib = ctypes.CDLL(os.environ["HOSPES_BUILD"] + "/vmm/machine/libhospes.so.0")
+lib = ctypes.CDLL(os.environ["HOSPES_BUILD"] + "/machine/libhospes.so.0")
 class Error(ctypes.Structure):
     _fields_ = [("code", ctypes.c_int), ("text", ctypes.c_char * 768)]
 vm, error, status = ctypes.c_void_p(), Error(), ctypes.c_char_p()

@@ -27,18 +27,18 @@ Test(holder, a_process_with_the_file_open_is_found_but_the_excepted_one)
 
 Test(holder, what_is_said_of_a_thing_is_seen_until_it_is_taken_back)
 {
-	int one = holder_say("0000:01:10.0", "web: the second"),
-	    two = holder_say("0000:01:10.2", "db");
+	int one = holder_announce("0000:01:10.0", "web: the second"),
+	    two = holder_announce("0000:01:10.2", "db");
 	char label[HOLDER_LABEL_BYTES];
 
 	cr_assert(one >= 0 && two >= 0);
-	cr_assert(holder_said(getpid(), "0000:01:10.0", label));
+	cr_assert(holder_announced(getpid(), "0000:01:10.0", label));
 	cr_expect_str_eq(label, "web: the second");
-	cr_assert(holder_said(getpid(), "0000:01:10.2", label));
+	cr_assert(holder_announced(getpid(), "0000:01:10.2", label));
 	cr_expect_str_eq(label, "db");
-	cr_expect_not(holder_said(getpid(), "0000:01:10", label));
+	cr_expect_not(holder_announced(getpid(), "0000:01:10", label));
 	close(one);
-	cr_expect_not(holder_said(getpid(), "0000:01:10.0", label));
+	cr_expect_not(holder_announced(getpid(), "0000:01:10.0", label));
 	close(two);
 }
 
@@ -50,9 +50,9 @@ Test(holder, a_label_is_cut_and_made_printable)
 	memset(longest, 'x', sizeof(longest) - 1);
 	longest[sizeof(longest) - 1] = '\0';
 	longest[1] = '\033';
-	fd = holder_say("it", longest);
+	fd = holder_announce("it", longest);
 	cr_assert_geq(fd, 0);
-	cr_assert(holder_said(getpid(), "it", label));
+	cr_assert(holder_announced(getpid(), "it", label));
 	cr_expect_eq(strlen(label), HOLDER_LABEL_BYTES - 1);
 	cr_expect_eq(label[1], '?');
 	close(fd);
@@ -62,5 +62,5 @@ Test(holder, of_a_process_that_is_not_there_nothing_is_known)
 {
 	char label[HOLDER_LABEL_BYTES];
 
-	cr_expect_not(holder_said(0x7ffffff0, "it", label));
+	cr_expect_not(holder_announced(0x7ffffff0, "it", label));
 }

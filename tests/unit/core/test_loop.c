@@ -83,7 +83,7 @@ static struct loop *make(enum loop_backend backend, unsigned int depth)
 static void until(struct loop *loop, const struct seen *s, unsigned int calls)
 {
 	while (s->calls < calls)
-		cr_assert_eq(loop_turn(loop, true), 0);
+		cr_assert_eq(loop_iterate(loop, true), 0);
 }
 
 static int temp_file(void)
@@ -142,7 +142,7 @@ BOTH(a_pipe_read_waits_for_data)
 	seen_init(&w, loop);
 	loop_read(loop, &s.op, fd[0], buf, sizeof(buf), -1);
 	for (int i = 0; i < 3; i++)
-		cr_assert_eq(loop_turn(loop, false), 0);
+		cr_assert_eq(loop_iterate(loop, false), 0);
 	cr_assert_eq(s.calls, 0u);
 	cr_assert_eq(loop_in_flight(loop), 1u);
 	loop_write(loop, &w.op, fd[1], "hello", 5, -1);
@@ -174,7 +174,7 @@ BOTH(a_full_pipe_takes_what_fits_later)
 
 		loop_write(loop, &w.op, fd[1], big, 65536, -1);
 		for (int i = 0; i < 4 && w.calls == calls; i++)
-			cr_assert_eq(loop_turn(loop, false), 0);
+			cr_assert_eq(loop_iterate(loop, false), 0);
 		if (w.calls == calls)
 			break;
 	}
@@ -211,7 +211,7 @@ BOTH(a_watch_delivers_each_count_and_goes_on)
 	cr_assert_eq(loop_in_flight(loop), 0u);
 	fd_event_signal(fd);
 	for (int i = 0; i < 3; i++)
-		cr_assert_eq(loop_turn(loop, false), 0);
+		cr_assert_eq(loop_iterate(loop, false), 0);
 	cr_assert_eq(s.calls, 51u);
 	close(fd);
 	loop_destroy(loop);
@@ -267,14 +267,14 @@ BOTH(an_event_and_a_cancel_together_deliver_the_event_and_one_end)
 		seen_init(&s, loop);
 		loop_watch(loop, &s.op, fd);
 		if (i & 1)
-			cr_assert_eq(loop_turn(loop, false), 0);
+			cr_assert_eq(loop_iterate(loop, false), 0);
 		fd_event_signal(fd);
 		if (i & 2)
 			cr_assert_eq(loop_flush(loop), 0);
 		loop_cancel(loop, &s.op);
 		loop_cancel(loop, &s.op);
 		while (s.op.in_flight)
-			cr_assert_eq(loop_turn(loop, true), 0);
+			cr_assert_eq(loop_iterate(loop, true), 0);
 		cr_assert_eq(s.result, -ECANCELED);
 		/* Either delivered or left in the counter, never both, never lost. */
 		cr_assert_eq(s.sum + fd_event_drain(fd), 1u);
@@ -338,7 +338,7 @@ BOTH(poll_reports_the_mask_once)
 	until(loop, &in, 1);
 	cr_assert(in.result & POLLIN);
 	for (int i = 0; i < 3; i++)
-		cr_assert_eq(loop_turn(loop, false), 0);
+		cr_assert_eq(loop_iterate(loop, false), 0);
 	cr_assert_eq(in.calls, 1u);
 	/* Level: what is still ready is reported again when asked again. */
 	loop_poll(loop, &in.op, sv[0], POLLIN);
@@ -346,7 +346,7 @@ BOTH(poll_reports_the_mask_once)
 	cr_assert(in.result & POLLIN);
 	cr_assert_eq(read(sv[0], (char[1]){0}, 1), 1);
 	loop_poll(loop, &in.op, sv[0], POLLIN);
-	cr_assert_eq(loop_turn(loop, false), 0);
+	cr_assert_eq(loop_iterate(loop, false), 0);
 	loop_cancel(loop, &in.op);
 	until(loop, &in, 3);
 	cr_assert_eq(in.result, -ECANCELED);
@@ -374,7 +374,7 @@ BOTH(cancelled_reads_end_once)
 	until(loop, &a, 1);
 	cr_assert_eq(a.result, -ECANCELED);
 	loop_read(loop, &b.op, fd[0], buf, 4, -1);
-	cr_assert_eq(loop_turn(loop, false), 0);
+	cr_assert_eq(loop_iterate(loop, false), 0);
 	loop_cancel(loop, &b.op);
 	until(loop, &b, 1);
 	cr_assert_eq(b.result, -ECANCELED);
@@ -390,7 +390,7 @@ BOTH(cancelled_reads_end_once)
 	until(loop, &b, 2);
 	cr_assert_eq(b.result, 4);
 	for (int i = 0; i < 3; i++)
-		cr_assert_eq(loop_turn(loop, false), 0);
+		cr_assert_eq(loop_iterate(loop, false), 0);
 	cr_assert_eq(a.calls + b.calls + file.calls, 4u);
 	cr_assert_eq(loop_in_flight(loop), 0u);
 	close(fd[0]);
@@ -414,7 +414,7 @@ BOTH(a_callback_may_cancel_another_op_that_is_ready_too)
 	loop_poll(loop, &a.op, fa, POLLIN);
 	loop_poll(loop, &b.op, fb, POLLIN);
 	while (loop_in_flight(loop))
-		cr_assert_eq(loop_turn(loop, true), 0);
+		cr_assert_eq(loop_iterate(loop, true), 0);
 	cr_assert_eq(a.calls, 1u);
 	cr_assert_eq(b.calls, 1u);
 	close(fa);
@@ -445,10 +445,10 @@ BOTH(more_operations_than_the_depth_are_no_error)
 	for (unsigned int i = 0; i < MANY; i += 4)
 		loop_cancel(loop, &many[i].op);
 	while (loop_in_flight(loop) > MANY / 4)
-		cr_assert_eq(loop_turn(loop, true), 0);
+		cr_assert_eq(loop_iterate(loop, true), 0);
 	cr_assert_eq(write(fd[1], "x", 1), 1);
 	while (loop_in_flight(loop))
-		cr_assert_eq(loop_turn(loop, true), 0);
+		cr_assert_eq(loop_iterate(loop, true), 0);
 	for (unsigned int i = 0; i < MANY; i++) {
 		before = calls;
 		calls += many[i].calls;
@@ -563,7 +563,7 @@ BOTH(another_thread_may_take_over_after_the_first_ended)
 	loop_cancel(loop, &watch.op);
 	loop_cancel(loop, &timer.op);
 	while (loop_in_flight(loop))
-		cr_assert_eq(loop_turn(loop, true), 0);
+		cr_assert_eq(loop_iterate(loop, true), 0);
 	cr_assert_eq(watch.result, -ECANCELED);
 	cr_assert_eq(timer.result, -ECANCELED);
 	/* Posting still wakes it: the watch behind it was armed by the thread that is gone. */
@@ -608,12 +608,12 @@ BOTH(an_embedder_is_woken_through_the_fd)
 	seen_init(&file, loop);
 	loop_watch(loop, &s.op, fd);
 	for (unsigned int i = 1; i <= 20; i++) {
-		cr_assert_eq(loop_turn(loop, false), 0);
+		cr_assert_eq(loop_iterate(loop, false), 0);
 		cr_assert_eq(loop_flush(loop), 0);
 		pthread_create(&thread, NULL, signaller, &fd);
 		while (s.calls < i) {
 			wait_readable(loop);
-			cr_assert_eq(loop_turn(loop, false), 0);
+			cr_assert_eq(loop_iterate(loop, false), 0);
 			cr_assert_eq(loop_flush(loop), 0);
 		}
 		pthread_join(thread, NULL);
@@ -622,20 +622,20 @@ BOTH(an_embedder_is_woken_through_the_fd)
 	cr_assert_eq(loop_flush(loop), 0);
 	while (!p.ran) {
 		wait_readable(loop);
-		cr_assert_eq(loop_turn(loop, false), 0);
+		cr_assert_eq(loop_iterate(loop, false), 0);
 	}
 	loop_timer(loop, &timer.op, 1000000);
 	loop_read(loop, &file.op, disk, buf, 1, 0);
 	while (!timer.calls || !file.calls) {
 		cr_assert_eq(loop_flush(loop), 0);
 		wait_readable(loop);
-		cr_assert_eq(loop_turn(loop, false), 0);
+		cr_assert_eq(loop_iterate(loop, false), 0);
 	}
 	loop_cancel(loop, &s.op);
 	while (loop_in_flight(loop)) {
 		cr_assert_eq(loop_flush(loop), 0);
 		wait_readable(loop);
-		cr_assert_eq(loop_turn(loop, false), 0);
+		cr_assert_eq(loop_iterate(loop, false), 0);
 	}
 	close(fd);
 	close(disk);
@@ -672,12 +672,12 @@ BOTH(deferred_work_runs_once_after_the_completions_at_hand)
 		fd_event_signal(fd[i]);
 		loop_poll(loop, &b.events[i].op, fd[i], POLLIN);
 	}
-	cr_assert_eq(loop_turn(loop, true), 0);
+	cr_assert_eq(loop_iterate(loop, true), 0);
 	cr_assert_eq(loop_in_flight(loop), 0u);
 	cr_assert_eq(b.flush.calls, 1u);
 	cr_assert_eq(b.flush.result, 0);
 	loop_defer(loop, &b.flush.op);
-	cr_assert_eq(loop_turn(loop, true), 0, "must not sleep on deferred work");
+	cr_assert_eq(loop_iterate(loop, true), 0, "must not sleep on deferred work");
 	cr_assert_eq(b.flush.calls, 2u);
 	for (int i = 0; i < 3; i++)
 		close(fd[i]);

@@ -14,7 +14,7 @@ enum { RW = IOAS_READ | IOAS_WRITE };
 
 static struct gmem *gmem;
 static struct iommu *iommu;
-static struct iommu_domain *domain;
+static struct hw_domain *domain;
 static struct iommu_endpoint *device;
 static struct err err;
 
@@ -51,18 +51,18 @@ static struct iommu_endpoint *endpoint(const char *name)
 	return ret;
 }
 
-static struct iommu_domain *make_domain(const char *name, unsigned int threads)
+static struct hw_domain *make_domain(const char *name, unsigned int threads)
 {
-	struct iommu_domain_config config = {
+	struct hw_domain_config config = {
 		.name = name,
 		.strategy = "direct",
 		.iommu = iommu,
 		.gmem = gmem,
 		.map_threads = threads,
 	};
-	struct iommu_domain *ret = NULL;
+	struct hw_domain *ret = NULL;
 
-	cr_assert_eq(iommu_domain_create(&ret, &config, &err), 0, "%s", err.text);
+	cr_assert_eq(hw_domain_create(&ret, &config, &err), 0, "%s", err.text);
 	return ret;
 }
 
@@ -79,9 +79,9 @@ static void setup(void)
 
 static void teardown(void)
 {
-	iommu_domain_detach(domain, device);
+	hw_domain_detach(domain, device);
 	iommu_endpoint_destroy(device);
-	iommu_domain_destroy(domain);
+	hw_domain_destroy(domain);
 	gmem_destroy(gmem);
 	iommu_destroy(iommu);
 }
@@ -89,17 +89,17 @@ static void teardown(void)
 TestSuite(domain, .init = setup, .fini = teardown);
 
 /* Where a device gets to, or NULL. */
-static void *reach(const struct iommu_domain *d, uint64_t gpa, unsigned int access)
+static void *reach(const struct hw_domain *d, uint64_t gpa, unsigned int access)
 {
 	uint64_t bytes;
 	void *hva;
 
-	return ioas_soft_translate(iommu_domain_ioas(d), gpa, access, &hva, &bytes) ? NULL : hva;
+	return ioas_soft_translate(hw_domain_ioas(d), gpa, access, &hva, &bytes) ? NULL : hva;
 }
 
 static void attach(void)
 {
-	cr_assert_eq(iommu_domain_attach(domain, device, &err), 0, "%s", err.text);
+	cr_assert_eq(hw_domain_attach(domain, device, &err), 0, "%s", err.text);
 }
 
 Test(domain, without_a_device_nothing_is_mapped)
@@ -107,7 +107,7 @@ Test(domain, without_a_device_nothing_is_mapped)
 	cr_assert_null(reach(domain, 0, IOAS_READ));
 	attach();
 	cr_assert_eq(reach(domain, 0, RW), gmem_host(gmem, 0, 1, true));
-	iommu_domain_detach(domain, device);
+	hw_domain_detach(domain, device);
 	cr_assert_null(reach(domain, 0, IOAS_READ));
 	attach();
 	cr_assert_not_null(reach(domain, 0, RW));
@@ -147,44 +147,44 @@ Test(domain, memory_not_for_devices_is_left_out_and_rom_is_read_only)
 
 Test(domain, a_region_is_mapped_in_shards_by_threads)
 {
-	struct iommu_domain *d = make_domain("threads", 4);
+	struct hw_domain *d = make_domain("threads", 4);
 	struct iommu_endpoint *e = endpoint("e");
 	struct ledger_totals totals;
 
 	/* Not touched, so that a GiB costs nothing; not a multiple of a shard. */
 	add("big", 4 * GiB, GiB + 2 * MiB, 0);
-	cr_assert_eq(iommu_domain_attach(d, e, &err), 0, "%s", err.text);
+	cr_assert_eq(hw_domain_attach(d, e, &err), 0, "%s", err.text);
 	for (uint64_t at = 0; at < GiB + 2 * MiB; at += 2 * MiB)
 		cr_assert_eq(reach(d, 4 * GiB + at, RW), gmem_host(gmem, 4 * GiB + at, 1, true));
-	ledger_totals(ioas_ledger(iommu_domain_ioas(d)), &totals);
+	ledger_totals(ioas_ledger(hw_domain_ioas(d)), &totals);
 	cr_assert_eq(totals.kind[LEDGER_MAP].calls, 1 + 16, "%llu calls",
 		     (unsigned long long)totals.kind[LEDGER_MAP].calls);
 	cr_assert_eq(totals.mapped_bytes, GiB + 6 * MiB);
-	iommu_domain_detach(d, e);
-	ledger_totals(ioas_ledger(iommu_domain_ioas(d)), &totals);
+	hw_domain_detach(d, e);
+	ledger_totals(ioas_ledger(hw_domain_ioas(d)), &totals);
 	cr_assert_eq(totals.mapped_bytes, 0);
 	iommu_endpoint_destroy(e);
-	iommu_domain_destroy(d);
+	hw_domain_destroy(d);
 }
 
 Test(domain, a_second_domain_shares_what_the_first_has_pinned)
 {
-	struct iommu_domain *b = make_domain("b", 0);
+	struct hw_domain *b = make_domain("b", 0);
 	struct iommu_endpoint *e = endpoint("e");
 	struct ledger_totals totals;
 
 	attach();
-	cr_assert_eq(iommu_domain_attach(b, e, &err), 0, "%s", err.text);
+	cr_assert_eq(hw_domain_attach(b, e, &err), 0, "%s", err.text);
 	cr_assert_eq(reach(b, 12345, RW), gmem_host(gmem, 12345, 1, true));
-	ledger_totals(ioas_ledger(iommu_domain_ioas(b)), &totals);
+	ledger_totals(ioas_ledger(hw_domain_ioas(b)), &totals);
 	cr_assert_eq(totals.kind[LEDGER_COPY].calls, 1);
 	cr_assert_eq(totals.kind[LEDGER_MAP].calls, 0);
 	/* The first goes: the second is none the worse. */
-	iommu_domain_detach(domain, device);
+	hw_domain_detach(domain, device);
 	cr_assert_not_null(reach(b, 12345, RW));
-	iommu_domain_detach(b, e);
+	hw_domain_detach(b, e);
 	iommu_endpoint_destroy(e);
-	iommu_domain_destroy(b);
+	hw_domain_destroy(b);
 }
 
 Test(domain, a_conflict_refuses_the_memory_and_leaves_all_as_it_was)
@@ -200,7 +200,7 @@ Test(domain, a_conflict_refuses_the_memory_and_leaves_all_as_it_was)
 	};
 
 	attach();
-	cr_assert_eq(ioas_map(iommu_domain_ioas(domain), GiB + MiB, 0x1000, &other, RW), 0);
+	cr_assert_eq(ioas_map(hw_domain_ioas(domain), GiB + MiB, 0x1000, &other, RW), 0);
 	cr_assert_eq(gmem_begin(gmem, &err), 0);
 	cr_assert_eq(gmem_add(gmem, &config, &err), 0);
 	cr_assert_eq(gmem_commit(gmem, &err), -EEXIST);
@@ -217,18 +217,18 @@ Test(domain, switching_builds_a_new_space_and_moves_every_device)
 	struct ioas *before;
 
 	attach();
-	cr_assert_eq(iommu_domain_attach(domain, e, &err), 0);
-	before = iommu_domain_ioas(domain);
-	cr_assert_eq(iommu_domain_switch(domain, "strict", &err), 0, "%s", err.text);
-	cr_assert_neq(iommu_domain_ioas(domain), before);
-	cr_assert_eq(iommu_endpoint_ioas(device), iommu_domain_ioas(domain));
-	cr_assert_eq(iommu_endpoint_ioas(e), iommu_domain_ioas(domain));
+	cr_assert_eq(hw_domain_attach(domain, e, &err), 0);
+	before = hw_domain_ioas(domain);
+	cr_assert_eq(hw_domain_switch(domain, "strict", &err), 0, "%s", err.text);
+	cr_assert_neq(hw_domain_ioas(domain), before);
+	cr_assert_eq(iommu_endpoint_ioas(device), hw_domain_ioas(domain));
+	cr_assert_eq(iommu_endpoint_ioas(e), hw_domain_ioas(domain));
 	cr_assert_null(reach(domain, 0, IOAS_READ));
-	cr_assert_eq(iommu_domain_switch(domain, "direct", &err), 0, "%s", err.text);
+	cr_assert_eq(hw_domain_switch(domain, "direct", &err), 0, "%s", err.text);
 	cr_assert_eq(reach(domain, 0, RW), gmem_host(gmem, 0, 1, true));
 	add("more", GiB, 2 * MiB, 0);
 	cr_assert_not_null(reach(domain, GiB, RW));
-	iommu_domain_detach(domain, e);
+	hw_domain_detach(domain, e);
 	iommu_endpoint_destroy(e);
 }
 
@@ -237,18 +237,18 @@ Test(domain, switching_to_the_strategy_that_it_has_does_nothing)
 	struct ioas *before;
 
 	attach();
-	before = iommu_domain_ioas(domain);
-	cr_assert_eq(iommu_domain_switch(domain, "direct", &err), 0, "%s", err.text);
-	cr_assert_eq(iommu_domain_ioas(domain), before);
+	before = hw_domain_ioas(domain);
+	cr_assert_eq(hw_domain_switch(domain, "direct", &err), 0, "%s", err.text);
+	cr_assert_eq(hw_domain_ioas(domain), before);
 	cr_assert_eq(reach(domain, 0, RW), gmem_host(gmem, 0, 1, true));
 }
 
 Test(domain, an_unknown_strategy_is_refused_with_those_there_are)
 {
 	attach();
-	cr_assert_eq(iommu_domain_switch(domain, "magic", &err), -EINVAL);
+	cr_assert_eq(hw_domain_switch(domain, "magic", &err), -EINVAL);
 	cr_assert(strstr(err.text, "direct"), "%s", err.text);
-	cr_assert_str_eq(iommu_domain_strategy(domain), "direct");
+	cr_assert_str_eq(hw_domain_strategy(domain), "direct");
 	cr_assert_not_null(reach(domain, 0, RW));
 }
 
@@ -256,9 +256,9 @@ Test(domain, requests_need_a_device)
 {
 	struct iommu_request requests[2] = {{.bytes = 4096}, {.bytes = 4096}};
 
-	cr_assert_eq(iommu_domain_map(domain, requests, 2), 2);
+	cr_assert_eq(hw_domain_map(domain, requests, 2), 2);
 	cr_assert_eq(requests[0].result, -ENODEV);
-	cr_assert_eq(iommu_domain_unmap(domain, requests, 2), 2);
+	cr_assert_eq(hw_domain_unmap(domain, requests, 2), 2);
 	cr_assert_eq(requests[1].result, -ENODEV);
 }
 
@@ -273,16 +273,16 @@ Test(domain, direct_maps_elsewhere_what_the_guest_has_there_and_keeps_the_rest)
 	struct ledger_totals totals;
 
 	attach();
-	cr_assert_eq(iommu_domain_map(domain, requests, 3), 1);
+	cr_assert_eq(hw_domain_map(domain, requests, 3), 1);
 	cr_assert_eq(requests[2].result, -EEXIST, "memory is in the way");
 	cr_assert_eq(reach(domain, GiB, IOAS_READ), gmem_host(gmem, 0x5000, 1, true));
 	cr_assert_null(reach(domain, GiB, IOAS_WRITE));
-	ledger_totals(ioas_ledger(iommu_domain_ioas(domain)), &totals);
+	ledger_totals(ioas_ledger(hw_domain_ioas(domain)), &totals);
 	cr_assert_eq(totals.requested_bytes, 8192);
 	cr_assert_eq(totals.mapped_bytes, 4 * MiB + 4096);
-	cr_assert_eq(iommu_domain_unmap(domain, &all, 1), 0);
+	cr_assert_eq(hw_domain_unmap(domain, &all, 1), 0);
 	cr_assert_null(reach(domain, GiB, IOAS_READ));
 	cr_assert_not_null(reach(domain, 0x3000, RW));
-	ledger_totals(ioas_ledger(iommu_domain_ioas(domain)), &totals);
+	ledger_totals(ioas_ledger(hw_domain_ioas(domain)), &totals);
 	cr_assert_eq(totals.requested_bytes, 0);
 }

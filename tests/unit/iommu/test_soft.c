@@ -368,7 +368,7 @@ Test(soft, a_host_without_iommufd_and_vfio_is_told_what_to_do)
 	cr_assert(strstr(err.text, "/dev/vfio/vfio"), "%s", err.text);
 }
 
-Test(soft, missing_permission_is_said_with_the_way_out)
+Test(soft, missing_permission_is_said_with_the_remedy)
 {
 	cr_assert_eq(deny(SYS_openat, 0, EACCES), 0);
 	cr_assert_eq(create_as(IOMMU_AUTO, -1), -EACCES);

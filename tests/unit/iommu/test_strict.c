@@ -18,7 +18,7 @@ enum { RAM = 16, ROM = 32, ROM_END = 36, PRIVATE = 40, PRIVATE_END = 44, GPA_PAG
 
 static struct gmem *gmem;
 static struct iommu *iommu;
-static struct iommu_domain *domain;
+static struct hw_domain *domain;
 static struct iommu_endpoint *device;
 static struct err err;
 
@@ -43,7 +43,7 @@ static void setup(void)
 {
 	struct iommu_config config = {.kind = IOMMU_SOFT, .iommufd = -1};
 	struct iommu_endpoint_config e = {.name = "dev", .fd = -1};
-	struct iommu_domain_config d = {.name = "a", .strategy = "strict"};
+	struct hw_domain_config d = {.name = "a", .strategy = "strict"};
 
 	cr_assert_eq(iommu_create(&iommu, &config, &err), 0);
 	cr_assert_eq(gmem_create(&gmem, NULL, &err), 0);
@@ -53,16 +53,16 @@ static void setup(void)
 	add("private", PRIVATE, PRIVATE_END, GMEM_NO_DMA);
 	d.iommu = iommu;
 	d.gmem = gmem;
-	cr_assert_eq(iommu_domain_create(&domain, &d, &err), 0, "%s", err.text);
+	cr_assert_eq(hw_domain_create(&domain, &d, &err), 0, "%s", err.text);
 	cr_assert_eq(iommu_endpoint_create(&device, iommu, &e, &err), 0);
-	cr_assert_eq(iommu_domain_attach(domain, device, &err), 0, "%s", err.text);
+	cr_assert_eq(hw_domain_attach(domain, device, &err), 0, "%s", err.text);
 }
 
 static void teardown(void)
 {
-	iommu_domain_detach(domain, device);
+	hw_domain_detach(domain, device);
 	iommu_endpoint_destroy(device);
-	iommu_domain_destroy(domain);
+	hw_domain_destroy(domain);
 	gmem_destroy(gmem);
 	iommu_destroy(iommu);
 }
@@ -74,8 +74,7 @@ static void *reach(uint64_t iova, unsigned int access)
 	uint64_t bytes;
 	void *hva;
 
-	return ioas_soft_translate(iommu_domain_ioas(domain), iova, access, &hva, &bytes) ? NULL
-											  : hva;
+	return ioas_soft_translate(hw_domain_ioas(domain), iova, access, &hva, &bytes) ? NULL : hva;
 }
 
 static struct iommu_request page(uint64_t at, uint64_t gpa_page, unsigned int access)
@@ -88,7 +87,7 @@ static struct ledger_totals totals(void)
 {
 	struct ledger_totals t;
 
-	ledger_totals(ioas_ledger(iommu_domain_ioas(domain)), &t);
+	ledger_totals(ioas_ledger(hw_domain_ioas(domain)), &t);
 	return t;
 }
 
@@ -109,11 +108,11 @@ Test(strict, neighbours_of_a_drain_become_one_call)
 	struct iommu_request back[] = {page(0, 0, 0), page(1, 0, 0), page(2, 0, 0),
 				       page(3, 0, 0), page(4, 0, 0), page(6, 0, 0)};
 
-	cr_assert_eq(iommu_domain_map(domain, r, 6), 0);
+	cr_assert_eq(hw_domain_map(domain, r, 6), 0);
 	cr_assert_eq(totals().kind[LEDGER_MAP].calls, 4);
 	cr_assert_eq(reach(BASE + 2 * PAGE, RW), gmem_host(gmem, 5 * PAGE, 1, true));
 	cr_assert_null(reach(BASE + 3 * PAGE, W));
-	cr_assert_eq(iommu_domain_unmap(domain, back, 6), 0);
+	cr_assert_eq(hw_domain_unmap(domain, back, 6), 0);
 	cr_assert_eq(totals().kind[LEDGER_UNMAP].calls, 2);
 	cr_assert_eq(totals().mapped_bytes, 0);
 }
@@ -123,15 +122,15 @@ Test(strict, a_part_of_what_was_mapped_together_goes_alone)
 	struct iommu_request r[] = {page(0, 3, RW), page(1, 4, RW), page(2, 5, RW)};
 	struct iommu_request back = page(1, 0, 0), more[] = {page(8, 3, R), page(9, 4, R)};
 
-	cr_assert_eq(iommu_domain_map(domain, r, 3), 0);
+	cr_assert_eq(hw_domain_map(domain, r, 3), 0);
 	cr_assert_eq(totals().kind[LEDGER_MAP].calls, 1);
-	cr_assert_eq(iommu_domain_unmap(domain, &back, 1), 0);
+	cr_assert_eq(hw_domain_unmap(domain, &back, 1), 0);
 	cr_assert_null(reach(BASE + PAGE, R));
 	cr_assert_eq(reach(BASE, RW), gmem_host(gmem, 3 * PAGE, 1, true));
 	cr_assert_eq(reach(BASE + 2 * PAGE, RW), gmem_host(gmem, 5 * PAGE, 1, true));
 	cr_assert_eq(totals().mapped_bytes, 2 * PAGE);
 	/* Taken apart once: from now on each is its own. */
-	cr_assert_eq(iommu_domain_map(domain, more, 2), 0);
+	cr_assert_eq(hw_domain_map(domain, more, 2), 0);
 	cr_assert_eq(totals().kind[LEDGER_MAP].calls, 3);
 }
 
@@ -140,9 +139,9 @@ Test(strict, of_a_run_that_fails_the_right_one_fails)
 	struct ioas_memory in_the_way = {.hva = gmem_host(gmem, 0, 1, true), .fd = -1};
 	struct iommu_request r[] = {page(0, 3, RW), page(1, 4, RW), page(2, 5, RW)};
 
-	cr_assert_eq(ioas_map(iommu_domain_ioas(domain), BASE + PAGE, PAGE, &in_the_way, IOAS_READ),
+	cr_assert_eq(ioas_map(hw_domain_ioas(domain), BASE + PAGE, PAGE, &in_the_way, IOAS_READ),
 		     0);
-	cr_assert_eq(iommu_domain_map(domain, r, 3), 1);
+	cr_assert_eq(hw_domain_map(domain, r, 3), 1);
 	cr_assert_eq(r[0].result, 0);
 	cr_assert_eq(r[1].result, -EEXIST);
 	cr_assert_eq(r[2].result, 0);
@@ -157,15 +156,15 @@ Test(strict, a_request_over_two_regions_is_mapped_whole_and_cut_by_none)
 		.iova = BASE, .gpa = (RAM - 2) * PAGE, .bytes = 4 * PAGE, .access = RW};
 	struct iommu_request part = page(1, 0, 0);
 
-	cr_assert_eq(iommu_domain_map(domain, &r, 1), 0);
+	cr_assert_eq(hw_domain_map(domain, &r, 1), 0);
 	for (uint64_t i = 0; i < 4; i++)
 		cr_assert_eq(reach(BASE + i * PAGE, RW),
 			     gmem_host(gmem, (RAM - 2 + i) * PAGE, 1, true));
-	cr_assert_eq(iommu_domain_unmap(domain, &part, 1), 1);
+	cr_assert_eq(hw_domain_unmap(domain, &part, 1), 1);
 	cr_assert_eq(part.result, -ERANGE);
 	cr_assert_not_null(reach(BASE + PAGE, RW));
 	r.result = -1;
-	cr_assert_eq(iommu_domain_unmap(domain, &r, 1), 0);
+	cr_assert_eq(hw_domain_unmap(domain, &r, 1), 0);
 	cr_assert_eq(totals().mapped_bytes, 0);
 }
 
@@ -179,10 +178,10 @@ Test(strict, requests_that_wrap_around_together_are_each_taken_for_themselves)
 	};
 	struct iommu_request both[] = {top, low};
 
-	cr_assert_eq(iommu_domain_map(domain, both, 2), 0);
+	cr_assert_eq(hw_domain_map(domain, both, 2), 0);
 	cr_assert_not_null(reach(top.iova, R));
 	cr_assert_not_null(reach(0, R));
-	cr_assert_eq(iommu_domain_unmap(domain, back, 2), 0);
+	cr_assert_eq(hw_domain_unmap(domain, back, 2), 0);
 	cr_assert_null(reach(top.iova, R));
 	cr_assert_null(reach(0, R));
 	cr_assert_eq(totals().requested_bytes, 0);
@@ -192,7 +191,7 @@ Test(strict, memory_that_leaves_the_guest_is_unmapped)
 {
 	struct iommu_request r[] = {page(0, 3, RW), page(1, RAM + 1, RW), page(2, RAM + 2, RW)};
 
-	cr_assert_eq(iommu_domain_map(domain, r, 3), 0);
+	cr_assert_eq(hw_domain_map(domain, r, 3), 0);
 	cr_assert_eq(gmem_begin(gmem, &err), 0);
 	cr_assert_eq(gmem_remove(gmem, RAM * PAGE, &err), 0, "%s", err.text);
 	cr_assert_eq(gmem_commit(gmem, &err), 0, "%s", err.text);
@@ -206,10 +205,10 @@ Test(strict, what_cannot_be_taken_over_leaves_the_strategy_as_it_was)
 {
 	struct iommu_request r = {.iova = 2 * PAGE, .gpa = PAGE, .bytes = PAGE, .access = R};
 
-	cr_assert_eq(iommu_domain_map(domain, &r, 1), 0);
-	cr_assert_eq(iommu_domain_switch(domain, "direct", &err), -EEXIST);
+	cr_assert_eq(hw_domain_map(domain, &r, 1), 0);
+	cr_assert_eq(hw_domain_switch(domain, "direct", &err), -EEXIST);
 	cr_assert(strstr(err.text, "0x2000"), "%s", err.text);
-	cr_assert_str_eq(iommu_domain_strategy(domain), "strict");
+	cr_assert_str_eq(hw_domain_strategy(domain), "strict");
 	cr_assert_eq(reach(2 * PAGE, R), gmem_host(gmem, PAGE, 1, true));
 	cr_assert_null(reach(0, R));
 }
@@ -218,13 +217,13 @@ Test(strict, the_last_device_that_leaves_takes_the_requests_with_it)
 {
 	struct iommu_request r = page(0, 3, RW);
 
-	cr_assert_eq(iommu_domain_map(domain, &r, 1), 0);
-	iommu_domain_detach(domain, device);
+	cr_assert_eq(hw_domain_map(domain, &r, 1), 0);
+	hw_domain_detach(domain, device);
 	cr_assert_eq(totals().mapped_bytes, 0);
 	cr_assert_eq(totals().requested_bytes, 0);
-	cr_assert_eq(iommu_domain_attach(domain, device, &err), 0);
+	cr_assert_eq(hw_domain_attach(domain, device, &err), 0);
 	cr_assert_null(reach(BASE, R));
-	cr_assert_eq(iommu_domain_map(domain, &r, 1), 0, "and the place is free");
+	cr_assert_eq(hw_domain_map(domain, &r, 1), 0, "and the place is free");
 }
 
 /* --- against a model --- */
@@ -296,7 +295,7 @@ static void check_model(unsigned int step)
 	}
 	cr_assert_eq(t.requested_bytes, bytes, "step %u", step);
 	cr_assert_eq(t.stale_bytes, 0);
-	if (strcmp(iommu_domain_strategy(domain), "strict") == 0)
+	if (strcmp(hw_domain_strategy(domain), "strict") == 0)
 		cr_assert_eq(t.mapped_bytes, bytes, "step %u", step);
 	else
 		cr_assert_eq(t.mapped_bytes, bytes + ROM_END * PAGE, "step %u", step);
@@ -349,16 +348,15 @@ static void run_model(unsigned int steps)
 			want[i] = unmap ? model_unmap(&r[i]) : model_map(&r[i]);
 			want_failed += want[i] != 0;
 		}
-		failed = unmap ? iommu_domain_unmap(domain, r, n) : iommu_domain_map(domain, r, n);
+		failed = unmap ? hw_domain_unmap(domain, r, n) : hw_domain_map(domain, r, n);
 		for (unsigned int i = 0; i < n; i++)
 			cr_assert_eq(r[i].result, want[i], "step %u, %s %u of %u: %d, not %d", step,
 				     unmap ? "unmap" : "map", i, n, r[i].result, want[i]);
 		cr_assert_eq(failed, want_failed);
 		check_model(step);
 		if (!below(50)) {
-			cr_assert_eq(
-				iommu_domain_switch(domain, below(2) ? "strict" : "direct", &err),
-				0, "%s", err.text);
+			cr_assert_eq(hw_domain_switch(domain, below(2) ? "strict" : "direct", &err),
+				     0, "%s", err.text);
 			check_model(step);
 		}
 	}

@@ -287,7 +287,7 @@ Test(viommu, mappings_have_a_limit)
 
 /* A device of the host behind it, with hardware that is a table in this process. */
 static struct iommu *iommu;
-static struct iommu_domain *all;
+static struct hw_domain *all;
 static struct iommu_endpoint *device;
 static struct viommu_endpoint *host;
 static uint32_t id_host = 24;
@@ -296,17 +296,17 @@ static void add_hardware(void)
 {
 	static const struct log silent;
 	const struct iommu_config config = {.kind = IOMMU_SOFT, .log = &silent, .iommufd = -1};
-	const struct iommu_domain_config domain = {.name = "all",
-						   .strategy = "direct",
-						   .gmem = gmem,
-						   .log = &silent,
-						   .map_threads = 1};
+	const struct hw_domain_config domain = {.name = "all",
+						.strategy = "direct",
+						.gmem = gmem,
+						.log = &silent,
+						.map_threads = 1};
 	const struct iommu_endpoint_config endpoint = {.name = "host", .fd = -1};
-	struct iommu_domain_config with = domain;
+	struct hw_domain_config with = domain;
 
 	cr_assert_eq(iommu_create(&iommu, &config, &err), 0, "%s", err.text);
 	with.iommu = iommu;
-	cr_assert_eq(iommu_domain_create(&all, &with, &err), 0);
+	cr_assert_eq(hw_domain_create(&all, &with, &err), 0);
 	cr_assert_eq(iommu_endpoint_create(&device, iommu, &endpoint, &err), 0);
 	cr_assert_eq(viommu_add_hardware(&host, viommu, "host", device, all, NULL, 0, &err), 0);
 	viommu_set_id(host, id, &id_host);
@@ -316,7 +316,7 @@ static void remove_hardware(void)
 {
 	viommu_remove(host);
 	iommu_endpoint_destroy(device);
-	iommu_domain_destroy(all);
+	hw_domain_destroy(all);
 	iommu_destroy(iommu);
 }
 

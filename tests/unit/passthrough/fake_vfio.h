@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A VFIO device that is memory: answers the calls of passthrough/kernel.h and remembers what was asked
+ * A VFIO device that is memory: answers the calls of passthrough/vfio_calls.h and remembers what was asked
  * of it. Used by unit tests and by the fuzzer of config spaces.
  */
 #ifndef FAKE_VFIO_H
@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "passthrough/impl.h"
+#include "passthrough/vfio_pci_impl.h"
 
 enum { FAKE_VECTORS = 64, FAKE_BAR_BYTES = 64 * 1024 };
 

@@ -240,7 +240,7 @@ static void set_up(void)
 	build_machine();
 	cr_assert_eq(create_device(VFIO_ON_ERROR_LOG), 0, "%s", err.text);
 	cr_assert_eq(pci_root_assign(root, &err), 0, "%s", err.text);
-	loop_turn(loop, false);
+	loop_iterate(loop, false);
 }
 
 static void tear_down(void)
@@ -376,7 +376,7 @@ Test(vfio_pci_made, its_rom_is_read_and_never_written)
 	want_rom = true;
 	cr_assert_eq(create_device(VFIO_ON_ERROR_LOG), 0, "%s", err.text);
 	cr_assert_eq(pci_root_assign(root, &err), 0);
-	loop_turn(loop, false);
+	loop_iterate(loop, false);
 	wr(4, 2, 2);
 	wr(0x30, 0xfffff800, 4);
 	cr_assert_eq(rd(0x30, 4), 0xffff8000);
@@ -459,7 +459,7 @@ Test(vfio_pci_made, without_dynamic_vectors_a_larger_block_replaces_the_smaller)
 	fake.noresize = true;
 	cr_assert_eq(create_device(VFIO_ON_ERROR_LOG), 0, "%s", err.text);
 	cr_assert_eq(pci_root_assign(root, &err), 0);
-	loop_turn(loop, false);
+	loop_iterate(loop, false);
 	wr(4, 6, 2);
 	wr(MSIX + 2, 0x8000, 2);
 	entry(0, false);
@@ -579,7 +579,7 @@ Test(vfio_pci, the_hosts_request_is_an_event)
 {
 	fd_event_signal(fake.fds[VFIO_PCI_REQ_IRQ_INDEX][0]);
 	while (!n_events)
-		loop_turn(loop, true);
+		loop_iterate(loop, true);
 	cr_assert_eq(events[0], VFIO_EVENT_REQUESTED);
 }
 
@@ -588,13 +588,13 @@ Test(vfio_pci_made, an_error_may_reset_it_in_place)
 	describe();
 	cr_assert_eq(create_device(VFIO_ON_ERROR_RESET), 0, "%s", err.text);
 	cr_assert_eq(pci_root_assign(root, &err), 0);
-	loop_turn(loop, false);
+	loop_iterate(loop, false);
 	wr(4, 6, 2);
 	wr(MSIX + 2, 0x8000, 2);
 	entry(2, false);
 	fd_event_signal(fake.fds[VFIO_PCI_ERR_IRQ_INDEX][0]);
 	while (n_events < 2)
-		loop_turn(loop, true);
+		loop_iterate(loop, true);
 	cr_assert_eq(events[0], VFIO_EVENT_ERROR);
 	cr_assert_eq(events[1], VFIO_EVENT_RESET);
 	cr_assert_eq(fake.resets, 2);

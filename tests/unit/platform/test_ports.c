@@ -197,14 +197,14 @@ Test(rtc, untaken_interrupt_leaves_the_loop_idle, .timeout = 20)
 	cmos_set(&h, 10, 0x23); /* 8192 Hz */
 	cmos_set(&h, 11, 0x42);
 	while (!h.level[PLATFORM_RTC_GSI])
-		loop_turn(h.loop, true);
+		loop_iterate(h.loop, true);
 	/* Whatever was in flight ends, and nothing new begins until register C is read. */
 	while (loop_in_flight(h.loop))
-		loop_turn(h.loop, true);
+		loop_iterate(h.loop, true);
 	cr_assert_eq(h.edges[PLATFORM_RTC_GSI], 1);
 	cmos(&h, 12);
 	while (!h.level[PLATFORM_RTC_GSI])
-		loop_turn(h.loop, true);
+		loop_iterate(h.loop, true);
 	gone(&h, rtc);
 }
 
@@ -218,12 +218,12 @@ Test(rtc, quiesced_clock_raises_nothing_and_resumes, .timeout = 20)
 	rtc->ops->quiesce(rtc, 0);
 	rtc->ops->quiesce(rtc, 1);
 	cmos(&h, 12); /* what was pending before */
-	loop_turn(h.loop, false);
+	loop_iterate(h.loop, false);
 	while (loop_in_flight(h.loop))
-		loop_turn(h.loop, true);
+		loop_iterate(h.loop, true);
 	cr_assert(!h.level[PLATFORM_RTC_GSI]);
 	rtc->ops->resume(rtc);
 	while (!h.level[PLATFORM_RTC_GSI])
-		loop_turn(h.loop, true);
+		loop_iterate(h.loop, true);
 	gone(&h, rtc);
 }

@@ -74,7 +74,7 @@ static void line_open(struct line *l, uint8_t fcr)
 static void turn_until_received(struct line *l)
 {
 	while (!(in8(&l->h, LSR) & 1))
-		cr_assert_eq(loop_turn(l->h.loop, true), 0);
+		cr_assert_eq(loop_iterate(l->h.loop, true), 0);
 }
 
 Test(serial, scratch_and_divisor_read_back_and_dlab_hides_data)
@@ -224,7 +224,7 @@ Test(serial, input_waits_until_the_guest_raises_rts)
 	line_init(&l, true, false);
 	cr_assert_eq(write(l.in[1], "hello", 5), 5);
 	for (int i = 0; i < 3; i++)
-		loop_turn(l.h.loop, false);
+		loop_iterate(l.h.loop, false);
 	cr_assert_eq(in8(&l.h, LSR) & 1, 0);
 	/* The driver clears the FIFOs and reads RBR while it starts: nothing is lost by that. */
 	out8(&l.h, FCR, 0x07);
@@ -263,7 +263,7 @@ Test(serial, quiesced_port_keeps_input_for_later)
 	l.dev->ops->quiesce(l.dev, 1);
 	cr_assert_eq(write(l.in[1], "z", 1), 1);
 	for (int i = 0; i < 5; i++)
-		loop_turn(l.h.loop, false);
+		loop_iterate(l.h.loop, false);
 	cr_assert_eq(in8(&l.h, LSR) & 1, 0);
 	l.dev->ops->resume(l.dev);
 	turn_until_received(&l);
@@ -282,7 +282,7 @@ Test(serial, end_of_input_is_not_an_error)
 	turn_until_received(&l);
 	cr_assert_eq(in8(&l.h, RBR), 'q');
 	for (int i = 0; i < 5; i++)
-		loop_turn(l.h.loop, false);
+		loop_iterate(l.h.loop, false);
 	cr_assert_eq(in8(&l.h, LSR) & 1, 0);
 	line_done(&l);
 }

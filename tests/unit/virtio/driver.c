@@ -303,7 +303,7 @@ void *guest_ptr(struct guest *g, uint64_t gpa, size_t len)
 void guest_turn(struct guest *g)
 {
 	for (unsigned int i = 0; i < g->n_loops && !g->threaded; i++)
-		must(!loop_turn(g->loops[i], false));
+		must(!loop_iterate(g->loops[i], false));
 	if (g->threaded)
 		sched_yield();
 }

@@ -108,7 +108,7 @@ void rig_attach(struct rig *rig, struct virtio_device *vdev)
 void rig_settle(struct rig *rig)
 {
 	for (int i = 0; i < 20; i++)
-		cr_assert_eq(loop_turn(rig->loop, false), 0);
+		cr_assert_eq(loop_iterate(rig->loop, false), 0);
 }
 
 static bool any_on(struct rig *rig)
@@ -130,7 +130,7 @@ void rig_reset(struct rig *rig)
 {
 	write_status(rig, 0);
 	while (any_on(rig))
-		cr_assert_eq(loop_turn(rig->loop, true), 0);
+		cr_assert_eq(loop_iterate(rig->loop, true), 0);
 	cr_assert_eq(transport_status(&rig->t), 0);
 }
 
@@ -297,6 +297,6 @@ struct rig_used rig_wait(struct rig_queue *q)
 	struct rig_used used = {0};
 
 	while (!rig_take(q, &used))
-		cr_assert_eq(loop_turn(q->rig->loop, true), 0);
+		cr_assert_eq(loop_iterate(q->rig->loop, true), 0);
 	return used;
 }

@@ -206,7 +206,7 @@ static void reset_under_load(enum loop_backend backend, void (*edit)(struct virt
 		}
 		rig_kick(&d.rig.queues[0]);
 		for (int turn = 0; turn < round % 4; turn++)
-			loop_turn(d.rig.loop, false);
+			loop_iterate(d.rig.loop, false);
 		rig_reset(&d.rig);
 		memset(d.rig.ram + floor, 0xcc, d.rig.brk - floor);
 		rig_settle(&d.rig);
@@ -249,10 +249,10 @@ Test(blk_load, quiesce_finishes_what_is_in_flight_and_resume_goes_on)
 		post(&d, &r[i], true);
 	}
 	rig_kick(&d.rig.queues[0]);
-	loop_turn(d.rig.loop, true);
+	loop_iterate(d.rig.loop, true);
 	transport_quiesce(&d.rig.t, 0);
 	while (d.rig.t.queues[0].state != TRANSPORT_QUEUE_OFF)
-		loop_turn(d.rig.loop, true);
+		loop_iterate(d.rig.loop, true);
 	transport_quiesce(&d.rig.t, 1);
 	for (int i = 0; i < 20; i++)
 		cr_expect_eq(status_of(&d, &r[i]), OK);

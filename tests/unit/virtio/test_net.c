@@ -59,7 +59,7 @@ static uint32_t peer_receive(struct nic *n, uint8_t *frame, size_t max)
 			}
 		} else {
 			cr_assert(r < 0 && errno == EAGAIN);
-			cr_assert_eq(loop_turn(n->rig.loop, false), 0);
+			cr_assert_eq(loop_iterate(n->rig.loop, false), 0);
 		}
 	}
 	return len;
@@ -286,7 +286,7 @@ Test(net, the_stream_keeps_its_place_over_a_reset_under_load)
 			(void)send(n.peer, (uint8_t[]){0, 0, 0, 60}, 4, 0),
 				(void)send(n.peer, frame, 60, 0);
 		for (int turn = 0; turn < round % 5; turn++)
-			loop_turn(n.rig.loop, false);
+			loop_iterate(n.rig.loop, false);
 		rig_reset(&n.rig);
 		uint8_t *ram = rig_at(&n.rig, floor);
 

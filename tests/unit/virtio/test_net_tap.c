@@ -136,7 +136,7 @@ static size_t host_receive(struct lan *l, struct virtio_net_hdr *hdr, uint8_t *f
 		if (r > 0 && from.sll_pkttype != PACKET_OUTGOING)
 			return (size_t)r - sizeof(*hdr);
 		if (r < 0)
-			cr_assert_eq(loop_turn(l->n.rig.loop, false), 0);
+			cr_assert_eq(loop_iterate(l->n.rig.loop, false), 0);
 	}
 }
 
@@ -398,7 +398,7 @@ Test(net_tap, reset_under_load)
 			nic_send(&l.n, TX, frame, sizeof(frame), 0);
 		}
 		for (unsigned int turn = 0; turn < round % 4; turn++)
-			loop_turn(l.n.rig.loop, false);
+			loop_iterate(l.n.rig.loop, false);
 		rig_reset(&l.n.rig);
 		memset(rig_at(&l.n.rig, floor), 0xcc, 256 << 10);
 		rig_settle(&l.n.rig);

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+// Config space: a copy that the guest reads and writes; per bit it is ours, or lives in the device.
+//
+//   live      refreshed from the device before the guest reads it (status bits, read-only capabilities)
+//   forward   also written to the device (bus mastering, a few of PCI Express); bits of live that are
+//             write-one-to-clear are cleared in the device
+//
+// What is in no capability of the table (caps.c) reads 0. BARs, MSI and MSI-X of the real device are
+// VFIO's and never written by us.
+#include <errno.h>
+#include <string.h>
+
+#include "base/le.h"
+#include "base/num.h"
+#include "passthrough/vfio_pci_impl.h"
+
+static void mark_unplugged(struct vfio_pci *v)
+{
+	struct pci_device *pci = &v->pci;
+
+	if (atomic_exchange(&v->gone, true))
+		return;
+	log_warn(v->dev.log, v->dev.name, "the device no longer answers: it reads all ones");
+	/* No pin and no message any more; then the registers, of which none is writable. */
+	vfio_irqs_off(v);
+	for (unsigned int i = 0; i < PCI_CONFIG_BYTES; i++)
+		__atomic_store_n(&pci->config[i], 0xff, __ATOMIC_RELAXED);
+	memset(pci->wmask, 0, sizeof(pci->wmask));
+	memset(pci->w1c, 0, sizeof(pci->w1c));
+	memset(v->live, 0, sizeof(v->live));
+	memset(v->forward, 0, sizeof(v->forward));
+	pci->express = 0;
+}
+
+bool vfio_answers(struct vfio_pci *v)
+{
+	uint32_t id = UINT32_MAX;
+
+	if (atomic_load(&v->gone))
+		return false;
+	/* Vendor and device are VFIO's copy; revision and class are the device's own. */
+	if (!vfio_read(&v->file, &v->config_region, REG_REVISION, &id, 4) && id != UINT32_MAX)
+		return true;
+	mark_unplugged(v);
+	return false;
+}
+
+int vfio_command_set(struct vfio_pci *v, bool master)
+{
+	uint8_t bytes[2];
+	uint16_t command;
+	int ret = vfio_read(&v->file, &v->config_region, REG_COMMAND, bytes, 2);
+
+	if (ret)
+		return ret;
+	command = load_le16(bytes) | COMMAND_IO | COMMAND_MEMORY;
+	command = (uint16_t)((command & ~COMMAND_MASTER) | (master ? COMMAND_MASTER : 0));
+	store_le16(bytes, command);
+	return vfio_write(&v->file, &v->config_region, REG_COMMAND, bytes, 2);
+}
+
+/* Registers are read and written in words: no device has narrower ones among these. */
+static void forward_word(struct vfio_pci *v, unsigned int at)
+{
+	uint16_t mask = load_le16(&v->forward[at]), value;
+	uint8_t bytes[2];
+
+	if (!mask || vfio_read(&v->file, &v->config_region, at, bytes, 2))
+		return;
+	value = (uint16_t)((load_le16(bytes) & ~mask) | (load_le16(&v->pci.config[at]) & mask));
+	if (value == load_le16(bytes))
+		return;
+	store_le16(bytes, value);
+	vfio_write(&v->file, &v->config_region, at, bytes, 2);
+}
+
+static bool turns_master_on(const struct vfio_pci *v, unsigned int offset, unsigned int size,
+			    uint32_t value)
+{
+	return offset <= REG_COMMAND && REG_COMMAND < offset + size &&
+	       value >> 8 * (REG_COMMAND - offset) & COMMAND_MASTER &&
+	       !(v->pci.config[REG_COMMAND] & COMMAND_MASTER);
+}
+
+/* What the guest clears by writing 1. The other bits of these registers are read-only. */
+void vfio_config_write(struct pci_device *pci, unsigned int offset, unsigned int size,
+		       uint32_t value)
+{
+	struct vfio_pci *v = vfio_of_pci(pci);
+
+	if (v->config.starts && turns_master_on(v, offset, size, value))
+		v->config.starts(v->config.opaque);
+	for (unsigned int at = offset & ~1u; at < offset + size; at += 2) {
+		uint8_t bytes[2] = {0, 0};
+
+		for (unsigned int i = 0; i < 2; i++) {
+			unsigned int byte = at + i;
+
+			if (byte >= offset && byte < offset + size)
+				bytes[i] = (uint8_t)(value >> 8 * (byte - offset)) &
+					   pci->w1c[byte] & v->live[byte];
+		}
+		if (load_le16(bytes))
+			vfio_write(&v->file, &v->config_region, at, bytes, 2);
+	}
+	/* 7.9.16: a write of 1 starts it, the bit reads 0 */
+	if (v->af && v->resets && offset <= v->af + AF_CONTROL &&
+	    v->af + AF_CONTROL < offset + size && value >> 8 * (v->af + AF_CONTROL - offset) & 1)
+		v->af_asked = true;
+}
+
+static bool touches(unsigned int offset, unsigned int size, unsigned int reg, unsigned int bytes)
+{
+	return reg && offset < reg + bytes && offset + size > reg;
+}
+
+/* The state is ours and the device stays in D0. Leaving D3hot, a device that does not keep its state is
+ * as after a reset (5.3.1.4). */
+static void pm_written(struct vfio_pci *v)
+{
+	uint8_t *control = &v->pci.config[v->pm + PM_CONTROL], state = *control & PM_STATE;
+	uint8_t before = v->pm_state;
+
+	if (state == 1 || state == 2) { /* not offered, so ignored */
+		*control = (uint8_t)((*control & ~PM_STATE) | before);
+		return;
+	}
+	v->pm_state = state;
+	if (before == 3 && state == 0 && !(*control & PM_NO_SOFT_RESET)) {
+		struct err err = ERR_INIT;
+
+		pci_device_reset(&v->pci);
+		if (v->resets && vfio_reset(v, &err))
+			log_guest(v->dev.log, &v->dev.limit, v->dev.name, "%s", err.text);
+	}
+}
+
+/* Reads only: what is written there stays for the next guest. */
+static void vpd_written(struct vfio_pci *v)
+{
+	unsigned int at = v->vpd + VPD_ADDRESS;
+	uint16_t address = load_le16(&v->pci.config[at]);
+	uint8_t bytes[2];
+
+	if (address & VPD_FLAG) {
+		store_le16(&v->pci.config[at], address & (uint16_t)~VPD_FLAG); /* "done" */
+		return;
+	}
+	store_le16(bytes, address);
+	vfio_write(&v->file, &v->config_region, at, bytes, 2);
+}
+
+void vfio_config_written(struct pci_device *pci, unsigned int offset, unsigned int size)
+{
+	struct vfio_pci *v = vfio_of_pci(pci);
+
+	atomic_fetch_add_explicit(&v->config_traps, 1, memory_order_relaxed);
+	if (atomic_load(&v->gone))
+		return;
+	for (unsigned int at = offset & ~1u; at < offset + size; at += 2)
+		forward_word(v, at);
+	if (touches(offset, size, v->vpd + VPD_ADDRESS, 2) && v->vpd)
+		vpd_written(v);
+	if (touches(offset, size, v->pm + PM_CONTROL, 1) && v->pm)
+		pm_written(v);
+	if (v->af_asked) {
+		struct err err = ERR_INIT;
+
+		v->af_asked = false;
+		pci_device_reset(pci);
+		if (vfio_reset(v, &err))
+			log_guest(v->dev.log, &v->dev.limit, v->dev.name, "%s", err.text);
+	}
+	vfio_intx_update(v);
+}
+
+static bool all_ones(const uint8_t *bytes, unsigned int n)
+{
+	while (n && bytes[n - 1] == 0xff)
+		n--;
+	return !n;
+}
+
+void vfio_config_read(struct pci_device *pci, unsigned int offset, unsigned int size)
+{
+	struct vfio_pci *v = vfio_of_pci(pci);
+	uint8_t bytes[4], any = 0;
+
+	atomic_fetch_add_explicit(&v->config_traps, 1, memory_order_relaxed);
+	for (unsigned int i = 0; i < size; i++)
+		any |= v->live[offset + i];
+	if (!any)
+		return;
+	if (vfio_read(&v->file, &v->config_region, offset, bytes, size)) {
+		mark_unplugged(v);
+		return;
+	}
+	/* A register of ones may be one; where nobody answers, all are. */
+	if (all_ones(bytes, size) && !vfio_answers(v))
+		return;
+	for (unsigned int i = 0; i < size; i++) {
+		uint8_t mask = v->live[offset + i];
+		uint8_t now = (uint8_t)((pci->config[offset + i] & ~mask) | (bytes[i] & mask));
+
+		__atomic_store_n(&pci->config[offset + i], now, __ATOMIC_RELAXED);
+	}
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Preflight: will passthrough of this device work here, and if not, what to do.
+ *
+ * Each finding is a fact, how bad it is, and the way out. What it calls a blocker fails when it is
+ * tried, and in that way; what has no blocker works. It looks at the real host each time and changes
+ * nothing.
+ *
+ * Threads: no state; any thread.
+ */
+#ifndef HOST_EXPLAIN_H
+#define HOST_EXPLAIN_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+#include "iommu/ioas.h"
+#include "host/device.h"
+
+enum explain_level {
+	EXPLAIN_OK,
+	EXPLAIN_WARNING,
+	EXPLAIN_BLOCKER,
+};
+
+struct explain_finding {
+	enum explain_level level;
+	const char *topic; /* "driver", "group", "iommu", "msi", "memory", "memlock", "reset", … */
+	char fact[256];
+	char remedy[256]; /* the line to type, or ""; never for EXPLAIN_OK */
+};
+
+/* What the machine will be, as far as it matters. */
+struct explain_request {
+	uint64_t memory_bytes; /* 0: not known */
+	enum iommu_kind kind;
+	int cdev_fd, iommufd;       /* handed in: paths need no permission then; -1 */
+	int kvm_fd;                 /* likewise; 0 or less: /dev/kvm */
+	unsigned int other_vectors; /* MSI-X vectors of the machine's other devices */
+};
+
+struct explain {
+	struct explain_finding *findings;
+	unsigned int n;
+	enum explain_level worst;
+};
+
+int explain_device(struct explain *ret, const char *bdf, const struct explain_request *request,
+		   struct err *err);
+void explain_done(struct explain *explain);
+
+#endif

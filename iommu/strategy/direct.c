@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+// The strategy 'direct': all guest memory, at its own addresses, from when it becomes guest memory
+// until it leaves. Mapping pins every page, and faults in those that are not there yet, which is
+// nearly all of the time it takes; so a region is cut into shards that threads map side by side.
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/sysinfo.h>
+
+#include "base/mem.h"
+#include "base/num.h"
+#include "iommu/requests.h"
+#include "iommu/strategy/strategy_impl.h"
+
+enum {
+	SHARD_MIN_MIB = 64, /* less is not worth a system call of its own */
+	MAX_THREADS = 16,
+	SHARDS_PER_THREAD = 4,
+};
+static_assert(MAX_THREADS * SHARDS_PER_THREAD <= 64, "a bit per shard");
+
+struct direct {
+	struct strategy *strategy;
+	struct gmem_listener listener;
+	bool listening;
+	unsigned int threads;
+};
+
+/* A region that is being mapped. */
+struct job {
+	struct direct *direct;
+	const struct gmem_region *region;
+	unsigned int access;
+	uint64_t shard_bytes;
+	_Atomic uint64_t next; /* offset of the next shard */
+	_Atomic uint64_t done; /* a bit per shard */
+	_Atomic int failed;    /* the first failure, and where it was */
+	_Atomic uint64_t failed_at;
+};
+
+static void map_shard(struct job *job, uint64_t offset)
+{
+	const struct gmem_region *region = job->region;
+	struct ioas_memory memory = {
+		.hva = (char *)region->hva + offset,
+		.fd = region->fd,
+		.fd_offset = region->fd_offset + offset,
+		.gpa = region->gpa + offset,
+	};
+	uint64_t bytes = MIN(job->shard_bytes, region->size_bytes - offset);
+	int none = 0;
+	int ret = ioas_map_sharing(job->direct->strategy->ioas, region->gpa + offset, bytes,
+				   &memory, job->access);
+
+	if (!ret)
+		atomic_fetch_or(&job->done, 1ull << offset / job->shard_bytes);
+	else if (atomic_compare_exchange_strong(&job->failed, &none, ret))
+		job->failed_at = offset;
+}
+
+static void *map_shards(void *opaque)
+{
+	struct job *job = opaque;
+	uint64_t offset;
+
+	while (!job->failed) {
+		offset = atomic_fetch_add(&job->next, job->shard_bytes);
+		if (offset >= job->region->size_bytes)
+			break;
+		map_shard(job, offset);
+	}
+	return NULL;
+}
+
+/* The calling thread works too; that others cannot be had is no error. */
+static void run_job(struct job *job, unsigned int threads)
+{
+	pthread_t helpers[MAX_THREADS];
+	unsigned int started = 0;
+	sigset_t all, before;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	while (started + 1 < threads && !pthread_create(&helpers[started], NULL, map_shards, job))
+		started++;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	map_shards(job);
+	while (started)
+		pthread_join(helpers[--started], NULL);
+}
+
+/* A few shards per thread, so that none waits long for the last; each begins and ends on a boundary
+ * of the largest page that the region has, or that transparent huge pages give it. */
+static uint64_t shard_bytes(const struct gmem_region *region, unsigned int threads)
+{
+	uint64_t page = MAX(region->page_bytes, 2 * MiB);
+	uint64_t bytes = region->size_bytes / (threads > 1 ? SHARDS_PER_THREAD * threads : 1);
+
+	bytes = MAX(bytes, SHARD_MIN_MIB * MiB);
+	return align_up(bytes, page);
+}
+
+static void unmap_part(struct direct *direct, const struct gmem_region *region, uint64_t offset,
+		       uint64_t bytes)
+{
+	uint64_t unmapped;
+	int ret = ioas_unmap(direct->strategy->ioas, region->gpa + offset, bytes, &unmapped);
+
+	/* Memory that a device may still reach must not be used for anything else, ever. */
+	if (ret)
+		log_error(direct->strategy->log, "iommu", "%s: cannot unmap '%s': %s",
+			  direct->strategy->name, region->name, err_name(ret));
+}
+
+static bool is_for_devices(const struct gmem_region *region)
+{
+	return !(region->flags & GMEM_NO_DMA);
+}
+
+static int direct_map(void *opaque, const struct gmem_region *region, struct err *err)
+{
+	struct direct *direct = opaque;
+	struct job job = {
+		.direct = direct,
+		.region = region,
+		.access = region->flags & GMEM_READONLY ? IOAS_READ : IOAS_READ | IOAS_WRITE,
+	};
+	uint64_t shards;
+
+	if (!is_for_devices(region))
+		return 0;
+	job.shard_bytes = shard_bytes(region, direct->threads);
+	shards = (region->size_bytes + job.shard_bytes - 1) / job.shard_bytes;
+	run_job(&job, (unsigned int)MIN((uint64_t)direct->threads, shards));
+	if (!job.failed)
+		return 0;
+	for (uint64_t i = 0; i < shards; i++) {
+		uint64_t at = i * job.shard_bytes;
+
+		if (job.done & 1ull << i)
+			unmap_part(direct, region, at,
+				   MIN(job.shard_bytes, region->size_bytes - at));
+	}
+	ioas_explain(direct->strategy->ioas, job.failed, region->gpa + job.failed_at,
+		     MIN(job.shard_bytes, region->size_bytes - job.failed_at), err);
+	return err_prefix(err, "%s: memory '%s'", direct->strategy->name, region->name);
+}
+
+static void direct_unmap(void *opaque, const struct gmem_region *region)
+{
+	if (is_for_devices(region))
+		unmap_part(opaque, region, 0, region->size_bytes);
+}
+
+static const struct gmem_listener_ops listener_ops = {
+	.name = "direct",
+	.map = direct_map,
+	.unmap = direct_unmap,
+};
+
+static unsigned int choose_threads(const struct strategy *strategy)
+{
+	enum iommu_kind kind = iommu_kind_of(ioas_iommu(strategy->ioas));
+	int cpus = get_nprocs();
+
+	/* A container does one thing at a time, whoever asks; a table of our own costs nothing. */
+	if (kind != IOMMU_IOMMUFD && !strategy->map_threads)
+		return 1;
+	if (strategy->map_threads)
+		return MIN(strategy->map_threads, (unsigned int)MAX_THREADS);
+	return (unsigned int)MAX(1, MIN(cpus, (int)MAX_THREADS));
+}
+
+struct ranges {
+	struct ioas_range *list; /* NULL: only count */
+	unsigned int n;
+};
+
+static int add_range(void *opaque, const struct gmem_region *region)
+{
+	struct ranges *ranges = opaque;
+
+	if (is_for_devices(region) && ranges->list)
+		ranges->list[ranges->n] =
+			(struct ioas_range){region->gpa, region->gpa + (region->size_bytes - 1)};
+	ranges->n += is_for_devices(region);
+	return 0;
+}
+
+/* Before anything is mapped, as to pin a large guest's memory takes a while, all of it gets its place: what
+ * cannot be mapped is told at once. */
+static int allow_memory(const struct strategy *strategy, struct err *err)
+{
+	struct ranges ranges = {NULL, 0};
+	int ret;
+
+	gmem_walk(strategy->gmem, add_range, &ranges);
+	ranges.list = calloc(ranges.n + 1, sizeof(*ranges.list));
+	if (!ranges.list)
+		return err_set(err, -ENOMEM, "%s: out of memory", strategy->name);
+	ranges.n = 0;
+	gmem_walk(strategy->gmem, add_range, &ranges);
+	ret = ioas_allow(strategy->ioas, ranges.list, ranges.n, err);
+	free(ranges.list);
+	return ret ? err_prefix(err, "%s: guest memory", strategy->name) : 0;
+}
+
+static int direct_create(struct strategy *strategy, struct err *err)
+{
+	struct direct *direct;
+	int ret;
+
+	if (!mem_new(direct))
+		return err_set(err, -ENOMEM, "%s: out of memory", strategy->name);
+	strategy->state = direct;
+	direct->strategy = strategy;
+	direct->threads = choose_threads(strategy);
+	direct->listener.ops = &listener_ops;
+	direct->listener.opaque = direct;
+	ret = allow_memory(strategy, err);
+	if (!ret)
+		ret = gmem_listen(strategy->gmem, &direct->listener, err);
+	direct->listening = ret == 0;
+	return ret;
+}
+
+static void direct_destroy(struct strategy *strategy)
+{
+	struct direct *direct = strategy->state;
+
+	if (!direct)
+		return;
+	if (direct->listening)
+		gmem_unlisten(strategy->gmem, &direct->listener);
+	(void)ioas_allow(strategy->ioas, NULL, 0, NULL);
+	free(direct);
+}
+
+/* --- under a virtual IOMMU --- */
+
+/* What the guest maps at its own address is reachable anyway, and stays so: that is what direct is, and
+ * what the ledger's over-exposure shows. At another address it is mapped there, and unmapped; where
+ * memory lies in the way the guest is refused. */
+static void direct_map_requests(struct strategy *strategy, struct iommu_request *requests,
+				unsigned int n)
+{
+	for (unsigned int i = 0; i < n; i++) {
+		if (!requests[i].result && requests[i].iova != requests[i].gpa)
+			requests[i].result = strategy_map_one(strategy, &requests[i]);
+	}
+}
+
+static void unmap_elsewhere(struct strategy *strategy, struct iommu_request *request)
+{
+	uint64_t iova = request->iova, last = iova + (request->bytes - 1), unmapped;
+	struct iommu_request r;
+
+	while (!request->result && requests_list(strategy->requests, &iova, &r, 1) &&
+	       r.iova <= last) {
+		if (r.iova != r.gpa)
+			request->result = ioas_unmap(strategy->ioas, r.iova, r.bytes, &unmapped);
+	}
+}
+
+static void direct_unmap_requests(struct strategy *strategy, struct iommu_request *requests,
+				  unsigned int n)
+{
+	for (unsigned int i = 0; i < n; i++) {
+		if (!requests[i].result)
+			unmap_elsewhere(strategy, &requests[i]);
+	}
+}
+
+const struct strategy_ops strategy_direct = {
+	.name = "direct",
+	.summary = "all guest memory, mapped while the device is there",
+	.keeps_requests = true,
+	.create = direct_create,
+	.destroy = direct_destroy,
+	.map = direct_map_requests,
+	.unmap = direct_unmap_requests,
+};

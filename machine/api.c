@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: Apache-2.0
+// The public interface: argument checks and calls into the machine's thread, nothing else.
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/fd.h"
+#include "base/num.h"
+#include "hospes/hospes.h"
+#include "machine/api.h"
+#include "machine/open.h"
+#include "machine/vm.h"
+#include "virtio/blk.h"
+#include "virtio/console.h"
+#include "virtio/net.h"
+
+static_assert((int)HOSPES_LOG_ERROR == (int)LOG_ERROR && (int)HOSPES_LOG_DEBUG == (int)LOG_DEBUG,
+	      "public and internal log levels are the same");
+static_assert(sizeof(((struct err *)0)->text) <= sizeof(((struct hospes_error *)0)->text),
+	      "an internal message fits the public object");
+
+const char *hospes_version(void)
+{
+	return HOSPES_VERSION;
+}
+
+void hospes_free(void *p)
+{
+	free(p);
+}
+
+int hospes_config_check(const char *json, size_t length, char **effective,
+			struct hospes_error *error)
+{
+	struct err err = ERR_INIT;
+	struct config config;
+	int rc = config_read(&config, json, length, &err);
+
+	if (rc == 0 && effective) {
+		*effective = config_write(&config);
+		if (!*effective)
+			rc = err_set(&err, -ENOMEM, "no memory");
+	}
+	config_done(&config);
+	return give(error, &err, rc);
+}
+
+static void log_out(void *opaque, enum log_level level, const char *component, const char *text)
+{
+	struct hospes_vm *vm = opaque;
+
+	vm->options.log(vm->options.log_opaque, (enum hospes_log_level)level, component, text);
+}
+
+static void wake_done(struct loop_op *op, int result)
+{
+	(void)op;
+	(void)result; /* the turn that this ends looks at commands and requests */
+}
+
+static void init_vm(struct hospes_vm *vm, const struct hospes_vm_options *options)
+{
+	pthread_condattr_t attr;
+
+	if (options)
+		memcpy(&vm->options, options, MIN(options->size, sizeof(vm->options)));
+	vm->options.size = sizeof(vm->options);
+	vm->log = (struct log){
+		.fn = vm->options.log ? log_out : NULL,
+		.opaque = vm,
+		.level = (enum log_level)vm->options.log_level,
+	};
+	vm->kvm_fd = -1;
+	for (size_t i = 0; i < ARRAY_SIZE(vm->console_fd); i++)
+		vm->console_fd[i] = -1;
+	vm->wake.done = wake_done;
+	vm->owner = pthread_self();
+	atomic_store(&vm->owned, true);
+	list_init(&vm->devices);
+	list_init(&vm->commands);
+	pthread_mutex_init(&vm->mutex, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&vm->changed, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
+static void free_vm(struct hospes_vm *vm)
+{
+	vm_unbuild(vm);
+	config_done(&vm->config);
+	pthread_cond_destroy(&vm->changed);
+	pthread_mutex_destroy(&vm->mutex);
+	free(vm);
+}
+
+int hospes_vm_create(struct hospes_vm **ret, const char *json, size_t length,
+		     const struct hospes_vm_options *options, struct hospes_error *error)
+{
+	struct err err = ERR_INIT;
+	struct hospes_vm *vm;
+	int rc;
+
+	*ret = NULL;
+	if (options && options->size < offsetof(struct hospes_vm_options, kvm_fd))
+		return give(error, &err,
+			    err_set(&err, -EINVAL,
+				    "options.size is %zu: set it to sizeof(struct "
+				    "hospes_vm_options)",
+				    options->size));
+	vm = calloc(1, sizeof(*vm));
+	if (!vm)
+		return give(error, &err, err_set(&err, -ENOMEM, "no memory"));
+	init_vm(vm, options);
+	rc = config_read(&vm->config, json, length, &err);
+	if (rc == 0)
+		rc = vm_build(vm, &err);
+	if (rc)
+		free_vm(vm);
+	else
+		*ret = vm;
+	return give(error, &err, rc);
+}
+
+void hospes_vm_destroy(struct hospes_vm *vm)
+{
+	if (!vm)
+		return;
+	if (!vm->thread_running) {
+		/* The embedder's loop: nobody turns it any more, so this thread may. */
+		vm->owner = pthread_self();
+		atomic_store(&vm->owned, true);
+	}
+	if (atomic_load(&vm->state) != HOSPES_CREATED)
+		vm_call(vm, vm_do_stop, NULL, NULL);
+	vm_join_thread(vm);
+	free_vm(vm);
+}
+
+int hospes_vm_start(struct hospes_vm *vm, struct hospes_error *error)
+{
+	struct err err = ERR_INIT;
+	int rc = 0;
+
+	if (atomic_load(&vm->state) != HOSPES_CREATED)
+		return give(error, &err, vm_call(vm, vm_do_start, NULL, &err));
+	rc = vm_start_io_threads(vm, &err);
+	if (!rc && vm->options.flags & HOSPES_VM_THREAD)
+		rc = vm_start_thread(vm, &err);
+	if (!rc)
+		rc = vm_call(vm, vm_do_start, NULL, &err);
+	else
+		vm_stop_io_threads(vm);
+	return give(error, &err, rc);
+}
+
+#define CALL(verb)                                                               \
+	int hospes_vm_##verb(struct hospes_vm *vm, struct hospes_error *error)   \
+	{                                                                        \
+		struct err err = ERR_INIT;                                       \
+                                                                                 \
+		return give(error, &err, vm_call(vm, vm_do_##verb, NULL, &err)); \
+	}
+CALL(pause)
+CALL(resume)
+CALL(shutdown)
+CALL(reset)
+CALL(stop)
+
+enum hospes_state hospes_vm_state(const struct hospes_vm *vm)
+{
+	return (enum hospes_state)atomic_load(&((struct hospes_vm *)vm)->state);
+}
+
+enum hospes_outcome hospes_vm_outcome(const struct hospes_vm *vm)
+{
+	return (enum hospes_outcome)atomic_load(&((struct hospes_vm *)vm)->outcome);
+}
+
+int hospes_vm_wait(struct hospes_vm *vm, int timeout_ms)
+{
+	struct timespec until;
+	int rc = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	if (timeout_ms > 0) {
+		until.tv_sec += timeout_ms / 1000;
+		until.tv_nsec += timeout_ms % 1000 * 1000000l;
+		until.tv_sec += until.tv_nsec / 1000000000l;
+		until.tv_nsec %= 1000000000l;
+	}
+	pthread_mutex_lock(&vm->mutex);
+	while (atomic_load(&vm->state) != HOSPES_STOPPED && rc == 0)
+		rc = timeout_ms < 0 ? pthread_cond_wait(&vm->changed, &vm->mutex)
+				    : pthread_cond_timedwait(&vm->changed, &vm->mutex, &until);
+	rc = atomic_load(&vm->state) == HOSPES_STOPPED ? 0 : -ETIMEDOUT;
+	pthread_mutex_unlock(&vm->mutex);
+	return rc;
+}
+
+int hospes_vm_fd(struct hospes_vm *vm)
+{
+	if (vm->options.flags & HOSPES_VM_THREAD)
+		return -EBUSY;
+	return loop_fd(vm->loop);
+}
+
+int hospes_vm_iterate(struct hospes_vm *vm)
+{
+	int rc;
+
+	if (vm->options.flags & HOSPES_VM_THREAD)
+		return -EBUSY;
+	vm->owner = pthread_self();
+	rc = vm_iterate(vm, false);
+	/* What callbacks submitted must be in the kernel before the embedder sleeps. */
+	if (rc > 0) {
+		int flushed = loop_flush(vm->loop);
+
+		if (flushed < 0)
+			rc = flushed;
+	}
+	return rc;
+}
+
+int hospes_vm_run(struct hospes_vm *vm)
+{
+	int rc;
+
+	if (vm->options.flags & HOSPES_VM_THREAD)
+		return -EBUSY;
+	vm->owner = pthread_self();
+	do
+		rc = vm_iterate(vm, true);
+	while (rc > 0);
+	return rc;
+}
+
+static int do_status(struct hospes_vm *vm, void *arg, struct err *err)
+{
+	char **json = arg;
+
+	*json = vm_status(vm);
+	return *json ? 0 : err_set(err, -ENOMEM, "no memory");
+}
+
+int hospes_vm_status(struct hospes_vm *vm, char **json, struct hospes_error *error)
+{
+	struct err err = ERR_INIT;
+
+	return give(error, &err, vm_call(vm, do_status, json, &err));
+}
+
+int hospes_vm_registers(struct hospes_vm *vm, char **text, struct hospes_error *error)
+{
+	struct err err = ERR_INIT;
+
+	return give(error, &err, vm_call(vm, vm_do_registers, text, &err));
+}
+
+/* A change of one device: what it is about, and to what. */
+struct device_call {
+	const char *id;
+	const char *strategy;
+	uint64_t size_bytes;
+	bool up;
+	uint16_t columns, rows;
+};
+
+static int do_disk_resize(struct hospes_vm *vm, void *arg, struct err *err)
+{
+	const struct device_call *call = arg;
+	struct vm_device *disk = vm_find_device(vm, "disk", call->id, err);
+	uint64_t size = call->size_bytes;
+	int rc;
+
+	if (!disk)
+		return -ENOENT;
+	if (atomic_load(&vm->state) == HOSPES_STOPPED)
+		return err_set(err, -EBUSY, "disk '%s': the machine has stopped", call->id);
+	if (!size) {
+		rc = open_disk_size(disk->fd, &size);
+		if (rc)
+			return err_set(err, rc, "disk '%s': cannot tell its size", call->id);
+	}
+	return virtio_blk_resize(disk->vdev, size, err);
+}
+
+int hospes_vm_disk_resize(struct hospes_vm *vm, const char *id, uint64_t size_bytes,
+			  struct hospes_error *error)
+{
+	struct device_call call = {.id = id, .size_bytes = size_bytes};
+	struct err err = ERR_INIT;
+
+	return give(error, &err, vm_call(vm, do_disk_resize, &call, &err));
+}
+
+static int do_set_strategy(struct hospes_vm *vm, void *arg, struct err *err)
+{
+	const struct device_call *call = arg;
+
+	if (atomic_load(&vm->state) == HOSPES_STOPPED)
+		return err_set(err, -EBUSY, "strategy '%s': the machine has stopped",
+			       call->strategy);
+	return vm_viommu_switch(vm, call->strategy, err);
+}
+
+int hospes_vm_set_strategy(struct hospes_vm *vm, const char *strategy, struct hospes_error *error)
+{
+	struct device_call call = {.strategy = strategy};
+	struct err err = ERR_INIT;
+
+	return give(error, &err, vm_call(vm, do_set_strategy, &call, &err));
+}
+
+static int do_net_link(struct hospes_vm *vm, void *arg, struct err *err)
+{
+	const struct device_call *call = arg;
+	struct vm_device *net = vm_find_device(vm, "net", call->id, err);
+
+	if (!net)
+		return -ENOENT;
+	virtio_net_set_link(net->vdev, call->up);
+	return 0;
+}
+
+int hospes_vm_net_link(struct hospes_vm *vm, const char *id, int up, struct hospes_error *error)
+{
+	struct device_call call = {.id = id, .up = up != 0};
+	struct err err = ERR_INIT;
+
+	return give(error, &err, vm_call(vm, do_net_link, &call, &err));
+}
+
+static int do_console_resize(struct hospes_vm *vm, void *arg, struct err *err)
+{
+	const struct device_call *call = arg;
+	struct vm_device *console = vm_find_device(vm, "console", call->id, err);
+
+	if (!console)
+		return -ENOENT;
+	if (console->vdev)
+		virtio_console_resize(console->vdev, call->columns, call->rows);
+	return 0; /* a serial port has no size to tell */
+}
+
+int hospes_vm_console_resize(struct hospes_vm *vm, const char *id, uint16_t columns, uint16_t rows,
+			     struct hospes_error *error)
+{
+	struct device_call call = {.id = id, .columns = columns, .rows = rows};
+	struct err err = ERR_INIT;
+
+	return give(error, &err, vm_call(vm, do_console_resize, &call, &err));
+}

@@ -1,0 +1,473 @@
+// SPDX-License-Identifier: Apache-2.0
+// The machine's thread: its turns, calls from other threads, what the guest asked for, and the states
+// created → running ⇄ paused → stopped.
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/num.h"
+#include "machine/vm.h"
+
+void vm_emit(struct hospes_vm *vm, enum hospes_event_type type, int value, const char *text)
+{
+	const struct hospes_event event = {
+		.size = sizeof(event), .type = type, .value = value, .text = text};
+
+	if (vm->options.event)
+		vm->options.event(vm->options.event_opaque, &event);
+}
+
+static void set_state(struct hospes_vm *vm, enum hospes_state state)
+{
+	static const char *const names[] = {"created", "running", "paused", "stopped"};
+
+	atomic_store(&vm->state, (int)state);
+	log_debug(&vm->log, "vm", "%s", names[state]);
+	vm_emit(vm, HOSPES_EVENT_STATE, (int)state, "");
+}
+
+/* --- from vCPU threads: record and post --- */
+
+/* The first request counts: on hardware nothing runs after a reset or a power off, while here the vCPUs
+ * go on until the machine's thread stops them. Linux, for one, faults on purpose 50 µs after it has
+ * written the reset port. */
+void vm_request(struct hospes_vm *vm, enum vm_request request)
+{
+	int none = 0;
+
+	atomic_compare_exchange_strong(&vm->request, &none, (int)request);
+	loop_post(vm->loop, &vm->wake);
+}
+
+void vm_platform_event(void *opaque, enum platform_event event)
+{
+	struct hospes_vm *vm = opaque;
+
+	switch (event) {
+	case PLATFORM_POWER_OFF:
+		vm_request(vm, VM_POWER_OFF);
+		break;
+	case PLATFORM_RESET:
+		vm_request(vm, VM_RESET);
+		break;
+	case PLATFORM_PANICKED:
+		vm_request(vm, VM_PANIC);
+		break;
+	case PLATFORM_CRASH_LOADED:
+		log_warn(&vm->log, "vm",
+			 "the guest's kernel panicked and goes on in its crash kernel");
+		break;
+	}
+}
+
+void vm_vcpu_event(void *opaque, unsigned int index, enum vcpu_event event, const char *text)
+{
+	struct hospes_vm *vm = opaque;
+
+	switch (event) {
+	case VCPU_RESET:
+		vm_request(vm, VM_RESET);
+		return;
+	case VCPU_POWER_OFF:
+		vm_request(vm, VM_POWER_OFF);
+		return;
+	case VCPU_CRASH:
+		vm_request(vm, VM_PANIC);
+		return;
+	case VCPU_SHUTDOWN:
+	case VCPU_INTERNAL_ERROR:
+		break;
+	}
+	/* The first vCPU to fail gets the message; the others fail for the same reason. */
+	pthread_mutex_lock(&vm->mutex);
+	if (!vm->crash_text[0])
+		snprintf(vm->crash_text, sizeof(vm->crash_text), "vCPU %u: %s", index,
+			 event == VCPU_SHUTDOWN ? "triple fault" : text);
+	pthread_mutex_unlock(&vm->mutex);
+	vm_request(vm, event == VCPU_SHUTDOWN ? VM_CRASH : VM_ERROR);
+}
+
+/* --- state changes, in the machine's thread, outside loop callbacks --- */
+
+static void quiesce_devices(struct hospes_vm *vm)
+{
+	for (unsigned int phase = 0; phase < 2; phase++) {
+		list_for_each (item, &vm->devices) {
+			struct device *dev = container_of(item, struct device, link);
+
+			if (dev->ops->quiesce)
+				dev->ops->quiesce(dev, phase);
+		}
+	}
+}
+
+static void resume_devices(struct hospes_vm *vm)
+{
+	list_for_each (item, &vm->devices) {
+		struct device *dev = container_of(item, struct device, link);
+
+		if (dev->ops->resume)
+			dev->ops->resume(dev);
+	}
+}
+
+/* Of every vCPU, paused; NULL without memory. */
+static char *registers(struct hospes_vm *vm)
+{
+	enum { VCPU_BYTES = 4096 };
+	unsigned int bytes = vm->config.cpus.count * VCPU_BYTES;
+	char *text = malloc(bytes);
+	unsigned int used = 0;
+
+	for (unsigned int i = 0; text && i < vm->config.cpus.count; i++)
+		used += (unsigned int)arch_vcpu_dump(vcpus_get(vm->vcpus, i), text + used,
+						     MIN(bytes - used, (unsigned int)VCPU_BYTES));
+	return text;
+}
+
+static void log_registers(struct hospes_vm *vm)
+{
+	char *text = registers(vm);
+	char *save = NULL;
+
+	for (char *line = text ? strtok_r(text, "\n", &save) : NULL; line;
+	     line = strtok_r(NULL, "\n", &save))
+		log_error(&vm->log, "vcpu", "%s", line);
+	free(text);
+}
+
+void vm_end(struct hospes_vm *vm, enum hospes_outcome outcome, const char *text)
+{
+	if (atomic_load(&vm->state) == HOSPES_STOPPED)
+		return;
+	vcpus_pause(vm->vcpus);
+	if (outcome == HOSPES_OUTCOME_PANICKED || outcome == HOSPES_OUTCOME_ERROR)
+		log_registers(vm);
+	if (atomic_load(&vm->state) != HOSPES_PAUSED)
+		quiesce_devices(vm);
+	atomic_store(&vm->outcome, (int)outcome);
+	vm_emit(vm, HOSPES_EVENT_OUTCOME, (int)outcome, text);
+	/* The state is what waiters look at, so it comes last. */
+	pthread_mutex_lock(&vm->mutex);
+	set_state(vm, HOSPES_STOPPED);
+	pthread_cond_broadcast(&vm->changed);
+	pthread_mutex_unlock(&vm->mutex);
+}
+
+static int reset(struct hospes_vm *vm, struct err *err)
+{
+	bool running = atomic_load(&vm->state) == HOSPES_RUNNING;
+	int rc;
+
+	vcpus_pause(vm->vcpus);
+	list_for_each (item, &vm->devices) {
+		struct device *dev = container_of(item, struct device, link);
+
+		if (dev->ops->reset)
+			dev->ops->reset(dev);
+	}
+	/* What the guest asked for before the reset is void. */
+	atomic_store(&vm->request, 0);
+	vm->crash_text[0] = '\0';
+	rc = arch_vm_reset(vm->arch, err);
+	if (!rc)
+		rc = vm_prepare_boot(vm, err);
+	if (rc)
+		return rc;
+	vm->resets++;
+	log_info(&vm->log, "vm", "reset");
+	vm_emit(vm, HOSPES_EVENT_RESET, (int)vm->resets, "");
+	if (running)
+		vcpus_resume(vm->vcpus);
+	return 0;
+}
+
+static void handle_reset(struct hospes_vm *vm)
+{
+	struct err err = ERR_INIT;
+
+	if (vm->config.on_reset == CONFIG_ON_RESET_STOP) {
+		vm_end(vm, HOSPES_OUTCOME_RESET, "the guest asked for a reset");
+	} else if (reset(vm, &err) != 0) {
+		log_error(&vm->log, "vm", "reset: %s", err.text);
+		vm_end(vm, HOSPES_OUTCOME_ERROR, err.text);
+	}
+}
+
+static void handle_request(struct hospes_vm *vm)
+{
+	int request = atomic_exchange(&vm->request, 0);
+
+	if (!request || atomic_load(&vm->state) == HOSPES_STOPPED)
+		return;
+	switch ((enum vm_request)request) {
+	case VM_ERROR:
+	case VM_CRASH:
+		log_error(&vm->log, "vm", "%s", vm->crash_text);
+		vm_end(vm, request == VM_ERROR ? HOSPES_OUTCOME_ERROR : HOSPES_OUTCOME_CRASHED,
+		       vm->crash_text);
+		break;
+	case VM_PANIC:
+		log_error(&vm->log, "vm", "the guest's kernel panicked");
+		vm_end(vm, HOSPES_OUTCOME_PANICKED, "the guest's kernel panicked");
+		break;
+	case VM_POWER_OFF:
+		log_info(&vm->log, "vm", "the guest powered off");
+		vm_end(vm, HOSPES_OUTCOME_POWERED_OFF, "the guest powered off");
+		break;
+	case VM_RESET:
+		handle_reset(vm);
+		break;
+	}
+}
+
+static int wrong_state(struct hospes_vm *vm, const char *verb, struct err *err)
+{
+	static const char *const names[] = {"not started", "running", "paused", "stopped"};
+
+	return err_set(err, -EBUSY, "cannot %s: the machine is %s", verb,
+		       names[atomic_load(&vm->state)]);
+}
+
+int vm_do_start(struct hospes_vm *vm, void *arg, struct err *err)
+{
+	(void)arg;
+	if (atomic_load(&vm->state) != HOSPES_CREATED)
+		return wrong_state(vm, "start", err);
+	set_state(vm, HOSPES_RUNNING);
+	vcpus_resume(vm->vcpus);
+	return 0;
+}
+
+int vm_do_pause(struct hospes_vm *vm, void *arg, struct err *err)
+{
+	(void)arg;
+	if (atomic_load(&vm->state) == HOSPES_PAUSED)
+		return 0;
+	if (atomic_load(&vm->state) != HOSPES_RUNNING)
+		return wrong_state(vm, "pause", err);
+	vcpus_pause(vm->vcpus);
+	quiesce_devices(vm);
+	set_state(vm, HOSPES_PAUSED);
+	return 0;
+}
+
+int vm_do_resume(struct hospes_vm *vm, void *arg, struct err *err)
+{
+	(void)arg;
+	if (atomic_load(&vm->state) == HOSPES_RUNNING)
+		return 0;
+	if (atomic_load(&vm->state) != HOSPES_PAUSED)
+		return wrong_state(vm, "resume", err);
+	resume_devices(vm);
+	set_state(vm, HOSPES_RUNNING);
+	vcpus_resume(vm->vcpus);
+	return 0;
+}
+
+int vm_do_shutdown(struct hospes_vm *vm, void *arg, struct err *err)
+{
+	(void)arg;
+	if (atomic_load(&vm->state) != HOSPES_RUNNING)
+		return wrong_state(vm, "press the power button", err);
+	pm_power_button(vm->pm);
+	return 0;
+}
+
+int vm_do_reset(struct hospes_vm *vm, void *arg, struct err *err)
+{
+	int rc;
+
+	(void)arg;
+	if (atomic_load(&vm->state) != HOSPES_RUNNING && atomic_load(&vm->state) != HOSPES_PAUSED)
+		return wrong_state(vm, "reset", err);
+	/* A paused machine's devices are quiet: let them go on, so that they can be reset. */
+	if (atomic_load(&vm->state) == HOSPES_PAUSED)
+		resume_devices(vm);
+	rc = reset(vm, err);
+	if (rc)
+		vm_end(vm, HOSPES_OUTCOME_ERROR, err ? err->text : "reset failed");
+	else if (atomic_load(&vm->state) == HOSPES_PAUSED)
+		quiesce_devices(vm);
+	return rc;
+}
+
+int vm_do_registers(struct hospes_vm *vm, void *arg, struct err *err)
+{
+	bool running = atomic_load(&vm->state) == HOSPES_RUNNING;
+	char **text = arg;
+
+	/* KVM lets nobody else look while a vCPU is in the guest. Devices go on. */
+	if (running)
+		vcpus_pause(vm->vcpus);
+	*text = registers(vm);
+	if (running)
+		vcpus_resume(vm->vcpus);
+	return *text ? 0 : err_set(err, -ENOMEM, "no memory");
+}
+
+int vm_do_stop(struct hospes_vm *vm, void *arg, struct err *err)
+{
+	(void)arg;
+	(void)err;
+	vm_end(vm, HOSPES_OUTCOME_KILLED, "stopped");
+	return 0;
+}
+
+/* --- calls and turns --- */
+
+static bool is_machine_thread(struct hospes_vm *vm)
+{
+	return atomic_load(&vm->owned) && pthread_equal(vm->owner, pthread_self());
+}
+
+int vm_call(struct hospes_vm *vm, int (*fn)(struct hospes_vm *vm, void *arg, struct err *err),
+	    void *arg, struct err *err)
+{
+	struct vm_command command = {.fn = fn, .arg = arg, .err = err};
+
+	if (is_machine_thread(vm))
+		return fn(vm, arg, err);
+	pthread_mutex_lock(&vm->mutex);
+	if (vm->no_thread) {
+		/* Stopped for good: what is still possible needs no thread. */
+		pthread_mutex_unlock(&vm->mutex);
+		return fn(vm, arg, err);
+	}
+	list_append(&vm->commands, &command.link);
+	loop_post(vm->loop, &vm->wake);
+	while (!command.done)
+		pthread_cond_wait(&vm->changed, &vm->mutex);
+	pthread_mutex_unlock(&vm->mutex);
+	return command.result;
+}
+
+/* With vm->mutex held, which is let go around each call. */
+static void run_commands_locked(struct hospes_vm *vm)
+{
+	while (!list_empty(&vm->commands)) {
+		struct vm_command *command =
+			container_of(list_pop(&vm->commands), struct vm_command, link);
+		int result;
+
+		pthread_mutex_unlock(&vm->mutex);
+		result = command->fn(vm, command->arg, command->err);
+		pthread_mutex_lock(&vm->mutex);
+		command->result = result;
+		command->done = true;
+		pthread_cond_broadcast(&vm->changed);
+	}
+}
+
+int vm_iterate(struct hospes_vm *vm, bool wait)
+{
+	int rc;
+
+	if (atomic_load(&vm->state) == HOSPES_STOPPED)
+		wait = false; /* only calls of other threads can still come */
+	rc = loop_iterate(vm->loop, wait);
+	if (rc < 0) {
+		log_error(&vm->log, "vm", "the event loop failed: %s", err_name(rc));
+		vm_end(vm, HOSPES_OUTCOME_ERROR, "the event loop failed");
+		return rc;
+	}
+	pthread_mutex_lock(&vm->mutex);
+	run_commands_locked(vm);
+	pthread_mutex_unlock(&vm->mutex);
+	vm_passthrough_act(vm);
+	handle_request(vm);
+	return atomic_load(&vm->state) == HOSPES_STOPPED ? 0 : 1;
+}
+
+static void *machine_thread(void *opaque)
+{
+	struct hospes_vm *vm = opaque;
+
+	pthread_setname_np(pthread_self(), "hospes");
+	vm->owner = pthread_self();
+	atomic_store(&vm->owned, true);
+	while (vm_iterate(vm, true) > 0)
+		;
+	pthread_mutex_lock(&vm->mutex);
+	run_commands_locked(vm);
+	vm->no_thread = true;
+	atomic_store(&vm->owned, false);
+	pthread_mutex_unlock(&vm->mutex);
+	return NULL;
+}
+
+int vm_start_thread(struct hospes_vm *vm, struct err *err)
+{
+	int rc;
+
+	atomic_store(&vm->owned, false);
+	rc = pthread_create(&vm->thread, NULL, machine_thread, vm);
+	if (rc) {
+		vm->owner = pthread_self();
+		atomic_store(&vm->owned, true);
+		return err_set(err, -rc, "cannot start a thread: %s", err_name(rc));
+	}
+	vm->thread_running = true;
+	return 0;
+}
+
+void vm_join_thread(struct hospes_vm *vm)
+{
+	if (!vm->thread_running)
+		return;
+	pthread_join(vm->thread, NULL);
+	vm->thread_running = false;
+	vm->owner = pthread_self();
+	atomic_store(&vm->owned, true);
+}
+
+static void *io_thread(void *opaque)
+{
+	struct vm_io_thread *io = opaque;
+
+	pthread_setname_np(pthread_self(), "hospes-io");
+	loop_run(io->loop);
+	return NULL;
+}
+
+static int start_io_thread(struct vm_io_thread *io, const char *what, struct err *err)
+{
+	int rc = pthread_create(&io->thread, NULL, io_thread, io);
+
+	if (rc)
+		return err_set(err, -rc, "cannot start %s: %s", what, err_name(rc));
+	io->running = true;
+	return 0;
+}
+
+static void stop_io_thread(struct vm_io_thread *io)
+{
+	if (!io->running)
+		return;
+	loop_stop(io->loop);
+	pthread_join(io->thread, NULL);
+	io->running = false;
+}
+
+int vm_start_io_threads(struct hospes_vm *vm, struct err *err)
+{
+	char what[32];
+	int rc = 0;
+
+	for (unsigned int i = 0; i < vm->config.io_threads && !rc; i++) {
+		snprintf(what, sizeof(what), "I/O thread %u", i);
+		rc = start_io_thread(&vm->io[i], what, err);
+	}
+	if (!rc && vm->viommu_io.loop)
+		rc = start_io_thread(&vm->viommu_io, "the virtual IOMMU's thread", err);
+	return rc;
+}
+
+void vm_stop_io_threads(struct hospes_vm *vm)
+{
+	/* First who may be waiting for the others. */
+	stop_io_thread(&vm->viommu_io);
+	for (unsigned int i = 0; i < vm->config.io_threads; i++)
+		stop_io_thread(&vm->io[i]);
+}

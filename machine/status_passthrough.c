@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+// The status document, about passed-through devices and their address spaces.
+#include "base/num.h"
+#include "iommu/ledger.h"
+#include "machine/passthrough.h"
+#include "machine/vm.h"
+
+static json_t *reset_list(unsigned int resets)
+{
+	static const struct {
+		enum host_reset bit;
+		const char *name;
+	} names[] = {
+		{HOST_RESET_FLR, "flr"}, {HOST_RESET_AF_FLR, "af_flr"}, {HOST_RESET_PM, "pm"},
+		{HOST_RESET_BUS, "bus"}, {HOST_RESET_DEVICE, "device"},
+	};
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		if (resets & names[i].bit)
+			json_array_append_new(list, json_string(names[i].name));
+	}
+	return list;
+}
+
+json_t *vm_passthrough_status(struct vm_passthrough *p)
+{
+	json_t *item = json_pack("{s:s, s:s, s:s, s:s, s:s}", "kind", "passthrough", "id",
+				 p->config->id, "type", "vfio-pci", "host", p->found.bdf, "state",
+				 p->dev ? "present" : "released");
+	struct vfio_pci_status s;
+	char addr[PCI_ADDR_TEXT];
+
+	if (p->space)
+		json_object_set_new(item, "ioas", json_string(p->space->name));
+	json_object_set_new(item, "strategy", json_string(p->config->strategy));
+	json_object_set_new(item, "faults", json_integer((json_int_t)p->faults));
+	if (p->last_fault[0])
+		json_object_set_new(item, "last_fault", json_string(p->last_fault));
+	json_object_set_new(item, "host_resets", reset_list(p->found.host.resets));
+	if (!p->dev)
+		return item;
+	vfio_pci_status(p->dev, &s);
+	if (s.gone)
+		json_object_set_new(item, "state", json_string("gone"));
+	json_object_set_new(item, "addr",
+			    json_string(pci_addr_format(&vfio_pci_function(p->dev)->addr, addr)));
+	json_object_set_new(item, "interrupt", json_string(s.interrupt));
+	json_object_set_new(item, "vectors", json_integer(s.vectors));
+	json_object_set_new(item, "trapped", json_integer((json_int_t)s.trapped));
+	return item;
+}
+
+static json_t *calls(const struct ledger_kind *kind)
+{
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "calls", (json_int_t)kind->calls,
+			 "failed", (json_int_t)kind->failed, "bytes", (json_int_t)kind->bytes, "ns",
+			 (json_int_t)kind->ns, "p50_ns", (json_int_t)ledger_quantile_ns(kind, 0.5),
+			 "p99_ns", (json_int_t)ledger_quantile_ns(kind, 0.99), "max_ns",
+			 (json_int_t)kind->max_ns);
+}
+
+void vm_ledger_status(json_t *item, const struct hw_domain *domain)
+{
+	json_t *ops = json_object();
+	struct ledger_totals t;
+
+	ledger_totals(ioas_ledger(hw_domain_ioas(domain)), &t);
+	json_object_set_new(item, "strategy", json_string(hw_domain_strategy(domain)));
+	for (unsigned int op = 0; op < LEDGER_OPS; op++)
+		json_object_set_new(ops, ledger_op_name((enum ledger_op)op), calls(&t.kind[op]));
+	json_object_set_new(item, "operations", ops);
+	json_object_set_new(item, "at_ns", json_integer((json_int_t)t.at_ns));
+	json_object_set_new(item, "mapped_bytes", json_integer((json_int_t)t.mapped_bytes));
+	json_object_set_new(item, "mapped_peak_bytes",
+			    json_integer((json_int_t)t.mapped_peak_bytes));
+	json_object_set_new(item, "requested_bytes", json_integer((json_int_t)t.requested_bytes));
+	json_object_set_new(item, "stale_bytes", json_integer((json_int_t)t.stale_bytes));
+	json_object_set_new(item, "pinned_bytes", json_integer((json_int_t)t.pinned_bytes));
+	json_object_set_new(item, "mapped_byte_seconds", json_real(t.mapped_byte_seconds));
+	json_object_set_new(item, "requested_byte_seconds", json_real(t.requested_byte_seconds));
+	json_object_set_new(item, "stale_byte_seconds", json_real(t.stale_byte_seconds));
+	json_object_set_new(item, "pinned_byte_seconds", json_real(t.pinned_byte_seconds));
+}
+
+static json_t *space_status(struct vm_passthroughs *all, const struct vm_space *space)
+{
+	json_t *item = json_object(), *devices = json_array();
+
+	json_object_set_new(item, "name", json_string(space->name));
+	for (unsigned int i = 0; i < all->n; i++) {
+		if (all->items[i].space == space && all->items[i].attached)
+			json_array_append_new(devices, json_string(all->items[i].config->id));
+	}
+	json_object_set_new(item, "devices", devices);
+	vm_ledger_status(item, space->domain);
+	return item;
+}
+
+json_t *vm_iommu_status(struct hospes_vm *vm)
+{
+	struct vm_passthroughs *all = &vm->passthrough;
+	json_t *item, *spaces;
+
+	if (!all->iommu)
+		return NULL;
+	spaces = json_array();
+	for (unsigned int i = 0; i < all->n_spaces; i++)
+		json_array_append_new(spaces, space_status(all, &all->spaces[i]));
+	item = json_pack("{s:s, s:s, s:s}", "backend", iommu_kind_name(iommu_kind_of(all->iommu)),
+			 "reason", iommu_reason(all->iommu), "fault_source",
+			 fault_source(all->faults));
+	json_object_set_new(item, "spaces", spaces);
+	return item;
+}

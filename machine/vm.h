@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The inside of struct hospes_vm: what create.c builds, lifecycle.c runs and status.c shows.
+ *
+ * Everything here belongs to the machine's thread (hospes.h), except what is marked atomic or
+ * guarded by `mutex`. vCPU threads and callbacks only set `request` and post `wake`.
+ */
+#ifndef MACHINE_VM_H
+#define MACHINE_VM_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "base/err.h"
+#include "base/list.h"
+#include "base/log.h"
+#include "core/arch.h"
+#include "core/device.h"
+#include "core/dma.h"
+#include "core/loop.h"
+#include "core/vcpu.h"
+#include "firmware/acpi.h"
+#include "firmware/kernel.h"
+#include "hospes/hospes.h"
+#include "iommu/viommu.h"
+#include "machine/config.h"
+#include "machine/passthrough.h"
+#include "platform/platform.h"
+#include "virtio/virtio.h"
+
+enum { VM_MAX_IO_THREADS = 64, VM_MAX_DEVICES = 160 };
+
+/* What the guest did that ends or restarts it; 0 is nothing. */
+enum vm_request {
+	VM_POWER_OFF = 1,
+	VM_RESET,
+	VM_PANIC,
+	VM_CRASH,
+	VM_ERROR,
+};
+
+/* A loop with a thread of its own, for queues. */
+struct vm_io_thread {
+	struct loop *loop;
+	pthread_t thread;
+	bool running;
+};
+
+/* A device as the user knows it: for status, resize, link. */
+struct vm_device {
+	const char *kind; /* "disk", "net", "console", "rng" */
+	const char *id;
+	struct device *dev;
+	struct virtio_device *vdev;
+	struct viommu_endpoint *endpoint; /* NULL: not behind the guest's IOMMU */
+	int fd;                           /* duplicate of a disk's, to ask its size; -1 */
+};
+
+/* A call from another thread, on that thread's stack. */
+struct vm_command {
+	struct list link;
+	int (*fn)(struct hospes_vm *vm, void *arg, struct err *err);
+	void *arg;
+	struct err *err;
+	int result;
+	bool done;
+};
+
+/* The kernel on its way into guest memory, which is copying, while KVM makes the machine, which is
+ * mostly waiting. Its thread has this, and uses kernel, gmem and platform, until it is joined. */
+struct vm_loading {
+	pthread_t thread;
+	bool running; /* not joined yet */
+	int result;
+	struct err err;
+	struct arch_entry entry;
+};
+
+struct hospes_vm {
+	struct config config;
+	struct hospes_vm_options options;
+	struct log log;
+
+	int kvm_fd;
+	struct arch_topology topology;
+	struct arch_platform platform;
+	struct gmem *gmem;
+	struct bus *mmio;
+	struct bus *pio;
+	struct arch_vm *arch;
+	struct irq_chip *irq;
+	struct pci_root *pci;
+	struct dma_space *dma;
+	struct vcpus *vcpus;
+	struct loop *loop;
+	struct vm_io_thread io[VM_MAX_IO_THREADS];
+	struct loop *io_loops[VM_MAX_IO_THREADS];
+	struct vm_io_thread viommu_io; /* of the guest's IOMMU, which may wait for the others */
+	unsigned int n_io_loops;       /* at least 1: the main loop when there are no I/O threads */
+
+	struct kernel *kernel;
+	struct vm_loading loading;
+
+	struct list devices; /* struct device, in order of creation */
+	struct device *pm;
+	struct viommu *viommu; /* NULL: the guest has none */
+	struct device *viommu_dev;
+	struct vm_passthroughs passthrough;
+	struct vm_device named[VM_MAX_DEVICES];
+	unsigned int n_named;
+	int console_fd[8]; /* files that consoles write to; -1 */
+	struct platform_sink sink;
+
+	_Atomic int state;    /* enum hospes_state */
+	_Atomic int outcome;  /* enum hospes_outcome */
+	_Atomic int request;  /* enum vm_request: the first since it was last handled */
+	char crash_text[160]; /* written once, before VM_CRASH or VM_ERROR is set */
+	unsigned int resets;
+
+	struct loop_op wake;
+	_Atomic bool owned; /* `owner` is valid */
+	pthread_t owner;    /* the machine's thread */
+	pthread_t thread;   /* ours, with HOSPES_VM_THREAD */
+	bool thread_running;
+	bool no_thread; /* guarded by mutex: our thread has ended */
+
+	pthread_mutex_t mutex;  /* guards commands and their `done` */
+	pthread_cond_t changed; /* a command is done, or the machine stopped */
+	struct list commands;
+};
+
+/* create.c */
+int vm_build(struct hospes_vm *vm, struct err *err);
+/* Undo in reverse, from any stage. */
+void vm_unbuild(struct hospes_vm *vm);
+
+/* boot.c */
+int vm_open_kernel(struct hospes_vm *vm, struct err *err);
+/* When there is guest memory. vm_prepare_boot() waits for the end of it. */
+void vm_start_loading(struct hospes_vm *vm);
+void vm_stop_loading(struct hospes_vm *vm);
+/* Lay out tables, kernel and entry state: at creation and at every reset. */
+int vm_prepare_boot(struct hospes_vm *vm, struct err *err);
+
+/* devices.c */
+struct device_env vm_device_env(struct hospes_vm *vm);
+int vm_create_devices(struct hospes_vm *vm, struct err *err);
+struct vm_device *vm_find_device(struct hospes_vm *vm, const char *kind, const char *id,
+				 struct err *err);
+
+/* viommu.c: the guest's IOMMU, before the devices behind it; its own device, after them; and what the
+ * firmware says of it. */
+int vm_viommu_create(struct hospes_vm *vm, struct err *err);
+int vm_viommu_plug(struct hospes_vm *vm, struct err *err);
+void vm_viommu_destroy(struct hospes_vm *vm);
+/* A virtio device behind it: its DMA goes through *space from now on, which is left alone when the
+ * device is not to be behind. */
+int vm_viommu_emulated(struct hospes_vm *vm, bool behind, const char *id,
+		       struct viommu_endpoint **ret, struct dma_space **space, struct err *err);
+/* When the device has its place. */
+void vm_viommu_set_requester_id(struct viommu_endpoint *endpoint, struct device *dev);
+int vm_viommu_add(struct vm_passthrough *p, struct err *err);
+/* Of vfio_pci.h: the device (a vm_passthrough) is started by its driver. */
+void vm_viommu_on_bus_master(void *opaque);
+void vm_viommu_describe(struct hospes_vm *vm, struct acpi_viommu *ret, uint16_t *endpoints,
+			unsigned int max);
+/* To the guest too; history as ioas_history. */
+void vm_viommu_fault(struct vm_passthrough *p, const struct iommu_fault *fault, char *history,
+		     unsigned int bytes);
+/* A strategy for all devices of the host behind it. The machine's thread. */
+int vm_viommu_switch(struct hospes_vm *vm, const char *strategy, struct err *err);
+/* At power-on and machine reset. */
+void vm_viommu_reset(struct hospes_vm *vm);
+json_t *vm_viommu_status(struct hospes_vm *vm);
+
+/* lifecycle.c */
+/* Carry out fn in the machine's thread and return its result. */
+int vm_call(struct hospes_vm *vm, int (*fn)(struct hospes_vm *vm, void *arg, struct err *err),
+	    void *arg, struct err *err);
+void vm_request(struct hospes_vm *vm, enum vm_request request);
+void vm_emit(struct hospes_vm *vm, enum hospes_event_type type, int value, const char *text);
+/* Stop for good, in the machine's thread, outside loop callbacks. */
+void vm_end(struct hospes_vm *vm, enum hospes_outcome outcome, const char *text);
+void vm_platform_event(void *opaque, enum platform_event event);
+void vm_vcpu_event(void *opaque, unsigned int index, enum vcpu_event event, const char *text);
+int vm_do_start(struct hospes_vm *vm, void *arg, struct err *err);
+int vm_do_pause(struct hospes_vm *vm, void *arg, struct err *err);
+int vm_do_resume(struct hospes_vm *vm, void *arg, struct err *err);
+int vm_do_shutdown(struct hospes_vm *vm, void *arg, struct err *err);
+int vm_do_reset(struct hospes_vm *vm, void *arg, struct err *err);
+int vm_do_registers(struct hospes_vm *vm, void *arg, struct err *err);
+int vm_do_stop(struct hospes_vm *vm, void *arg, struct err *err);
+/* One turn of the machine: 1 while it lives, 0 when stopped, or a negative errno. */
+int vm_iterate(struct hospes_vm *vm, bool wait);
+int vm_start_thread(struct hospes_vm *vm, struct err *err);
+void vm_join_thread(struct hospes_vm *vm);
+int vm_start_io_threads(struct hospes_vm *vm, struct err *err);
+void vm_stop_io_threads(struct hospes_vm *vm);
+
+/* status.c */
+char *vm_status(struct hospes_vm *vm);
+
+#endif

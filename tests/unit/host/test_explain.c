@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Preflight of the devices of the machine that runs this test: what must hold on any. The findings
+ * themselves are provoked in tests/host/preflight. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "base/num.h"
+#include "host/explain.h"
+
+static const struct explain_request nothing = {.cdev_fd = -1, .iommufd = -1};
+
+static unsigned int inventory(struct host_device **devices)
+{
+	unsigned int n;
+
+	if (host_list(devices, &n, NULL) < 0 || !n)
+		cr_skip_test("no PCI device here");
+	return n;
+}
+
+static const struct explain_finding *find(const struct explain *e, const char *topic,
+					  enum explain_level level)
+{
+	for (unsigned int i = 0; i < e->n; i++) {
+		if (e->findings[i].level == level && !strcmp(e->findings[i].topic, topic))
+			return &e->findings[i];
+	}
+	return NULL;
+}
+
+static void check(const struct explain *e, const struct host_device *d)
+{
+	enum explain_level worst = EXPLAIN_OK;
+
+	cr_assert_gt(e->n, 0);
+	for (unsigned int i = 0; i < e->n; i++) {
+		const struct explain_finding *f = &e->findings[i];
+
+		worst = MAX(worst, f->level);
+		cr_expect(f->fact[0] && !strchr(f->fact, '\n'), "%s: %s", d->bdf, f->topic);
+		cr_expect_eq(!f->remedy[0], f->level == EXPLAIN_OK, "%s: %s: %s", d->bdf, f->fact,
+			     f->remedy);
+		cr_expect_lt(strlen(f->fact), sizeof(f->fact) - 1, "cut: %s", f->fact);
+		cr_expect_lt(strlen(f->remedy), sizeof(f->remedy) - 1, "cut: %s", f->remedy);
+	}
+	cr_expect_eq(e->worst, worst);
+	/* Nothing works that VFIO does not hold or no IOMMU translates for. */
+	if (!strstr(d->driver, "vfio"))
+		cr_expect(find(e, "driver", EXPLAIN_BLOCKER), "%s", d->bdf);
+	if (d->group < 0)
+		cr_expect(find(e, "iommu", EXPLAIN_BLOCKER), "%s", d->bdf);
+}
+
+Test(explain, each_finding_is_a_line_and_has_a_remedy_unless_all_is_well)
+{
+	static const enum iommu_kind kinds[] = {IOMMU_AUTO, IOMMU_IOMMUFD, IOMMU_TYPE1};
+	struct host_device *devices;
+	unsigned int n = inventory(&devices);
+	struct err err = ERR_INIT;
+
+	for (unsigned int i = 0; i < n; i++) {
+		for (unsigned int k = 0; k < ARRAY_SIZE(kinds); k++) {
+			struct explain_request request = nothing;
+			struct explain e;
+
+			request.kind = kinds[k];
+			cr_assert_eq(explain_device(&e, devices[i].bdf, &request, &err), 0, "%s",
+				     err.text);
+			check(&e, &devices[i]);
+			explain_done(&e);
+			request.memory_bytes = 256 * MiB;
+			cr_assert_eq(explain_device(&e, devices[i].bdf, &request, &err), 0);
+			check(&e, &devices[i]);
+			explain_done(&e);
+		}
+	}
+	free(devices);
+}
+
+Test(explain, a_device_that_is_not_there_is_an_error)
+{
+	struct err err = ERR_INIT;
+	struct explain e;
+
+	cr_assert_eq(explain_device(&e, "fffe:fe:1e.6", &nothing, &err), -ENODEV);
+	explain_done(&e);
+	explain_done(&e); /* harmless */
+}
+
+Test(explain, more_memory_than_the_host_has_cannot_be_pinned)
+{
+	struct explain_request request = nothing;
+	struct host_device *devices;
+	struct err err = ERR_INIT;
+	struct explain e;
+
+	inventory(&devices);
+	request.memory_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * 4096 + GiB;
+	request.memory_bytes = align_down(request.memory_bytes, 2 * MiB);
+	cr_assert_eq(explain_device(&e, devices[0].bdf, &request, &err), 0, "%s", err.text);
+	cr_assert(find(&e, "memory", EXPLAIN_BLOCKER));
+	explain_done(&e);
+	free(devices);
+}
+
+/* An ordinary user with a limit of what it may lock. */
+static void as_user(rlim_t soft, rlim_t hard)
+{
+	struct rlimit limit = {soft, hard};
+
+	if (geteuid() == 0)
+		cr_assert_eq(setrlimit(RLIMIT_MEMLOCK, &limit) || setresuid(65534, 65534, 65534),
+			     0);
+	else if (setrlimit(RLIMIT_MEMLOCK, &limit) < 0)
+		cr_skip_test("the limit of locked memory is lower already");
+}
+
+Test(explain, what_is_pinned_counts_against_the_limit)
+{
+	struct explain_request request = nothing;
+	const struct explain_finding *f;
+	struct host_device *devices;
+	struct err err = ERR_INIT;
+	struct explain e;
+
+	inventory(&devices);
+	as_user(4 * MiB, 4 * MiB);
+	request.memory_bytes = 4 * MiB;
+	cr_assert_eq(explain_device(&e, devices[0].bdf, &request, &err), 0, "%s", err.text);
+	cr_assert(find(&e, "memlock", EXPLAIN_OK));
+	explain_done(&e);
+	request.memory_bytes = 6 * MiB;
+	cr_assert_eq(explain_device(&e, devices[0].bdf, &request, &err), 0, "%s", err.text);
+	f = find(&e, "memlock", EXPLAIN_BLOCKER);
+	cr_assert(f && strstr(f->remedy, "LimitMEMLOCK=6144K") && strstr(f->remedy, "prlimit"));
+	explain_done(&e);
+	free(devices);
+}
+
+Test(explain, a_soft_limit_that_the_user_may_raise_needs_no_administrator)
+{
+	struct explain_request request = nothing;
+	const struct explain_finding *f;
+	struct host_device *devices;
+	struct err err = ERR_INIT;
+	struct explain e;
+
+	inventory(&devices);
+	as_user(1 * MiB, 8 * MiB);
+	request.memory_bytes = 6 * MiB;
+	cr_assert_eq(explain_device(&e, devices[0].bdf, &request, &err), 0, "%s", err.text);
+	f = find(&e, "memlock", EXPLAIN_BLOCKER);
+	cr_assert(f);
+	cr_assert_str_eq(f->remedy, "ulimit -l 6144");
+	explain_done(&e);
+	free(devices);
+}
