@@ -159,7 +159,9 @@ class Cache:
     def kernel(self, build):
         versions = [line for line in content(f"{build}/.packages").splitlines()
                     if re.match(r"(linux-source|gcc-\d+|binutils)[-.\w]*\t", line)]
-        inputs = [*versions, content(f"{HERE}/kernel.config"), content(f"{HERE}/build-kernel")]
+        fragments = ["kernel.config", "kernel.config.default"]
+        inputs = [*versions, *[content(f"{HERE}/{f}") for f in fragments],
+                  content(f"{HERE}/build-kernel")]
         # Sources and objects outlive an interruption, and a change of the configuration.
         work = f"{self.dir}/kernel-work"
 
@@ -170,7 +172,8 @@ class Cache:
             source = key(*[v for v in versions if v.startswith("linux-source")])
             logged(["debtree_run", build, "--ro", f"{HERE}:/recipe", "--bind", f"{work}:/work",
                     "--bind", f"{out}:/out", "--", "/recipe/build-kernel",
-                    "/recipe/kernel.config", source, "/work", "/out"],
+                    "/usr/src/linux-source-*.tar.xz", source, "/work", "/out",
+                    *[f"/recipe/{f}" for f in fragments]],
                    f"{self.dir}/kernel.log", "kernel build", progress)
 
         return self.entry("kernel", inputs, make, "about 6 minutes on two cores")
