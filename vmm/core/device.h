@@ -14,9 +14,15 @@
  *             device is still. The machine runs phase 0 on all devices before phase 1 on any.
  *   resume    go on after quiesce.
  *   destroy   quiesced before; frees everything, NULL and half-built included.
+ *   save      quiesced (phase 1 done): write the state, field by field (state.h). Changes nothing: the
+ *             device may be resumed, saved again or destroyed.
+ *   load      a device freshly created from the same configuration, on its bus, quiesced: take this
+ *             state, so that resume goes on where the saved one stood. All sections are checked first:
+ *             what is refused leaves the device as it was. Pins are raised anew from the state, so
+ *             the state of the interrupt controllers is loaded after that of all devices.
  *
  * Threads: these ops are called by the machine's thread, outside any loop callback, with vCPUs out of
- * the guest for reset, quiesce phase 1 and resume. Where an op has to wait for a queue: if the queue
+ * the guest for reset, quiesce phase 1, resume, save and load. Where an op has to wait for a queue: if the queue
  * belongs to the machine's own loop (loop_is_mine) the device turns that loop until it is done,
  * otherwise it waits for the other thread. Register handlers run in vCPU threads under the device's lock. A queue
  * belongs to its loop's thread from activation to quiescence.
@@ -37,6 +43,8 @@ struct dma_space;
 struct irq_chip;
 struct pci_bus;
 struct bus;
+struct state_writer;
+struct state_reader;
 
 struct device_ops {
 	const char *type; /* "virtio-blk", "serial" */
@@ -44,6 +52,9 @@ struct device_ops {
 	void (*quiesce)(struct device *dev, unsigned int phase);
 	void (*resume)(struct device *dev);
 	void (*destroy)(struct device *dev);
+	/* -EOPNOTSUPP and the reason for one whose state cannot be had. NULL: likewise. */
+	int (*save)(struct device *dev, struct state_writer *w, struct err *err);
+	int (*load)(struct device *dev, struct state_reader *r, struct err *err);
 };
 
 struct device {
