@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/num.h"
+#include "base/thread.h"
 #include "hospes/hospes.h"
 #include "machine/api.h"
 #include "machine/open_passthrough.h"
@@ -355,7 +356,7 @@ static int run_workers(struct bench *b, unsigned int n, uint64_t *median_ns)
 		w->memory = b->memory + (uint64_t)started * WORKER_BYTES;
 		w->iova = IOVA + (uint64_t)started * GiB;
 		w->runs = b->options->quick ? 15 : MAX_RUNS;
-		rc = -pthread_create(&w->thread, NULL, work, w);
+		rc = thread_start(&w->thread, THREAD_HELPER, started, work, w);
 		started += !rc;
 	}
 	for (unsigned int i = 0; rc && i < started; i++)

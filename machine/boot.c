@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a guest starts with: its kernel, its tables, and where its processors are.
-#include <signal.h>
 #include <string.h>
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "base/thread.h"
 #include "firmware/acpi.h"
 #include "machine/open.h"
 #include "machine/vm.h"
@@ -62,7 +62,6 @@ static void load(struct hospes_vm *vm)
 
 static void *loading_thread(void *opaque)
 {
-	pthread_setname_np(pthread_self(), "hospes-load");
 	load(opaque);
 	return NULL;
 }
@@ -70,13 +69,8 @@ static void *loading_thread(void *opaque)
 void vm_start_loading(struct hospes_vm *vm)
 {
 	struct vm_loading *l = &vm->loading;
-	sigset_t all, before;
 
-	/* An embedder's signals are for its own threads. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	l->running = !pthread_create(&l->thread, NULL, loading_thread, vm);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	l->running = !thread_start(&l->thread, THREAD_LOADER, 0, loading_thread, vm);
 }
 
 void vm_stop_loading(struct hospes_vm *vm)

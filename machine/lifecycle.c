@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/num.h"
+#include "base/thread.h"
 #include "machine/vm.h"
 
 void vm_emit(struct hospes_vm *vm, enum hospes_event_type type, int value, const char *text)
@@ -384,7 +385,6 @@ static void *machine_thread(void *opaque)
 {
 	struct hospes_vm *vm = opaque;
 
-	pthread_setname_np(pthread_self(), "hospes");
 	vm->owner = pthread_self();
 	atomic_store(&vm->owned, true);
 	while (vm_iterate(vm, true) > 0)
@@ -402,11 +402,11 @@ int vm_start_thread(struct hospes_vm *vm, struct err *err)
 	int rc;
 
 	atomic_store(&vm->owned, false);
-	rc = pthread_create(&vm->thread, NULL, machine_thread, vm);
+	rc = thread_start(&vm->thread, THREAD_MACHINE, 0, machine_thread, vm);
 	if (rc) {
 		vm->owner = pthread_self();
 		atomic_store(&vm->owned, true);
-		return err_set(err, -rc, "cannot start a thread: %s", err_name(rc));
+		return err_set(err, rc, "cannot start a thread: %s", err_name(rc));
 	}
 	vm->thread_running = true;
 	return 0;
@@ -426,17 +426,17 @@ static void *io_thread(void *opaque)
 {
 	struct vm_io_thread *io = opaque;
 
-	pthread_setname_np(pthread_self(), "hospes-io");
 	loop_run(io->loop);
 	return NULL;
 }
 
-static int start_io_thread(struct vm_io_thread *io, const char *what, struct err *err)
+static int start_io_thread(struct vm_io_thread *io, enum thread_role role, unsigned int index,
+			   struct err *err)
 {
-	int rc = pthread_create(&io->thread, NULL, io_thread, io);
+	int rc = thread_start(&io->thread, role, index, io_thread, io);
 
 	if (rc)
-		return err_set(err, -rc, "cannot start %s: %s", what, err_name(rc));
+		return err_set(err, rc, "cannot start an I/O thread: %s", err_name(rc));
 	io->running = true;
 	return 0;
 }
@@ -452,15 +452,12 @@ static void stop_io_thread(struct vm_io_thread *io)
 
 int vm_start_io_threads(struct hospes_vm *vm, struct err *err)
 {
-	char what[32];
 	int rc = 0;
 
-	for (unsigned int i = 0; i < vm->config.io_threads && !rc; i++) {
-		snprintf(what, sizeof(what), "I/O thread %u", i);
-		rc = start_io_thread(&vm->io[i], what, err);
-	}
+	for (unsigned int i = 0; i < vm->config.io_threads && !rc; i++)
+		rc = start_io_thread(&vm->io[i], THREAD_IO, i, err);
 	if (!rc && vm->viommu_io.loop)
-		rc = start_io_thread(&vm->viommu_io, "the virtual IOMMU's thread", err);
+		rc = start_io_thread(&vm->viommu_io, THREAD_VIOMMU, 0, err);
 	return rc;
 }
 

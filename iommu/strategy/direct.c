@@ -4,13 +4,13 @@
 // nearly all of the time it takes; so a region is cut into shards that threads map side by side.
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/sysinfo.h>
 
 #include "base/mem.h"
 #include "base/num.h"
+#include "base/thread.h"
 #include "iommu/requests.h"
 #include "iommu/strategy/strategy_impl.h"
 
@@ -79,13 +79,10 @@ static void run_job(struct job *job, unsigned int threads)
 {
 	pthread_t helpers[MAX_THREADS];
 	unsigned int started = 0;
-	sigset_t all, before;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	while (started + 1 < threads && !pthread_create(&helpers[started], NULL, map_shards, job))
+	while (started + 1 < threads &&
+	       !thread_start(&helpers[started], THREAD_HELPER, started, map_shards, job))
 		started++;
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	map_shards(job);
 	while (started)
 		pthread_join(helpers[--started], NULL);

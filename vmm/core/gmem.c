@@ -4,13 +4,13 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/mem.h"
 #include "base/num.h"
+#include "base/thread.h"
 #include "core/gmem_backing.h"
 
 struct region {
@@ -580,19 +580,14 @@ int gmem_prefault(struct gmem *gmem, unsigned int threads, struct err *err)
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	pthread_t helpers[PREFAULT_MAX_THREADS];
 	unsigned int n = 0;
-	sigset_t all, before;
 	int ret;
 
 	if (!threads)
 		threads = cpus > 0 ? (unsigned int)cpus : 1;
 	threads = (unsigned int)MIN((uint64_t)MIN(threads, (unsigned int)PREFAULT_MAX_THREADS),
 				    chunks);
-	/* An embedder's signals are for its own threads. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	while (n + 1 < threads && !pthread_create(&helpers[n], NULL, prefault_thread, &p))
+	while (n + 1 < threads && !thread_start(&helpers[n], THREAD_HELPER, n, prefault_thread, &p))
 		n++;
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	prefault_thread(&p); /* this thread is one of them, and enough if there are no more */
 	while (n)
 		pthread_join(helpers[--n], NULL);

@@ -19,15 +19,13 @@
 
 #include "base/mem.h"
 #include "base/num.h"
+#include "base/thread.h"
 #include "core/bus.h"
 #include "core/vcpu_exit.h"
 
 enum want { WANT_PAUSE, WANT_RUN, WANT_END };
 
-enum {
-	STACK_BYTES = 256 * 1024,
-	KERNEL_SIGSET_BYTES = 8,
-};
+enum { KERNEL_SIGSET_BYTES = 8 };
 
 struct vcpu {
 	struct vcpus *all;
@@ -250,26 +248,13 @@ static int pin(struct vcpu *v, const cpu_set_t *set, struct err *err)
 	return 0;
 }
 
-/* The thread inherits a mask that blocks everything, so no signal of the embedder's lands here. */
 static int start_thread(struct vcpu *v, struct err *err)
 {
-	sigset_t all_signals, old;
-	pthread_attr_t attr;
-	char name[16];
-	int rc;
+	int rc = thread_start(&v->thread, THREAD_VCPU, v->index, vcpu_main, v);
 
-	sigfillset(&all_signals);
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, STACK_BYTES);
-	pthread_sigmask(SIG_SETMASK, &all_signals, &old);
-	rc = pthread_create(&v->thread, &attr, vcpu_main, v);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	pthread_attr_destroy(&attr);
 	if (rc)
-		return err_set(err, -rc, "vcpu%u: no thread: %s", v->index, err_name(rc));
+		return err_set(err, rc, "vcpu%u: no thread: %s", v->index, err_name(rc));
 	v->started = true;
-	snprintf(name, sizeof(name), "vcpu%u", v->index);
-	pthread_setname_np(v->thread, name);
 	if (v->all->config.pin)
 		return pin(v, &v->all->config.pin[v->index], err);
 	return 0;
