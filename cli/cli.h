@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the command's files share: exit statuses and the subcommands. */
+/* What the command's files share: exit statuses and the commands. */
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
+
+#include "options.h"
 
 enum cli_status {
 	CLI_OK = 0,     /* the guest powered off */
@@ -10,12 +12,7 @@ enum cli_status {
 	CLI_CRASHED = 3, /* the guest crashed or panicked */
 };
 
-int cli_run(int argc, char **argv);
-int cli_vf(int argc, char **argv);
-int cli_device(int argc, char **argv);
-int cli_iommu(int argc, char **argv);
-
-/* "hospes: ..." on stderr, one line. */
-void cli_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+extern const struct command run_command, vf_command, device_command, iommu_command, bench_command,
+	compare_command;
 
 #endif

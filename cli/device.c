@@ -1,31 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // hospes device explain: will passthrough of a device work here, and if not, what to do.
-#include <getopt.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "answer.h"
 #include "cli.h"
 #include "hospes/hospes.h"
+#include "output.h"
 #include "table.h"
-
-static const char usage[] =
-	"usage: hospes device explain DEVICE... [--memory SIZE] [--iommu KIND] [--json]\n"
-	"\n"
-	"Says whether a PCI device of this host can be given to a guest, and if not, what to do.\n"
-	"It looks and changes nothing.\n"
-	"\n"
-	"  DEVICE         0000:01:10.0, 01:10.0, a path in /sys, or /dev/vfio/devices/vfioN;\n"
-	"                 several: all for one guest\n"
-	"  --memory SIZE  the guest's memory (2G), for what depends on it\n"
-	"  --iommu KIND   auto, iommufd or type1\n"
-	"  --json         for programs\n"
-	"\n"
-	"Examples:\n"
-	"  hospes device explain 01:10.0 --memory 4G\n"
-	"  hospes device explain 0000:01:10.0 --json | jq '.findings[] | select(.level==\"blocker\")'\n"
-	"\n"
-	"Exit status: 0 nothing blocks, 1 something does or the device is not there, 2 usage.\n";
 
 struct level {
 	const char *name, *shown;
@@ -38,13 +22,6 @@ static const struct level levels[] = {
 	{"ok", "ok", TABLE_GREEN},
 };
 
-static const char *text_of(const json_t *object, const char *key)
-{
-	const char *text = json_string_value(json_object_get(object, key));
-
-	return text ? text : "";
-}
-
 static unsigned int print_level(const json_t *findings, const struct level *level)
 {
 	enum { FACT_AT = 25 };
@@ -54,15 +31,15 @@ static unsigned int print_level(const json_t *findings, const struct level *leve
 
 	json_array_foreach(findings, i, finding)
 	{
-		const char *remedy = text_of(finding, "remedy");
+		const char *remedy = text_of(finding, "remedy", "");
 
-		if (strcmp(text_of(finding, "level"), level->name) != 0)
+		if (strcmp(text_of(finding, "level", ""), level->name) != 0)
 			continue;
 		n++;
 		fputs("  ", stdout);
 		table_cell(level->shown, 9, level->colour);
-		table_cell(text_of(finding, "topic"), 14, TABLE_PLAIN);
-		table_wrap(text_of(finding, "fact"), FACT_AT);
+		table_cell(text_of(finding, "topic", ""), 14, TABLE_PLAIN);
+		table_wrap(text_of(finding, "fact", ""), FACT_AT);
 		if (*remedy) {
 			printf("%*s=> ", FACT_AT, "");
 			table_wrap(remedy, FACT_AT + 3);
@@ -76,10 +53,10 @@ static void print_text(const json_t *document)
 {
 	const json_t *group = json_object_get(document, "group");
 	const json_t *findings = json_object_get(document, "findings");
-	const char *driver = text_of(document, "driver");
+	const char *driver = text_of(document, "driver", "");
 	unsigned int counts[3];
 
-	printf("%s  %s  %s%s", text_of(document, "device"), text_of(document, "id"),
+	printf("%s  %s  %s%s", text_of(document, "device", ""), text_of(document, "id", ""),
 	       *driver ? "driver " : "no driver", driver);
 	if (json_is_integer(group))
 		printf("  group %lld", (long long)json_integer_value(group));
@@ -95,6 +72,13 @@ static void print_text(const json_t *document)
 	       counts[1] == 1 ? "" : "s");
 }
 
+struct explain_arguments {
+	struct hospes_explain_options library;
+	char **devices; /* room for all words */
+	unsigned int n;
+	bool json;
+};
+
 /* Adds its vectors to those that the next devices find taken. */
 static int explain(const char *device, struct hospes_explain_options *options, bool json)
 {
@@ -107,66 +91,90 @@ static int explain(const char *device, struct hospes_explain_options *options, b
 		cli_error("%s", error.text);
 		return CLI_FAILED;
 	}
-	document = json_loads(text, 0, NULL);
+	if (json)
+		puts(text);
+	document = answer_load(text);
 	works = json_is_true(json_object_get(document, "works"));
 	options->other_vectors +=
 		(unsigned int)json_integer_value(json_object_get(document, "msix_vectors"));
-	if (json)
-		puts(text);
-	else
+	if (!json)
 		print_text(document);
 	json_decref(document);
-	hospes_free(text);
 	return works ? CLI_OK : CLI_FAILED;
 }
 
-int cli_device(int argc, char **argv)
-{
-	static const struct option long_options[] = {
-		{"memory", required_argument, NULL, 'm'},
-		{"iommu", required_argument, NULL, 'i'},
-		{"json", no_argument, NULL, 'j'},
-		{"help", no_argument, NULL, 'h'},
-		{NULL, 0, NULL, 0},
-	};
-	struct hospes_explain_options options = {.size = sizeof(options)};
-	int option, status = CLI_OK;
-	bool json = false;
+static const struct option explain_options[] = {
+	{"memory", "SIZE", "the guest's memory (2G): limits are checked against it",
+	 .kind = OPTION_SIZE, .offset = offsetof(struct explain_arguments, library.memory_bytes)},
+	{"iommu", "auto|iommufd|type1", "the kernel's interface (auto)", .kind = OPTION_CHOICE,
+	 .offset = offsetof(struct explain_arguments, library.iommu)},
+	{"json", NULL, "for programs", .kind = OPTION_SWITCH,
+	 .offset = offsetof(struct explain_arguments, json)},
+	{0},
+};
 
-	opterr = 0;
-	while ((option = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
-		if (option == 'h') {
-			fputs(usage, stdout);
-			return CLI_OK;
-		}
-		if (option == 'm' && !table_size_parse(optarg, &options.memory_bytes)) {
-			cli_error("--memory: '%s' is no size like 512M or 4G", optarg);
-			return CLI_USAGE;
-		}
-		if (option == 'i')
-			options.iommu = optarg;
-		if (option == 'j')
-			json = true;
-		if (option == '?') {
-			cli_error("'%s': not understood; 'hospes device --help' shows the options",
-				  argv[optind - 1]);
-			return CLI_USAGE;
-		}
-	}
-	if (options.iommu && strcmp(options.iommu, "auto") != 0 &&
-	    strcmp(options.iommu, "iommufd") != 0 && strcmp(options.iommu, "type1") != 0) {
-		cli_error("--iommu: '%s' is not auto, iommufd or type1", options.iommu);
+static int add_device(void *into, char *device)
+{
+	struct explain_arguments *a = into;
+
+	a->devices[a->n++] = device;
+	return CLI_OK;
+}
+
+static int explain_all(struct explain_arguments *a)
+{
+	int status = CLI_OK;
+
+	if (!a->n) {
+		cli_error("device explain: DEVICE is missing; 'hospes iommu list' shows them");
 		return CLI_USAGE;
 	}
-	if (argc - optind < 2 || strcmp(argv[optind], "explain") != 0) {
-		fputs(usage, stderr);
-		return CLI_USAGE;
-	}
-	for (int i = optind + 1; i < argc; i++) {
-		if (i > optind + 1 && !json)
+	for (unsigned int i = 0; i < a->n; i++) {
+		if (i && !a->json)
 			puts("");
-		if (explain(argv[i], &options, json) != CLI_OK)
+		if (explain(a->devices[i], &a->library, a->json) != CLI_OK)
 			status = CLI_FAILED;
 	}
 	return status;
 }
+
+static const struct command explain_command;
+
+static int execute(int argc, char **argv)
+{
+	struct explain_arguments a = {.library = {.size = sizeof(a.library)},
+				      .devices = calloc((size_t)argc, sizeof(*a.devices))};
+	int status = CLI_FAILED;
+
+	if (!a.devices)
+		cli_error("no memory");
+	else if (options_parse(&explain_command, argc, argv, &a, &status))
+		status = explain_all(&a);
+	free(a.devices);
+	return status;
+}
+
+static const struct command explain_command = {
+	.name = "device explain",
+	.operands = "DEVICE... [OPTION...]",
+	.summary = "will passthrough of a device work here, and if not, what to do",
+	.text = "Says whether a PCI device of this host can be given to a guest, and if not, what to "
+		"do.\nIt changes nothing.\n"
+		"DEVICE is 0000:01:10.0, 01:10.0, a path in /sys, or /dev/vfio/devices/vfioN. Several "
+		"are\nlooked at as devices of one guest.\n",
+	.groups = {{"Options", explain_options, 0}},
+	.operand = add_device,
+	.notes = "Exit status: 0 nothing blocks, 1 something does or the device is not there, 2 "
+		 "usage.\n",
+	.examples = "  hospes device explain 01:10.0 --memory 4G\n"
+		    "  hospes device explain 0000:01:10.0 --json | \\\n"
+		    "      jq '.findings[] | select(.level==\"blocker\")'\n",
+	.run = execute,
+};
+
+const struct command device_command = {
+	.name = "device",
+	.operands = "COMMAND [ARGUMENT...]",
+	.summary = "explain: will passthrough of a device work here, and if not, why",
+	.commands = (const struct command *const[]){&explain_command, NULL},
+};

@@ -8,21 +8,14 @@
 #define CLI_DOCUMENT_H
 
 #include <jansson.h>
-#include <stdbool.h>
 
-/* Options of `hospes run` that are not the machine's. */
-struct run_options {
-	bool dry_run;
-	bool help;
-	unsigned int verbose; /* how often --verbose was given */
-	const char *log_path;
-	bool json_log;
-	unsigned int grace_s; /* between the power button and the end, after SIGTERM */
-};
+#include "options.h"
 
-/* argv[0] is "run". *ret is a new reference. CLI_OK, or another enum cli_status with the message printed. */
-int document_read(int argc, char **argv, json_t **ret, struct run_options *options);
+/* The machine's options. They fill a json_t *, which is made when it is NULL; the caller's. */
+extern const struct option document_options[];
 
-extern const char document_help[];
+/* Read the file into *ret, which must be NULL still. CLI_OK, or another enum cli_status with the
+ * message printed. */
+int document_load(json_t **ret, const char *path);
 
 #endif

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // hospes iommu bench: what mapping costs on this host, as tables.
-#include "iommu_bench.h"
-
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "answer.h"
 #include "cli.h"
 #include "hospes/hospes.h"
+#include "output.h"
 #include "table.h"
 
 static long long number(const json_t *object, const char *key)
@@ -42,7 +42,7 @@ static void print_sizes(const json_t *result)
 		char size[TABLE_SIZE_TEXT];
 
 		printf("%-24s %8s", strcmp(name, backing) != 0 ? name : "",
-		       table_size((uint64_t)number(row, "bytes"), size));
+		       table_size((double)number(row, "bytes"), size));
 		for (size_t k = 0; k < sizeof(keys) / sizeof(keys[0]); k++)
 			cell(row, keys[k]);
 		printf("\n");
@@ -110,40 +110,59 @@ static void progress(void *opaque, const char *what, unsigned int done, unsigned
 	fprintf(stderr, "\r\033[K%3u %% %s", total ? done * 100 / total : 0, what);
 }
 
-int cli_iommu_bench(const struct iommu_bench_arguments *a)
+struct bench_arguments {
+	struct hospes_bench_options library;
+	const char *device; /* NULL: not given */
+	bool quick, json;
+};
+
+static const struct option bench_options[] = {
+	{"device", "BDF", "the device; it must be bound to vfio-pci and in nobody's use",
+	 .kind = OPTION_TEXT, .offset = offsetof(struct bench_arguments, device)},
+	{"backend", "iommufd|type1|both", "the kernel's interface (both)", .kind = OPTION_CHOICE,
+	 .offset = offsetof(struct bench_arguments, library.backend)},
+	{"memory", "SIZE", "the largest mapping (1G, or a quarter of the free memory)",
+	 .kind = OPTION_SIZE, .offset = offsetof(struct bench_arguments, library.max_bytes)},
+	{"quick", NULL, "fewer sizes and repetitions", .kind = OPTION_SWITCH,
+	 .offset = offsetof(struct bench_arguments, quick)},
+	{"json", NULL, "for programs", .kind = OPTION_SWITCH,
+	 .offset = offsetof(struct bench_arguments, json)},
+	{0},
+};
+
+static int execute(int argc, char **argv)
 {
 	bool terminal = isatty(STDERR_FILENO);
-	struct hospes_bench_options options = {
-		.size = sizeof(options),
-		.backend = a->backend,
-		.max_bytes = a->max_bytes,
-		.quick = a->quick,
-		.progress = terminal ? progress : NULL,
-	};
+	struct bench_arguments a = {
+		.library = {.size = sizeof(a.library), .progress = terminal ? progress : NULL}};
 	struct hospes_error error;
-	json_t *document;
 	char *text;
-	int rc;
+	int rc, status;
 
-	if (!a->device) {
-		cli_error("hospes iommu bench: --device is missing; 'hospes iommu list' shows "
-			  "the devices, 'hospes vf bind BDF' binds one to vfio-pci");
+	if (!options_parse(&bench_command, argc, argv, &a, &status))
+		return status;
+	if (!a.device) {
+		cli_error("iommu bench: --device BDF is missing; 'hospes iommu list' shows the "
+			  "devices, 'hospes vf bind BDF' binds one to vfio-pci");
 		return CLI_USAGE;
 	}
-	rc = hospes_iommu_bench(a->device, &options, &text, &error);
+	a.library.quick = a.quick;
+	rc = hospes_iommu_bench(a.device, &a.library, &text, &error);
 	if (terminal)
 		fputs("\r\033[K", stderr);
-	if (rc < 0) {
-		cli_error("%s", error.text);
-		return CLI_FAILED;
-	}
-	if (a->json) {
-		puts(text);
-	} else {
-		document = json_loads(text, 0, NULL);
-		print_text(document);
-		json_decref(document);
-	}
-	hospes_free(text);
-	return CLI_OK;
+	if (rc == 0)
+		return answer_print(text, a.json, print_text);
+	cli_error("%s", error.text);
+	return CLI_FAILED;
 }
+
+const struct command bench_command = {
+	.name = "iommu bench",
+	.operands = "--device BDF [OPTION...]",
+	.summary = "what mapping and unmapping costs on this host",
+	.text = "Measures mapping and unmapping by size, backing, batch and threads, and what each "
+		"part costs.\nThe device does no DMA meanwhile.\n",
+	.groups = {{"Options", bench_options, 0}},
+	.examples = "  hospes iommu bench --device 0000:01:10.0 --backend iommufd\n",
+	.run = execute,
+};

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The hospes command: subcommands and help.
-#include <stdarg.h>
+// The hospes command: its commands, and the limit of open files.
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -16,55 +15,24 @@ static int print_version(int argc, char **argv)
 	return CLI_OK;
 }
 
-static int print_help(int argc, char **argv);
-
-/* argv[0] of each is its own name. */
-static const struct command {
-	const char *name, *option; /* option: the same, spelt as one, or NULL */
-	const char *what;
-	int (*run)(int argc, char **argv);
-} commands[] = {
-	{"run", NULL, "start a virtual machine and stay with it until it ends", cli_run},
-	{"vf", NULL, "SR-IOV: make, set, bind and remove virtual functions", cli_vf},
-	{"device", NULL, "explain: will passthrough of a device work here, and if not, why",
-	 cli_device},
-	{"iommu", NULL,
-	 "list, bench, compare: the host's IOMMUs, and what mapping costs and exposes", cli_iommu},
-	{"version", "--version", "print the version", print_version},
-	{"help", "--help", "print this text", print_help},
+static const struct command version_command = {
+	.name = "version",
+	.summary = "print the version",
+	.run = print_version,
 };
 
-static void usage(FILE *to)
-{
-	fputs("usage: hospes COMMAND [ARGUMENT...]\n\n", to);
-	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
-		fprintf(to, "  %-9s %s\n", commands[i].name, commands[i].what);
-	fputs("\n'hospes COMMAND --help' shows its options. Example:\n"
-	      "  hospes run --kernel bzImage --initrd initrd.img --disk path=disk.img --memory 1G\n",
-	      to);
-}
+static const struct command hospes_command = {
+	.name = "",
+	.operands = "COMMAND [ARGUMENT...]",
+	.text = "Virtual machines for Linux KVM, made for giving guests real hardware safely.\n",
+	.commands = (const struct command *const[]){&run_command, &vf_command, &device_command,
+						    &iommu_command, &version_command, NULL},
+	.examples = "  hospes run --kernel bzImage --initrd initrd.img --disk path=disk.img "
+		    "--memory 1G\n",
+};
 
-static int print_help(int argc, char **argv)
-{
-	(void)argc;
-	(void)argv;
-	usage(stdout);
-	return CLI_OK;
-}
-
-void cli_error(const char *fmt, ...)
-{
-	va_list ap;
-
-	fputs("hospes: ", stderr);
-	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
-	va_end(ap);
-	fputc('\n', stderr);
-}
-
-/* The limit that a user finds is low for the sake of programs that use select(). A device may have
- * thousands of interrupt vectors, each with a file descriptor. */
+/* The soft limit is low for the sake of programs that use select(). A device may have thousands of
+ * interrupt vectors, each with a file descriptor. */
 static void allow_files(void)
 {
 	struct rlimit limit;
@@ -77,20 +45,8 @@ static void allow_files(void)
 
 int main(int argc, char **argv)
 {
-	const char *name = argc > 1 ? argv[1] : "";
-
 	allow_files();
-	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
-		const struct command *c = &commands[i];
-
-		if (strcmp(name, c->name) == 0 || (c->option && strcmp(name, c->option) == 0))
-			return c->run(argc - 1, argv + 1);
-	}
-	if (strcmp(name, "-h") == 0)
-		return print_help(argc - 1, argv + 1);
-	if (!*name)
-		usage(stderr);
-	else
-		cli_error("unknown command '%s'; 'hospes help' lists them", name);
-	return CLI_USAGE;
+	if (argc > 1 && strcmp(argv[1], "--version") == 0)
+		return print_version(argc - 1, argv + 1);
+	return command_run(&hospes_command, argc, argv);
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The log of the command.
+// Errors and the log of the command.
 #include "output.h"
 
 #include <errno.h>
 #include <jansson.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -11,6 +12,17 @@
 #include "cli.h"
 
 static const char *const level_names[] = {"error", "warning", "info", "debug"};
+
+void cli_error(const char *fmt, ...)
+{
+	va_list ap;
+
+	fputs("hospes: ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+}
 
 int output_open(struct output *output, const char *path, bool json)
 {

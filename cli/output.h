@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The log of the command: standard error or a file, as text or as JSON lines. */
+/* What the command says: one-line errors, and the log (standard error or a file, as text or as JSON
+ * lines). */
 #ifndef CLI_OUTPUT_H
 #define CLI_OUTPUT_H
 
@@ -7,6 +8,9 @@
 #include <stdio.h>
 
 #include "hospes/hospes.h"
+
+/* "hospes: ..." on standard error, one line. */
+void cli_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 struct output {
 	FILE *to;

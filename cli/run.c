@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// hospes run: create a machine, start it, pass signals and the terminal to it, tell how it ended.
+// hospes run: create a machine, start it, pass signals and the terminal to it, report how it ended.
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -14,11 +14,20 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "answer.h"
 #include "cli.h"
 #include "document.h"
 #include "hospes/hospes.h"
 #include "output.h"
 #include "terminal.h"
+
+struct run_options {
+	json_t *document; /* NULL: no flag and no file was given */
+	bool dry_run, json_log;
+	unsigned int verbose; /* how often it was given */
+	const char *log_path;
+	unsigned int grace_s; /* between the power button and the end, after SIGTERM */
+};
 
 struct run {
 	struct hospes_vm *vm;
@@ -79,6 +88,47 @@ static void show(struct run *run,
 		return;
 	fprintf(stderr, "\n%s\n", text);
 	hospes_free(text);
+}
+
+/* What the library's strategies are; NULL: the message was printed. */
+static json_t *load_strategies(json_t **host)
+{
+	struct hospes_error error;
+	char *text;
+	int rc = hospes_iommu_list(&text, &error);
+
+	warn(&error, rc);
+	*host = rc < 0 ? NULL : answer_load(text);
+	return json_object_get(*host, "strategies");
+}
+
+static void set_strategy(struct run *run, unsigned int i)
+{
+	json_t *host, *strategy = json_array_get(load_strategies(&host), i);
+	struct hospes_error error;
+
+	if (strategy)
+		warn(&error,
+		     hospes_vm_set_strategy(run->vm, text_of(strategy, "name", ""), &error));
+	else
+		cli_error("there is no strategy %u; Ctrl-A h lists them", i + 1);
+	json_decref(host);
+}
+
+static void show_help(void)
+{
+	json_t *host, *strategy;
+	size_t i;
+
+	fputs(terminal_help, stderr);
+	json_array_foreach(load_strategies(&host), i, strategy)
+	{
+		fprintf(stderr,
+			"Ctrl-A %zu       strategy '%s' for passed-through devices behind "
+			"the virtual IOMMU\n",
+			i + 1, text_of(strategy, "name", ""));
+	}
+	json_decref(host);
 }
 
 static void on_signal(struct run *run)
@@ -148,10 +198,10 @@ static void on_terminal(struct run *run)
 			show(run, hospes_vm_status);
 		else if (command == TERMINAL_REGISTERS)
 			show(run, hospes_vm_registers);
-		else if (command == TERMINAL_DIRECT)
-			warn(&error, hospes_vm_set_strategy(run->vm, "direct", &error));
-		else if (command == TERMINAL_STRICT)
-			warn(&error, hospes_vm_set_strategy(run->vm, "strict", &error));
+		else if (command == TERMINAL_STRATEGY)
+			set_strategy(run, run->filter.strategy);
+		else if (command == TERMINAL_HELP)
+			show_help();
 	}
 	feed_guest(run);
 }
@@ -352,31 +402,71 @@ static void close_fds(struct run *run)
 	}
 }
 
-int cli_run(int argc, char **argv)
+static const struct option run_options[] = {
+	{"dry-run", NULL, "print the effective document and do nothing", .kind = OPTION_SWITCH,
+	 .offset = offsetof(struct run_options, dry_run)},
+	{"verbose", NULL, "log more; twice: everything", .letter = 'v', .kind = OPTION_COUNT,
+	 .offset = offsetof(struct run_options, verbose)},
+	{"log", "FILE", "log there instead of on standard error", .kind = OPTION_TEXT,
+	 .offset = offsetof(struct run_options, log_path)},
+	{"json-log", NULL, "log as JSON lines", .kind = OPTION_SWITCH,
+	 .offset = offsetof(struct run_options, json_log)},
+	{"grace", "SECONDS", "after SIGTERM: time for the guest to power off (30)",
+	 .kind = OPTION_NUMBER, .max = 86400, .offset = offsetof(struct run_options, grace_s)},
+	{0},
+};
+
+static int load(void *into, char *path)
 {
-	struct run run = {.signal_fd = -1,
+	struct run_options *options = into;
+
+	return document_load(&options->document, path);
+}
+
+static int execute(int argc, char **argv)
+{
+	struct run run = {.options = {.grace_s = 30},
+			  .signal_fd = -1,
 			  .stopped_fd = -1,
 			  .grace_fd = -1,
 			  .to_guest = -1,
 			  .from_terminal = -1};
-	json_t *document = NULL;
-	int status = document_read(argc, argv, &document, &run.options);
+	int status;
 
-	if (status != CLI_OK)
-		return status;
-	if (run.options.help) {
-		fputs(document_help, stdout);
-		json_decref(document);
-		return CLI_OK;
+	if (options_parse(&run_command, argc, argv, &run.options, &status)) {
+		if (!run.options.document)
+			run.options.document = json_object();
+		default_consoles(run.options.document);
+		if (run.options.dry_run)
+			status = dry_run(run.options.document);
+		else
+			status = output_open(&run.output, run.options.log_path,
+					     run.options.json_log);
+		if (status == CLI_OK && !run.options.dry_run)
+			status = run_machine(&run, run.options.document);
 	}
-	default_consoles(document);
-	if (run.options.dry_run)
-		status = dry_run(document);
-	else if ((status = output_open(&run.output, run.options.log_path, run.options.json_log)) ==
-		 CLI_OK)
-		status = run_machine(&run, document);
 	output_close(&run.output);
 	close_fds(&run);
-	json_decref(document);
+	json_decref(run.options.document);
 	return status;
 }
+
+const struct command run_command = {
+	.name = "run",
+	.operands = "[CONFIG.json] [OPTION...]",
+	.summary = "start a virtual machine and stay with it until it ends",
+	.groups = {{"The machine (flags add to CONFIG.json and override it; see "
+		    "docs/configuration.md)",
+		    document_options, offsetof(struct run_options, document)},
+		   {"This command", run_options, 0}},
+	.operand = load,
+	.notes = "On the terminal, Ctrl-A h lists what Ctrl-A does; Ctrl-A x ends the machine.\n"
+		 "SIGUSR1 writes status and registers to standard error.\n"
+		 "Exit status: 0 the guest powered off, 1 failure, 2 usage, 3 the guest crashed.\n",
+	.examples = "  hospes run --kernel bzImage --initrd initrd.img --memory 512M \\\n"
+		    "             --cmdline 'console=ttyS0'\n"
+		    "  hospes run --kernel vmlinuz --cpus 4,pin=0-3 --memory 4G,prefault=on \\\n"
+		    "             --disk path=root.img --net tap=tap0,create=on \\\n"
+		    "             --cmdline 'console=ttyS0 root=/dev/vda rw'\n",
+	.run = execute,
+};

@@ -4,6 +4,7 @@
 
 #include <langinfo.h>
 #include <locale.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,16 +79,20 @@ bool table_size_parse(const char *text, uint64_t *bytes)
 	       *bytes > 0;
 }
 
-const char *table_size(uint64_t bytes, char text[TABLE_SIZE_TEXT])
+const char *table_size(double bytes, char text[TABLE_SIZE_TEXT])
 {
-	static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
 	unsigned int unit = 0;
+	int decimals;
 
-	while (bytes && bytes % 1024 == 0 && unit < 6) {
+	if (isnan(bytes))
+		return "-";
+	while (bytes >= 1024 && unit < 6) {
 		bytes /= 1024;
 		unit++;
 	}
-	snprintf(text, TABLE_SIZE_TEXT, "%llu %s", (unsigned long long)bytes, units[unit]);
+	decimals = bytes == floor(bytes) || bytes >= 100 ? 0 : bytes >= 10 ? 1 : 2;
+	snprintf(text, TABLE_SIZE_TEXT, "%.*f %s", decimals, bytes, units[unit]);
 	return text;
 }
 

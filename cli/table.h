@@ -20,9 +20,9 @@ void table_wrap(const char *text, unsigned int from);
 
 /* "16G", "512M", "1T" and plain bytes; false: not such a size. */
 bool table_size_parse(const char *text, uint64_t *bytes);
-/* "16 GiB", "512 KiB": in text, which it returns. */
+/* "16 GiB", "1.50 MiB": three digits, in text, which it returns; "-" for NaN. */
 #define TABLE_SIZE_TEXT 32
-const char *table_size(uint64_t bytes, char text[TABLE_SIZE_TEXT]);
+const char *table_size(double bytes, char text[TABLE_SIZE_TEXT]);
 
 /* Lines and corners when the locale has them. */
 bool table_unicode(void);

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The terminal: raw mode that is always taken back, and the escape.
+// The terminal: raw mode that is always restored, and the escape.
 #include "terminal.h"
 
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <termios.h>
 #include <unistd.h>
@@ -13,16 +12,22 @@ enum { CTRL_A = 1 };
 static struct termios saved;
 static volatile sig_atomic_t is_raw;
 
-static const char help[] = "\n"
-			   "Ctrl-A x       end the machine at once\n"
-			   "Ctrl-A p       press the power button\n"
-			   "Ctrl-A r       reset\n"
-			   "Ctrl-A s       show exits and state\n"
-			   "Ctrl-A i       show the registers of the vCPUs\n"
-			   "Ctrl-A d       strategy 'direct' for devices behind the guest's IOMMU\n"
-			   "Ctrl-A t       strategy 'strict' for them\n"
-			   "Ctrl-A h       this help\n"
-			   "Ctrl-A Ctrl-A  send Ctrl-A to the guest\n";
+const char terminal_help[] = "\n"
+			     "Ctrl-A x       end the machine at once\n"
+			     "Ctrl-A p       press the power button\n"
+			     "Ctrl-A r       reset\n"
+			     "Ctrl-A s       show exits and state\n"
+			     "Ctrl-A i       show the registers of the vCPUs\n"
+			     "Ctrl-A h       this help\n"
+			     "Ctrl-A Ctrl-A  send Ctrl-A to the guest\n";
+
+static const struct {
+	char key;
+	enum terminal_command command;
+} keys[] = {
+	{'x', TERMINAL_END},    {'p', TERMINAL_POWER},     {'r', TERMINAL_RESET},
+	{'s', TERMINAL_STATUS}, {'i', TERMINAL_REGISTERS},
+};
 
 void terminal_restore(void)
 {
@@ -60,6 +65,16 @@ bool terminal_raw(void)
 	return is_raw;
 }
 
+static enum terminal_command meaning(struct terminal_filter *filter, uint8_t c)
+{
+	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+		if (keys[i].key == c)
+			return keys[i].command;
+	}
+	filter->strategy = c - (unsigned int)'1';
+	return c >= '1' && c <= '9' ? TERMINAL_STRATEGY : TERMINAL_HELP;
+}
+
 size_t terminal_filter(struct terminal_filter *filter, uint8_t *bytes, size_t n, size_t *used,
 		       enum terminal_command *command)
 {
@@ -77,35 +92,10 @@ size_t terminal_filter(struct terminal_filter *filter, uint8_t *bytes, size_t n,
 			continue;
 		}
 		filter->escaped = false;
-		switch (c) {
-		case 'x':
-			*command = TERMINAL_END;
-			break;
-		case 'p':
-			*command = TERMINAL_POWER;
-			break;
-		case 'r':
-			*command = TERMINAL_RESET;
-			break;
-		case 's':
-			*command = TERMINAL_STATUS;
-			break;
-		case 'i':
-			*command = TERMINAL_REGISTERS;
-			break;
-		case 'd':
-			*command = TERMINAL_DIRECT;
-			break;
-		case 't':
-			*command = TERMINAL_STRICT;
-			break;
-		case CTRL_A:
+		if (c == CTRL_A)
 			bytes[kept++] = c;
-			break;
-		default:
-			fputs(help, stderr);
-			break;
-		}
+		else
+			*command = meaning(filter, c);
 	}
 	*used = i;
 	return kept;

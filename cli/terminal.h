@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The terminal: raw while a machine has it, restored on every way out (return, exit, fatal signal),
- * and the escape Ctrl-A.
+ * The terminal: raw while a machine has it, restored on return, exit and fatal signals; and the escape
+ * Ctrl-A.
  */
 #ifndef CLI_TERMINAL_H
 #define CLI_TERMINAL_H
@@ -22,16 +22,20 @@ enum terminal_command {
 	TERMINAL_RESET,     /* Ctrl-A r */
 	TERMINAL_STATUS,    /* Ctrl-A s */
 	TERMINAL_REGISTERS, /* Ctrl-A i */
-	TERMINAL_DIRECT,    /* Ctrl-A d */
-	TERMINAL_STRICT,    /* Ctrl-A t */
+	TERMINAL_STRATEGY,  /* Ctrl-A 1 to 9: filter->strategy */
+	TERMINAL_HELP,      /* Ctrl-A h, and any other key */
 };
 
 struct terminal_filter {
-	bool escaped; /* Ctrl-A was the last byte */
+	bool escaped;          /* Ctrl-A was the last byte */
+	unsigned int strategy; /* from 0 */
 };
 
-/* Take escapes out of bytes, in place: how many are left for the guest. Stops at a command, with
- * *command set and *used telling how many bytes of the input were looked at. */
+/* What the keys do, but for those of the strategies; lines. */
+extern const char terminal_help[];
+
+/* Remove escapes from bytes, in place: how many bytes are left for the guest. Stops at a command, with
+ * *command set, and *used set to the number of input bytes that were looked at. */
 size_t terminal_filter(struct terminal_filter *filter, uint8_t *bytes, size_t n, size_t *used,
 		       enum terminal_command *command);
 

@@ -1,63 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
-// hospes vf: SR-IOV virtual functions, from nothing to a device that can be handed to a guest, and
-// back. All of it is the library's; here are words, tables and exit statuses.
-#include <errno.h>
+// hospes vf: makes, sets, binds and removes SR-IOV virtual functions. The library does the work; here
+// are words, tables and exit statuses.
 #include <jansson.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "answer.h"
 #include "cli.h"
 #include "hospes/hospes.h"
-
-static const char help[] =
-	"usage: hospes vf list [DEVICE] [--json]\n"
-	"       hospes vf create PF --count N [--json]\n"
-	"       hospes vf set VF [--mac MAC] [--vlan N [--qos N]] [--trust on|off]\n"
-	"                        [--spoofchk on|off] [--rate [LEAST:]MOST]\n"
-	"                        [--link-state auto|enable|disable] [--json]\n"
-	"       hospes vf bind DEVICE [--driver NAME]\n"
-	"       hospes vf unbind DEVICE\n"
-	"       hospes vf destroy PF\n"
-	"\n"
-	"  list     cards with SR-IOV (PF) and their virtual functions (VF)\n"
-	"  create   make N VFs without a driver; prints their addresses\n"
-	"  set      what the PF's driver enforces for a VF; rates in Mbit/s, 0 for no limit\n"
-	"  bind     give a device to vfio-pci (or --driver), and keep it there\n"
-	"  unbind   take its driver away\n"
-	"  destroy  remove all VFs of a PF, unless one is in use\n"
-	"\n"
-	"A device is named by its address (0000:01:10.0 or 01:10.0) or its path in sysfs. What fails\n"
-	"leaves things as they were. All but list need root.\n"
-	"\n"
-	"Examples:\n"
-	"  hospes vf create 0000:01:00.0 --count 2\n"
-	"  hospes vf set 0000:01:10.0 --mac 02:00:00:00:00:01 --vlan 100\n"
-	"  hospes vf bind 0000:01:10.0\n"
-	"  hospes vf destroy 0000:01:00.0\n"
-	"\n"
-	"Exit status: 0 done, 1 failed (nothing was changed), 2 usage.\n";
+#include "output.h"
 
 /* The words of a command line. */
 struct vf_options {
 	const char *device;
 	bool json;
-	unsigned int count;
+	unsigned int count; /* NO_COUNT: not given */
 	const char *driver;
 	json_t *settings; /* of set; owned */
 };
 
-enum {
-	TAKES_DEVICE = 1 << 0, /* must be there */
-	MAY_DEVICE = 1 << 1,
-	TAKES_JSON = 1 << 2,
-	TAKES_COUNT = 1 << 3, /* must be there */
-	TAKES_SETTINGS = 1 << 4,
-	TAKES_DRIVER = 1 << 5,
-	CHANGES = 1 << 6,
-};
+enum { NO_COUNT = 1 << 16 };
 
 static int failed(const struct hospes_error *error)
 {
@@ -82,25 +48,12 @@ static void hold_signals(void)
 static json_t *load_list(void)
 {
 	struct hospes_error error;
-	json_t *list;
 	char *text;
 
-	if (hospes_vf_list(&text, &error) < 0) {
-		failed(&error);
-		return NULL;
-	}
-	list = json_loads(text, 0, NULL);
-	hospes_free(text);
-	if (!list)
-		cli_error("no memory for the list of devices");
-	return list;
-}
-
-static const char *text_of(const json_t *object, const char *key, const char *otherwise)
-{
-	const char *text = json_string_value(json_object_get(object, key));
-
-	return text ? text : otherwise;
+	if (hospes_vf_list(&text, &error) == 0)
+		return answer_load(text);
+	failed(&error);
+	return NULL;
 }
 
 /* Does the user mean this one? "01:10.0" is "0000:01:10.0"; of a path, its last part. */
@@ -223,8 +176,7 @@ static int do_list(const struct vf_options *o)
 	if (o->device)
 		found = find_device(list, o->device, &of);
 	if (o->device && !found) {
-		cli_error("%s: is no device with SR-IOV, nor a VF; 'hospes vf list' shows those "
-			  "there are",
+		cli_error("%s: has no SR-IOV and is no VF; 'hospes vf list' shows those that are",
 			  o->device);
 		status = CLI_FAILED;
 	} else if (o->json) {
@@ -244,38 +196,49 @@ static int do_list(const struct vf_options *o)
 	return status;
 }
 
+static void print_addresses(const json_t *pf)
+{
+	json_t *vf;
+	size_t i;
+
+	json_array_foreach(json_object_get(pf, "vfs"), i, vf)
+	{
+		puts(text_of(vf, "bdf", ""));
+	}
+}
+
 static int do_create(const struct vf_options *o)
 {
 	struct hospes_error error;
-	json_t *pf, *vf;
 	char *text;
-	size_t i;
 
+	if (o->count == NO_COUNT) {
+		cli_error("vf create: --count N is missing; 'hospes vf list' shows how many VFs "
+			  "the device can have");
+		return CLI_USAGE;
+	}
+	hold_signals();
 	if (hospes_vf_create(o->device, o->count, &text, &error) < 0)
 		return failed(&error);
-	pf = json_loads(text, 0, NULL);
-	if (o->json)
-		puts(text);
-	else
-		json_array_foreach(json_object_get(pf, "vfs"), i, vf)
-		{
-			puts(text_of(vf, "bdf", ""));
-		}
-	json_decref(pf);
-	hospes_free(text);
-	return CLI_OK;
+	return answer_print(text, o->json, print_addresses);
 }
 
 static int do_set(const struct vf_options *o)
 {
-	char *text = json_dumps(o->settings, JSON_COMPACT);
 	struct hospes_error error;
+	char *text;
 	int rc;
 
+	if (!json_object_size(o->settings)) {
+		cli_error("vf set: a setting is missing; 'hospes vf set --help' lists them");
+		return CLI_USAGE;
+	}
+	text = json_dumps(o->settings, JSON_COMPACT);
 	if (!text) {
 		cli_error("no memory");
 		return CLI_FAILED;
 	}
+	hold_signals();
 	rc = hospes_vf_set(o->device, text, strlen(text), &error);
 	free(text);
 	if (rc < 0)
@@ -287,6 +250,7 @@ static int do_bind(const struct vf_options *o)
 {
 	struct hospes_error error;
 
+	hold_signals();
 	return hospes_device_bind(o->device, o->driver, &error) < 0 ? failed(&error) : CLI_OK;
 }
 
@@ -294,6 +258,7 @@ static int do_unbind(const struct vf_options *o)
 {
 	struct hospes_error error;
 
+	hold_signals();
 	return hospes_device_unbind(o->device, &error) < 0 ? failed(&error) : CLI_OK;
 }
 
@@ -301,165 +266,142 @@ static int do_destroy(const struct vf_options *o)
 {
 	struct hospes_error error;
 
+	hold_signals();
 	return hospes_vf_destroy(o->device, &error) < 0 ? failed(&error) : CLI_OK;
 }
 
-static const struct verb {
-	const char *name;
-	unsigned int takes;
-	int (*run)(const struct vf_options *o);
-} verbs[] = {
-	{"list", MAY_DEVICE | TAKES_JSON, do_list},
-	{"create", TAKES_DEVICE | TAKES_COUNT | TAKES_JSON | CHANGES, do_create},
-	{"set", TAKES_DEVICE | TAKES_SETTINGS | TAKES_JSON | CHANGES, do_set},
-	{"bind", TAKES_DEVICE | TAKES_DRIVER | CHANGES, do_bind},
-	{"unbind", TAKES_DEVICE | CHANGES, do_unbind},
-	{"destroy", TAKES_DEVICE | CHANGES, do_destroy},
-};
+/* --- commands --- */
 
-/* Options whose value goes into the document of settings as it is; the library checks it. */
-static const struct {
-	const char *option, *key;
-} setting_options[] = {
-	{"--mac", "mac"},     {"--vlan", "vlan"},         {"--qos", "qos"},
-	{"--trust", "trust"}, {"--spoofchk", "spoofchk"}, {"--link-state", "link_state"},
-};
-
-static int read_count(const char *text, unsigned int *ret)
+/* A setting goes into the document as it is; the library checks it. option->data: its key. */
+static int set_setting(void *at, const struct option *option, const char *value)
 {
-	unsigned long n;
-	char *end;
+	json_t **settings = at;
 
-	errno = 0;
-	n = strtoul(text, &end, 10);
-	if (*text < '0' || *text > '9' || *end || errno || n > 65535) {
-		cli_error("--count '%s': is not a number of VFs", text);
-		return CLI_USAGE;
-	}
-	*ret = (unsigned int)n;
+	json_object_set_new(*settings, option->data, json_string(value));
 	return CLI_OK;
 }
 
 /* "500" or "100:500". */
-static void read_rate(const char *text, json_t *settings)
+static int set_rate(void *at, const struct option *option, const char *text)
 {
 	const char *colon = strchr(text, ':');
+	json_t **settings = at;
 
+	(void)option;
 	if (colon)
-		json_object_set_new(settings, "min_mbps",
+		json_object_set_new(*settings, "min_mbps",
 				    json_stringn(text, (size_t)(colon - text)));
-	json_object_set_new(settings, "max_mbps", json_string(colon ? colon + 1 : text));
-}
-
-/* An option that has a value; CLI_OK, or CLI_USAGE with the message printed. */
-static int read_option(const struct verb *verb, const char *option, const char *value,
-		       struct vf_options *o)
-{
-	bool count = verb->takes & TAKES_COUNT && strcmp(option, "--count") == 0;
-	bool driver = verb->takes & TAKES_DRIVER && strcmp(option, "--driver") == 0;
-	bool rate = verb->takes & TAKES_SETTINGS && strcmp(option, "--rate") == 0;
-	const char *key = NULL;
-
-	for (size_t i = 0; i < sizeof(setting_options) / sizeof(setting_options[0]); i++) {
-		if (verb->takes & TAKES_SETTINGS && strcmp(option, setting_options[i].option) == 0)
-			key = setting_options[i].key;
-	}
-	if (!count && !driver && !rate && !key) {
-		cli_error("vf %s: unknown option '%s'; see 'hospes vf --help'", verb->name, option);
-		return CLI_USAGE;
-	}
-	if (!value) {
-		cli_error("vf %s: %s needs a value", verb->name, option);
-		return CLI_USAGE;
-	}
-	if (count)
-		return read_count(value, &o->count);
-	if (driver)
-		o->driver = value;
-	else if (rate)
-		read_rate(value, o->settings);
-	else
-		json_object_set_new(o->settings, key, json_string(value));
+	json_object_set_new(*settings, "max_mbps", json_string(colon ? colon + 1 : text));
 	return CLI_OK;
 }
 
-/* argv[0] is the verb. */
-static int read_words(const struct verb *verb, int argc, char **argv, struct vf_options *o)
+#define SETTING(key)                                          \
+	.kind = OPTION_CALL, .set = set_setting, .data = key, \
+	.offset = offsetof(struct vf_options, settings)
+#define JSON_OPTION                                           \
+	{"json", NULL, "for programs", .kind = OPTION_SWITCH, \
+	 .offset = offsetof(struct vf_options, json)}
+
+static const struct option no_options[] = {{0}};
+static const struct option json_options[] = {JSON_OPTION, {0}};
+static const struct option create_options[] = {
+	{"count", "N", "how many", .kind = OPTION_NUMBER, .max = NO_COUNT - 1,
+	 .offset = offsetof(struct vf_options, count)},
+	JSON_OPTION,
+	{0},
+};
+static const struct option bind_options[] = {
+	{"driver", "NAME", "another driver than vfio-pci", .kind = OPTION_TEXT,
+	 .offset = offsetof(struct vf_options, driver)},
+	{0},
+};
+static const struct option set_options[] = {
+	{"mac", "MAC", "address of the VF; one of your own begins with 02", SETTING("mac")},
+	{"vlan", "N", "tag of all its packets; 0: none", SETTING("vlan")},
+	{"qos", "N", "priority in the tag, 0 to 7", SETTING("qos")},
+	{"trust", "on|off", "may the guest change its address, or ask for all packets?",
+	 SETTING("trust")},
+	{"spoofchk", "on|off", "drop packets with another sender than the VF's address",
+	 SETTING("spoofchk")},
+	{"rate", "[LEAST:]MOST", "Mbit/s of what it sends; 0: no limit", .kind = OPTION_CALL,
+	 .set = set_rate, .offset = offsetof(struct vf_options, settings)},
+	{"link-state", "auto|enable|disable", "the link that the VF sees: the PF's, always, never",
+	 SETTING("link_state")},
+	JSON_OPTION,
+	{0},
+};
+
+static int set_device(void *into, char *device)
 {
-	bool counted = false;
+	struct vf_options *o = into;
 
-	for (int i = 1; i < argc; i++) {
-		int status;
-
-		if (argv[i][0] != '-') {
-			if (o->device || !(verb->takes & (TAKES_DEVICE | MAY_DEVICE))) {
-				cli_error("vf %s: one word too many: '%s'", verb->name, argv[i]);
-				return CLI_USAGE;
-			}
-			o->device = argv[i];
-			continue;
-		}
-		if (verb->takes & TAKES_JSON && strcmp(argv[i], "--json") == 0) {
-			o->json = true;
-			continue;
-		}
-		status = read_option(verb, argv[i], i + 1 < argc ? argv[i + 1] : NULL, o);
-		if (status)
-			return status;
-		counted |= strcmp(argv[i], "--count") == 0;
-		i++;
-	}
-	if (verb->takes & TAKES_DEVICE && !o->device) {
-		cli_error("vf %s: which device? 'hospes vf list' shows them", verb->name);
+	if (o->device) {
+		cli_error("vf: unexpected '%s'; one device at a time", device);
 		return CLI_USAGE;
 	}
-	if (verb->takes & TAKES_COUNT && !counted) {
-		cli_error("vf %s: how many? give --count N", verb->name);
-		return CLI_USAGE;
-	}
-	if (verb->takes & TAKES_SETTINGS && !json_object_size(o->settings)) {
-		cli_error("vf %s: what? see 'hospes vf --help'", verb->name);
-		return CLI_USAGE;
-	}
+	o->device = device;
 	return CLI_OK;
 }
 
-static bool wants_help(int argc, char **argv)
+static int execute(const struct command *command, bool any, int argc, char **argv,
+		   int (*run)(const struct vf_options *o))
 {
-	for (int i = 1; i < argc; i++) {
-		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
-			return true;
+	struct vf_options o = {.count = NO_COUNT, .settings = json_object()};
+	int status;
+
+	if (options_parse(command, argc, argv, &o, &status)) {
+		if (o.device || any) {
+			status = run(&o);
+		} else {
+			cli_error("%s: the device is missing; 'hospes vf list' shows them",
+				  command->name);
+			status = CLI_USAGE;
+		}
 	}
-	return argc > 1 && strcmp(argv[1], "help") == 0;
+	json_decref(o.settings);
+	return status;
 }
 
-int cli_vf(int argc, char **argv)
-{
-	const char *name = argc > 1 ? argv[1] : "";
+#define COMMAND(verb, any, ...)                                              \
+	static const struct command verb##_command;                          \
+	static int run_##verb(int argc, char **argv)                         \
+	{                                                                    \
+		return execute(&verb##_command, any, argc, argv, do_##verb); \
+	}                                                                    \
+	static const struct command verb##_command = {                       \
+		.name = "vf " #verb, .operand = set_device, .run = run_##verb, __VA_ARGS__}
 
-	if (wants_help(argc, argv)) {
-		fputs(help, stdout);
-		return CLI_OK;
-	}
-	for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++) {
-		struct vf_options o = {0};
-		int status;
+COMMAND(list, true, .operands = "[DEVICE] [--json]",
+	.summary = "cards with SR-IOV (PF) and their virtual functions (VF)",
+	.groups = {{"Options", json_options, 0}});
+COMMAND(create, false, .operands = "PF --count N [--json]",
+	.summary = "make N VFs without a driver; prints their addresses",
+	.groups = {{"Options", create_options, 0}},
+	.examples = "  hospes vf create 0000:01:00.0 --count 2\n");
+COMMAND(set, false, .operands = "VF [OPTION...]",
+	.summary = "set what the PF's driver enforces for a VF",
+	.groups = {{"Options", set_options, 0}},
+	.examples = "  hospes vf set 0000:01:10.0 --mac 02:00:00:00:00:01 --vlan 100\n");
+COMMAND(bind, false, .operands = "DEVICE [--driver NAME]",
+	.summary = "bind a device to vfio-pci, and keep it there",
+	.groups = {{"Options", bind_options, 0}}, .examples = "  hospes vf bind 0000:01:10.0\n");
+COMMAND(unbind, false, .operands = "DEVICE", .summary = "leave a device without a driver",
+	.groups = {{"Options", no_options, 0}}, .examples = "  hospes vf unbind 0000:01:10.0\n");
+COMMAND(destroy, false, .operands = "PF", .summary = "remove all VFs of a PF, unless one is in use",
+	.groups = {{"Options", no_options, 0}}, .examples = "  hospes vf destroy 0000:01:00.0\n");
 
-		if (strcmp(name, verbs[i].name) != 0)
-			continue;
-		o.settings = json_object();
-		status = read_words(&verbs[i], argc - 1, argv + 1, &o);
-		if (!status && verbs[i].takes & CHANGES)
-			hold_signals();
-		if (!status)
-			status = verbs[i].run(&o);
-		json_decref(o.settings);
-		return status;
-	}
-	if (*name)
-		cli_error("vf: unknown verb '%s'; one of list, create, set, bind, unbind, destroy",
-			  name);
-	else
-		fputs(help, stderr);
-	return CLI_USAGE;
-}
+const struct command vf_command = {
+	.name = "vf",
+	.operands = "COMMAND [ARGUMENT...]",
+	.summary = "SR-IOV: make, set, bind and remove virtual functions",
+	.text = "A device is named by its address (0000:01:10.0 or 01:10.0) or its path in sysfs. A "
+		"command\nthat fails changes nothing. All but list need root.\n",
+	.commands = (const struct command *const[]){&list_command, &create_command, &set_command,
+						    &bind_command, &unbind_command,
+						    &destroy_command, NULL},
+	.notes = "Exit status: 0 done, 1 failed (nothing was changed), 2 usage.\n",
+	.examples = "  hospes vf create 0000:01:00.0 --count 2\n"
+		    "  hospes vf set 0000:01:10.0 --mac 02:00:00:00:00:01 --vlan 100\n"
+		    "  hospes vf bind 0000:01:10.0\n"
+		    "  hospes vf destroy 0000:01:00.0\n",
+};

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The options of `hospes iommu compare` itself; those of the guest are document.h's. */
+/* The options of `hospes iommu compare`: its own, and those of the guest. */
 #ifndef COMPARE_ARGUMENTS_H
 #define COMPARE_ARGUMENTS_H
 
-/* As they were given; NULL: not. Borrowed from argv. */
+#include <jansson.h>
+
+/* Borrowed from argv; NULL: not given. */
 struct compare_arguments {
-	const char *workload, *strategies, *guest, *transports, *sizes, *depths, *seconds, *repeat,
-		*target, *peer, *address, *timeout, *json, *svg;
+	const char *workload, *strategies, *guest, *transports, *sizes, *depths, *target, *peer,
+		*address, *json, *svg;
+	unsigned int seconds, repeat, timeout_s; /* the caller sets the defaults */
+	json_t *document;                        /* of the guest; the caller's */
 };
 
-extern const char compare_usage[];
-
-/* Ours from argv to ret; the others, in their order, to rest from 1 on, which has room for as many as argv;
- * *n: how many are there then. CLI_OK, or CLI_USAGE with the message printed. */
-int compare_arguments_split(int argc, char **argv, struct compare_arguments *ret, char **rest,
-			    int *n);
+/* Returns enum cli_status. */
+int compare_main(int argc, char **argv);
 
 #endif

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// hospes iommu compare: the same workload under every strategy, one guest each, told as table, JSON and SVG.
+// hospes iommu compare: the same workload under every strategy, one guest each,
+// reported as table, JSON and SVG.
 #include "compare/compare.h"
 
 #include <errno.h>
@@ -11,11 +12,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "answer.h"
 #include "cli.h"
 #include "compare/arguments.h"
 #include "compare/guest.h"
-#include "document.h"
 #include "hospes/hospes.h"
+#include "output.h"
 #include "table.h"
 
 struct run {
@@ -23,7 +25,7 @@ struct run {
 	struct compare_guest_config guest;
 	struct compare compare;
 	struct output output;
-	json_t *document, *host; /* host: of hospes_iommu_list */
+	json_t *host; /* of hospes_iommu_list */
 	FILE *json, *svg;
 	unsigned int done, total; /* runs */
 	double start_s;
@@ -71,14 +73,6 @@ static int read_simple(struct run *run)
 {
 	const struct compare_arguments *a = &run->arguments;
 
-	if (a->workload && strcmp(a->workload, "block") != 0 && strcmp(a->workload, "net") != 0)
-		return bad("--workload", a->workload, "block or net");
-	if (!read_number(a->seconds ? a->seconds : "2", 3600, &run->compare.seconds))
-		return bad("--seconds", a->seconds, "a number from 1 to 3600");
-	if (!read_number(a->repeat ? a->repeat : "5", COMPARE_REPEATS, &run->compare.repeats))
-		return bad("--repeat", a->repeat, "a number from 1 to 15");
-	if (!read_number(a->timeout ? a->timeout : "120", 86400, &run->guest.timeout_s))
-		return bad("--timeout", a->timeout, "a number of seconds from 1 to 86400");
 	if (!harmless(a->target))
 		return bad("--target", a->target, "the name of a device");
 	if (!harmless(a->peer) || !harmless(a->address))
@@ -88,6 +82,9 @@ static int read_simple(struct run *run)
 			  "the guest's own with its length");
 		return CLI_USAGE;
 	}
+	run->compare.seconds = a->seconds;
+	run->compare.repeats = a->repeat;
+	run->guest.timeout_s = a->timeout_s;
 	run->guest.target = a->target;
 	run->guest.peer = a->peer;
 	run->guest.address = a->address;
@@ -160,7 +157,7 @@ static const json_t *find_strategy(const json_t *host, const char *name)
 
 	json_array_foreach(json_object_get(host, "strategies"), i, strategy)
 	{
-		if (strcmp(json_string_value(json_object_get(strategy, "name")), name) == 0)
+		if (strcmp(text_of(strategy, "name", ""), name) == 0)
 			return strategy;
 	}
 	return NULL;
@@ -170,8 +167,8 @@ static const json_t *find_strategy(const json_t *host, const char *name)
 static bool add_strategy(struct run *run, const json_t *strategy)
 {
 	static const char *const guests[] = {"strict", "lazy"};
-	const char *name = json_string_value(json_object_get(strategy, "name"));
-	const char *promise = json_string_value(json_object_get(strategy, "summary"));
+	const char *name = text_of(strategy, "name", "");
+	const char *promise = text_of(strategy, "summary", "");
 	bool room = true;
 
 	if (!json_is_true(json_object_get(strategy, "viommu")))
@@ -208,7 +205,7 @@ static int add_rows(struct run *run)
 	}
 	json_array_foreach(all, i, strategy)
 	{
-		const char *name = json_string_value(json_object_get(strategy, "name"));
+		const char *name = text_of(strategy, "name", "");
 
 		snprintf(names + strlen(names), sizeof(names) - strlen(names), "%s%s",
 			 i ? ", " : "", name);
@@ -219,8 +216,7 @@ static int add_rows(struct run *run)
 	}
 	json_array_foreach(all, i, strategy)
 	{
-		if (listed(wanted, json_string_value(json_object_get(strategy, "name"))) &&
-		    !add_strategy(run, strategy))
+		if (listed(wanted, text_of(strategy, "name", "")) && !add_strategy(run, strategy))
 			return CLI_USAGE;
 	}
 	if (run->compare.n_rows)
@@ -233,7 +229,7 @@ static int add_rows(struct run *run)
 
 static int take_device(struct run *run)
 {
-	json_t *list = json_object_get(run->document, "passthrough");
+	json_t *list = json_object_get(run->arguments.document, "passthrough");
 	const char *device = json_string_value(json_object_get(json_array_get(list, 0), "device"));
 
 	if (json_array_size(list) != 1 || !device) {
@@ -242,7 +238,7 @@ static int take_device(struct run *run)
 		return CLI_USAGE;
 	}
 	run->guest.device = device;
-	run->guest.document = run->document;
+	run->guest.document = run->arguments.document;
 	snprintf(run->compare.device, sizeof(run->compare.device), "%s", device);
 	compare_clean(run->compare.device);
 	return CLI_OK;
@@ -317,8 +313,7 @@ static int read_host(struct run *run)
 		cli_error("%s", error.text);
 		return CLI_FAILED;
 	}
-	run->host = json_loads(text, 0, NULL);
-	hospes_free(text);
+	run->host = answer_load(text);
 	return run->host ? CLI_OK : CLI_FAILED;
 }
 
@@ -455,34 +450,35 @@ static int compare(struct run *run)
 	return report(run);
 }
 
-int cli_iommu_compare(int argc, char **argv)
+static int compare_and_close(struct run *run)
 {
-	struct run_options ignored = {0};
-	struct run *run = calloc(1, sizeof(*run));
-	char **rest = calloc((size_t)argc + 1, sizeof(*rest));
-	int n = 0, closed, status = CLI_FAILED;
+	int status, closed;
 
-	if (run && rest) {
-		rest[0] = argv[0];
-		status = compare_arguments_split(argc, argv, &run->arguments, rest, &n);
-		if (status == CLI_OK)
-			status = document_read(n, rest, &run->document, &ignored);
-		if (status == CLI_OK && ignored.help) {
-			fputs(compare_usage, stdout);
-		} else if (status == CLI_OK) {
-			signal(SIGPIPE, SIG_IGN);
-			run->output.to = stderr;
-			run->guest.output = &run->output;
-			status = compare(run);
-			closed = close_file(run->json, run->arguments.json);
-			if (close_file(run->svg, run->arguments.svg) || closed)
-				status = CLI_FAILED;
-			compare_done(&run->compare);
-		}
-		json_decref(run->host);
-		json_decref(run->document);
+	signal(SIGPIPE, SIG_IGN);
+	run->output.to = stderr;
+	run->guest.output = &run->output;
+	status = compare(run);
+	closed = close_file(run->json, run->arguments.json);
+	if (close_file(run->svg, run->arguments.svg) || closed)
+		status = CLI_FAILED;
+	compare_done(&run->compare);
+	return status;
+}
+
+int compare_main(int argc, char **argv)
+{
+	struct run *run = calloc(1, sizeof(*run));
+	int status = CLI_FAILED;
+
+	if (!run) {
+		cli_error("no memory");
+		return status;
 	}
-	free(rest);
+	run->arguments = (struct compare_arguments){.seconds = 2, .repeat = 5, .timeout_s = 120};
+	if (options_parse(&compare_command, argc, argv, &run->arguments, &status))
+		status = compare_and_close(run);
+	json_decref(run->host);
+	json_decref(run->arguments.document);
 	free(run);
 	return status;
 }

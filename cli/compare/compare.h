@@ -163,7 +163,6 @@ json_t *compare_json(const struct compare *c);
 void compare_print_svg(FILE *to, const struct compare *c);
 /* "1.5 MiB", "812", "0.034": three digits, in text, which it returns; "-" for NAN. */
 const char *compare_number(double value, char text[COMPARE_TEXT]);
-const char *compare_bytes(double value, char text[COMPARE_TEXT]);
 
 /* Figures of others, marked as theirs. */
 struct compare_theirs {
@@ -175,10 +174,5 @@ struct compare_theirs {
 extern const struct compare_theirs compare_theirs[];
 extern const unsigned int n_compare_theirs;
 bool compare_theirs_fits(const struct compare_theirs *t, const struct compare_case *at);
-
-/* --- compare.c --- */
-
-/* argv[0] is "compare". */
-int cli_iommu_compare(int argc, char **argv);
 
 #endif

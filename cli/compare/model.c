@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "table.h"
+
 const struct compare_figure_info compare_figures[COMPARE_FIGURES] = {
 	[COMPARE_RATE] = {"operations_per_second", "throughput"},
 	[COMPARE_BYTES] = {"bytes_per_second", "throughput"},
@@ -89,12 +91,12 @@ bool compare_add_case(struct compare *c, enum compare_kind kind, uint64_t bytes,
 		[COMPARE_RESPONSE] = "request/response",
 	};
 	struct compare_case *at = &c->cases[c->n_cases];
-	char size[COMPARE_TEXT];
+	char size[TABLE_SIZE_TEXT];
 
 	if (c->n_cases == COMPARE_CASES)
 		return false;
 	*at = (struct compare_case){.kind = kind, .bytes = bytes, .depth = depth};
-	compare_bytes((double)bytes, size);
+	table_size((double)bytes, size);
 	if (kind == COMPARE_BLOCK)
 		snprintf(at->label, sizeof(at->label), "%.24s %s, depth %u", size, what[kind],
 			 depth);
@@ -199,24 +201,5 @@ const char *compare_number(double value, char text[COMPARE_TEXT])
 	if (value == 0)
 		return "0";
 	snprintf(text, COMPARE_TEXT, "%.*f", decimals, value);
-	return text;
-}
-
-const char *compare_bytes(double value, char text[COMPARE_TEXT])
-{
-	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
-	unsigned int unit = 0;
-
-	if (isnan(value))
-		return "-";
-	while (value >= 1024 && unit < 5) {
-		value /= 1024;
-		unit++;
-	}
-	snprintf(text, COMPARE_TEXT, "%.*f %s",
-		 value == floor(value) || value >= 100 ? 0
-		 : value >= 10                         ? 1
-						       : 2,
-		 value, units[unit]);
 	return text;
 }

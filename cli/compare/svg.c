@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "compare/compare.h"
+#include "table.h"
 
 enum {
 	MAX_COLUMNS = 5,
@@ -150,7 +151,7 @@ static void grid(FILE *to, struct scale across, struct scale up, const struct bo
 		fprintf(to,
 			"<line class=\"grid\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>\n",
 			x, in->y0, x, in->y1);
-		words(to, x, in->y1 + 14, "across", compare_bytes(exp2(v), text));
+		words(to, x, in->y1 + 14, "across", table_size(exp2(v), text));
 	}
 	for (int decade = -3; decade < 9; decade++) {
 		double power = pow(10, decade);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "compare/compare.h"
+#include "table.h"
 
 enum { LABEL = 28, CELL = 7, WIDE = 10 };
 
@@ -24,7 +25,7 @@ static void bytes(FILE *to, double value)
 {
 	char text[COMPARE_TEXT];
 
-	cell(to, WIDE, compare_bytes(value, text));
+	cell(to, WIDE, table_size(value, text));
 }
 
 /* "x1.25" */

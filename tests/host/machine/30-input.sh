@@ -1,6 +1,6 @@
 #!/bin/bash
 # testhost: --timeout 1200
-# What bad input gets: one line that names the thing and the way out, the right status, nothing left
+# What bad input gets: one line that names the thing and the remedy, the right status, nothing left
 # behind.
 . "$(dirname "$0")/../lib.sh"
 
@@ -21,7 +21,7 @@ refused() {
 	fi
 }
 
-refused 2 "unknown option '--kernal'" "a misspelt option" hospes run --kernal x
+refused 2 "unknown option '--kernal' .did you mean '--kernel'" "a misspelt option" hospes run --kernal x
 refused 2 "needs a value" "an option without its value" hospes run --kernel
 refused 2 "unknown command 'rum'" "a misspelt command" hospes rum
 refused 1 "no kernel" "no kernel at all" hospes run

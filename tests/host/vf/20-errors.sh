@@ -26,9 +26,9 @@ retry 20 carrier_up "$net"
 refused 1 "99 VFs asked for, 7 are the most" "more than there can be" hospes vf create "$pf" --count 99
 refused 1 "no VFs asked for" "none" hospes vf create "$pf" --count 0
 refused 2 "is not a number" "no number" hospes vf create "$pf" --count two
-refused 2 "how many\? give --count" "count left out" hospes vf create "$pf"
+refused 2 "--count N is missing" "count left out" hospes vf create "$pf"
 refused 2 "unknown option '--mtu'" "an option that there is not" hospes vf set "$pf" --mtu 9000
-refused 2 "unknown verb 'lsit'" "a misspelt verb" hospes vf lsit
+refused 2 "unknown command 'lsit' .did you mean 'list'" "a misspelt command" hospes vf lsit
 refused 1 "$edu: has no SR-IOV" "not a PF" hospes vf create "$edu" --count 1
 refused 1 "no such PCI device" "no device" hospes vf create 0000:77:00.0 --count 1
 refused 1 "is no PCI device; give its address" "no address" hospes vf create eth0 --count 1

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "compare/compare.h"
+#include "table.h"
 
 static struct compare c;
 
@@ -116,9 +117,9 @@ Test(compare, numbers_have_three_digits)
 	cr_assert_str_eq(compare_number(0.12345, text), "0.123");
 	cr_assert_str_eq(compare_number(0, text), "0");
 	cr_assert_str_eq(compare_number((double)NAN, text), "-");
-	cr_assert_str_eq(compare_bytes(4096, text), "4 KiB");
-	cr_assert_str_eq(compare_bytes(1.5 * (1 << 20), text), "1.50 MiB");
-	cr_assert_str_eq(compare_bytes((double)NAN, text), "-");
+	cr_assert_str_eq(table_size(4096, text), "4 KiB");
+	cr_assert_str_eq(table_size(1.5 * (1 << 20), text), "1.50 MiB");
+	cr_assert_str_eq(table_size((double)NAN, text), "-");
 }
 
 /* --- what guests say --- */

@@ -9,22 +9,26 @@
 #include "cli.h"
 #include "document.h"
 
-void cli_error(const char *fmt, ...)
+static int load(void *into, char *path)
 {
-	(void)fmt; /* the words are the host suite's business, here only the status counts */
+	return document_load(into, path);
 }
 
-static int read_args(json_t **ret, struct run_options *options, const char *const *args)
+static const struct command command = {
+	.name = "run", .operand = load, .groups = {{"The machine", document_options, 0}}};
+
+static int read_args(json_t **ret, const char *const *args)
 {
 	char *argv[24] = {(char *)"run"};
-	int argc = 1;
+	int argc = 1, status;
 
 	while (*args)
 		argv[argc++] = (char *)*args++;
 	*ret = NULL;
-	return document_read(argc, argv, ret, options);
+	options_parse(&command, argc, argv, ret, &status);
+	return status;
 }
-#define READ(ret, options, ...) read_args(ret, options, (const char *const[]){__VA_ARGS__, NULL})
+#define READ(ret, ...) read_args(ret, (const char *const[]){__VA_ARGS__, NULL})
 
 static void document_is(json_t *root, const char *wanted)
 {
@@ -38,11 +42,10 @@ static void document_is(json_t *root, const char *wanted)
 
 Test(document, flags_land_at_their_keys)
 {
-	struct run_options options;
 	json_t *root;
 
-	cr_assert_eq(READ(&root, &options, "--kernel", "k", "--cmdline=a=b c", "--cpus",
-			  "4,pin=0-3", "--memory", "1G,prefault=on", "--rng", "off", "--name", "x"),
+	cr_assert_eq(READ(&root, "--kernel", "k", "--cmdline=a=b c", "--cpus", "4,pin=0-3",
+			  "--memory", "1G,prefault=on", "--rng", "off", "--name", "x"),
 		     CLI_OK);
 	document_is(root, "{\"kernel\": {\"path\": \"k\", \"cmdline\": \"a=b c\"},"
 			  "\"cpus\": {\"count\": \"4\", \"pin\": \"0-3\"},"
@@ -52,10 +55,9 @@ Test(document, flags_land_at_their_keys)
 
 Test(document, lists_grow_and_commas_are_written_twice)
 {
-	struct run_options options;
 	json_t *root;
 
-	cr_assert_eq(READ(&root, &options, "--disk", "path=a,,b.img,readonly=on", "--disk", "c.img",
+	cr_assert_eq(READ(&root, "--disk", "path=a,,b.img,readonly=on", "--disk", "c.img",
 			  "--console", "virtio,path=log"),
 		     CLI_OK);
 	document_is(root, "{\"disks\": [{\"path\": \"a,b.img\", \"readonly\": \"on\"},"
@@ -65,24 +67,22 @@ Test(document, lists_grow_and_commas_are_written_twice)
 
 Test(document, no_console_is_an_empty_list)
 {
-	struct run_options options;
 	json_t *root;
 
-	cr_assert_eq(READ(&root, &options, "--console", "none"), CLI_OK);
+	cr_assert_eq(READ(&root, "--console", "none"), CLI_OK);
 	document_is(root, "{\"consoles\": []}");
 }
 
 Test(document, flags_add_to_the_file_wherever_it_stands)
 {
 	char path[] = "/tmp/hospes-document-XXXXXX";
-	struct run_options options;
 	const char *text = "{\"memory\": {\"size\": \"1G\"}, \"disks\": [{\"path\": \"a\"}]}";
 	int fd = mkstemp(path);
 	json_t *root;
 
 	cr_assert(fd >= 0);
 	cr_assert(write(fd, text, strlen(text)) == (ssize_t)strlen(text));
-	cr_assert_eq(READ(&root, &options, "--disk", "path=b", path, "--memory", "2G"), CLI_OK);
+	cr_assert_eq(READ(&root, "--disk", "path=b", path, "--memory", "2G"), CLI_OK);
 	unlink(path);
 	close(fd);
 	document_is(
@@ -92,40 +92,22 @@ Test(document, flags_add_to_the_file_wherever_it_stands)
 
 Test(document, usage_errors_have_their_status)
 {
-	struct run_options options;
 	json_t *root;
 
-	cr_assert_eq(READ(&root, &options, "--kernal", "x"), CLI_USAGE);
-	cr_assert_eq(READ(&root, &options, "--kernel"), CLI_USAGE);
-	cr_assert_eq(READ(&root, &options, "--dry-run=yes"), CLI_USAGE);
-	cr_assert_eq(READ(&root, &options, "--disk", "path=a,readonly"), CLI_USAGE);
-	cr_assert_eq(READ(&root, &options, "--net", "tap0"), CLI_USAGE);
-	cr_assert_eq(READ(&root, &options, "--grace", "soon"), CLI_USAGE);
-	cr_assert_eq(READ(&root, &options, "/nowhere/config.json"), CLI_FAILED);
+	cr_assert_eq(READ(&root, "--kernal", "x"), CLI_USAGE);
+	cr_assert_eq(READ(&root, "--kernel"), CLI_USAGE);
+	cr_assert_eq(READ(&root, "--disk", "path=a,readonly"), CLI_USAGE);
+	cr_assert_eq(READ(&root, "--net", "tap0"), CLI_USAGE);
+	cr_assert_eq(READ(&root, "/nowhere/config.json"), CLI_FAILED);
 	cr_assert_null(root);
-}
-
-Test(document, options_of_the_command_stay_out_of_the_document)
-{
-	struct run_options options;
-	json_t *root;
-
-	cr_assert_eq(READ(&root, &options, "-v", "--verbose", "--log", "f", "--json-log", "--grace",
-			  "5", "--dry-run"),
-		     CLI_OK);
-	document_is(root, "{}");
-	cr_assert_eq(options.verbose, 2);
-	cr_assert_str_eq(options.log_path, "f");
-	cr_assert(options.json_log && options.dry_run);
-	cr_assert_eq(options.grace_s, 5);
+	cr_assert_eq(READ(&root, "/dev/null"), CLI_FAILED);
 }
 
 Test(document, passed_through_devices_and_their_iommu)
 {
-	struct run_options options;
 	json_t *root;
 
-	cr_assert_eq(READ(&root, &options, "--passthrough", "0000:01:10.0,ioas=a", "--passthrough",
+	cr_assert_eq(READ(&root, "--passthrough", "0000:01:10.0,ioas=a", "--passthrough",
 			  "fd=7,iommufd=8", "--iommu", "type1"),
 		     CLI_OK);
 	document_is(root,

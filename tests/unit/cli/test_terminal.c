@@ -76,8 +76,8 @@ Test(terminal, each_command_has_its_key)
 	} keys[] = {
 		{"\001x", TERMINAL_END},       {"\001p", TERMINAL_POWER},
 		{"\001r", TERMINAL_RESET},     {"\001s", TERMINAL_STATUS},
-		{"\001d", TERMINAL_DIRECT},    {"\001t", TERMINAL_STRICT},
-		{"\001i", TERMINAL_REGISTERS},
+		{"\001i", TERMINAL_REGISTERS}, {"\0011", TERMINAL_STRATEGY},
+		{"\001h", TERMINAL_HELP},
 	};
 
 	for (unsigned int i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
@@ -89,4 +89,18 @@ Test(terminal, each_command_has_its_key)
 		cr_assert_eq(filter(&f, keys[i].typed, out, &used, &command), 0);
 		cr_assert_eq(command, keys[i].means, "%s", keys[i].typed + 1);
 	}
+}
+
+Test(terminal, a_digit_chooses_a_strategy)
+{
+	struct terminal_filter f = {0};
+	enum terminal_command command;
+	char out[32];
+	size_t used;
+
+	filter(&f, "\0013", out, &used, &command);
+	cr_assert_eq(command, TERMINAL_STRATEGY);
+	cr_assert_eq(f.strategy, 2);
+	filter(&f, "\0010", out, &used, &command);
+	cr_assert_eq(command, TERMINAL_HELP);
 }

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+// The public functions that `hospes run` and `hospes vf` call, without a machine and without devices.
+#include "fake_hospes.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct fake fake;
+char fake_out[8192], fake_err[8192];
+
+static struct hospes_vm {
+	struct hospes_vm_options options;
+	enum hospes_outcome outcome;
+} machine;
+
+__attribute__((format(printf, 3, 4))) static int call(struct hospes_error *error, const char *name,
+						      const char *fmt, ...)
+{
+	size_t n = strlen(fake.calls);
+	va_list ap;
+
+	n += (size_t)snprintf(fake.calls + n, sizeof(fake.calls) - n, "%s(", name);
+	va_start(ap, fmt);
+	n += (size_t)vsnprintf(fake.calls + n, sizeof(fake.calls) - n, fmt, ap);
+	va_end(ap);
+	snprintf(fake.calls + n, sizeof(fake.calls) - n, ") ");
+	*error = (struct hospes_error){0};
+	if (!fake.fails || strcmp(fake.fails, name) != 0)
+		return 0;
+	error->code = -EBUSY;
+	snprintf(error->text, sizeof(error->text), "%s: refused", name);
+	return -EBUSY;
+}
+
+static void stop_with(struct hospes_vm *vm, enum hospes_outcome outcome)
+{
+	const struct hospes_event event = {.size = sizeof(event),
+					   .type = HOSPES_EVENT_STATE,
+					   .value = HOSPES_STOPPED,
+					   .text = ""};
+
+	vm->outcome = outcome;
+	vm->options.event(vm->options.event_opaque, &event);
+}
+
+int hospes_config_check(const char *json, size_t length, char **effective,
+			struct hospes_error *error)
+{
+	int rc = call(error, "check", "%.*s", (int)length, json);
+
+	if (!rc && effective)
+		*effective = strdup("{}\n");
+	return rc;
+}
+
+int hospes_vm_create(struct hospes_vm **vm, const char *json, size_t length,
+		     const struct hospes_vm_options *options, struct hospes_error *error)
+{
+	machine = (struct hospes_vm){.options = *options};
+	*vm = &machine;
+	return call(error, "create", "%.*s", (int)length, json);
+}
+
+int hospes_vm_start(struct hospes_vm *vm, struct hospes_error *error)
+{
+	int rc = call(error, "start", "%s", "");
+
+	if (!rc && fake.outcome != HOSPES_OUTCOME_NONE)
+		stop_with(vm, fake.outcome);
+	return rc;
+}
+
+int hospes_vm_shutdown(struct hospes_vm *vm, struct hospes_error *error)
+{
+	(void)vm;
+	return call(error, "shutdown", "%s", "");
+}
+
+int hospes_vm_stop(struct hospes_vm *vm, struct hospes_error *error)
+{
+	stop_with(vm, HOSPES_OUTCOME_KILLED);
+	return call(error, "stop", "%s", "");
+}
+
+int hospes_vm_reset(struct hospes_vm *vm, struct hospes_error *error)
+{
+	(void)vm;
+	return call(error, "reset", "%s", "");
+}
+
+void hospes_vm_destroy(struct hospes_vm *vm)
+{
+	struct hospes_error ignored;
+
+	(void)vm;
+	call(&ignored, "destroy", "%s", "");
+}
+
+enum hospes_outcome hospes_vm_outcome(const struct hospes_vm *vm)
+{
+	return vm->outcome;
+}
+
+int hospes_vm_status(struct hospes_vm *vm, char **json, struct hospes_error *error)
+{
+	(void)vm;
+	*json = strdup("the status");
+	return call(error, "status", "%s", "");
+}
+
+int hospes_vm_registers(struct hospes_vm *vm, char **text, struct hospes_error *error)
+{
+	(void)vm;
+	*text = strdup("the registers");
+	return call(error, "registers", "%s", "");
+}
+
+int hospes_vm_set_strategy(struct hospes_vm *vm, const char *strategy, struct hospes_error *error)
+{
+	(void)vm;
+	return call(error, "set_strategy", "%s", strategy);
+}
+
+int hospes_iommu_list(char **json, struct hospes_error *error)
+{
+	*json = strdup("{\"strategies\": [{\"name\": \"first\"}, {\"name\": \"second\"}]}");
+	return call(error, "iommu_list", "%s", "");
+}
+
+int hospes_vf_list(char **json, struct hospes_error *error)
+{
+	int rc = call(error, "vf_list", "%s", "");
+
+	if (!rc)
+		*json = strdup(fake.vf_list);
+	return rc;
+}
+
+int hospes_vf_create(const char *pf, unsigned int count, char **json, struct hospes_error *error)
+{
+	int rc = call(error, "vf_create", "%s, %u", pf, count);
+
+	if (!rc)
+		*json = strdup(
+			"{\"vfs\": [{\"bdf\": \"0000:01:10.0\"}, {\"bdf\": \"0000:01:10.2\"}]}");
+	return rc;
+}
+
+int hospes_vf_destroy(const char *pf, struct hospes_error *error)
+{
+	return call(error, "vf_destroy", "%s", pf);
+}
+
+int hospes_vf_set(const char *vf, const char *json, size_t length, struct hospes_error *error)
+{
+	return call(error, "vf_set", "%s, %.*s", vf, (int)length, json);
+}
+
+int hospes_device_bind(const char *device, const char *driver, struct hospes_error *error)
+{
+	return call(error, "bind", "%s, %s", device, driver ? driver : "NULL");
+}
+
+int hospes_device_unbind(const char *device, struct hospes_error *error)
+{
+	return call(error, "unbind", "%s", device);
+}
+
+void hospes_free(void *p)
+{
+	free(p);
+}
+
+static void read_back(FILE *file, char *text, size_t bytes)
+{
+	rewind(file);
+	text[fread(text, 1, bytes - 1, file)] = '\0';
+	fclose(file);
+}
+
+int fake_run(int (*run)(int argc, char **argv), const char *const *words)
+{
+	int saved[2] = {dup(STDOUT_FILENO), dup(STDERR_FILENO)}, argc = 0, status;
+	FILE *out = tmpfile(), *err = tmpfile();
+	char *argv[32];
+
+	while (words[argc]) {
+		argv[argc] = (char *)words[argc];
+		argc++;
+	}
+	argv[argc] = NULL;
+	fake.calls[0] = '\0';
+	fflush(NULL);
+	cr_assert(dup2(fileno(out), STDOUT_FILENO) >= 0);
+	cr_assert(dup2(fileno(err), STDERR_FILENO) >= 0);
+	status = run(argc, argv);
+	fflush(NULL);
+	for (int i = 0; i < 2; i++) {
+		dup2(saved[i], i + 1);
+		close(saved[i]);
+	}
+	read_back(out, fake_out, sizeof(fake_out));
+	read_back(err, fake_err, sizeof(fake_err));
+	return status;
+}

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A library for the command to call: it answers what a test wants, and writes down what was asked. */
+#ifndef TEST_FAKE_HOSPES_H
+#define TEST_FAKE_HOSPES_H
+
+#include "hospes/hospes.h"
+
+extern struct fake {
+	char calls[1024];    /* "name(arguments) ..." */
+	const char *fails;   /* the name of a call that fails, or NULL */
+	const char *vf_list; /* what hospes_vf_list answers */
+	/* A machine that is started is done by itself with this outcome. NONE: it waits for the end. */
+	enum hospes_outcome outcome;
+} fake;
+
+/* Run a command; its status. What it prints is in fake_out and fake_err. */
+int fake_run(int (*run)(int argc, char **argv), const char *const *words);
+extern char fake_out[8192], fake_err[8192];
+
+#endif

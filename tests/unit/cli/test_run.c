@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+// hospes run: its options, the machine's life as the command leads it, signals and exit statuses.
+#include <criterion/criterion.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "fake_hospes.h"
+
+static int run(int argc, char **argv)
+{
+	return command_run(&run_command, argc, argv);
+}
+#define RUN(...) fake_run(run, (const char *const[]){"run", __VA_ARGS__, NULL})
+
+/* Standard input is no terminal. */
+static void no_terminal(void)
+{
+	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+	cr_assert(dup2(null, STDIN_FILENO) == STDIN_FILENO);
+	close(null);
+}
+
+/* A signal that is there before the command looks. */
+static void pending(int signal)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, signal);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	raise(signal);
+}
+
+TestSuite(run, .init = no_terminal);
+
+Test(run, a_machine_is_created_started_and_destroyed)
+{
+	fake = (struct fake){.outcome = HOSPES_OUTCOME_POWERED_OFF};
+	cr_assert_eq(RUN("--kernel", "k", "--console=none"), CLI_OK);
+	cr_assert_str_eq(fake.calls, "create({\"kernel\":{\"path\":\"k\"},\"consoles\":[]}) "
+				     "start() destroy() ");
+}
+
+Test(run, without_a_console_a_serial_one_is_on_the_terminal)
+{
+	fake = (struct fake){.outcome = HOSPES_OUTCOME_POWERED_OFF};
+	cr_assert_eq(fake_run(run, (const char *const[]){"run", NULL}), CLI_OK);
+	cr_assert(strstr(fake.calls,
+			 "create({\"consoles\":[{\"type\":\"serial\",\"in\":0,\"out\":1}]})"),
+		  "%s", fake.calls);
+}
+
+Test(run, only_the_first_console_without_a_place_gets_the_terminal)
+{
+	fake = (struct fake){.outcome = HOSPES_OUTCOME_POWERED_OFF};
+	cr_assert_eq(RUN("--console=serial,path=f", "--console=virtio", "--console=virtio"),
+		     CLI_OK);
+	cr_assert(strstr(fake.calls, "[{\"type\":\"serial\",\"path\":\"f\"},{\"type\":\"virtio\","
+				     "\"in\":0,\"out\":1},{\"type\":\"virtio\"}]"),
+		  "%s", fake.calls);
+}
+
+Test(run, each_outcome_has_its_status)
+{
+	static const struct {
+		enum hospes_outcome outcome;
+		int status;
+		const char *text;
+	} cases[] = {
+		{HOSPES_OUTCOME_POWERED_OFF, CLI_OK, ""},
+		{HOSPES_OUTCOME_RESET, CLI_OK, ""},
+		{HOSPES_OUTCOME_PANICKED, CLI_CRASHED, "hospes: the guest's kernel panicked\n"},
+		{HOSPES_OUTCOME_CRASHED, CLI_CRASHED, "hospes: the guest crashed (triple fault)\n"},
+		{HOSPES_OUTCOME_KILLED, CLI_FAILED, "hospes: the machine was ended\n"},
+		{HOSPES_OUTCOME_ERROR, CLI_FAILED, ""},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		fake = (struct fake){.outcome = cases[i].outcome};
+		cr_assert_eq(RUN("--console=none"), cases[i].status, "%zu", i);
+		cr_assert_str_eq(fake_err, cases[i].text);
+	}
+}
+
+Test(run, a_machine_that_cannot_be_made_or_started_is_a_failure)
+{
+	fake = (struct fake){.fails = "create"};
+	cr_assert_eq(RUN("--console=none"), CLI_FAILED);
+	cr_assert_str_eq(fake_err, "hospes: create: refused\n");
+	cr_assert_not(strstr(fake.calls, "start"));
+	fake = (struct fake){.fails = "start"};
+	cr_assert_eq(RUN("--console=none"), CLI_FAILED);
+	cr_assert_str_eq(fake_err, "hospes: start: refused\n");
+	cr_assert(strstr(fake.calls, "start() destroy() "));
+}
+
+Test(run, a_dry_run_only_checks)
+{
+	fake = (struct fake){0};
+	cr_assert_eq(RUN("--dry-run", "--name", "x", "--console=none"), CLI_OK);
+	cr_assert_str_eq(fake.calls, "check({\"name\":\"x\",\"consoles\":[]}) ");
+	cr_assert_str_eq(fake_out, "{}\n");
+	fake = (struct fake){.fails = "check"};
+	cr_assert_eq(RUN("--dry-run"), CLI_FAILED);
+}
+
+Test(run, sigterm_presses_the_power_button_and_time_ends_the_machine)
+{
+	fake = (struct fake){0};
+	pending(SIGTERM);
+	cr_assert_eq(RUN("--console=none", "--grace", "1"), CLI_FAILED);
+	cr_assert(strstr(fake.calls, "start() shutdown() stop() destroy() "), "%s", fake.calls);
+	cr_assert(strstr(fake_err, "did not power off within 1 s"), "%s", fake_err);
+}
+
+Test(run, without_grace_sigterm_ends_the_machine)
+{
+	fake = (struct fake){0};
+	pending(SIGTERM);
+	cr_assert_eq(RUN("--console=none", "--grace=0"), CLI_FAILED);
+	cr_assert(strstr(fake.calls, "start() stop() destroy() "), "%s", fake.calls);
+}
+
+Test(run, a_second_signal_ends_the_machine)
+{
+	fake = (struct fake){0};
+	pending(SIGINT);
+	pending(SIGTERM);
+	cr_assert_eq(RUN("--console=none"), CLI_FAILED);
+	cr_assert(strstr(fake.calls, "start() shutdown() stop() destroy() "), "%s", fake.calls);
+}
+
+Test(run, sigusr1_shows_status_and_registers)
+{
+	fake = (struct fake){0};
+	pending(SIGUSR1);
+	pending(SIGTERM);
+	cr_assert_eq(RUN("--console=none", "--grace=0"), CLI_FAILED);
+	cr_assert(strstr(fake.calls, "status() registers() stop() "), "%s", fake.calls);
+	cr_assert(strstr(fake_err, "\nthe status\n") && strstr(fake_err, "\nthe registers\n"));
+}
+
+Test(run, usage_errors_ask_nothing_of_the_library)
+{
+	fake = (struct fake){0};
+	cr_assert_eq(RUN("--kernal", "x"), CLI_USAGE);
+	cr_assert_eq(RUN("--grace", "soon"), CLI_USAGE);
+	cr_assert_eq(RUN("--dry-run=yes"), CLI_USAGE);
+	cr_assert_eq(RUN("/nowhere/config.json"), CLI_FAILED);
+	cr_assert_eq(RUN("--log=/nowhere/log", "--console=none"), CLI_FAILED);
+	cr_assert_str_eq(fake.calls, "");
+}
