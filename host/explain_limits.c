@@ -34,14 +34,15 @@ static unsigned int reserved(const struct explain_ctx *x, struct iommu_reserved 
 void explain_layout(struct explain_ctx *x)
 {
 	struct arch_layout layout = {.memory_bytes = x->request->memory_bytes};
-	cleanup_fd int kvm = x->request->kvm_fd > 0 ? fd_dup(x->request->kvm_fd)
-						    : open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	cleanup_fd int fd = x->request->kvm_fd > 0 ? fd_dup(x->request->kvm_fd)
+						   : open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	struct kvm kvm = {.calls = &kvm_kernel_calls};
 	struct iommu_reserved ranges[IOMMU_RESERVED_MAX];
 	struct arch_avoid avoid[IOMMU_RESERVED_MAX];
 	char what[HOST_BDF_BYTES + 24];
 	struct err err = ERR_INIT;
 
-	if (kvm < 0)
+	if (fd < 0)
 		return; /* explain_permissions says why */
 	if (!layout.memory_bytes)
 		layout.memory_bytes = GiB;
@@ -54,7 +55,8 @@ void explain_layout(struct explain_ctx *x)
 	for (unsigned int i = 0; i < layout.n_avoid; i++)
 		avoid[i] = (struct arch_avoid){ranges[i].first, ranges[i].last, what};
 	layout.avoid = avoid;
-	x->layout_known = arch_platform_init(&x->layout, kvm, &layout, &err) == 0;
+	kvm.fd = fd;
+	x->layout_known = arch_platform_init(&x->layout, &kvm, &layout, &err) == 0;
 	if (!x->layout_known) {
 		explain_add(x, EXPLAIN_BLOCKER, "memory", "%s", err.text);
 		explain_remedy(x, "--memory with a size that fits");

@@ -60,19 +60,20 @@ static void wake_done(struct loop_op *op, int result)
 	(void)result; /* the turn that this ends looks at commands and requests */
 }
 
-static void init_vm(struct hospes_vm *vm, const struct hospes_vm_options *options)
+static void init_vm(struct hospes_vm *vm, const struct hospes_vm_options *options,
+		    const struct kvm_calls *calls)
 {
 	pthread_condattr_t attr;
 
 	if (options)
 		memcpy(&vm->options, options, MIN(options->size, sizeof(vm->options)));
 	vm->options.size = sizeof(vm->options);
+	vm->kvm = (struct kvm){.fd = -1, .calls = calls};
 	vm->log = (struct log){
 		.fn = vm->options.log ? log_out : NULL,
 		.opaque = vm,
 		.level = (enum log_level)vm->options.log_level,
 	};
-	vm->kvm_fd = -1;
 	for (size_t i = 0; i < ARRAY_SIZE(vm->console_fd); i++)
 		vm->console_fd[i] = -1;
 	vm->wake.done = wake_done;
@@ -96,8 +97,9 @@ static void free_vm(struct hospes_vm *vm)
 	free(vm);
 }
 
-int hospes_vm_create(struct hospes_vm **ret, const char *json, size_t length,
-		     const struct hospes_vm_options *options, struct hospes_error *error)
+int vm_create(struct hospes_vm **ret, const char *json, size_t length,
+	      const struct hospes_vm_options *options, const struct kvm_calls *calls,
+	      struct hospes_error *error)
 {
 	struct err err = ERR_INIT;
 	struct hospes_vm *vm;
@@ -113,7 +115,7 @@ int hospes_vm_create(struct hospes_vm **ret, const char *json, size_t length,
 	vm = calloc(1, sizeof(*vm));
 	if (!vm)
 		return give(error, &err, err_set(&err, -ENOMEM, "no memory"));
-	init_vm(vm, options);
+	init_vm(vm, options, calls);
 	rc = config_read(&vm->config, json, length, &err);
 	if (rc == 0)
 		rc = vm_build(vm, &err);
@@ -122,6 +124,12 @@ int hospes_vm_create(struct hospes_vm **ret, const char *json, size_t length,
 	else
 		*ret = vm;
 	return give(error, &err, rc);
+}
+
+int hospes_vm_create(struct hospes_vm **ret, const char *json, size_t length,
+		     const struct hospes_vm_options *options, struct hospes_error *error)
+{
+	return vm_create(ret, json, length, options, &kvm_kernel_calls, error);
 }
 
 void hospes_vm_destroy(struct hospes_vm *vm)

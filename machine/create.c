@@ -84,7 +84,7 @@ static int build_platform(struct hospes_vm *vm, struct err *err)
 		return rc;
 	arch = (struct arch_vm_config){
 		.log = &vm->log,
-		.kvm_fd = vm->kvm_fd,
+		.kvm = vm->kvm,
 		.topology = vm->topology,
 		.gmem = vm->gmem,
 		.mmio = vm->mmio,
@@ -150,14 +150,13 @@ int vm_build(struct hospes_vm *vm, struct err *err)
 		.cores = cpus->cores,
 		.threads = cpus->threads,
 	};
-	vm->kvm_fd = open_kvm(vm->options.kvm_fd, err);
-	if (vm->kvm_fd < 0)
-		return vm->kvm_fd;
-	rc = vm_open_kernel(vm, err);
+	rc = open_kvm(&vm->kvm, vm->options.kvm_fd, err);
+	if (!rc)
+		rc = vm_open_kernel(vm, err);
 	if (!rc)
 		rc = vm_passthrough_prepare(vm, &layout, err);
 	if (!rc)
-		rc = arch_platform_init(&vm->platform, vm->kvm_fd, &layout, err);
+		rc = arch_platform_init(&vm->platform, &vm->kvm, &layout, err);
 	if (!rc)
 		rc = build_loops(vm, err);
 	if (!rc)
@@ -203,5 +202,5 @@ void vm_unbuild(struct hospes_vm *vm)
 		loop_destroy(vm->io[i].loop);
 	loop_destroy(vm->viommu_io.loop);
 	loop_destroy(vm->loop);
-	fd_close(&vm->kvm_fd);
+	fd_close(&vm->kvm.fd);
 }

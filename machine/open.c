@@ -41,24 +41,20 @@ static int explain_kvm(int error, struct err *err)
 	}
 }
 
-int open_kvm(int fd, struct err *err)
+int open_kvm(struct kvm *kvm, int fd, struct err *err)
 {
-	cleanup_fd int kvm = -1;
 	int version;
-	int ret;
 
-	kvm = fd > 0 ? fd_dup(fd) : open("/dev/kvm", O_RDWR | O_CLOEXEC);
-	if (fd > 0 && kvm < 0)
-		return err_set(err, kvm, "kvm_fd %d: %s", fd, err_name(kvm));
-	if (kvm < 0)
+	kvm->fd = fd > 0 ? fd_dup(fd) : open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	if (fd > 0 && kvm->fd < 0)
+		return err_set(err, kvm->fd, "kvm_fd %d: %s", fd, err_name(kvm->fd));
+	if (kvm->fd < 0)
 		return explain_kvm(errno, err);
-	version = ioctl(kvm, KVM_GET_API_VERSION, 0);
+	version = kvm_call_value(kvm->calls, kvm->fd, KVM_GET_API_VERSION, 0);
 	if (version != KVM_API_VERSION)
 		return err_set(err, -EINVAL, "%s is not KVM (API version %d, expected %d)",
 			       fd > 0 ? "kvm_fd" : "/dev/kvm", version, KVM_API_VERSION);
-	ret = kvm;
-	kvm = -1;
-	return ret;
+	return 0;
 }
 
 int open_boot_file(const char *what, const char *path, struct err *err)

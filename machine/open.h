@@ -9,10 +9,12 @@
 #define MACHINE_OPEN_H
 
 #include "base/err.h"
+#include "core/kvm.h"
 #include "machine/config.h"
 
-/* /dev/kvm, or a duplicate of fd if that is above 0; checks the API version. */
-int open_kvm(int fd, struct err *err);
+/* Fill in kvm->fd, by kvm->calls: /dev/kvm, or a duplicate of fd if that is above 0. Checks the API
+ * version. */
+int open_kvm(struct kvm *kvm, int fd, struct err *err);
 
 /* A file that is read at start; what is "kernel" or "initrd". */
 int open_boot_file(const char *what, const char *path, struct err *err);

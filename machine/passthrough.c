@@ -83,7 +83,7 @@ static int preflight(struct hospes_vm *vm, const struct vm_passthrough *p, struc
 		.kind = (enum iommu_kind)vm->config.iommu.backend,
 		.cdev_fd = p->config->fd,
 		.iommufd = vm->config.iommu.fd,
-		.kvm_fd = vm->kvm_fd,
+		.kvm_fd = vm->kvm.fd,
 		.other_vectors = vectors_before(vm, p),
 	};
 	struct explain explain;

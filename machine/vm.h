@@ -82,7 +82,7 @@ struct hospes_vm {
 	struct hospes_vm_options options;
 	struct log log;
 
-	int kvm_fd;
+	struct kvm kvm;
 	struct arch_topology topology;
 	struct arch_platform platform;
 	struct gmem *gmem;
@@ -129,6 +129,11 @@ struct hospes_vm {
 	pthread_cond_t changed; /* a command is done, or the machine stopped */
 	struct list commands;
 };
+
+/* api.c: hospes_vm_create() by these calls of KVM, which stay the caller's; for tests. */
+int vm_create(struct hospes_vm **ret, const char *json, size_t length,
+	      const struct hospes_vm_options *options, const struct kvm_calls *calls,
+	      struct hospes_error *error);
 
 /* create.c */
 int vm_build(struct hospes_vm *vm, struct err *err);

@@ -132,7 +132,7 @@ static void build(struct payload_vm *p, unsigned int cpus)
 {
 	struct arch_vm_config arch = {
 		.log = &payload_log,
-		.kvm_fd = p->kvm_fd,
+		.kvm = {.fd = p->kvm_fd, .calls = &kvm_kernel_calls},
 		.topology = {.cpus = cpus, .sockets = 1, .cores = cpus, .threads = 1},
 	};
 	struct vcpus_config config = {

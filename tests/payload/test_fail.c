@@ -66,7 +66,7 @@ static int whole_life(int kvm_fd, struct err *err)
 		.fd = -1,
 	};
 	struct arch_vm_config config = {
-		.kvm_fd = kvm_fd,
+		.kvm = {.fd = kvm_fd, .calls = &kvm_kernel_calls},
 		.topology = {.cpus = 2, .sockets = 1, .cores = 2, .threads = 1},
 	};
 	struct arch_entry entry = {.mode = ARCH_ENTRY_REAL, .rip = PAYLOAD_GPA};
@@ -145,7 +145,7 @@ Test(create, too_many_cpus_and_crooked_topologies_are_refused)
 		{0, 1, 1, 1}, {5, 2, 2, 1}, {255, 85, 3, 1}, {256, 1, 256, 1}, {300, 300, 1, 1},
 	};
 	int kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-	struct arch_vm_config config = {.kvm_fd = kvm_fd};
+	struct arch_vm_config config = {.kvm = {.fd = kvm_fd, .calls = &kvm_kernel_calls}};
 	struct err err = ERR_INIT;
 
 	if (kvm_fd < 0)

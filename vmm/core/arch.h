@@ -17,6 +17,7 @@
 #include "core/bus.h"
 #include "core/gmem.h"
 #include "core/irq.h"
+#include "core/kvm.h"
 #include "core/pci.h"
 
 struct kvm_run;
@@ -57,13 +58,13 @@ struct arch_platform {
 	uint32_t sci_gsi;
 };
 
-/* An fd of /dev/kvm (kept by the caller) becomes a VM. Owns: VM fd, irqchip, memory slots (as a
+/* /dev/kvm (kept open by the caller) becomes a VM. Owns: VM fd, irqchip, memory slots (as a
  * listener of gmem), ioeventfd and irqfd hooks. */
 struct arch_vm;
 
 struct arch_vm_config {
 	const struct log *log;
-	int kvm_fd;
+	struct kvm kvm;
 	struct arch_topology topology;
 	struct gmem *gmem;
 	struct bus *mmio;
@@ -85,12 +86,11 @@ struct arch_layout {
 
 /* -EINVAL and a message when the memory or the windows cannot be laid out in the host's width, or RAM
  * not beside what is to be avoided: which range, whose, and what to do. */
-int arch_platform_init(struct arch_platform *ret, int kvm_fd, const struct arch_layout *layout,
-		       struct err *err);
+int arch_platform_init(struct arch_platform *ret, const struct kvm *kvm,
+		       const struct arch_layout *layout, struct err *err);
 
 int arch_vm_create(struct arch_vm **ret, const struct arch_vm_config *config, struct err *err);
 void arch_vm_destroy(struct arch_vm *vm);
-int arch_vm_fd(const struct arch_vm *vm);
 const struct irq_chip_ops *arch_irq_ops(void); /* opaque: the struct arch_vm */
 
 /* Memory of a device (a BAR) in the guest: [gpa, gpa + bytes) is hva, page-aligned all, which must
@@ -128,7 +128,8 @@ struct arch_vcpu;
 int arch_vcpu_create(struct arch_vcpu **ret, struct arch_vm *vm, unsigned int index,
 		     struct err *err);
 void arch_vcpu_destroy(struct arch_vcpu *vcpu);
-int arch_vcpu_fd(const struct arch_vcpu *vcpu);
+/* An ioctl on it: at least 0, or a negative errno. */
+int arch_vcpu_call(const struct arch_vcpu *vcpu, unsigned long request, const void *arg);
 struct kvm_run *arch_vcpu_run(const struct arch_vcpu *vcpu);
 /* Power-on state; the boot processor (index 0) enters as `entry` says (NULL for the others: they
  * wait for INIT and SIPI). Before the first run, and on every machine reset. */

@@ -14,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <time.h>
 
 #include "base/mem.h"
@@ -67,15 +66,12 @@ static int set_run_mask(struct vcpu *v, struct err *err)
 		uint8_t set[KERNEL_SIGSET_BYTES];
 	} mask;
 	uint64_t blocked = ~((uint64_t)1 << (kick_signal() - 1));
+	int rc;
 
 	mask.head.len = KERNEL_SIGSET_BYTES;
 	memcpy(mask.head.sigset, &blocked, sizeof(blocked));
-	if (ioctl(arch_vcpu_fd(v->arch), KVM_SET_SIGNAL_MASK, &mask)) {
-		int rc = -errno;
-
-		return err_set(err, rc, "vcpu%u: KVM_SET_SIGNAL_MASK: %s", v->index, err_name(rc));
-	}
-	return 0;
+	rc = arch_vcpu_call(v->arch, KVM_SET_SIGNAL_MASK, &mask);
+	return rc ? err_set(err, rc, "vcpu%u: KVM_SET_SIGNAL_MASK: %s", v->index, err_name(rc)) : 0;
 }
 
 static void drop_kicks(void)
@@ -160,7 +156,7 @@ static bool dispatch(struct vcpu *v)
 /* One KVM_RUN and what it led to. False: an event was reported. */
 static bool enter(struct vcpu *v)
 {
-	int rc = ioctl(arch_vcpu_fd(v->arch), KVM_RUN, 0) ? -errno : 0;
+	int rc = arch_vcpu_call(v->arch, KVM_RUN, NULL);
 
 	v->half_done = false;
 	switch (rc) {

@@ -165,11 +165,11 @@ int x86_layout(struct arch_platform *ret, unsigned int phys_bits, bool amd,
 	return rc ? rc : place_high(ret, layout, amd, err);
 }
 
-int arch_platform_init(struct arch_platform *ret, int kvm_fd, const struct arch_layout *layout,
-		       struct err *err)
+int arch_platform_init(struct arch_platform *ret, const struct kvm *kvm,
+		       const struct arch_layout *layout, struct err *err)
 {
 	cleanup_free struct kvm_cpuid2 *cpuid = NULL;
-	int rc = x86_supported_cpuid(kvm_fd, &cpuid, err);
+	int rc = x86_supported_cpuid(kvm, &cpuid, err);
 
 	if (rc)
 		return rc;

@@ -3,7 +3,6 @@
 // comes and goes as the guest programs them.
 #include <assert.h>
 #include <errno.h>
-#include <sys/ioctl.h>
 
 #include "base/fd.h"
 #include "x86_64/x86.h"
@@ -20,7 +19,7 @@ static int set_slot(struct arch_vm *vm, uint32_t slot, uint64_t gpa, void *hva, 
 		.userspace_addr = (uintptr_t)hva,
 	};
 
-	return ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &m) ? -errno : 0;
+	return x86_vm_call(vm, KVM_SET_USER_MEMORY_REGION, &m);
 }
 
 static int slot_add(struct arch_vm *vm, const char *what, uint64_t gpa, void *hva, uint64_t bytes,

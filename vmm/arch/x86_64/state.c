@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
 #include "base/mem.h"
 #include "base/num.h"
@@ -23,12 +22,9 @@ enum {
 static int get(struct arch_vcpu *vcpu, unsigned long request, void *arg, const char *what,
 	       struct err *err)
 {
-	int rc;
+	int rc = arch_vcpu_call(vcpu, request, arg);
 
-	if (ioctl(vcpu->fd, request, arg) >= 0)
-		return 0;
-	rc = -errno;
-	return err_set(err, rc, "vcpu%u: %s: %s", vcpu->index, what, err_name(rc));
+	return rc < 0 ? err_set(err, rc, "vcpu%u: %s: %s", vcpu->index, what, err_name(rc)) : 0;
 }
 #define GET(request, arg) get(vcpu, request, arg, #request, err)
 
@@ -38,9 +34,9 @@ int x86_set_msr(struct arch_vcpu *vcpu, uint32_t index, uint64_t value)
 		struct kvm_msrs head;
 		struct kvm_msr_entry entry;
 	} msrs = {.head.nmsrs = 1, .entry = {.index = index, .data = value}};
-	int n = ioctl(vcpu->fd, KVM_SET_MSRS, &msrs);
+	int n = arch_vcpu_call(vcpu, KVM_SET_MSRS, &msrs);
 
-	return n == 1 ? 0 : n < 0 ? -errno : -EINVAL;
+	return n == 1 ? 0 : n < 0 ? n : -EINVAL;
 }
 
 static bool get_msr(struct arch_vcpu *vcpu, uint32_t index, uint64_t *value)
@@ -50,7 +46,7 @@ static bool get_msr(struct arch_vcpu *vcpu, uint32_t index, uint64_t *value)
 		struct kvm_msr_entry entry;
 	} msrs = {.head.nmsrs = 1, .entry = {.index = index}};
 
-	if (ioctl(vcpu->fd, KVM_GET_MSRS, &msrs) != 1)
+	if (arch_vcpu_call(vcpu, KVM_GET_MSRS, &msrs) != 1)
 		return false;
 	*value = msrs.entry.data;
 	return true;
@@ -60,20 +56,20 @@ static bool get_msr(struct arch_vcpu *vcpu, uint32_t index, uint64_t *value)
 static int save_msrs(struct arch_vcpu *vcpu, struct x86_state *ret, struct err *err)
 {
 	struct kvm_msr_list probe = {.nmsrs = 0};
+	const struct kvm *kvm = &vcpu->vm->kvm;
 	cleanup_free struct kvm_msr_list *list = NULL;
+	int rc;
 
-	if (!ioctl(vcpu->vm->kvm_fd, KVM_GET_MSR_INDEX_LIST, &probe) || errno != E2BIG)
+	if (kvm_call(kvm->calls, kvm->fd, KVM_GET_MSR_INDEX_LIST, &probe) != -E2BIG)
 		return err_set(err, -EINVAL, "KVM_GET_MSR_INDEX_LIST: unexpected answer");
 	list = calloc(1, sizeof(*list) + probe.nmsrs * sizeof(list->indices[0]));
 	ret->msrs = calloc(1, sizeof(*ret->msrs) + probe.nmsrs * sizeof(struct kvm_msr_entry));
 	if (!list || !ret->msrs)
 		return err_set(err, -ENOMEM, "vcpu%u: no memory for MSRs", vcpu->index);
 	list->nmsrs = probe.nmsrs;
-	if (ioctl(vcpu->vm->kvm_fd, KVM_GET_MSR_INDEX_LIST, list)) {
-		int rc = -errno;
-
+	rc = kvm_call(kvm->calls, kvm->fd, KVM_GET_MSR_INDEX_LIST, list);
+	if (rc)
 		return err_set(err, rc, "KVM_GET_MSR_INDEX_LIST: %s", err_name(rc));
-	}
 	for (uint32_t i = 0; i < list->nmsrs; i++) {
 		struct kvm_msr_entry *e = &ret->msrs->entries[ret->msrs->nmsrs];
 
@@ -117,9 +113,9 @@ static int load_msrs(struct arch_vcpu *vcpu, const struct kvm_msrs *want, struct
 	if (!now || !part)
 		return err_set(err, -ENOMEM, "vcpu%u: no memory for MSRs", vcpu->index);
 	memcpy(now, want, bytes);
-	rc = ioctl(vcpu->fd, KVM_GET_MSRS, now);
+	rc = arch_vcpu_call(vcpu, KVM_GET_MSRS, now);
 	if (rc != (int)want->nmsrs)
-		return err_set(err, rc < 0 ? -errno : -EIO, "vcpu%u: MSRs cannot be read again",
+		return err_set(err, rc < 0 ? rc : -EIO, "vcpu%u: MSRs cannot be read again",
 			       vcpu->index);
 	for (uint32_t i = 0; i < want->nmsrs; i++) {
 		if (now->entries[i].data != want->entries[i].data)
@@ -130,9 +126,7 @@ static int load_msrs(struct arch_vcpu *vcpu, const struct kvm_msrs *want, struct
 		part->pad = 0;
 		memcpy(part->entries, now->entries + done,
 		       part->nmsrs * sizeof(struct kvm_msr_entry));
-		rc = ioctl(vcpu->fd, KVM_SET_MSRS, part);
-		if (rc < 0)
-			rc = 0;
+		rc = MAX(arch_vcpu_call(vcpu, KVM_SET_MSRS, part), 0);
 		if ((uint32_t)rc < part->nmsrs) {
 			log_debug(vcpu->vm->log, "vcpu", "vcpu%u: MSR 0x%x stays as it is",
 				  vcpu->index, part->entries[rc].index);

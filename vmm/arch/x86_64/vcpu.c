@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 
 #include "base/fd.h"
@@ -17,13 +16,12 @@
 /* The rate of the host's counter, as the kernel knows it now (see vm.c); 0 when it will not say. */
 static uint32_t set_tsc(struct arch_vcpu *vcpu)
 {
-	int khz;
+	int rc = arch_vcpu_call(vcpu, KVM_SET_TSC_KHZ, NULL);
 
-	if (ioctl(vcpu->fd, KVM_SET_TSC_KHZ, 0))
+	if (rc)
 		log_debug(vcpu->vm->log, "vcpu", "vcpu%u: KVM_SET_TSC_KHZ: %s", vcpu->index,
-			  err_name(errno));
-	khz = ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0);
-	return khz > 0 ? (uint32_t)khz : 0;
+			  err_name(rc));
+	return (uint32_t)MAX(arch_vcpu_call(vcpu, KVM_GET_TSC_KHZ, NULL), 0);
 }
 
 static int set_cpuid(struct arch_vcpu *vcpu, struct err *err)
@@ -38,16 +36,13 @@ static int set_cpuid(struct arch_vcpu *vcpu, struct err *err)
 	};
 	cleanup_free struct kvm_cpuid2 *cpuid =
 		calloc(1, sizeof(*cpuid) + (CPUID_MAX + CPUID_SPARE) * sizeof(cpuid->entries[0]));
+	int rc;
 
 	if (!cpuid)
 		return err_set(err, -ENOMEM, "vcpu%u: no memory for CPUID", vcpu->index);
 	cpuid_build(cpuid, vm->cpuid, &params);
-	if (ioctl(vcpu->fd, KVM_SET_CPUID2, cpuid)) {
-		int rc = -errno;
-
-		return err_set(err, rc, "vcpu%u: KVM_SET_CPUID2: %s", vcpu->index, err_name(rc));
-	}
-	return 0;
+	rc = arch_vcpu_call(vcpu, KVM_SET_CPUID2, cpuid);
+	return rc ? err_set(err, rc, "vcpu%u: KVM_SET_CPUID2: %s", vcpu->index, err_name(rc)) : 0;
 }
 
 int arch_vcpu_create(struct arch_vcpu **ret, struct arch_vm *vm, unsigned int index,
@@ -61,13 +56,14 @@ int arch_vcpu_create(struct arch_vcpu **ret, struct arch_vm *vm, unsigned int in
 	vcpu->vm = vm;
 	vcpu->index = index;
 	vcpu->run = MAP_FAILED;
-	vcpu->fd = ioctl(vm->fd, KVM_CREATE_VCPU, arch_cpu_id(&vm->topology, index));
-	if (vcpu->fd < 0) {
-		rc = -errno;
+	vcpu->fd = -1;
+	rc = x86_vm_call_value(vm, KVM_CREATE_VCPU, arch_cpu_id(&vm->topology, index));
+	if (rc < 0) {
 		err_set(err, rc, "vcpu%u: KVM_CREATE_VCPU: %s", index, err_name(rc));
 		goto fail;
 	}
-	bytes = ioctl(vm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+	vcpu->fd = rc;
+	bytes = kvm_call_value(vm->kvm.calls, vm->kvm.fd, KVM_GET_VCPU_MMAP_SIZE, 0);
 	if (bytes < (int)sizeof(struct kvm_run)) {
 		rc = err_set(err, -EINVAL, "vcpu%u: KVM_GET_VCPU_MMAP_SIZE says %d", index, bytes);
 		goto fail;
@@ -102,9 +98,9 @@ void arch_vcpu_destroy(struct arch_vcpu *vcpu)
 	free(vcpu);
 }
 
-int arch_vcpu_fd(const struct arch_vcpu *vcpu)
+int arch_vcpu_call(const struct arch_vcpu *vcpu, unsigned long request, const void *arg)
 {
-	return vcpu->fd;
+	return kvm_call(vcpu->vm->kvm.calls, vcpu->fd, request, arg);
 }
 
 struct kvm_run *arch_vcpu_run(const struct arch_vcpu *vcpu)
@@ -130,7 +126,7 @@ int arch_vcpu_reset(struct arch_vcpu *vcpu, const struct arch_entry *entry, stru
 void arch_vcpu_resumed(struct arch_vcpu *vcpu)
 {
 	/* EINVAL: the guest does not use kvmclock. */
-	ioctl(vcpu->fd, KVM_KVMCLOCK_CTRL, 0);
+	(void)arch_vcpu_call(vcpu, KVM_KVMCLOCK_CTRL, NULL);
 }
 
 /* --- registers as text --- */
@@ -165,7 +161,7 @@ static void put_code(struct text *t, struct arch_vcpu *vcpu, uint64_t linear)
 	struct kvm_translation tr = {.linear_address = linear};
 	uint8_t code[16];
 
-	if (ioctl(vcpu->fd, KVM_TRANSLATE, &tr) || !tr.valid ||
+	if (arch_vcpu_call(vcpu, KVM_TRANSLATE, &tr) || !tr.valid ||
 	    gmem_read(vcpu->vm->gmem, tr.physical_address, code, sizeof(code))) {
 		put(t, "code at %llx: not readable\n", (unsigned long long)linear);
 		return;
@@ -181,12 +177,12 @@ static void put_events(struct text *t, struct arch_vcpu *vcpu)
 	struct kvm_vcpu_events e;
 	struct kvm_mp_state mp;
 
-	if (!ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &e))
+	if (!arch_vcpu_call(vcpu, KVM_GET_VCPU_EVENTS, &e))
 		put(t,
 		    "exception %u vector %u error %x, interrupt %u vector %u, nmi %u/%u, smm %u\n",
 		    e.exception.injected, e.exception.nr, e.exception.error_code,
 		    e.interrupt.injected, e.interrupt.nr, e.nmi.injected, e.nmi.pending, e.smi.smm);
-	if (!ioctl(vcpu->fd, KVM_GET_MP_STATE, &mp))
+	if (!arch_vcpu_call(vcpu, KVM_GET_MP_STATE, &mp))
 		put(t, "mp state %u\n", mp.mp_state);
 }
 
@@ -199,7 +195,7 @@ int arch_vcpu_dump(struct arch_vcpu *vcpu, char *text, unsigned int bytes)
 	if (!bytes)
 		return 0;
 	*text = '\0';
-	if (ioctl(vcpu->fd, KVM_GET_REGS, &r) || ioctl(vcpu->fd, KVM_GET_SREGS, &s)) {
+	if (arch_vcpu_call(vcpu, KVM_GET_REGS, &r) || arch_vcpu_call(vcpu, KVM_GET_SREGS, &s)) {
 		put(&t, "vCPU %u: its registers cannot be read\n", vcpu->index);
 		return (int)(t.at - text);
 	}

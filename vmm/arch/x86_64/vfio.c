@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // KVM's view of VFIO: which devices a guest has (Linux Documentation/virt/kvm/devices/vfio.rst).
 #include <errno.h>
-#include <sys/ioctl.h>
 
 #include "base/fd.h"
 #include "x86_64/x86.h"
@@ -16,7 +15,7 @@ static int set_file(const struct arch_vm *vm, int fd, uint64_t attr)
 		.addr = (uintptr_t)&fd,
 	};
 
-	return ioctl(vm->vfio_fd, KVM_SET_DEVICE_ATTR, &arg) ? -errno : 0;
+	return kvm_call(vm->kvm.calls, vm->vfio_fd, KVM_SET_DEVICE_ATTR, &arg);
 }
 
 int arch_vm_add_vfio(struct arch_vm *vm, int fd, struct err *err)
@@ -26,13 +25,12 @@ int arch_vm_add_vfio(struct arch_vm *vm, int fd, struct err *err)
 	if (vm->vfio_fd < 0) {
 		struct kvm_create_device create = {.type = KVM_DEV_TYPE_VFIO};
 
-		if (ioctl(vm->fd, KVM_CREATE_DEVICE, &create)) {
-			rc = -errno;
+		rc = x86_vm_call(vm, KVM_CREATE_DEVICE, &create);
+		if (rc)
 			return err_set(err, rc == -ENODEV ? -EOPNOTSUPP : rc,
 				       "KVM_CREATE_DEVICE(VFIO): %s",
 				       rc == -ENODEV ? "this kernel lacks CONFIG_KVM_VFIO"
 						     : err_name(rc));
-		}
 		vm->vfio_fd = (int)create.fd;
 	}
 	rc = set_file(vm, fd, KVM_DEV_VFIO_FILE_ADD);

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
 #include "base/fd.h"
 #include "base/mem.h"
@@ -17,17 +16,17 @@ enum {
 	MAX_GSI = ARCH_MAX_ROUTES - PIC_PINS,
 };
 
-int x86_supported_cpuid(int kvm_fd, struct kvm_cpuid2 **ret, struct err *err)
+int x86_supported_cpuid(const struct kvm *kvm, struct kvm_cpuid2 **ret, struct err *err)
 {
 	struct kvm_cpuid2 *cpuid =
 		calloc(1, sizeof(*cpuid) + CPUID_MAX * sizeof(struct kvm_cpuid_entry2));
+	int rc;
 
 	if (!cpuid)
 		return err_set(err, -ENOMEM, "no memory for CPUID");
 	cpuid->nent = CPUID_MAX;
-	if (ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, cpuid)) {
-		int rc = -errno;
-
+	rc = kvm_call(kvm->calls, kvm->fd, KVM_GET_SUPPORTED_CPUID, cpuid);
+	if (rc) {
 		free(cpuid);
 		return err_set(err, rc, "KVM_GET_SUPPORTED_CPUID: %s", err_name(rc));
 	}
@@ -54,7 +53,7 @@ static int assign_ioeventfd(void *opaque, enum bus_kind kind, uint64_t addr,
 		arg.flags |= KVM_IOEVENTFD_FLAG_PIO;
 	if (!on)
 		arg.flags |= KVM_IOEVENTFD_FLAG_DEASSIGN;
-	return ioctl(vm->fd, KVM_IOEVENTFD, &arg) ? -errno : 0;
+	return x86_vm_call(vm, KVM_IOEVENTFD, &arg);
 }
 
 static const struct bus_ioeventfd_ops ioeventfd_ops = {.assign = assign_ioeventfd};
@@ -109,7 +108,7 @@ static int set_routes(void *opaque, const struct irq_route *routes, unsigned int
 				},
 		};
 	}
-	rc = ioctl(vm->fd, KVM_SET_GSI_ROUTING, r) ? -errno : 0;
+	rc = x86_vm_call(vm, KVM_SET_GSI_ROUTING, r);
 	free(r);
 	return rc;
 }
@@ -127,7 +126,7 @@ static int set_irqfd(void *opaque, uint32_t gsi, int fd, int resample_fd, bool o
 		arg.flags |= KVM_IRQFD_FLAG_RESAMPLE;
 		arg.resamplefd = (uint32_t)resample_fd;
 	}
-	return ioctl(vm->fd, KVM_IRQFD, &arg) ? -errno : 0;
+	return x86_vm_call(vm, KVM_IRQFD, &arg);
 }
 
 static int set_line(void *opaque, uint32_t gsi, bool level)
@@ -135,7 +134,7 @@ static int set_line(void *opaque, uint32_t gsi, bool level)
 	const struct arch_vm *vm = opaque;
 	struct kvm_irq_level arg = {.irq = gsi, .level = level};
 
-	return ioctl(vm->fd, KVM_IRQ_LINE, &arg) ? -errno : 0;
+	return x86_vm_call(vm, KVM_IRQ_LINE, &arg);
 }
 
 static int send_msi(void *opaque, uint64_t address, uint32_t data, uint32_t devid)
@@ -149,7 +148,7 @@ static int send_msi(void *opaque, uint64_t address, uint32_t data, uint32_t devi
 
 	(void)devid;
 	/* Positive: delivered; 0: the guest blocked it, which is its business. */
-	return ioctl(vm->fd, KVM_SIGNAL_MSI, &arg) < 0 ? -errno : 0;
+	return MIN(x86_vm_call(vm, KVM_SIGNAL_MSI, &arg), 0);
 }
 
 const struct irq_chip_ops *arch_irq_ops(void)
@@ -171,7 +170,7 @@ const struct irq_chip_ops *arch_irq_ops(void)
 static int check_kvm(const struct arch_vm *vm, struct err *err)
 {
 	static const struct {
-		int cap;
+		unsigned int cap;
 		const char *name;
 	} need[] = {
 		{KVM_CAP_IRQCHIP, "KVM_CAP_IRQCHIP"},
@@ -194,14 +193,14 @@ static int check_kvm(const struct arch_vm *vm, struct err *err)
 		{KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE"},
 		{KVM_CAP_ADJUST_CLOCK, "KVM_CAP_ADJUST_CLOCK"},
 	};
-	int version = ioctl(vm->kvm_fd, KVM_GET_API_VERSION, 0);
+	int version = kvm_call_value(vm->kvm.calls, vm->kvm.fd, KVM_GET_API_VERSION, 0);
 
 	if (version != KVM_API_VERSION)
-		return err_set(err, version < 0 ? -errno : -EINVAL,
+		return err_set(err, version < 0 ? version : -EINVAL,
 			       version < 0 ? "this is no KVM device"
 					   : "KVM's API is not version 12");
 	for (size_t i = 0; i < ARRAY_SIZE(need); i++) {
-		if (ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, need[i].cap) <= 0)
+		if (!x86_kvm_has(&vm->kvm, need[i].cap))
 			return err_set(
 				err, -EOPNOTSUPP,
 				"this kernel's KVM lacks %s: Linux 5.10 or newer on x86 has it",
@@ -213,8 +212,8 @@ static int check_kvm(const struct arch_vm *vm, struct err *err)
 static int check_topology(const struct arch_vm *vm, struct err *err)
 {
 	const struct arch_topology *t = &vm->topology;
-	int max = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
-	int max_id = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPU_ID);
+	int max = x86_kvm_has(&vm->kvm, KVM_CAP_MAX_VCPUS);
+	int max_id = x86_kvm_has(&vm->kvm, KVM_CAP_MAX_VCPU_ID);
 	uint32_t last;
 
 	if (!t->cpus || t->sockets * t->cores * t->threads != t->cpus)
@@ -239,12 +238,9 @@ static int check_topology(const struct arch_vm *vm, struct err *err)
 static int vm_ioctl(const struct arch_vm *vm, unsigned long request, const void *arg,
 		    const char *what, struct err *err)
 {
-	if (ioctl(vm->fd, request, arg) < 0) {
-		int rc = -errno;
+	int rc = x86_vm_call(vm, request, arg);
 
-		return err_set(err, rc, "%s: %s", what, err_name(rc));
-	}
-	return 0;
+	return rc < 0 ? err_set(err, rc, "%s: %s", what, err_name(rc)) : 0;
 }
 
 static int set_up_irqchip(struct arch_vm *vm, struct err *err)
@@ -259,7 +255,7 @@ static int set_up_irqchip(struct arch_vm *vm, struct err *err)
 	if (!rc)
 		rc = vm_ioctl(vm, KVM_CREATE_PIT2, &pit, "KVM_CREATE_PIT2", err);
 	/* Without it, ids in the local APIC's saved state are 8 bits wide, and 255 means everybody. */
-	if (!rc && ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_X2APIC_API) > 0)
+	if (!rc && x86_kvm_has(&vm->kvm, KVM_CAP_X2APIC_API))
 		rc = vm_ioctl(vm, KVM_ENABLE_CAP, &x2apic, "KVM_CAP_X2APIC_API", err);
 	for (unsigned int i = 0; !rc && i < ARRAY_SIZE(vm->chips); i++) {
 		vm->chips[i].chip_id = i;
@@ -285,22 +281,21 @@ static int set_up(struct arch_vm *vm, struct err *err)
 	if (rc)
 		return rc;
 	/* A triple fault that is pending while state is saved or reset (Linux 6.1). */
-	vm->triple_fault_event =
-		ioctl(vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_X86_TRIPLE_FAULT_EVENT) > 0 &&
-		!ioctl(vm->fd, KVM_ENABLE_CAP, &triple);
-	n = ioctl(vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
-	vm->xsave_bytes =
-		n > 0 ? MAX((size_t)n, sizeof(struct kvm_xsave)) : sizeof(struct kvm_xsave);
-	vm->tsc_deadline = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
+	vm->triple_fault_event = x86_vm_has(vm, KVM_CAP_X86_TRIPLE_FAULT_EVENT) &&
+				 !x86_vm_call(vm, KVM_ENABLE_CAP, &triple);
+	vm->xsave_bytes = MAX((size_t)x86_vm_has(vm, KVM_CAP_XSAVE2), sizeof(struct kvm_xsave));
+	vm->tsc_deadline = x86_kvm_has(&vm->kvm, KVM_CAP_TSC_DEADLINE_TIMER);
 
 	/* 0 is the host's rate of now. KVM's default is the rate of when it was initialised; where the
 	 * kernel has since refined that and the CPU cannot scale, vCPUs would get a clock that stands still
 	 * (set_tsc in vcpu.c does the rest). */
-	if (ioctl(vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_VM_TSC_CONTROL) > 0 &&
-	    ioctl(vm->fd, KVM_SET_TSC_KHZ, 0))
-		log_debug(vm->log, "kvm", "KVM_SET_TSC_KHZ: %s", err_name(errno));
+	if (x86_vm_has(vm, KVM_CAP_VM_TSC_CONTROL)) {
+		rc = x86_vm_call_value(vm, KVM_SET_TSC_KHZ, 0);
+		if (rc)
+			log_debug(vm->log, "kvm", "KVM_SET_TSC_KHZ: %s", err_name(rc));
+	}
 
-	n = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_NR_MEMSLOTS);
+	n = x86_kvm_has(&vm->kvm, KVM_CAP_NR_MEMSLOTS);
 	vm->max_slots = n > 0 ? (unsigned int)n : 32;
 	vm->slots = calloc(vm->max_slots, sizeof(*vm->slots));
 	vm->slot_used = calloc(vm->max_slots, 1);
@@ -317,7 +312,7 @@ int arch_vm_create(struct arch_vm **ret, const struct arch_vm_config *config, st
 	if (!mem_new(vm))
 		return err_set(err, -ENOMEM, "no memory for a VM");
 	vm->log = config->log;
-	vm->kvm_fd = config->kvm_fd;
+	vm->kvm = config->kvm;
 	vm->topology = config->topology;
 	vm->gmem = config->gmem;
 	vm->mmio = config->mmio;
@@ -329,18 +324,18 @@ int arch_vm_create(struct arch_vm **ret, const struct arch_vm_config *config, st
 	if (!rc)
 		rc = check_topology(vm, err);
 	if (!rc)
-		rc = x86_supported_cpuid(vm->kvm_fd, &vm->cpuid, err);
+		rc = x86_supported_cpuid(&vm->kvm, &vm->cpuid, err);
 	if (rc)
 		goto fail;
 	vm->phys_bits = cpuid_phys_bits(vm->cpuid);
 	do
-		vm->fd = ioctl(vm->kvm_fd, KVM_CREATE_VM, 0);
-	while (vm->fd < 0 && errno == EINTR);
-	if (vm->fd < 0) {
-		rc = -errno;
+		rc = kvm_call_value(vm->kvm.calls, vm->kvm.fd, KVM_CREATE_VM, 0);
+	while (rc == -EINTR);
+	if (rc < 0) {
 		err_set(err, rc, "KVM_CREATE_VM: %s", err_name(rc));
 		goto fail;
 	}
+	vm->fd = rc;
 	rc = set_up(vm, err);
 	if (rc)
 		goto fail;
@@ -372,11 +367,6 @@ void arch_vm_destroy(struct arch_vm *vm)
 	free(vm->slot_used);
 	free(vm->cpuid);
 	free(vm);
-}
-
-int arch_vm_fd(const struct arch_vm *vm)
-{
-	return vm->fd;
 }
 
 int arch_vm_reset(struct arch_vm *vm, struct err *err)

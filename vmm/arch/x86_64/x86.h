@@ -6,6 +6,7 @@
 #include <linux/kvm.h>
 #include <pthread.h>
 
+#include "base/num.h"
 #include "core/arch.h"
 
 enum {
@@ -24,7 +25,7 @@ struct memslot {
 
 struct arch_vm {
 	const struct log *log;
-	int kvm_fd; /* the caller's */
+	struct kvm kvm; /* the file is the caller's */
 	int fd;
 	struct arch_topology topology;
 	struct gmem *gmem;
@@ -47,8 +48,28 @@ struct arch_vm {
 	struct kvm_pit_state2 pit;
 };
 
+/* Calls on the VM and on /dev/kvm: at least 0, or a negative errno. */
+static inline int x86_vm_call(const struct arch_vm *vm, unsigned long request, const void *arg)
+{
+	return kvm_call(vm->kvm.calls, vm->fd, request, arg);
+}
+static inline int x86_vm_call_value(const struct arch_vm *vm, unsigned long request,
+				    unsigned long value)
+{
+	return kvm_call_value(vm->kvm.calls, vm->fd, request, value);
+}
+/* A capability's value; 0 when there is none. */
+static inline int x86_vm_has(const struct arch_vm *vm, unsigned long cap)
+{
+	return MAX(x86_vm_call_value(vm, KVM_CHECK_EXTENSION, cap), 0);
+}
+static inline int x86_kvm_has(const struct kvm *kvm, unsigned long cap)
+{
+	return MAX(kvm_call_value(kvm->calls, kvm->fd, KVM_CHECK_EXTENSION, cap), 0);
+}
+
 /* All entries KVM supports; free() it. */
-int x86_supported_cpuid(int kvm_fd, struct kvm_cpuid2 **ret, struct err *err);
+int x86_supported_cpuid(const struct kvm *kvm, struct kvm_cpuid2 **ret, struct err *err);
 
 /* The layout as a function of what the host offers: arch_platform_init without the host. */
 int x86_layout(struct arch_platform *ret, unsigned int phys_bits, bool amd,
