@@ -79,7 +79,7 @@ static int plug(struct hospes_vm *vm, struct virtio_device *vdev, const struct s
 
 static int create_disk(struct hospes_vm *vm, const struct config_disk *disk, struct err *err)
 {
-	struct virtio_blk_config config;
+	struct virtio_blk_setup config;
 	struct virtio_device *vdev;
 	struct vm_device *named;
 	struct open_disk file;
@@ -93,7 +93,7 @@ static int create_disk(struct hospes_vm *vm, const struct config_disk *disk, str
 		fd_close(&file.fd);
 		return err_set(err, size_fd, "disk '%s': %s", disk->id, err_name(size_fd));
 	}
-	config = (struct virtio_blk_config){
+	config = (struct virtio_blk_setup){
 		.name = disk->id,
 		.serial = disk->serial,
 		.fd = file.fd,
@@ -132,7 +132,7 @@ static void close_all(int *fds, unsigned int n)
 
 static int create_net(struct hospes_vm *vm, const struct config_net *net, struct err *err)
 {
-	struct virtio_net_config config;
+	struct virtio_net_setup config;
 	struct virtio_device *vdev;
 	int vhost_fds[32];
 	int fds[32];
@@ -145,7 +145,7 @@ static int create_net(struct hospes_vm *vm, const struct config_net *net, struct
 		close_all(fds, net->queues);
 		return rc;
 	}
-	config = (struct virtio_net_config){
+	config = (struct virtio_net_setup){
 		.name = net->id,
 		.backend = net->socket ? VIRTIO_NET_SOCKET : VIRTIO_NET_TAP,
 		.fds = fds,
@@ -222,7 +222,7 @@ static int create_console(struct hospes_vm *vm, unsigned int index, struct err *
 		name_device(vm, "console", console->id, dev, NULL);
 		return 0;
 	}
-	const struct virtio_console_config config = {
+	const struct virtio_console_setup config = {
 		.name = console->id,
 		.in_fd = console->in,
 		.out_fd = out,
@@ -234,7 +234,7 @@ static int create_console(struct hospes_vm *vm, unsigned int index, struct err *
 
 static int create_rng(struct hospes_vm *vm, struct err *err)
 {
-	const struct virtio_rng_config config = {.name = "rng", .loop = vm->loop};
+	const struct virtio_rng_setup config = {.name = "rng", .loop = vm->loop};
 	struct virtio_device *vdev;
 	int rc = virtio_rng_create(&vdev, &config, &vm->log, err);
 

@@ -334,7 +334,7 @@ static int check_size(const char *name, uint64_t size_bytes, uint32_t block_byte
 	return 0;
 }
 
-static int check_config(const struct virtio_blk_config *c, struct err *err)
+static int check_config(const struct virtio_blk_setup *c, struct err *err)
 {
 	if (c->block_bytes != 512 && c->block_bytes != 4096)
 		return err_set(err, -EINVAL, "disk '%s': block size %u is neither 512 nor 4096",
@@ -359,7 +359,7 @@ static int check_config(const struct virtio_blk_config *c, struct err *err)
 	return check_size(c->name, c->size_bytes, c->block_bytes, err);
 }
 
-static uint64_t feature_bits(const struct virtio_blk_config *c)
+static uint64_t feature_bits(const struct virtio_blk_setup *c)
 {
 	uint64_t f = 1ull << BLK_F_SEG_MAX | 1ull << BLK_F_BLK_SIZE | 1ull << BLK_F_TOPOLOGY;
 
@@ -375,7 +375,7 @@ static uint64_t feature_bits(const struct virtio_blk_config *c)
 	return f;
 }
 
-int virtio_blk_create(struct virtio_device **ret, const struct virtio_blk_config *config,
+int virtio_blk_create(struct virtio_device **ret, const struct virtio_blk_setup *config,
 		      const struct log *log, struct err *err)
 {
 	int r = check_config(config, err);

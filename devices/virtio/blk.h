@@ -16,7 +16,7 @@ enum virtio_blk_cache {
 	VIRTIO_BLK_WRITETHROUGH, /* every write is on the disk when it is answered */
 };
 
-struct virtio_blk_config {
+struct virtio_blk_setup {
 	const char *name;
 	const char *serial;   /* up to 20 bytes for get-id; NULL: the name */
 	int fd;               /* opened and locked by the machine; ownership passes on success */
@@ -33,7 +33,7 @@ struct virtio_blk_config {
 	unsigned int n_loops;
 };
 
-int virtio_blk_create(struct virtio_device **ret, const struct virtio_blk_config *config,
+int virtio_blk_create(struct virtio_device **ret, const struct virtio_blk_setup *config,
 		      const struct log *log, struct err *err);
 /* The disk has a new size: tell the guest. Machine's thread. */
 int virtio_blk_resize(struct virtio_device *vdev, uint64_t size_bytes, struct err *err);

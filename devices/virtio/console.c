@@ -396,7 +396,7 @@ static void side_init(struct side *s, struct console *c, unsigned int index)
 	};
 }
 
-int virtio_console_create(struct virtio_device **ret, const struct virtio_console_config *config,
+int virtio_console_create(struct virtio_device **ret, const struct virtio_console_setup *config,
 			  const struct log *log, struct err *err)
 {
 	struct console *c;

@@ -5,14 +5,14 @@
 
 #include "virtio/virtio.h"
 
-struct virtio_console_config {
+struct virtio_console_setup {
 	const char *name;
 	int in_fd;  /* -1: none; not owned */
 	int out_fd; /* -1: discard; not owned */
 	struct loop *loop;
 };
 
-int virtio_console_create(struct virtio_device **ret, const struct virtio_console_config *config,
+int virtio_console_create(struct virtio_device **ret, const struct virtio_console_setup *config,
 			  const struct log *log, struct err *err);
 /* The terminal's size, for VIRTIO_CONSOLE_F_SIZE. Machine's thread. */
 void virtio_console_resize(struct virtio_device *vdev, uint16_t columns, uint16_t rows);

@@ -348,7 +348,7 @@ static const struct virtio_device_ops net_ops = {
 	.destroy = net_destroy,
 };
 
-static int check_config(const struct virtio_net_config *c, struct err *err)
+static int check_config(const struct virtio_net_setup *c, struct err *err)
 {
 	if (c->pairs < 1 || c->pairs > NET_PAIRS_MAX)
 		return err_set(err, -EINVAL, "net '%s': %u queue pairs; 1 to %u can be had",
@@ -375,7 +375,7 @@ static int check_config(const struct virtio_net_config *c, struct err *err)
 	return 0;
 }
 
-static uint64_t feature_bits(const struct virtio_net_config *c, uint64_t backend)
+static uint64_t feature_bits(const struct virtio_net_setup *c, uint64_t backend)
 {
 	uint64_t f = NET_BIT(MAC) | NET_BIT(MRG_RXBUF) | NET_BIT(STATUS) | NET_BIT(CTRL_VQ) |
 		     NET_BIT(CTRL_RX) | NET_BIT(CTRL_MAC_ADDR) | NET_BIT(GUEST_ANNOUNCE);
@@ -392,7 +392,7 @@ static uint64_t feature_bits(const struct virtio_net_config *c, uint64_t backend
 	return f;
 }
 
-static void init_queue(struct net *net, const struct virtio_net_config *c, struct net_queue *q,
+static void init_queue(struct net *net, const struct virtio_net_setup *c, struct net_queue *q,
 		       unsigned int index)
 {
 	q->pair = &net->pairs[index / 2];
@@ -405,7 +405,7 @@ static void init_queue(struct net *net, const struct virtio_net_config *c, struc
 		(uint16_t)(c->queue_size ? c->queue_size : VIRTQ_DEFAULT_SIZE);
 }
 
-static int init_pairs(struct net *net, const struct virtio_net_config *c, struct err *err)
+static int init_pairs(struct net *net, const struct virtio_net_setup *c, struct err *err)
 {
 	for (unsigned int i = 0; i < c->pairs; i++) {
 		struct net_pair *pair = &net->pairs[i];
@@ -429,7 +429,7 @@ static int init_pairs(struct net *net, const struct virtio_net_config *c, struct
 	return net_ctrl_create(net) ? err_set(err, -ENOMEM, "net '%s': no memory", c->name) : 0;
 }
 
-static int open_vhost(struct net *net, const struct virtio_net_config *c, struct err *err)
+static int open_vhost(struct net *net, const struct virtio_net_setup *c, struct err *err)
 {
 	for (unsigned int i = 0; c->vhost_fds && i < c->pairs; i++) {
 		uint64_t can = NET_BIT(MRG_RXBUF);
@@ -442,7 +442,7 @@ static int open_vhost(struct net *net, const struct virtio_net_config *c, struct
 	return 0;
 }
 
-int virtio_net_create(struct virtio_device **ret, const struct virtio_net_config *config,
+int virtio_net_create(struct virtio_device **ret, const struct virtio_net_setup *config,
 		      const struct log *log, struct err *err)
 {
 	int r = check_config(config, err);

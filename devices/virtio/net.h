@@ -15,7 +15,7 @@ enum virtio_net_backend {
 	VIRTIO_NET_SOCKET, /* fds[0] is a connected stream socket, frames with 32-bit big-endian length (passt, QEMU) */
 };
 
-struct virtio_net_config {
+struct virtio_net_setup {
 	const char *name;
 	enum virtio_net_backend backend;
 	const int *fds;          /* n_pairs (or 1); ownership passes on success */
@@ -32,7 +32,7 @@ struct virtio_net_config {
 	unsigned int n_loops;
 };
 
-int virtio_net_create(struct virtio_device **ret, const struct virtio_net_config *config,
+int virtio_net_create(struct virtio_device **ret, const struct virtio_net_setup *config,
 		      const struct log *log, struct err *err);
 /* Link up or down while running. Machine's thread. */
 void virtio_net_set_link(struct virtio_device *vdev, bool up);

@@ -121,7 +121,7 @@ static const struct virtio_device_ops rng_ops = {
 	.destroy = rng_destroy,
 };
 
-int virtio_rng_create(struct virtio_device **ret, const struct virtio_rng_config *config,
+int virtio_rng_create(struct virtio_device **ret, const struct virtio_rng_setup *config,
 		      const struct log *log, struct err *err)
 {
 	struct rng *rng;

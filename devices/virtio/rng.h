@@ -5,12 +5,12 @@
 
 #include "virtio/virtio.h"
 
-struct virtio_rng_config {
+struct virtio_rng_setup {
 	const char *name;
 	struct loop *loop;
 };
 
-int virtio_rng_create(struct virtio_device **ret, const struct virtio_rng_config *config,
+int virtio_rng_create(struct virtio_device **ret, const struct virtio_rng_setup *config,
 		      const struct log *log, struct err *err);
 
 #endif

@@ -64,7 +64,7 @@ static void make_disk(struct disk *disk, uint32_t block, uint32_t align, bool re
 {
 	struct guest_config config = {.backend = LOOP_EPOLL};
 	struct loop *loop;
-	struct virtio_blk_config c = {
+	struct virtio_blk_setup c = {
 		.name = "disk0",
 		.serial = serial,
 		.size_bytes = DISK_BYTES,

@@ -524,7 +524,7 @@ static void start(struct run *r)
 	};
 	struct loop *loop = guest_loop(g, 0);
 	int fds[2];
-	struct virtio_net_config c = {
+	struct virtio_net_setup c = {
 		.name = "net0",
 		.backend = VIRTIO_NET_SOCKET,
 		.fds = fds,

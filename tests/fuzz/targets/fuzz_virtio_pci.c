@@ -73,7 +73,7 @@ static void model_reset(struct model *m)
 static void set_up(void)
 {
 	struct guest_config config = {.backend = LOOP_EPOLL};
-	struct virtio_console_config console = {.name = "console0", .in_fd = -1, .out_fd = -1};
+	struct virtio_console_setup console = {.name = "console0", .in_fd = -1, .out_fd = -1};
 	struct virtio_device *vdev;
 	struct err err = ERR_INIT;
 

@@ -11,9 +11,9 @@
 #include "base/le.h"
 #include "base/num.h"
 
-struct virtio_blk_config usual(struct disk *d)
+struct virtio_blk_setup usual(struct disk *d)
 {
-	return (struct virtio_blk_config){
+	return (struct virtio_blk_setup){
 		.name = "disk0",
 		.serial = "SERIAL-0123456789-TOO-LONG",
 		.size_bytes = DISK_BYTES,
@@ -27,7 +27,7 @@ struct virtio_blk_config usual(struct disk *d)
 }
 
 void disk_open_with(struct disk *d, enum loop_backend backend,
-		    void (*edit)(struct virtio_blk_config *), uint64_t features)
+		    void (*edit)(struct virtio_blk_setup *), uint64_t features)
 {
 	struct err err = ERR_INIT;
 	struct virtio_device *vdev;
@@ -35,7 +35,7 @@ void disk_open_with(struct disk *d, enum loop_backend backend,
 	rig_open(&d->rig, backend);
 	d->fd = memfd_create("disk", MFD_CLOEXEC);
 	cr_assert_eq(ftruncate(d->fd, DISK_BYTES), 0);
-	struct virtio_blk_config c = usual(d);
+	struct virtio_blk_setup c = usual(d);
 
 	c.fd = fcntl(d->fd, F_DUPFD_CLOEXEC, 3);
 	if (edit)
@@ -143,7 +143,7 @@ bool all(int fd, uint64_t offset, size_t len, uint8_t byte)
 	return same;
 }
 
-void make_4k(struct virtio_blk_config *c)
+void make_4k(struct virtio_blk_setup *c)
 {
 	c->block_bytes = 4096;
 	c->align_bytes = 4096;

@@ -34,7 +34,7 @@ void nic_open_socket(struct nic *n, uint64_t features, enum loop_backend backend
 	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
 	n->peer = fds[1];
 	cr_assert_eq(fcntl(n->peer, F_SETFL, O_NONBLOCK), 0);
-	struct virtio_net_config c = {
+	struct virtio_net_setup c = {
 		.name = "net0",
 		.backend = VIRTIO_NET_SOCKET,
 		.fds = fds,
@@ -58,7 +58,7 @@ void nic_open_tap(struct nic *n, const int *fds, unsigned int pairs, uint64_t fe
 
 	rig_open(&n->rig, LOOP_AUTO);
 	n->peer = -1;
-	struct virtio_net_config c = {
+	struct virtio_net_setup c = {
 		.name = "net0",
 		.backend = VIRTIO_NET_TAP,
 		.fds = fds,

@@ -86,7 +86,7 @@ Test(blk, header_and_status_may_be_split_anywhere)
 	disk_close(&d);
 }
 
-static void make_long_queue(struct virtio_blk_config *c)
+static void make_long_queue(struct virtio_blk_setup *c)
 {
 	c->queue_size = 512;
 }
@@ -244,7 +244,7 @@ Test(blk, discard_that_was_not_negotiated_is_unsupported)
 	disk_close(&d);
 }
 
-static void make_readonly(struct virtio_blk_config *c)
+static void make_readonly(struct virtio_blk_setup *c)
 {
 	c->readonly = true;
 }
@@ -358,30 +358,30 @@ Test(blk, the_driver_chooses_the_cache_mode)
 
 struct bad {
 	const char *what;
-	void (*edit)(struct virtio_blk_config *);
+	void (*edit)(struct virtio_blk_setup *);
 };
 
-static void bad_size(struct virtio_blk_config *c)
+static void bad_size(struct virtio_blk_setup *c)
 {
 	c->size_bytes = 1000;
 }
-static void bad_empty(struct virtio_blk_config *c)
+static void bad_empty(struct virtio_blk_setup *c)
 {
 	c->size_bytes = 0;
 }
-static void bad_block(struct virtio_blk_config *c)
+static void bad_block(struct virtio_blk_setup *c)
 {
 	c->block_bytes = 1024;
 }
-static void bad_align(struct virtio_blk_config *c)
+static void bad_align(struct virtio_blk_setup *c)
 {
 	c->align_bytes = 4096;
 }
-static void bad_queues(struct virtio_blk_config *c)
+static void bad_queues(struct virtio_blk_setup *c)
 {
 	c->queues = 65;
 }
-static void bad_queue_size(struct virtio_blk_config *c)
+static void bad_queue_size(struct virtio_blk_setup *c)
 {
 	c->queue_size = 100;
 }
@@ -396,7 +396,7 @@ Test(blk, bad_configurations_are_refused_with_the_disk_named)
 
 	rig_open(&d.rig, LOOP_AUTO);
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-		struct virtio_blk_config c = usual(&d);
+		struct virtio_blk_setup c = usual(&d);
 		struct virtio_device *vdev = NULL;
 		struct err err = ERR_INIT;
 

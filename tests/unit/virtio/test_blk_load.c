@@ -11,14 +11,14 @@
 #include "base/num.h"
 #include "blk_rig.h"
 
-static void make_bounce(struct virtio_blk_config *c)
+static void make_bounce(struct virtio_blk_setup *c)
 {
 	c->align_bytes = 512;
 }
 
 /* Random requests of every kind and layout, several at once, against a copy in memory. Requests in
  * flight together touch disjoint parts, as a file system's do. */
-static void random_ops(enum loop_backend backend, void (*edit)(struct virtio_blk_config *))
+static void random_ops(enum loop_backend backend, void (*edit)(struct virtio_blk_setup *))
 {
 	static uint8_t model[DISK_BYTES];
 	enum { SLOTS = 12, ROUNDS = 150, PART = DISK_BYTES / 512 / SLOTS };
@@ -103,7 +103,7 @@ Test(blk_load, random_requests_agree_with_a_model_through_bounce_buffers)
 	random_ops(LOOP_AUTO, make_bounce);
 }
 
-static void make_writethrough(struct virtio_blk_config *c)
+static void make_writethrough(struct virtio_blk_setup *c)
 {
 	c->cache = VIRTIO_BLK_WRITETHROUGH;
 }
@@ -136,7 +136,7 @@ Test(blk_load, direct_io_with_unaligned_buffers)
 
 	rig_open(&d.rig, LOOP_AUTO);
 	d.fd = fd;
-	struct virtio_blk_config c = usual(&d);
+	struct virtio_blk_setup c = usual(&d);
 
 	c.fd = direct;
 	make_4k(&c);
@@ -187,7 +187,7 @@ Test(blk_load, many_unaligned_requests_share_few_bounce_buffers)
 
 /* A reset with requests in flight (and some waiting for bounce buffers): afterwards guest memory is
  * not touched, and the device works again. */
-static void reset_under_load(enum loop_backend backend, void (*edit)(struct virtio_blk_config *))
+static void reset_under_load(enum loop_backend backend, void (*edit)(struct virtio_blk_setup *))
 {
 	struct disk d;
 

@@ -35,7 +35,7 @@ static uint8_t pattern(unsigned int i)
 static struct rig rig_create(enum loop_backend backend, bool nonblocking)
 {
 	struct guest_config config = {.backend = backend};
-	struct virtio_console_config console = {.name = "console0"};
+	struct virtio_console_setup console = {.name = "console0"};
 	struct virtio_device *vdev;
 	struct err err = ERR_INIT;
 	struct rig r = {0};
@@ -343,7 +343,7 @@ Test(console, a_flood_of_empty_chains_is_taken_by_turns)
 
 static struct drv *rng_create(struct guest *g)
 {
-	struct virtio_rng_config config = {.name = "rng0", .loop = guest_loop(g, 0)};
+	struct virtio_rng_setup config = {.name = "rng0", .loop = guest_loop(g, 0)};
 	struct virtio_device *vdev;
 	struct err err = ERR_INIT;
 

@@ -28,7 +28,7 @@ static int make_blk(struct virtio_device **ret, struct guest *g, struct given *g
 		    struct err *err)
 {
 	struct loop *loop = guest_loop(g, 0);
-	struct virtio_blk_config c = {
+	struct virtio_blk_setup c = {
 		.name = "victim",
 		.fd = given->fd[0],
 		.size_bytes = MiB,
@@ -46,7 +46,7 @@ static int make_net(struct virtio_device **ret, struct guest *g, struct given *g
 		    struct err *err)
 {
 	struct loop *loop = guest_loop(g, 0);
-	struct virtio_net_config c = {
+	struct virtio_net_setup c = {
 		.name = "victim",
 		.backend = VIRTIO_NET_SOCKET,
 		.fds = &given->fd[0],
@@ -61,7 +61,7 @@ static int make_net(struct virtio_device **ret, struct guest *g, struct given *g
 static int make_console(struct virtio_device **ret, struct guest *g, struct given *given,
 			struct err *err)
 {
-	struct virtio_console_config c = {
+	struct virtio_console_setup c = {
 		.name = "victim",
 		.in_fd = given->fd[0],
 		.out_fd = given->fd[1],
@@ -74,7 +74,7 @@ static int make_console(struct virtio_device **ret, struct guest *g, struct give
 static int make_rng(struct virtio_device **ret, struct guest *g, struct given *given,
 		    struct err *err)
 {
-	struct virtio_rng_config c = {.name = "victim", .loop = guest_loop(g, 0)};
+	struct virtio_rng_setup c = {.name = "victim", .loop = guest_loop(g, 0)};
 
 	(void)given;
 	return virtio_rng_create(ret, &c, guest_log(g), err);

@@ -93,7 +93,7 @@ static int file;
 static void start_disk(void)
 {
 	struct loop *loop = guest_loop(g, 0);
-	struct virtio_blk_config c = {
+	struct virtio_blk_setup c = {
 		.name = "disk",
 		.size_bytes = DISK_BYTES,
 		.block_bytes = SECTOR,
@@ -196,7 +196,7 @@ static void send_frame(int peer, uint32_t bytes)
 
 Test(denied, a_network_goes_on_with_the_buffers_that_it_may_write)
 {
-	struct virtio_net_config c = {
+	struct virtio_net_setup c = {
 		.name = "nic", .backend = VIRTIO_NET_SOCKET, .pairs = 1, .n_loops = 1};
 	struct loop *loop = guest_loop(g, 0);
 	struct drv_sg bad, good[2];

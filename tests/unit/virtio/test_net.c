@@ -512,7 +512,7 @@ Test(net, bad_configurations_are_refused_with_the_card_named)
 	int fd[2] = {0, -1};
 
 	rig_open(&rig, LOOP_AUTO);
-	struct virtio_net_config good = {
+	struct virtio_net_setup good = {
 		.name = "net0",
 		.backend = VIRTIO_NET_SOCKET,
 		.fds = fd,
@@ -521,7 +521,7 @@ Test(net, bad_configurations_are_refused_with_the_card_named)
 		.loops = &rig.loop,
 		.n_loops = 1,
 	};
-	struct virtio_net_config bad[8];
+	struct virtio_net_setup bad[8];
 
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
 		bad[i] = good;
