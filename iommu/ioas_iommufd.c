@@ -8,7 +8,6 @@
 #include <fcntl.h>
 #include <linux/vfio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
 #include "base/fd.h"
 #include "base/num.h"
@@ -21,7 +20,7 @@
 
 static int call(const struct iommu *iommu, unsigned long request, void *arg)
 {
-	return ioctl(iommu->fd, request, arg) ? -errno : 0;
+	return fd_ioctl(iommu->fd, request, arg);
 }
 
 static void destroy_object(const struct iommu *iommu, uint32_t id)
@@ -139,9 +138,10 @@ static int iommufd_endpoint_open(struct iommu_endpoint *endpoint, int fd, struct
 		.argsz = sizeof(bind),
 		.iommufd = endpoint->iommu->fd,
 	};
+	int code = fd_ioctl(fd, VFIO_DEVICE_BIND_IOMMUFD, &bind);
 
-	if (ioctl(fd, VFIO_DEVICE_BIND_IOMMUFD, &bind))
-		return explain_bind(endpoint, -errno, fd, err);
+	if (code)
+		return explain_bind(endpoint, code, fd, err);
 	endpoint->dev_id = bind.out_devid;
 	endpoint->device_fd = fd;
 	return 0;
@@ -156,7 +156,7 @@ static int attach_table(const struct iommu_endpoint *endpoint, uint32_t table)
 {
 	struct vfio_device_attach_iommufd_pt attach = {.argsz = sizeof(attach), .pt_id = table};
 
-	return ioctl(endpoint->device_fd, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &attach) ? -errno : 0;
+	return fd_ioctl(endpoint->device_fd, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &attach);
 }
 
 /* A table of this space with dirty tracking that the device can use: one there is, or a new one. */
@@ -262,10 +262,11 @@ static int iommufd_attach(struct ioas *ioas, struct iommu_endpoint *endpoint, st
 static void iommufd_detach(struct iommu_endpoint *endpoint)
 {
 	struct vfio_device_detach_iommufd_pt detach = {.argsz = sizeof(detach)};
+	int code = fd_ioctl(endpoint->device_fd, VFIO_DEVICE_DETACH_IOMMUFD_PT, &detach);
 
-	if (ioctl(endpoint->device_fd, VFIO_DEVICE_DETACH_IOMMUFD_PT, &detach))
+	if (code)
 		log_error(endpoint->iommu->log, "iommu", "%s: cannot detach it: %s", endpoint->name,
-			  err_name(errno));
+			  err_name(code));
 }
 
 /* --- spaces --- */
@@ -336,7 +337,7 @@ static int iommufd_allow(struct ioas *ioas, const struct ioas_range *ranges, uns
 /* /dev/iommu answers VFIO's first question too. */
 static void iommufd_nothing(const struct ioas *ioas)
 {
-	(void)ioctl(ioas->iommu->fd, VFIO_GET_API_VERSION);
+	(void)fd_ioctl(ioas->iommu->fd, VFIO_GET_API_VERSION, NULL);
 }
 
 static int iommufd_pin(struct ioas *ioas, const struct iommu_endpoint *endpoint)

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "base/num.h"
+#include "base/probe.h"
 #include "iommu/ioas_impl.h"
 
 static int check_range(const struct ioas *ioas, uint64_t iova, uint64_t bytes, uint64_t *last)
@@ -112,6 +113,7 @@ static void call_all(struct ioas *ioas, struct ioas_mapping *maps, unsigned int 
 		if (places[i]) {
 			m->result = ioas->iommu->ops->map(ioas, m->iova, m->bytes, &m->memory,
 							  m->access);
+			probe_map(m->iova, m->bytes, m->memory.gpa, m->result);
 			now_ns = ledger_now(ioas->ledger);
 		}
 		entry->end_ns = now_ns;
@@ -225,6 +227,7 @@ int ioas_unmap(struct ioas *ioas, uint64_t iova, uint64_t bytes, uint64_t *unmap
 		pthread_rwlock_unlock(&ioas->lock);
 		pthread_rwlock_rdlock(&ioas->calls);
 		ret = entry.code = ioas->iommu->ops->unmap(ioas, run.iova, entry.bytes);
+		probe_unmap(run.iova, entry.bytes, ret);
 		pthread_rwlock_unlock(&ioas->calls);
 		entry.end_ns = ledger_now(ioas->ledger);
 		pthread_rwlock_wrlock(&ioas->lock);

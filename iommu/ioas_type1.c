@@ -10,7 +10,6 @@
 #include <linux/vfio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 
 #include "base/fd.h"
@@ -30,7 +29,7 @@ static int open_container(struct err *err)
 			       : code == -EACCES ? "; let this user open it (chmod, or a udev rule)"
 						 : "");
 	}
-	if (ioctl(fd, VFIO_GET_API_VERSION) != VFIO_API_VERSION) {
+	if (fd_ioctl(fd, VFIO_GET_API_VERSION, NULL) != VFIO_API_VERSION) {
 		fd_close(&fd);
 		return err_set(err, -EOPNOTSUPP,
 			       "/dev/vfio/vfio does not speak version %d of VFIO's interface",
@@ -71,11 +70,11 @@ static int check_group(const struct iommu_endpoint *endpoint, int fd, struct err
 	struct vfio_group_status status = {.argsz = sizeof(status)};
 	cleanup_fd int container = -1;
 	char holder[100];
-	int code = 0;
+	int code = fd_ioctl(fd, VFIO_GROUP_GET_STATUS, &status);
 
-	if (ioctl(fd, VFIO_GROUP_GET_STATUS, &status))
+	if (code)
 		return err_set(err, -EINVAL, "fd %d is not a VFIO group (/dev/vfio/N): %s", fd,
-			       err_name(errno));
+			       err_name(code));
 	if (!(status.flags & VFIO_GROUP_FLAGS_VIABLE))
 		return err_set(err, -EBUSY,
 			       "its IOMMU group is not free: another device of the group has a "
@@ -83,8 +82,8 @@ static int check_group(const struct iommu_endpoint *endpoint, int fd, struct err
 	container = open_container(err);
 	if (container < 0)
 		return container;
-	if (ioctl(fd, VFIO_GROUP_SET_CONTAINER, &container)) {
-		code = -errno;
+	code = fd_ioctl(fd, VFIO_GROUP_SET_CONTAINER, &container);
+	if (code) {
 		if (code == -EPERM)
 			return err_set(err, code,
 				       "no IOMMU stands before this device (VFIO's no-IOMMU mode), "
@@ -94,12 +93,12 @@ static int check_group(const struct iommu_endpoint *endpoint, int fd, struct err
 			       "its IOMMU group is in a container already%s",
 			       iommu_holder(endpoint, fd, holder, sizeof(holder)));
 	}
-	if (ioctl(container, VFIO_CHECK_EXTENSION, VFIO_TYPE1v2_IOMMU) <= 0)
+	if (fd_ioctl(container, VFIO_CHECK_EXTENSION, (void *)VFIO_TYPE1v2_IOMMU) <= 0)
 		code = err_set(err, -EOPNOTSUPP,
 			       "no IOMMU stands before this device (VFIO's no-IOMMU mode), so "
 			       "nothing would translate guest addresses; turn the IOMMU on in the "
 			       "firmware and on the kernel's command line");
-	ioctl(fd, VFIO_GROUP_UNSET_CONTAINER);
+	fd_ioctl(fd, VFIO_GROUP_UNSET_CONTAINER, NULL);
 	return code;
 }
 
@@ -167,10 +166,9 @@ static int no_remapping(int code, struct err *err)
 static int enter_container(struct ioas *ioas, const struct iommu_endpoint *endpoint,
 			   struct err *err)
 {
-	int code;
+	int code = fd_ioctl(endpoint->group->fd, VFIO_GROUP_SET_CONTAINER, &ioas->container);
 
-	if (ioctl(endpoint->group->fd, VFIO_GROUP_SET_CONTAINER, &ioas->container)) {
-		code = -errno;
+	if (code) {
 		if (code == -EINVAL && ioas->has_iommu)
 			return ioas_explain_conflict(ioas, endpoint, err);
 		if (code == -EPERM)
@@ -182,9 +180,9 @@ static int enter_container(struct ioas *ioas, const struct iommu_endpoint *endpo
 	}
 	if (ioas->has_iommu)
 		return 0;
-	if (ioctl(ioas->container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU)) {
-		code = -errno;
-		ioctl(endpoint->group->fd, VFIO_GROUP_UNSET_CONTAINER);
+	code = fd_ioctl(ioas->container, VFIO_SET_IOMMU, (void *)VFIO_TYPE1v2_IOMMU);
+	if (code) {
+		fd_ioctl(endpoint->group->fd, VFIO_GROUP_UNSET_CONTAINER, NULL);
 		if (code == -EPERM)
 			return no_remapping(code, err);
 		return err_set(err, code, "no type1 address space for it: %s", err_name(code));
@@ -211,18 +209,20 @@ static void leave_container(struct iommu_endpoint *endpoint)
 	struct vfio_group *group = endpoint->group;
 	struct ioas *ioas = group->ioas;
 	bool others = false;
+	int code;
 
 	group->ioas = NULL;
 	list_for_each (item, &ioas->iommu->groups)
 		others |= container_of(item, struct vfio_group, link)->ioas == ioas;
-	if (!ioctl(group->fd, VFIO_GROUP_UNSET_CONTAINER)) {
+	code = fd_ioctl(group->fd, VFIO_GROUP_UNSET_CONTAINER, NULL);
+	if (!code) {
 		ioas->has_iommu = others;
 		return;
 	}
 	/* Something still maps a region of the device. It must reach nothing all the same: a container
 	 * of its own is emptied, and given up with the group in it. */
 	log_error(ioas->iommu->log, "iommu", "%s: its group cannot leave its container: %s%s",
-		  endpoint->name, err_name(errno),
+		  endpoint->name, err_name(code),
 		  others ? "; until its regions are unmapped it reaches what the others reach"
 			 : "");
 	if (!others) {
@@ -231,7 +231,7 @@ static void leave_container(struct iommu_endpoint *endpoint)
 			.flags = VFIO_DMA_UNMAP_FLAG_ALL,
 		};
 
-		ioctl(ioas->container, VFIO_IOMMU_UNMAP_DMA, &unmap);
+		fd_ioctl(ioas->container, VFIO_IOMMU_UNMAP_DMA, &unmap);
 		fd_close(&ioas->container);
 		ioas->has_iommu = false;
 	}
@@ -262,12 +262,12 @@ static int type1_attach(struct ioas *ioas, struct iommu_endpoint *endpoint, stru
 	if (ret)
 		return ret;
 	group->ioas = ioas;
-	endpoint->device_fd = ioctl(group->fd, VFIO_GROUP_GET_DEVICE_FD, endpoint->name);
+	endpoint->device_fd = fd_ioctl(group->fd, VFIO_GROUP_GET_DEVICE_FD, endpoint->name);
 	if (endpoint->device_fd < 0) {
-		ret = err_set(err, -errno,
+		ret = err_set(err, endpoint->device_fd,
 			      "VFIO does not open it: %s; is it in this group, and bound to "
 			      "vfio-pci?",
-			      err_name(errno));
+			      err_name(endpoint->device_fd));
 		endpoint->device_fd = -1;
 		if (enters)
 			leave_container(endpoint);
@@ -312,7 +312,7 @@ static struct vfio_iommu_type1_info *get_info(const struct ioas *ioas)
 		info = bigger;
 		memset(info, 0, bytes);
 		info->argsz = bytes;
-		if (ioctl(ioas->container, VFIO_IOMMU_GET_INFO, info))
+		if (fd_ioctl(ioas->container, VFIO_IOMMU_GET_INFO, info))
 			break;
 		if (info->argsz <= bytes)
 			return info;
@@ -366,7 +366,7 @@ static uint64_t type1_mappings_left(const struct ioas *ioas)
 
 static void type1_nothing(const struct ioas *ioas)
 {
-	(void)ioctl(ioas->container, VFIO_GET_API_VERSION);
+	(void)fd_ioctl(ioas->container, VFIO_GET_API_VERSION, NULL);
 }
 
 /* --- mappings --- */
@@ -382,13 +382,13 @@ static int type1_map(struct ioas *ioas, uint64_t iova, uint64_t bytes,
 		.iova = iova,
 		.size = bytes,
 	};
+	int code;
 
 	if (!ioas->has_iommu)
 		return -ENODEV;
-	if (!ioctl(ioas->container, VFIO_IOMMU_MAP_DMA, &map))
-		return 0;
+	code = fd_ioctl(ioas->container, VFIO_IOMMU_MAP_DMA, &map);
 	/* What is left for EINVAL once range and alignment are checked: a reserved range. */
-	return errno == EINVAL ? -ENOSPC : -errno;
+	return code == -EINVAL ? -ENOSPC : code;
 }
 
 static int type1_unmap(struct ioas *ioas, uint64_t iova, uint64_t bytes)
@@ -399,7 +399,7 @@ static int type1_unmap(struct ioas *ioas, uint64_t iova, uint64_t bytes)
 		.size = bytes,
 	};
 
-	return ioctl(ioas->container, VFIO_IOMMU_UNMAP_DMA, &unmap) ? -errno : 0;
+	return fd_ioctl(ioas->container, VFIO_IOMMU_UNMAP_DMA, &unmap);
 }
 
 const struct ioas_ops ioas_type1_ops = {

@@ -6,10 +6,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "base/mem.h"
 #include "base/num.h"
 
@@ -20,9 +20,7 @@ static int fd_of(void *opaque)
 
 static int real_ioctl(void *opaque, unsigned long request, void *arg)
 {
-	int ret = ioctl(fd_of(opaque), request, arg);
-
-	return ret < 0 ? -errno : ret;
+	return fd_ioctl(fd_of(opaque), request, arg);
 }
 
 static ssize_t real_pread(void *opaque, void *buf, size_t len, uint64_t offset)

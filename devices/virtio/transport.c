@@ -10,6 +10,7 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "base/num.h"
+#include "base/probe.h"
 
 static struct virtq *vq_of(struct transport_queue *q)
 {
@@ -137,6 +138,7 @@ static void kick_done(struct loop_op *op, int result)
 			virtio_device_broken(q->t->vdev, "its kicks cannot be watched");
 		return;
 	}
+	probe_kick(q->t->vdev->name, q->index);
 	if (q->state == TRANSPORT_QUEUE_RUNNING && !atomic_load(&q->t->broken))
 		q->t->vdev->ops->queue_kick(q->t->vdev, q->index);
 }

@@ -5,7 +5,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
+
+#include "base/probe.h"
 
 void fd_close(int *fd)
 {
@@ -57,6 +60,16 @@ uint64_t fd_event_drain(int fd)
 		n = read(fd, &count, sizeof(count));
 	while (n < 0 && errno == EINTR);
 	return n == (ssize_t)sizeof(count) ? count : 0;
+}
+
+int fd_ioctl(int fd, unsigned long request, const void *arg)
+{
+	int result = ioctl(fd, request, arg);
+
+	if (result < 0)
+		result = -errno;
+	probe_ioctl(fd, request, result);
+	return result;
 }
 
 int fd_read_full(int fd, void *buf, size_t len, off_t offset)

@@ -26,6 +26,10 @@ void fd_event_signal(int fd);
 /* Read and clear the counter: its value, 0 when it was not signalled. */
 uint64_t fd_event_drain(int fd);
 
+/* ioctl(2), of a driver that is worth a probe (base/probe.h): its result, at least 0, or a negative
+ * errno. */
+int fd_ioctl(int fd, unsigned long request, const void *arg);
+
 /* Read or write all of len bytes, over short transfers and EINTR. offset -1 means a stream.
  * Returns 0 or a negative errno; -ENODATA when the file ends before. */
 int fd_read_full(int fd, void *buf, size_t len, off_t offset);

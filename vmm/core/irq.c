@@ -11,6 +11,7 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "base/num.h"
+#include "base/probe.h"
 
 struct irq_chip {
 	const struct irq_chip_ops *ops;
@@ -188,6 +189,7 @@ static void line_set_locked(struct irq_line *line, bool level)
 	if (line->level == level)
 		return;
 	line->level = level;
+	probe_pin(line->gsi, level);
 	if (level ? (*high)++ == 0 : --*high == 0)
 		chip->ops->set_line(chip->opaque, line->gsi, level);
 }
@@ -374,5 +376,6 @@ void irq_msi_disable(struct irq_msi *msi)
 
 void irq_msi_raise(struct irq_msi *msi)
 {
+	probe_interrupt(msi->fd);
 	fd_event_signal(msi->fd);
 }

@@ -2,14 +2,11 @@
 // The kernel's KVM.
 #include "core/kvm.h"
 
-#include <errno.h>
-#include <sys/ioctl.h>
+#include "base/fd.h"
 
 static int kernel_ioctl(int fd, unsigned long request, unsigned long arg)
 {
-	int ret = ioctl(fd, request, arg);
-
-	return ret < 0 ? -errno : ret;
+	return fd_ioctl(fd, request, (const void *)arg);
 }
 
 const struct kvm_calls kvm_kernel_calls = {.ioctl = kernel_ioctl};

@@ -18,6 +18,7 @@
 
 #include "base/mem.h"
 #include "base/num.h"
+#include "base/probe.h"
 #include "base/thread.h"
 #include "core/bus.h"
 #include "core/vcpu_exit.h"
@@ -132,17 +133,20 @@ static bool dispatch(struct vcpu *v)
 	switch (v->run->exit_reason) {
 	case KVM_EXIT_IO:
 		count(v, VCPU_EXIT_IO);
+		probe_exit(v->index, KVM_EXIT_IO, v->run->io.port);
 		vcpu_exit_io(v->run, c->pio);
 		v->half_done = true;
 		return true;
 	case KVM_EXIT_MMIO:
 		count(v, VCPU_EXIT_MMIO);
+		probe_exit(v->index, KVM_EXIT_MMIO, v->run->mmio.phys_addr);
 		vcpu_exit_mmio(v->run, c->mmio);
 		v->half_done = true;
 		return true;
 	default:
 		break;
 	}
+	probe_exit(v->index, v->run->exit_reason, 0);
 	kind = v->run->exit_reason == KVM_EXIT_INTR  ? VCPU_EXIT_INTR
 	       : v->run->exit_reason == KVM_EXIT_HLT ? VCPU_EXIT_HLT
 						     : VCPU_EXIT_OTHER;
@@ -164,6 +168,7 @@ static bool enter(struct vcpu *v)
 		return dispatch(v);
 	case -EINTR:
 		count(v, VCPU_EXIT_INTR);
+		probe_exit(v->index, KVM_EXIT_INTR, 0);
 		drop_kicks();
 		return true;
 	case -EAGAIN: /* it waits for its start-up interrupt */
