@@ -11,7 +11,8 @@
 /* How a flag's argument goes into the document. */
 enum flag_kind {
 	FLAG_VALUE,  /* text at key, in object `in` if that is set */
-	FLAG_OBJECT, /* k=v,... merged into the object at key; a first word without '=' is `first` */
+	FLAG_OBJECT, /* k=v,... merged into the object at key; a first word without '=' is
+		      * `first` */
 	FLAG_APPEND, /* k=v,... appended to the list at key; likewise */
 	FLAG_CACHE,
 	FLAG_CONSOLE,

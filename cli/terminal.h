@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The terminal: raw while a machine has it, restored on return, exit and fatal signals; and the escape
- * Ctrl-A.
+ * The terminal: raw while a machine has it, restored on return, exit and fatal signals; and the
+ * escape Ctrl-A.
  */
 #ifndef CLI_TERMINAL_H
 #define CLI_TERMINAL_H
@@ -34,8 +34,8 @@ struct terminal_filter {
 /* What the keys do, but for those of the strategies; lines. */
 extern const char terminal_help[];
 
-/* Remove escapes from bytes, in place: how many bytes are left for the guest. Stops at a command, with
- * *command set, and *used set to the number of input bytes that were looked at. */
+/* Remove escapes from bytes, in place: how many bytes are left for the guest. Stops at a command,
+ * with *command set, and *used set to the number of input bytes that were looked at. */
 size_t terminal_filter(struct terminal_filter *filter, uint8_t *bytes, size_t n, size_t *used,
 		       enum terminal_command *command);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// hospes vf: makes, sets, binds and removes SR-IOV virtual functions. The library does the work; here
-// are words, tables and exit statuses.
+// hospes vf: makes, sets, binds and removes SR-IOV virtual functions. The library does the work;
+// here are words, tables and exit statuses.
 #include <jansson.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -31,8 +31,8 @@ static int failed(const struct hospes_error *error)
 	return CLI_FAILED;
 }
 
-/* Ctrl-C in the middle of a change would leave half of it. It waits until the change is done, when the
- * command ends by itself. */
+/* Ctrl-C in the middle of a change would leave half of it. It waits until the change is done, when
+ * the command ends by itself. */
 static void hold_signals(void)
 {
 	sigset_t set;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The smallest embedder: boot a kernel with an initial RAM disk, its serial console on standard output.
+// The smallest embedder: boot a kernel with an initial RAM disk, its serial console on standard
+// output.
 #include <stdio.h>
 #include <string.h>
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What an orchestrator does: two machines in one process. The first runs in a thread of the library, the
-// second in this program's poll loop; KVM, the disk and the consoles are opened here and handed in.
+// What an orchestrator does: two machines in one process. The first runs in a thread of the
+// library, the second in this program's poll loop; KVM, the disk and the consoles are opened here
+// and handed in.
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// PCI devices of the host, read from sysfs anew at each call.
+// The PCI functions of this host, read from sysfs anew at each call.
 #include "host/device.h"
 
 #include <dirent.h>
@@ -50,7 +50,7 @@ static ssize_t read_text(const char *path, char *text, size_t bytes)
 	return (ssize_t)n;
 }
 
-/* The last part of what a symbolic link leads to; "" and false when it is none. */
+/* The last component of a symbolic link's target; "" and false if path is no link. */
 static bool link_name(const char *path, char *name, size_t bytes)
 {
 	char target[PATH_MAX];
@@ -66,7 +66,8 @@ static bool link_name(const char *path, char *name, size_t bytes)
 	return true;
 }
 
-/* The path of an attribute of a device whose address is canonical, so that no other file is meant. */
+/* The path of an attribute of a device whose address is canonical, so that no other file is
+ * meant. */
 static int device_path(const char *bdf, const char *name, char path[PATH_MAX])
 {
 	char canonical[HOST_BDF_BYTES];
@@ -220,11 +221,12 @@ static void read_config(struct host_device *d)
 	d->msix = config.msix;
 	d->msi = config.msi;
 	d->pin = config.pin;
-	/* Capabilities are hidden from ordinary users; sysfs shows the link of Express functions. */
+	/* Capabilities are hidden from ordinary users; sysfs shows the link of Express
+	 * functions. */
 	d->express = config.express || exists(d->bdf, "max_link_speed");
 	if (host_attribute(d->bdf, "reset_method", text, sizeof(text)) >= 0)
 		d->resets = host_parse_resets(text);
-	else if (exists(d->bdf, "reset")) /* before Linux 5.15 the method is not told */
+	else if (exists(d->bdf, "reset")) /* before Linux 5.15 the method is not shown */
 		d->resets = config.resets ? config.resets : HOST_RESET_BUS;
 }
 
@@ -380,7 +382,7 @@ static bool bdf_of_cdev(const char *path, char bdf[HOST_BDF_BYTES])
 	return bdf_of_path(link, bdf);
 }
 
-/* Up to three that look like it: on the same bus, or the same slot of another. */
+/* Up to three similar ones: on the same bus, or in the same slot of another. */
 static void similar(const char *bdf, char *text, size_t bytes)
 {
 	struct host_device *devices;

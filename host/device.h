@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * PCI devices of the host, as sysfs shows them: for listing, for preflight, for VF life cycle, and for
- * finding what to open. Reads only; nothing is cached: each call looks anew.
+ * The PCI functions of this host, as sysfs shows them: for listing, for preflight, for the life
+ * cycle of VFs, and to find what to open. Reads only, but for host_set_attribute; nothing is
+ * cached.
  *
+ * Errors: a negative errno; err, which may be NULL, names the device and the remedy.
  * Threads: no state; any thread.
  */
 #ifndef HOST_DEVICE_H
@@ -64,21 +66,22 @@ int host_list(struct host_device **ret, unsigned int *n, struct err *err);
 /* The members of an IOMMU group, malloc'ed, in order of addresses. */
 int host_group(int group, struct host_device **ret, unsigned int *n, struct err *err);
 
-/* Bits of address that the IOMMU behind the device translates; 0: not told by this host. */
+/* Bits of address that the IOMMU behind the device translates; 0: not known. */
 unsigned int host_aperture_bits(const char *bdf);
 
 enum { HOST_USER_BYTES = 160, HOST_NODE_BYTES = 64 };
-/* Who has this path open: "hospes (pid 4711)", at most one, or "" (also when we may not look). When it
- * said for which machine it has the device bdf (may be NULL): "VM 'web' (hospes, pid 4711)". */
+/* A process that has this path open: "hospes (pid 4711)"; "" if none is seen (also without
+ * permission to look). If the process announced which machine has the device bdf (may be NULL): "VM
+ * 'web' (hospes, pid 4711)". */
 void host_user_of(const char *path, const char *bdf, char *text, unsigned int bytes);
-/* Who has the device open through VFIO, by its character device or its group, and the node that is
- * open. Nobody that is seen: who is "", and node the group's, "" when it has none. */
+/* A process that has the device open through VFIO, by its character device or its group, and the
+ * node that is open. If none is seen, who is "" and node the group's ("" without a group). */
 void host_vfio_user(const struct host_device *dev, char node[HOST_NODE_BYTES],
 		    char who[HOST_USER_BYTES]);
 
 /* Read a small sysfs attribute of the device, without its newline: length or a negative errno. */
 ssize_t host_attribute(const char *bdf, const char *name, char *text, unsigned int bytes);
-/* Write one; -errno and a message that says which file, what, and what the kernel answered. */
+/* Write an attribute. The message names the file, the value and the kernel's answer. */
 int host_set_attribute(const char *bdf, const char *name, const char *value, struct err *err);
 
 #endif

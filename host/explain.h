@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Preflight: will passthrough of this device work here, and if not, what to do.
+ * Preflight: will passthrough of this device work here, and if not, what to do?
  *
- * Each finding is a fact, how bad it is, and the way out. What it calls a blocker fails when it is
- * tried, and in that way; what has no blocker works. It looks at the real host each time and changes
- * nothing.
+ * Each finding is a fact, its severity and its remedy. A blocker predicts how an attempt would
+ * fail; a device without blockers works. Each call reads the host anew and changes nothing.
  *
  * Threads: no state; any thread.
  */
@@ -30,11 +29,11 @@ struct explain_finding {
 	char remedy[256]; /* the line to type, or ""; never for EXPLAIN_OK */
 };
 
-/* What the machine will be, as far as it matters. */
+/* The properties of the future machine that matter here. */
 struct explain_request {
 	uint64_t memory_bytes; /* 0: not known */
 	enum iommu_kind kind;
-	int cdev_fd, iommufd;       /* handed in: paths need no permission then; -1 */
+	int cdev_fd, iommufd;       /* handed in, then paths need no permission; -1: not */
 	int kvm_fd;                 /* likewise; 0 or less: /dev/kvm */
 	unsigned int other_vectors; /* MSI-X vectors of the machine's other devices */
 };
@@ -45,6 +44,8 @@ struct explain {
 	enum explain_level worst;
 };
 
+/* bdf: canonical (host_find). Findings are in the order in which passthrough would meet them; *ret
+ * is the caller's, freed by explain_done. -ENODEV: no such device. */
 int explain_device(struct explain *ret, const char *bdf, const struct explain_request *request,
 		   struct err *err);
 void explain_done(struct explain *explain);

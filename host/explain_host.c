@@ -84,7 +84,7 @@ void explain_kernel(struct explain_ctx *x)
 	}
 }
 
-/* The option by which the running kernel was told to leave the host's IOMMU alone; NULL for none. */
+/* The option on the kernel's command line that switches the host's IOMMU off; NULL: none. */
 static const char *switched_off(void)
 {
 	static const char *const options[] = {"intel_iommu=off", "amd_iommu=off", "iommu=off"};

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the parts of preflight share: the device, what is asked, and how a finding is added. */
+/* Shared by the parts of preflight: the device, the request, and how a finding is added. */
 #ifndef HOST_EXPLAIN_IMPL_H
 #define HOST_EXPLAIN_IMPL_H
 
@@ -12,22 +12,23 @@ struct explain_ctx {
 	const struct explain_request *request;
 	enum iommu_kind kind; /* what will be used: never IOMMU_AUTO */
 	bool ours;            /* bound to a driver of VFIO */
-	bool layout_known;    /* /dev/kvm could be asked */
+	bool layout_known;    /* /dev/kvm could be queried */
 	struct arch_platform layout;
-	bool no_memory; /* a finding is lost */
+	bool no_memory; /* a finding was lost */
 };
 
-/* Add a finding; then, but for EXPLAIN_OK, its way out. */
+/* explain_report.c. Add a finding; then, unless it is EXPLAIN_OK, its remedy. */
 void explain_add(struct explain_ctx *x, enum explain_level level, const char *topic,
 		 const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 void explain_remedy(struct explain_ctx *x, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
-/* "16 GiB", "1.5 GiB", "512 KiB": static per thread would be shared, so the caller has the room. */
+/* "16 GiB", "1.5 GiB", "512 KiB", in the caller's buffer, which is returned. */
 #define EXPLAIN_SIZE_TEXT 24
 const char *explain_size(uint64_t bytes, char text[EXPLAIN_SIZE_TEXT]);
 /* The first line of a file, "" when it cannot be read. */
 void explain_line(const char *path, char *text, unsigned int bytes);
+/* vfio-pci or a variant of it? */
 bool explain_vfio_driver(const char *driver);
 
 /* explain_host.c */

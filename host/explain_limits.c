@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Preflight: the guest's memory against what the IOMMU translates and what this process may pin; the files
-// that it may have open.
+// Preflight: the guest's memory against what the IOMMU translates and what this process may pin;
+// the files that it may have open.
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -175,9 +175,9 @@ void explain_memory(struct explain_ctx *x)
 void explain_mappings(struct explain_ctx *x)
 {
 	static const char parameter[] = "/sys/module/vfio_iommu_type1/parameters/dma_entry_limit";
-	/* Each run of guest memory is mapped in pieces no smaller than this. */
-	const uint64_t piece = 64 * MiB;
-	unsigned long long limit, need = x->request->memory_bytes / piece + 2;
+	/* Each run of guest memory is mapped in chunks no smaller than this. */
+	const uint64_t chunk = 64 * MiB;
+	unsigned long long limit, need = x->request->memory_bytes / chunk + 2;
 	char text[32];
 
 	if (x->kind != IOMMU_TYPE1) {

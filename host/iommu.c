@@ -18,7 +18,7 @@
 
 #define IOMMUS "/sys/class/iommu"
 
-/* ---- what the registers say ---- */
+/* ---- registers ---- */
 
 void host_iommu_vtd(struct host_iommu *ret, uint64_t cap, uint64_t ecap)
 {
@@ -55,8 +55,8 @@ static uint32_t get32(const uint8_t *p)
 bool host_config_acs(const uint8_t *config, unsigned int bytes, bool *on)
 {
 	enum { ACS = 0x0d };
-	/* PCI Express Base 6.0, 7.7.11: source validation, request and completion redirect, upstream
-	 * forwarding: what Linux asks for to tell groups apart. */
+	/* PCI Express Base 6.0, 7.7.11: source validation, request and completion redirect,
+	 * upstream forwarding: what Linux asks for to tell groups apart. */
 	const uint32_t wanted = 0x1d;
 	unsigned int at = 0x100;
 
@@ -73,7 +73,8 @@ bool host_config_acs(const uint8_t *config, unsigned int bytes, bool *on)
 			uint32_t can = get32(config + at + 4) & 0xffff;
 			uint32_t does = get32(config + at + 4) >> 16;
 
-			/* What the port has no need of it need not have; what it has must be on. */
+			/* A control that the port lacks is not needed; one that it has must be
+			 * on. */
 			*on = (can & wanted) && (does & can & wanted) == (can & wanted);
 			return true;
 		}
@@ -167,7 +168,7 @@ int host_iommu_list(struct host_iommu **ret, unsigned int *n, struct err *err)
 	return 0;
 }
 
-/* The interrupt chips of a kernel that remaps are named IR-…; no other place tells every user. */
+/* A kernel that remaps names its interrupt chips IR-…; no other place shows it to every user. */
 bool host_interrupts_remapped(void)
 {
 	FILE *f = fopen("/proc/interrupts", "re");
@@ -236,7 +237,7 @@ static void why_shared(const struct host_device *d, const struct host_device *ot
 	static const char *const states[] = {
 		[ACS_ABSENT] = "has no ACS",
 		[ACS_OFF] = "has its ACS off",
-		[ACS_ON] = "has ACS on, but something above it has not",
+		[ACS_ON] = "has ACS on, but a port above it has not",
 		[ACS_HIDDEN] = "may have no ACS (root sees more)",
 	};
 	char port[HOST_BDF_BYTES];

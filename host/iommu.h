@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The host's IOMMUs, and how well they keep its devices apart, as sysfs and config space tell. What a
- * kernel tells only of a bound device (IOMMU_GET_HW_INFO) is not known here, and said so.
+ * The host's IOMMUs, and how well they isolate its devices, from sysfs and config space. Properties
+ * that the kernel reports only for a bound device (IOMMU_GET_HW_INFO) are HOST_UNKNOWN here.
  *
  * Threads: no state; any thread.
  */
@@ -17,7 +17,8 @@
 enum host_known {
 	HOST_NO,
 	HOST_YES,
-	HOST_UNKNOWN, /* the hardware can; whether the kernel uses it shows when a device is bound */
+	HOST_UNKNOWN, /* the hardware can; whether the kernel uses it shows when a device is
+		       * bound */
 };
 
 struct host_iommu {
@@ -32,7 +33,7 @@ struct host_iommu {
 /* In order of names, malloc'ed; none is no error. */
 int host_iommu_list(struct host_iommu **ret, unsigned int *n, struct err *err);
 
-/* A device's interrupts go through a table that the kernel keeps, so that it can raise its own only. */
+/* Does the host remap interrupts, so that a device can raise its own only? */
 bool host_interrupts_remapped(void);
 
 enum host_isolation {

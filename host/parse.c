@@ -133,8 +133,8 @@ unsigned int host_parse_resets(const char *text)
 unsigned int host_parse_vtd_bits(uint64_t cap)
 {
 	/* VT-d specification 4.1, 11.4.2: SAGAW in bits 12:8 (39, 48, 57 bits in bits 1, 2, 3), the
-	 * maximum guest address width less one in bits 21:16. The tables are as deep as the hardware
-	 * can, and the kernel uses no more than the width. */
+	 * maximum guest address width less one in bits 21:16. The tables are as deep as the
+	 * hardware can, and the kernel uses no more than the width. */
 	static const unsigned int widths[] = {0, 39, 48, 57, 0};
 	unsigned int limit = (unsigned int)(cap >> 16 & 0x3f) + 1, deepest = 0;
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What sysfs says about PCI devices, from text and bytes to structures. Pure: no file is touched.
- * Config space is the device's own, so its lists may loop or lead out of the space; a removed device
- * answers all ones.
+ * Parsers for what sysfs shows of PCI devices. Pure: they touch no file.
+ * Config space is the device's own, so its lists may loop or lead out of the space; a removed
+ * device answers all ones.
  */
 #ifndef HOST_PARSE_H
 #define HOST_PARSE_H
@@ -30,7 +30,7 @@ unsigned int host_parse_amd_bits(uint64_t features);
 struct host_config {
 	unsigned int msix, msi; /* vectors */
 	bool pin, express;
-	unsigned int resets; /* FLR, AF_FLR and PM only: what config space tells */
+	unsigned int resets; /* FLR, AF_FLR and PM only, which config space shows */
 };
 /* bytes: 64 is all that an ordinary user may read, and has no capabilities. */
 void host_config_parse(const uint8_t *config, unsigned int bytes, struct host_config *ret);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Making VFs and taking them away. The PF's driver does the work, when a number is written to
-// sriov_numvfs; what is here makes sure beforehand that it can, and that it is done afterwards.
+// Creates and destroys VFs. The PF's driver does the work when a number is written to sriov_numvfs;
+// this code checks beforehand that it can, and afterwards that it did.
 #include "host/vf.h"
 
 #include <errno.h>
@@ -12,11 +12,11 @@
 #include "host/vf_impl.h"
 #include "host/vf_netlink.h"
 
-/* Many drivers reset their PF when its VFs come and go (igb does); copper takes some 3 s to have its
- * link again, an optical module up to 10 s. */
+/* Many drivers reset their PF when its VFs come and go (igb does); copper takes some 3 s to have
+ * its link again, an optical module up to 10 s. */
 enum { LINK_BACK_MS = 20000 };
 
-/* A PF, looked at. */
+/* A PF, read and checked. */
 static int read_pf(const char *text, struct host_device *ret, struct err *err)
 {
 	char bdf[HOST_BDF_BYTES];
@@ -52,8 +52,8 @@ static int check_count(const struct host_device *pf, unsigned int count, struct 
 			       pf->bdf, count, pf->max_vfs);
 	if (!pf->driver[0])
 		return err_set(err, -ENODEV,
-			       "%s: has no driver, and it is the PF's driver that makes VFs; "
-			       "'hospes vf bind %s --driver NAME'",
+			       "%s: has no driver, and only the PF's driver can make VFs; "
+			       "'hospes vf bind %s --driver NAME' first",
 			       pf->bdf, pf->bdf);
 	return 0;
 }
@@ -157,7 +157,7 @@ static int check_made(const struct host_device *pf, unsigned int count, struct e
 	return rc;
 }
 
-/* From the number to VFs that can be used; undoes it when it fails. */
+/* Write the number and wait until the VFs can be used; undone on failure. */
 static int create(const struct host_device *pf, unsigned int count, struct err *err)
 {
 	struct vf_netlink_link link;

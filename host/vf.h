@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Life cycle of SR-IOV virtual functions: create, set, bind, unbind, destroy. Each call leaves things
- * as they were when a later step of it fails.
+ * Life cycle of SR-IOV virtual functions: create, set, bind, unbind, destroy. If a step
+ * fails, the call undoes its earlier steps.
  *
- * Nothing is bound behind anybody's back: VFs are created without a driver (the PF's
- * sriov_drivers_autoprobe is off around the call and put back), bind puts the named driver into
- * driver_override first, so that a reset of the PF does not lose the VF to another driver.
+ * Nothing is bound without being asked: VFs are created without a driver (the PF's
+ * sriov_drivers_autoprobe is off during the call and then restored), bind puts the named driver
+ * into driver_override first, so that a reset of the PF does not lose the VF to another driver.
  *
  * Threads: no state; any thread. Calls wait for the kernel, seconds at worst.
  */
@@ -43,29 +43,29 @@ struct vf_settings {
 	enum vf_link link;
 };
 
-/* Who uses a function now: a process that has it open through VFIO, an interface that is up, a disk
- * that is mounted. who is "" when nobody does. */
+/* The present user of a function: a process that has it open through VFIO, an interface that is up,
+ * a disk that is mounted. who is "" if there is none. */
 struct vf_user {
 	char who[HOST_USER_BYTES]; /* "VM 'web' (hospes, pid 4711)" */
 	char remedy[96];           /* "end it first" */
 };
 void vf_user(const struct host_device *dev, struct vf_user *ret);
 
-/* What the PF's driver tells about VF `index` of the interface; -EOPNOTSUPP when it tells nothing.
- * ret->set says what it told. */
+/* The settings of VF `index` as the PF's driver reports them; ret->set names those that it reports.
+ * -EOPNOTSUPP: it reports none. */
 int vf_get(const char *netdev, unsigned int index, struct vf_settings *ret, struct err *err);
 
-/* count VFs of the PF, which has none now (-EBUSY otherwise, with the way out), and whose interface, if
- * there is one, is up. When that has a link, the call returns when the link is back. */
+/* Create count VFs. -EBUSY: the PF has VFs already; err names the remedy. The PF's interface, if it
+ * has one, must be up. If it has a link, the call returns once the link is back. */
 int vf_create(const char *name, unsigned int count, struct err *err);
 /* Each setting is read back. */
 int vf_set(const char *vf, const struct vf_settings *settings, struct err *err);
-/* driver NULL: vfio-pci. A driver that is not there is not loaded: the message has the line that
- * does. Any PCI function, not only VFs. -EBUSY names who uses it. */
+/* Bind any PCI function, not only VFs. driver NULL: vfio-pci. No module is loaded: if the driver is
+ * missing, err names the command that loads it. -EBUSY: err names the user. */
 int vf_bind(const char *bdf, const char *driver, struct err *err);
 /* Leaves it without a driver. */
 int vf_unbind(const char *bdf, struct err *err);
-/* -EBUSY names who uses which VF. No VFs: nothing to do. */
+/* Remove all VFs; 0 if there are none. -EBUSY: err names a VF and its user. */
 int vf_destroy(const char *name, struct err *err);
 
 #endif

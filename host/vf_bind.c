@@ -73,7 +73,7 @@ static int check_unused(const struct host_device *dev, struct err *err)
 			   : 0;
 }
 
-/* Why did this driver not want it? */
+/* Why did the driver refuse it? */
 static int not_taken(const struct host_device *dev, const char *driver, int rc, struct err *err)
 {
 	const char *hint = "the kernel's log ('dmesg') may say why";
@@ -85,10 +85,10 @@ static int not_taken(const struct host_device *dev, const char *driver, int rc, 
 		hint = "does another member of its IOMMU group have a host driver? "
 		       "'hospes device explain' lists them";
 	return err_set(err, rc ? rc : -ENODEV, "%s: %s did not take it: %s; %s", dev->bdf, driver,
-		       rc ? err_name(rc) : "no error told", hint);
+		       rc ? err_name(rc) : "no error reported", hint);
 }
 
-/* As it was: the override and the driver. */
+/* Restore the override and the driver. */
 static void put_back(const struct host_device *dev)
 {
 	(void)set_override(dev->bdf, dev->driver[0] ? dev->driver : dev->driver_override, NULL);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the files of vf.h share. */
+/* Shared by the files of vf.h. */
 #ifndef HOST_VF_IMPL_H
 #define HOST_VF_IMPL_H
 
-/* Only one process at a time changes a function in several steps: an fd that holds the right until it
- * is closed, or -1 where we may not write (the first write says so). Waits for the other. */
+/* Take the right to change a function in several steps, waiting for another process that has it: an
+ * fd that holds it until closed, or -1 without write permission (the first write then reports
+ * that). */
 int vf_lock(const char *bdf);
 
 #endif

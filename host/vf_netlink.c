@@ -82,7 +82,7 @@ static int exchange(struct exchange *x, struct nl_msg *msg, struct err *err)
 	}
 	rc = nl_connect(x->sock, NETLINK_ROUTE);
 	if (rc) {
-		rc = err_set(err, -EIO, "no rtnetlink socket: %s", nl_geterror(rc));
+		rc = err_set(err, -EIO, "cannot open an rtnetlink socket: %s", nl_geterror(rc));
 		goto out;
 	}
 	/* Kernels before 4.12 have no words: nothing is lost. */
@@ -147,7 +147,7 @@ int vf_netlink_link(const char *netdev, struct vf_netlink_link *ret, struct err 
 
 struct wanted_vf {
 	unsigned int index;
-	bool told, found; /* the driver tells of VFs; of this one */
+	bool told, found; /* the driver reports VFs; this one */
 	struct vf_settings settings;
 };
 
@@ -241,8 +241,8 @@ int vf_netlink_get(const char *netdev, unsigned int index, struct vf_settings *r
 	if (wanted.found)
 		return 0;
 	return wanted.told ? err_set(err, -ENODEV, "%s has no VF %u", netdev, index)
-			   : err_set(err, -EOPNOTSUPP, "the driver of %s tells nothing of its VFs",
-				     netdev);
+			   : err_set(err, -EOPNOTSUPP,
+				     "the driver of %s reports nothing about its VFs", netdev);
 }
 
 static int put_setting(struct nl_msg *msg, unsigned int index, enum vf_setting which,
@@ -305,7 +305,7 @@ int vf_netlink_watch_begin(struct vf_netlink_watch *watch, struct err *err)
 		return 0;
 	rc = -errno;
 	vf_netlink_watch_end(watch);
-	return err_set(err, rc, "no rtnetlink socket: %s", err_name(rc));
+	return err_set(err, rc, "cannot open an rtnetlink socket: %s", err_name(rc));
 }
 
 static int64_t now_ms(void)
@@ -316,7 +316,8 @@ static int64_t now_ms(void)
 	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-/* Events are only a hint to look again: which they were, or that some were lost, does not matter. */
+/* Events are only a hint to look again: which they were, or that some were lost, does not
+ * matter. */
 static void drain(int fd)
 {
 	char event[1];

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a PF's network driver keeps about its VFs, by rtnetlink (linux/if_link.h, IFLA_VF_*), and the
- * state of an interface's link.
+ * A PF's settings of its VFs, by rtnetlink (linux/if_link.h, IFLA_VF_*), and
+ * the state of an interface's link.
  *
- * Errors: a negative errno; the text says what the kernel answered, with the driver's own words
- * where it has some. The caller adds whom it is about and the way out.
+ * Errors: a negative errno; err holds the kernel's answer, and the driver's own text if there is
+ * any. The caller adds the device's name and the remedy.
  *
  * Threads: no state; any thread.
  */
@@ -23,14 +23,15 @@ struct vf_netlink_link {
 
 int vf_netlink_link(const char *netdev, struct vf_netlink_link *ret, struct err *err);
 
-/* -EOPNOTSUPP when the driver tells nothing about its VFs, -ENODEV when it has no VF `index`. */
+/* -EOPNOTSUPP: the driver reports nothing about its VFs. -ENODEV: it has no VF `index`. */
 int vf_netlink_get(const char *netdev, unsigned int index, struct vf_settings *ret,
 		   struct err *err);
-/* One setting, so that an answer is about that one. */
+/* One setting per call, so that an error is about that one. */
 int vf_netlink_set(const char *netdev, unsigned int index, enum vf_setting which,
 		   const struct vf_settings *settings, struct err *err);
 
-/* Changes of links since begin, so that nothing is missed between an act and the wait for its end. */
+/* Changes of links since begin, so that nothing is missed between an act and the wait for its
+ * end. */
 struct vf_netlink_watch {
 	int fd; /* -1: none */
 };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Settings of a VF, by the driver of its PF. Each is applied and read back; when one fails, those
-// before it are put back.
+// before it are restored.
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -24,7 +24,7 @@ int vf_get(const char *netdev, unsigned int index, struct vf_settings *ret, stru
 	return vf_netlink_get(netdev, index, ret, err);
 }
 
-/* What no driver takes. */
+/* Values that no driver takes. */
 static int check(const char *vf, const struct vf_settings *s, struct err *err)
 {
 	static const uint8_t none[6];
@@ -100,7 +100,7 @@ static bool same(enum vf_setting which, const struct vf_settings *a, const struc
 	return false;
 }
 
-/* Whom it is about, and who answers for it. */
+/* The VF, and the PF whose driver sets it. */
 struct target {
 	struct host_device vf, pf;
 };
@@ -191,7 +191,7 @@ int vf_set(const char *vf, const struct vf_settings *settings, struct err *err)
 		if (settings->set & kinds[i].setting)
 			rc = apply(&t, i, settings, err);
 	}
-	/* The one that failed may have been half done, so it is put back too. */
+	/* The one that failed may have been half done, so it is restored too. */
 	while (rc && i-- > 0) {
 		if (settings->set & before.set & kinds[i].setting)
 			(void)vf_netlink_set(t.pf.netdev, t.vf.vf_index, kinds[i].setting, &before,

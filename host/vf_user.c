@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Who uses a function: asked before it is taken away from them. And who may change it now.
+// The present user of a function, checked before the function is taken away; and the lock of those
+// who change one.
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
@@ -13,7 +14,7 @@
 #include "host/vf.h"
 #include "host/vf_impl.h"
 
-/* Taking a device from VFIO waits in the kernel until its user lets go, for ever if need be. */
+/* Unbinding a device from VFIO waits in the kernel until its user closes it, without limit. */
 static void vfio_user(const struct host_device *dev, struct vf_user *ret)
 {
 	char node[HOST_NODE_BYTES];

@@ -163,7 +163,8 @@ static const json_t *find_strategy(const json_t *host, const char *name)
 	return NULL;
 }
 
-/* One strategy: without a virtual IOMMU where it can be, and with it for each kind of guest and transport. */
+/* One strategy: without a virtual IOMMU where it can be, and with it for each kind of guest and
+ * transport. */
 static bool add_strategy(struct run *run, const json_t *strategy)
 {
 	static const char *const guests[] = {"strict", "lazy"};

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What `hospes iommu compare` measures and how it is told: rows (a strategy, how the guest unmaps, how its
- * requests travel) times cases (a workload of one size and depth), each with some samples of all figures.
+ * `hospes iommu compare`: rows (a strategy, how the guest unmaps, how its requests travel) times
+ * cases (a workload of one size and depth), each with some samples of all figures.
  *
  *   compare.c ─► guest.c: one guest per row, a line protocol on its console
  *                   │ parse.c: its answers, and the machine's status before and after
  *                model.c ─► table.c, json.c, svg.c
  *
- * A strategy or a transport more is a row more, a figure more is a line in compare_figures[]. What a
- * guest says is cleaned (compare_clean) before it is kept: it is printed to terminals and into files.
- * One thread.
+ * Each strategy or transport adds a row; a new figure is a line in compare_figures[]. Text from a
+ * guest is cleaned (compare_clean) before it is stored, because it is printed to terminals and into
+ * files. One thread.
  */
 #ifndef COMPARE_COMPARE_H
 #define COMPARE_COMPARE_H
@@ -121,7 +121,8 @@ double compare_relative(const struct compare *c, unsigned int row, unsigned int 
  * `strict` asks for in the same case (*borrowed). NAN. */
 double compare_over_exposure(const struct compare *c, unsigned int row, unsigned int at,
 			     bool *borrowed);
-/* Microseconds of CPU, of guest and host, that an operation takes beyond direct's, by map requests. */
+/* Microseconds of CPU, of guest and host, that an operation takes beyond direct's, by map
+ * requests. */
 double compare_pair_us(const struct compare *c, unsigned int row, unsigned int at);
 
 /* --- parse.c --- */
@@ -145,8 +146,8 @@ struct compare_snapshot {
 	double maps, map_ns, unmaps, unmap_ns;
 	double mapped, requested, stale, pinned; /* byte-seconds */
 };
-/* From the machine's status; behind: the device is behind the guest's IOMMU. -ENOENT: the status has
- * no address space of such a device. */
+/* From the machine's status; behind: the device is behind the virtual IOMMU. -ENOENT: the
+ * status has no address space of such a device. */
 int compare_parse_status(const json_t *status, const char *device, bool behind,
 			 struct compare_snapshot *ret);
 /* What went on between two moments, per operation where that is meant. */
@@ -158,8 +159,8 @@ void compare_figures_of(const struct compare_snapshot *from, const struct compar
 
 void compare_print_table(FILE *to, const struct compare *c);
 json_t *compare_json(const struct compare *c);
-/* One picture for light and dark: a panel per case, cost against exposure, the size of a mark is pinned
- * memory. */
+/* One picture for light and dark: a panel per case, cost against exposure, the size of a mark is
+ * pinned memory. */
 void compare_print_svg(FILE *to, const struct compare *c);
 /* "1.5 MiB", "812", "0.034": three digits, in text, which it returns; "-" for NAN. */
 const char *compare_number(double value, char text[COMPARE_TEXT]);

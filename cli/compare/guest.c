@@ -174,8 +174,8 @@ static bool take(struct compare_guest *guest, char c)
 	return true;
 }
 
-/* The next "@hospes WORD…", without the first: 0, -ETIMEDOUT, -EPIPE when the machine has ended. Read byte
- * by byte, so that what follows the line stays in the pipe. */
+/* The next "@hospes WORD…", without the first: 0, -ETIMEDOUT, -EPIPE when the machine has ended.
+ * Read byte by byte, so that what follows the line stays in the pipe. */
 static int next_word(struct compare_guest *guest, double deadline_s, const char **ret)
 {
 	static const char mark[] = "@hospes ";
@@ -258,7 +258,8 @@ static double seconds_of(struct timeval t)
 	return (double)t.tv_sec + (double)t.tv_usec / 1e6;
 }
 
-/* Time that vCPUs were in the guest, of this process: /proc/self/stat, field 43 (proc_pid_stat(5)). */
+/* Time that vCPUs were in the guest, of this process: /proc/self/stat, field 43
+ * (proc_pid_stat(5)). */
 static double guest_time_s(void)
 {
 	char text[1024], *at;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A guest that carries out what it is told, line by line, on its serial console.
+ * A guest that executes commands, one line each, from its serial console.
  *
  * It is the user's own kernel and root disk (or initial RAM disk); process 1 is its /bin/sh, with a
- * script of ours that a small read-only disk holds. The guest says "@hospes WORD…", and waits for a line:
+ * script of ours that a small read-only disk holds. The guest says "@hospes WORD…", and waits for a
+ * line:
  *
  *     guest                                   host
  *     @hospes ready TARGET KERNEL TOOL   ──►
@@ -34,11 +35,12 @@ struct compare_guest_config {
 	struct output *output;
 };
 
-/* The document of the guest of that row: for hospes_config_check, and used by start. New reference. */
+/* The document of the guest of that row: for hospes_config_check, and used by start. New
+ * reference. */
 json_t *compare_guest_document(const struct compare_guest_config *config,
 			       const struct compare_row *row, int in, int out, int script);
-/* 0 when it is ready, else a negative errno and why: with the end of what it said. The guest's own words
- * are put to c->guest. */
+/* 0 when it is ready, else a negative errno and why: with the end of what it said. The guest's own
+ * words are put to c->guest. */
 int compare_guest_start(struct compare_guest **ret, const struct compare_guest_config *config,
 			const struct compare_row *row, struct compare *c, char *why, size_t bytes);
 /* One sample. -EAGAIN: what it said could not be read; worth another try. */

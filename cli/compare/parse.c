@@ -235,10 +235,10 @@ void compare_figures_of(const struct compare_snapshot *from, const struct compar
 	figures[COMPARE_UNMAP_TIME] =
 		per(from->unmap_ns, to->unmap_ns, to->unmaps - from->unmaps) / 1e3;
 	figures[COMPARE_MAPPED] = per(from->mapped, to->mapped, s);
-	/* Who cannot ask wants nothing in particular. */
+	/* A device without a virtual IOMMU requests nothing in particular. */
 	figures[COMPARE_REQUESTED] = behind ? per(from->requested, to->requested, s) : (double)NAN;
 	figures[COMPARE_STALE] = per(from->stale, to->stale, s);
-	/* Pins that another space took first count there, even when it has gone: but what is mapped for a
-	 * real device is pinned. */
+	/* A page is counted as pinned in the space that pinned it first, even after that space is
+	 * gone; but every page that is mapped for a real device is pinned. */
 	figures[COMPARE_PINNED] = fmax(per(from->pinned, to->pinned, s), figures[COMPARE_MAPPED]);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What process 1 of a compared guest runs (compare/guest.h): POSIX sh. Before it stand assignments of
- * target, address, peer. */
+/* What process 1 of a compared guest runs (compare/guest.h): POSIX sh. Before it stand assignments
+ * of target, address, peer. */
 #ifndef COMPARE_SCRIPT_H
 #define COMPARE_SCRIPT_H
 

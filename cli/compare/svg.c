@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// A comparison as a picture: a panel per case; across, the memory that the device could reach (by powers
-// of two); up, CPU time per operation, of direct's (likewise); the area of a mark, pinned memory. Plain SVG 1.1 with one
-// style sheet for light and dark, no script. Marks bear letters, placed so that nothing overlaps.
+// A comparison as a picture: a panel per case; across, the memory that the device could reach (by
+// powers of two); up, CPU time per operation, of direct's (likewise); the area of a mark, pinned
+// memory. Plain SVG 1.1 with one style sheet for light and dark, no script. Marks bear letters,
+// placed so that nothing overlaps.
 #include <math.h>
 #include <string.h>
 
@@ -53,7 +54,7 @@ struct mark {
 	unsigned int row;
 };
 
-/* Text in an XML document: what has a meaning there is written out, what may not be there is '?'. */
+/* Text in an XML document: markup is escaped, characters that XML forbids become '?'. */
 static void escaped(FILE *to, const char *text)
 {
 	for (; *text; text++) {

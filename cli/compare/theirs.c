@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What others measured of the same question, with where it stands. Their machines, not ours: for scale.
+// Published measurements of the same question, with their sources; of other machines, so for scale
+// only.
 #include "compare/compare.h"
 
 static const char ols07[] = "Ben-Yehuda et al., The Price of Safety, OLS 2007 (Calgary, Xen)";

@@ -99,7 +99,7 @@ ip link set "$net" down
 hospes vf bind "$pf" --driver pci-stub || bail "PF not bound"
 refused 1 "its driver makes no VFs" "a driver without SR-IOV" hospes vf create "$pf" --count 1
 hospes vf unbind "$pf" || bail "PF not unbound"
-refused 1 "has no driver, and it is the PF's driver that makes VFs" "no driver" hospes vf create "$pf" --count 1
+refused 1 "has no driver, and only the PF's driver can make VFs" "no driver" hospes vf create "$pf" --count 1
 
 # Disks: a mounted one is not taken away.
 nvme=$(device 1b36:0010)
