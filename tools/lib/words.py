@@ -1,0 +1,74 @@
+#!/usr/bin/env python3
+"""Retired words, and comments of C files past 100 columns. Usage: words.py FILE…
+
+docs/architecture.md, "Terms", has the word to use for each. Findings go to standard output, one a
+line; exit status 1 if there are any.
+"""
+import re
+import sys
+
+# Folders and files whose text has not been edited yet: this list only shrinks.
+UNEDITED = (
+    "devices/",
+    "docs/",
+    "firmware/",
+    "include/",
+    "iommu/",
+    "machine/",
+    "tests/",
+    "tools/",
+    "vmm/",
+)
+
+# What is searched for, and what to write.
+RETIRED = (
+    (r"ways? out", "remedy"),
+    (r"way_out", "remedy"),
+    (r"of before(?! the)", "from before …"),
+    (r"(?:is|are|was|were|be|being) told(?! apart)", "is reported, is acknowledged"),
+    (r"untell|untold", "rollback"),
+    (r"drain of", "batch"),
+    (r"pieces?", "segment (iov), extent (ranges), part"),
+    (r"devices? of the host", "passed-through device"),
+    (r"guest's own IOMMU|guest's IOMMU|IOMMU of the guest(?:'s own)?", "virtual IOMMU"),
+    (r"(?:a|each|one|per|next|same|every|whole|end of|start of) turns?", "iteration"),
+    (r"turns? of (?:a|the|its) loop|loop_turn", "iteration"),
+    (r"take_out|takes? out of the (?:list|tree|table)", "unlink"),
+    (r"iommu_domain(?!_)", "hw_domain"),
+    (r"say_whose|holder_say|kvm_knows|vm_viommu_known|vm_viommu_starts|unmanned|set_gone", ""),
+)
+PATTERN = re.compile(
+    r"(?<![\w-])(?:" + "|".join(f"({p})" for p, _ in RETIRED) + r")(?![\w-])", re.IGNORECASE
+)
+COMMENT = re.compile(r"^\s*(?:/\*|\*|//)|\s(?:/\*|//)\s")
+
+
+def columns(line):
+    return len(line.rstrip("\n").expandtabs(8))
+
+
+def check(path):
+    found = 0
+    try:
+        with open(path, encoding="utf-8") as f:
+            lines = f.readlines()
+    except (UnicodeDecodeError, FileNotFoundError):
+        return 0
+    for n, line in enumerate(lines, 1):
+        for m in PATTERN.finditer(line):
+            instead = RETIRED[m.lastindex - 1][1]
+            print(f"{path}:{n}: '{m.group()}'" + (f": write {instead}" if instead else ""))
+            found += 1
+        if path.endswith((".c", ".h")) and columns(line) > 100 and COMMENT.search(line):
+            print(f"{path}:{n}: a comment of {columns(line)} columns; 100 at most")
+            found += 1
+    return found
+
+
+def main():
+    files = [f for f in sys.argv[1:] if f != "tools/lib/words.py" and not f.startswith(UNEDITED)]
+    return 1 if sum([check(f) for f in files]) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
