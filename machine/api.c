@@ -10,9 +10,8 @@
 #include "base/num.h"
 #include "hospes/hospes.h"
 #include "machine/api.h"
-#include "machine/open.h"
+#include "machine/kind_disk.h"
 #include "machine/vm.h"
-#include "virtio/blk.h"
 #include "virtio/console.h"
 #include "virtio/net.h"
 
@@ -74,11 +73,10 @@ static void init_vm(struct hospes_vm *vm, const struct hospes_vm_options *option
 		.opaque = vm,
 		.level = (enum log_level)vm->options.log_level,
 	};
-	for (size_t i = 0; i < ARRAY_SIZE(vm->console_fd); i++)
-		vm->console_fd[i] = -1;
 	vm->wake.done = wake_done;
 	vm->owner = pthread_self();
 	atomic_store(&vm->owned, true);
+	list_init(&vm->plugged);
 	list_init(&vm->devices);
 	list_init(&vm->commands);
 	pthread_mutex_init(&vm->mutex, NULL);
@@ -281,19 +279,12 @@ static int do_disk_resize(struct hospes_vm *vm, void *arg, struct err *err)
 {
 	const struct device_call *call = arg;
 	struct vm_device *disk = vm_find_device(vm, "disk", call->id, err);
-	uint64_t size = call->size_bytes;
-	int rc;
 
 	if (!disk)
 		return -ENOENT;
 	if (atomic_load(&vm->state) == HOSPES_STOPPED)
 		return err_set(err, -EBUSY, "disk '%s': the machine has stopped", call->id);
-	if (!size) {
-		rc = open_disk_size(disk->fd, &size);
-		if (rc)
-			return err_set(err, rc, "disk '%s': cannot tell its size", call->id);
-	}
-	return virtio_blk_resize(disk->vdev, size, err);
+	return disk_resize(disk, call->size_bytes, err);
 }
 
 int hospes_vm_disk_resize(struct hospes_vm *vm, const char *id, uint64_t size_bytes,

@@ -436,7 +436,7 @@ static int open_spaces(struct bench *b)
 static int bench_open(struct bench *b)
 {
 	struct config_passthrough p = {
-		.id = (char *)b->device, .device = (char *)b->device, .fd = -1, .iommufd = -1};
+		.base.id = (char *)b->device, .device = (char *)b->device, .fd = -1, .iommufd = -1};
 	struct iommu_config config = {.kind = b->kind, .iommufd = -1};
 	struct iommu_endpoint_config e = {.fd = -1};
 	struct open_passthrough found;

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a guest starts with: its kernel, its tables, and where its processors are.
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/fd.h"
 #include "base/mem.h"
 #include "base/thread.h"
 #include "firmware/acpi.h"
+#include "machine/kind_console.h"
 #include "machine/open.h"
 #include "machine/vm.h"
 
@@ -95,15 +97,12 @@ static int loaded(struct hospes_vm *vm, struct arch_entry *entry, struct err *er
 
 int vm_prepare_boot(struct hospes_vm *vm, struct err *err)
 {
-	uint16_t endpoints[VM_MAX_DEVICES];
-	struct acpi_viommu viommu;
-	bool serial = false;
+	bool serial = config_has_serial(&vm->config);
+	struct acpi_viommu viommu = {0};
 	struct arch_entry entry;
 	struct acpi_config acpi;
 	int rc;
 
-	for (unsigned int i = 0; i < vm->config.consoles.n; i++)
-		serial |= vm->config.consoles.items[i].type == CONFIG_CONSOLE_SERIAL;
 	acpi = (struct acpi_config){
 		.platform = &vm->platform,
 		.topology = &vm->topology,
@@ -123,13 +122,14 @@ int vm_prepare_boot(struct hospes_vm *vm, struct err *err)
 	memcpy(acpi.uuid, vm->config.uuid.byte, sizeof(acpi.uuid));
 	rc = pci_root_assign(vm->pci, err);
 	vm_viommu_reset(vm);
-	if (vm->viommu) {
-		vm_viommu_describe(vm, &viommu, endpoints, ARRAY_SIZE(endpoints));
+	if (vm->viommu && !rc) {
+		rc = vm_viommu_describe(vm, &viommu, err);
 		acpi.viommu = &viommu;
 	}
 	acpi.pci_last_bus = pci_root_last_bus(vm->pci);
 	if (!rc)
 		rc = acpi_build(vm->gmem, &acpi, err);
+	free((void *)viommu.endpoints);
 	if (!rc)
 		rc = loaded(vm, &entry, err);
 	for (unsigned int i = 0; i < vm->config.cpus.count && !rc; i++)

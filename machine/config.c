@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The document's tables, parsing and text. What must hold between values is in validate.c.
+// The machine's own keys of the document, parsing and text. Devices' keys are their kinds'; what must
+// hold between values is in validate.c and config_devices.c.
 #include "machine/config.h"
 
 #include <errno.h>
@@ -7,7 +8,10 @@
 #include <string.h>
 
 #include "base/num.h"
+#include "iommu/ioas.h"
+#include "machine/kind.h"
 #include "machine/validate.h"
+#include "virtio/iommu.h"
 
 #define AT(type, member) .offset = offsetof(struct type, member)
 
@@ -20,40 +24,22 @@ static const char *const backing_names[] = {
 	NULL,
 };
 static const char *const kaslr_names[] = {"auto", "on", "off", NULL}; /* enum kaslr_mode */
-static const char *const cache_names[] = {
-	[CONFIG_CACHE_WRITEBACK] = "writeback",
-	[CONFIG_CACHE_DIRECT] = "direct",
-	[CONFIG_CACHE_WRITETHROUGH] = "writethrough",
-	NULL,
-};
-static const char *const console_names[] = {
-	[CONFIG_CONSOLE_SERIAL] = "serial",
-	[CONFIG_CONSOLE_VIRTIO] = "virtio",
-	NULL,
-};
 static const char *const on_reset_names[] = {
 	[CONFIG_ON_RESET_RESTART] = "restart",
 	[CONFIG_ON_RESET_STOP] = "stop",
 	NULL,
 };
 
-static const char *const on_error_names[] = {
-	[CONFIG_ON_ERROR_LOG] = "log",
-	[CONFIG_ON_ERROR_RESET] = "reset",
-	[CONFIG_ON_ERROR_PAUSE] = "pause",
-	[CONFIG_ON_ERROR_STOP] = "stop",
-	NULL,
-};
 static const char *const viommu_transport_names[] = {
-	[CONFIG_VIOMMU_EXIT] = "exit",
-	[CONFIG_VIOMMU_LOOP] = "loop",
-	[CONFIG_VIOMMU_POLL] = "poll",
+	[VIRTIO_IOMMU_EXIT] = "exit",
+	[VIRTIO_IOMMU_LOOP] = "loop",
+	[VIRTIO_IOMMU_POLL] = "poll",
 	NULL,
 };
 static const char *const iommu_names[] = {
-	[CONFIG_IOMMU_AUTO] = "auto",
-	[CONFIG_IOMMU_IOMMUFD] = "iommufd",
-	[CONFIG_IOMMU_TYPE1] = "type1",
+	[IOMMU_AUTO] = "auto",
+	[IOMMU_IOMMUFD] = "iommufd",
+	[IOMMU_TYPE1] = "type1",
 	NULL,
 };
 
@@ -94,80 +80,6 @@ static const struct config_kernel kernel_defaults = {.cache = true};
 static const struct schema kernel_schema = {"kernel", kernel_fields, sizeof(struct config_kernel),
 					    &kernel_defaults};
 
-static const struct schema_field disk_fields[] = {
-	{"id", SCHEMA_STRING, AT(config_disk, id)},
-	{"path", SCHEMA_STRING, AT(config_disk, path)},
-	{"fd", SCHEMA_INT, AT(config_disk, fd), .max = INT32_MAX},
-	{"readonly", SCHEMA_BOOL, AT(config_disk, readonly)},
-	{"cache", SCHEMA_ENUM, AT(config_disk, cache), .names = cache_names},
-	{"discard", SCHEMA_BOOL, AT(config_disk, discard)},
-	{"queues", SCHEMA_UINT, AT(config_disk, queues), .min = 1, .max = 64},
-	{"queue_size", SCHEMA_UINT, AT(config_disk, queue_size), .min = 2, .max = 1024},
-	{"block_size", SCHEMA_UINT, AT(config_disk, block_bytes), .min = 0, .max = 4096},
-	{"serial", SCHEMA_STRING, AT(config_disk, serial)},
-	{"viommu", SCHEMA_BOOL, AT(config_disk, viommu)},
-	{"addr", SCHEMA_PCI, AT(config_disk, addr)},
-	{NULL},
-};
-static const struct config_disk disk_defaults = {
-	.fd = -1, .discard = true, .queues = 1, .queue_size = 256};
-static const struct schema disk_schema = {"disk", disk_fields, sizeof(struct config_disk),
-					  &disk_defaults};
-
-static const struct schema_field net_fields[] = {
-	{"id", SCHEMA_STRING, AT(config_net, id)},
-	{"tap", SCHEMA_STRING, AT(config_net, tap)},
-	{"create", SCHEMA_BOOL, AT(config_net, create)},
-	{"fd", SCHEMA_INT, AT(config_net, fd), .max = INT32_MAX},
-	{"socket", SCHEMA_STRING, AT(config_net, socket)},
-	{"mac", SCHEMA_MAC, AT(config_net, mac)},
-	{"queues", SCHEMA_UINT, AT(config_net, queues), .min = 1, .max = 32},
-	{"queue_size", SCHEMA_UINT, AT(config_net, queue_size), .min = 64, .max = 1024},
-	{"mtu", SCHEMA_UINT, AT(config_net, mtu), .min = 0, .max = 65535},
-	{"vhost", SCHEMA_BOOL, AT(config_net, vhost)},
-	{"offload", SCHEMA_BOOL, AT(config_net, offload)},
-	{"link", SCHEMA_BOOL, AT(config_net, link)},
-	{"viommu", SCHEMA_BOOL, AT(config_net, viommu)},
-	{"addr", SCHEMA_PCI, AT(config_net, addr)},
-	{NULL},
-};
-static const struct config_net net_defaults = {
-	.fd = -1, .queues = 1, .queue_size = 256, .offload = true, .link = true};
-static const struct schema net_schema = {"net", net_fields, sizeof(struct config_net),
-					 &net_defaults};
-
-static const struct schema_field console_fields[] = {
-	{"id", SCHEMA_STRING, AT(config_console, id)},
-	{"type", SCHEMA_ENUM, AT(config_console, type), .names = console_names},
-	{"in", SCHEMA_INT, AT(config_console, in), .max = INT32_MAX},
-	{"out", SCHEMA_INT, AT(config_console, out), .max = INT32_MAX},
-	{"path", SCHEMA_STRING, AT(config_console, path)},
-	{"addr", SCHEMA_PCI, AT(config_console, addr)},
-	{NULL},
-};
-static const struct config_console console_defaults = {.in = -1, .out = -1};
-static const struct schema console_schema = {"console", console_fields,
-					     sizeof(struct config_console), &console_defaults};
-
-static const struct schema_field passthrough_fields[] = {
-	{"id", SCHEMA_STRING, AT(config_passthrough, id)},
-	{"device", SCHEMA_STRING, AT(config_passthrough, device)},
-	{"fd", SCHEMA_INT, AT(config_passthrough, fd), .max = INT32_MAX},
-	{"iommufd", SCHEMA_INT, AT(config_passthrough, iommufd), .max = INT32_MAX},
-	{"strategy", SCHEMA_STRING, AT(config_passthrough, strategy)},
-	{"ioas", SCHEMA_STRING, AT(config_passthrough, ioas)},
-	{"on_error", SCHEMA_ENUM, AT(config_passthrough, on_error), .names = on_error_names},
-	{"rom", SCHEMA_BOOL, AT(config_passthrough, rom)},
-	{"viommu", SCHEMA_BOOL, AT(config_passthrough, viommu)},
-	{"addr", SCHEMA_PCI, AT(config_passthrough, addr)},
-	{"port", SCHEMA_PCI, AT(config_passthrough, port)},
-	{NULL},
-};
-static const struct config_passthrough passthrough_defaults = {.fd = -1, .iommufd = -1};
-static const struct schema passthrough_schema = {"passthrough", passthrough_fields,
-						 sizeof(struct config_passthrough),
-						 &passthrough_defaults};
-
 static const struct schema_field iommu_fields[] = {
 	{"backend", SCHEMA_ENUM, AT(config_iommu, backend), .names = iommu_names},
 	{"fd", SCHEMA_INT, AT(config_iommu, fd), .max = INT32_MAX},
@@ -192,20 +104,13 @@ static const struct config_viommu viommu_defaults = {
 static const struct schema viommu_schema = {"viommu", viommu_fields, sizeof(struct config_viommu),
 					    &viommu_defaults};
 
-static const struct schema_field rng_fields[] = {
-	{"enabled", SCHEMA_BOOL, AT(config_rng, enabled)},
-	{"addr", SCHEMA_PCI, AT(config_rng, addr)},
-	{NULL},
-};
-static const struct config_rng rng_defaults = {.enabled = true};
-static const struct schema rng_schema = {"rng", rng_fields, sizeof(struct config_rng),
-					 &rng_defaults};
-
 static const struct schema_field pci_fields[] = {
 	{"root_ports", SCHEMA_UINT, AT(config_pci, root_ports), .max = CONFIG_MAX_ROOT_PORTS},
 	{NULL},
 };
-static const struct schema pci_schema = {"pci", pci_fields, sizeof(struct config_pci), NULL};
+static const struct config_pci pci_defaults = {.root_ports = 2};
+static const struct schema pci_schema = {"pci", pci_fields, sizeof(struct config_pci),
+					 &pci_defaults};
 
 static const struct schema_field smbios_fields[] = {
 	{"serial", SCHEMA_STRING, AT(config_smbios, serial)},
@@ -224,60 +129,68 @@ static const struct schema_field machine_fields[] = {
 	{"memory", SCHEMA_OBJECT, AT(config, memory), .sub = &memory_schema},
 	{"kernel", SCHEMA_OBJECT, AT(config, kernel), .sub = &kernel_schema},
 	{"firmware", SCHEMA_STRING, AT(config, firmware)},
-	{"disks", SCHEMA_ARRAY, AT(config, disks), .max = 64, .sub = &disk_schema},
-	{"nets", SCHEMA_ARRAY, AT(config, nets), .max = 32, .sub = &net_schema},
-	{"consoles", SCHEMA_ARRAY, AT(config, consoles), .max = 8, .sub = &console_schema},
-	{"passthrough", SCHEMA_ARRAY, AT(config, passthrough), .max = CONFIG_MAX_PASSTHROUGH,
-	 .sub = &passthrough_schema},
 	{"iommu", SCHEMA_OBJECT, AT(config, iommu), .sub = &iommu_schema},
 	{"viommu", SCHEMA_OBJECT, AT(config, viommu), .sub = &viommu_schema},
-	{"rng", SCHEMA_OBJECT, AT(config, rng), .sub = &rng_schema},
 	{"pci", SCHEMA_OBJECT, AT(config, pci), .sub = &pci_schema},
 	{"smbios", SCHEMA_OBJECT, AT(config, smbios), .sub = &smbios_schema},
 	{"io_threads", SCHEMA_UINT, AT(config, io_threads), .max = 64},
 	{"on_reset", SCHEMA_ENUM, AT(config, on_reset), .names = on_reset_names},
-	{NULL},
 };
-/* Sub-objects that the document leaves out keep these. */
-static const struct config machine_defaults = {
-	.cpus = {.count = 1},
-	.memory = {.size_bytes = 256 * MiB, .numa_node = -1},
-	.kernel = {.cache = true},
-	.iommu = {.fd = -1},
-	.viommu = {.bypass = true, .poll_us = CONFIG_VIOMMU_POLL_US},
-	.rng = {.enabled = true},
-	.pci = {.root_ports = 2},
+
+/* The table of the document: the machine's keys and those of the kinds of devices. */
+enum { MAX_KINDS = 32 };
+struct document {
+	struct schema schema;
+	struct schema_field fields[ARRAY_SIZE(machine_fields) + MAX_KINDS + 1];
 };
-static const struct schema machine_schema = {"machine", machine_fields, sizeof(struct config),
-					     &machine_defaults};
+
+static const struct schema *document(struct document *d)
+{
+	struct schema_field *f = d->fields + ARRAY_SIZE(machine_fields);
+
+	*d = (struct document){.schema = {"machine", d->fields, sizeof(struct config), NULL}};
+	memcpy(d->fields, machine_fields, sizeof(machine_fields));
+	for (const struct device_kind *const *kind = device_kinds; *kind; kind++) {
+		assert(f < d->fields + ARRAY_SIZE(d->fields) - 1);
+		*f++ = (struct schema_field){
+			.key = (*kind)->key,
+			.kind = (*kind)->max ? SCHEMA_LIST : SCHEMA_ITEM,
+			.offset = offsetof(struct config, devices),
+			.max = (*kind)->max,
+			.sub = &(*kind)->schema,
+		};
+	}
+	return &d->schema;
+}
 
 int config_read(struct config *ret, const char *json, size_t len, struct err *err)
 {
+	struct document table;
 	json_error_t at;
 	json_t *root;
 	int rc;
 
-	*ret = machine_defaults;
+	*ret = (struct config){0};
+	list_init(&ret->devices);
 	root = json_loadb(json, len, JSON_REJECT_DUPLICATES, &at);
 	if (!root)
 		return err_set(err, -EINVAL, "line %d, column %d: %s", at.line, at.column, at.text);
-	rc = schema_read(&machine_schema, root, "", ret, err);
+	rc = schema_read(document(&table), root, "", ret, err);
 	json_decref(root);
-	if (rc) {
-		*ret = machine_defaults;
-		return rc;
-	}
-	return config_validate(ret, err);
+	return rc ? rc : config_validate(ret, err);
 }
 
 void config_done(struct config *config)
 {
-	schema_free(&machine_schema, config);
+	struct document table;
+
+	schema_free(document(&table), config);
 }
 
 char *config_write(const struct config *config)
 {
-	json_t *root = schema_write(&machine_schema, config);
+	struct document table;
+	json_t *root = schema_write(document(&table), config);
 	char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
 	char *line = NULL;
 

@@ -18,6 +18,7 @@ static int add_ram(struct hospes_vm *vm, const char *name, uint64_t gpa, uint64_
 		.size_bytes = size_bytes,
 		.backing = (enum gmem_backing)vm->config.memory.backing,
 		.numa_node = vm->config.memory.numa_node,
+		.share = config_shares_memory(&vm->config),
 		.fd = -1,
 	};
 
@@ -141,7 +142,7 @@ static int build_vcpus(struct hospes_vm *vm, struct err *err)
 int vm_build(struct hospes_vm *vm, struct err *err)
 {
 	const struct config_cpus *cpus = &vm->config.cpus;
-	struct arch_layout layout = {.memory_bytes = vm->config.memory.size_bytes};
+	struct vm_layout layout = {.arch.memory_bytes = vm->config.memory.size_bytes};
 	int rc;
 
 	vm->topology = (struct arch_topology){
@@ -154,9 +155,10 @@ int vm_build(struct hospes_vm *vm, struct err *err)
 	if (!rc)
 		rc = vm_open_kernel(vm, err);
 	if (!rc)
-		rc = vm_passthrough_prepare(vm, &layout, err);
+		rc = vm_open_devices(vm, &layout, err);
 	if (!rc)
-		rc = arch_platform_init(&vm->platform, &vm->kvm, &layout, err);
+		rc = arch_platform_init(&vm->platform, &vm->kvm, &layout.arch, err);
+	vm_layout_done(&layout);
 	if (!rc)
 		rc = build_loops(vm, err);
 	if (!rc)
@@ -166,7 +168,14 @@ int vm_build(struct hospes_vm *vm, struct err *err)
 	if (!rc)
 		rc = build_platform(vm, err);
 	if (!rc)
-		rc = vm_create_devices(vm, err);
+		rc = vm_create_platform(vm, err);
+	if (!rc)
+		rc = vm_viommu_create(vm, err);
+	if (!rc)
+		rc = vm_plug_devices(vm, err);
+	/* Last: its requests wait for the others. */
+	if (!rc)
+		rc = vm_viommu_plug(vm, err);
 	if (!rc)
 		rc = build_vcpus(vm, err);
 	return rc ? rc : vm_prepare_boot(vm, err);
@@ -178,17 +187,7 @@ void vm_unbuild(struct hospes_vm *vm)
 	vcpus_destroy(vm->vcpus);
 	vm->vcpus = NULL;
 	vm_stop_io_threads(vm);
-	while (!list_empty(&vm->devices)) {
-		struct device *dev = container_of(vm->devices.prev, struct device, link);
-
-		list_remove(&dev->link);
-		dev->ops->destroy(dev);
-	}
-	for (unsigned int i = 0; i < vm->n_named; i++)
-		fd_close(&vm->named[i].fd);
-	for (size_t i = 0; i < ARRAY_SIZE(vm->console_fd); i++)
-		fd_close(&vm->console_fd[i]);
-	vm_passthrough_destroy(vm);
+	vm_remove_devices(vm);
 	vm_viommu_destroy(vm);
 	dma_space_destroy(vm->dma);
 	pci_root_destroy(vm->pci);

@@ -94,7 +94,7 @@ void vm_vcpu_event(void *opaque, unsigned int index, enum vcpu_event event, cons
 static void quiesce_devices(struct hospes_vm *vm)
 {
 	for (unsigned int phase = 0; phase < 2; phase++) {
-		list_for_each (item, &vm->devices) {
+		list_for_each (item, &vm->plugged) {
 			struct device *dev = container_of(item, struct device, link);
 
 			if (dev->ops->quiesce)
@@ -105,7 +105,7 @@ static void quiesce_devices(struct hospes_vm *vm)
 
 static void resume_devices(struct hospes_vm *vm)
 {
-	list_for_each (item, &vm->devices) {
+	list_for_each (item, &vm->plugged) {
 		struct device *dev = container_of(item, struct device, link);
 
 		if (dev->ops->resume)
@@ -162,7 +162,7 @@ static int reset(struct hospes_vm *vm, struct err *err)
 	int rc;
 
 	vcpus_pause(vm->vcpus);
-	list_for_each (item, &vm->devices) {
+	list_for_each (item, &vm->plugged) {
 		struct device *dev = container_of(item, struct device, link);
 
 		if (dev->ops->reset)
@@ -376,7 +376,7 @@ int vm_iterate(struct hospes_vm *vm, bool wait)
 	pthread_mutex_lock(&vm->mutex);
 	run_commands_locked(vm);
 	pthread_mutex_unlock(&vm->mutex);
-	vm_passthrough_act(vm);
+	vm_act(vm);
 	handle_request(vm);
 	return atomic_load(&vm->state) == HOSPES_STOPPED ? 0 : 1;
 }

@@ -12,29 +12,29 @@
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "machine/open.h"
+#include "machine/kind_net.h"
 
 static int explain_tap(const struct config_net *net, int error, struct err *err)
 {
 	switch (error) {
 	case EBUSY:
 		return err_set(err, -error, "net '%s': tap '%s' is in use by another program",
-			       net->id, net->tap);
+			       net->base.id, net->tap);
 	case EPERM:
 		return err_set(
 			err, -error,
 			"net '%s': tap '%s': permission denied: make it this user's ('sudo ip "
 			"tuntap add %s mode tap user $USER'), or hand in an fd",
-			net->id, net->tap, net->tap);
+			net->base.id, net->tap, net->tap);
 	case EINVAL:
 		return err_set(
 			err, -error,
 			"net '%s': '%s' is no tap, or was made %s multi_queue; 'sudo ip tuntap "
 			"add %s mode tap%s' makes one that fits queues=%u",
-			net->id, net->tap, net->queues > 1 ? "without" : "with", net->tap,
+			net->base.id, net->tap, net->queues > 1 ? "without" : "with", net->tap,
 			net->queues > 1 ? " multi_queue" : "", net->queues);
 	default:
-		return err_set(err, -error, "net '%s': tap '%s': %s", net->id, net->tap,
+		return err_set(err, -error, "net '%s': tap '%s': %s", net->base.id, net->tap,
 			       err_name(error));
 	}
 }
@@ -47,7 +47,7 @@ static int open_tap_queue(const struct config_net *net, struct err *err)
 	int ret;
 
 	if (fd < 0)
-		return err_set(err, -errno, "net '%s': /dev/net/tun: %s%s", net->id,
+		return err_set(err, -errno, "net '%s': /dev/net/tun: %s%s", net->base.id,
 			       err_name(errno),
 			       errno == ENOENT ? ": load the module (modprobe tun)" : "");
 	memcpy(ifr.ifr_name, net->tap, strlen(net->tap) + 1);
@@ -67,7 +67,7 @@ static int open_tap(const struct config_net *net, int *fds, struct err *err)
 			err, -ENODEV,
 			"net '%s': there is no tap '%s': make it by 'sudo ip tuntap add %s mode "
 			"tap', or say create=on",
-			net->id, net->tap, net->tap);
+			net->base.id, net->tap, net->tap);
 	for (unsigned int i = 0; i < net->queues; i++) {
 		fds[i] = open_tap_queue(net, err);
 		if (fds[i] < 0)
@@ -83,19 +83,19 @@ static int dup_tap(const struct config_net *net, int *fds, struct err *err)
 
 	fds[0] = fd_dup(net->fd);
 	if (fds[0] < 0)
-		return err_set(err, fds[0], "net '%s': fd %d: %s", net->id, net->fd,
+		return err_set(err, fds[0], "net '%s': fd %d: %s", net->base.id, net->fd,
 			       err_name(fds[0]));
 	memset(&ifr, 0, sizeof(ifr));
 	if (ioctl(fds[0], TUNGETIFF, &ifr) != 0 || !(ifr.ifr_flags & IFF_TAP))
-		return err_set(err, -EINVAL, "net '%s': fd %d is not a tap", net->id, net->fd);
+		return err_set(err, -EINVAL, "net '%s': fd %d is not a tap", net->base.id, net->fd);
 	if (!(ifr.ifr_flags & IFF_VNET_HDR) || !(ifr.ifr_flags & IFF_NO_PI))
 		return err_set(err, -EINVAL,
 			       "net '%s': the tap of fd %d must be opened with IFF_VNET_HDR and "
 			       "IFF_NO_PI",
-			       net->id, net->fd);
+			       net->base.id, net->fd);
 	flags = fcntl(fds[0], F_GETFL);
 	if (flags < 0 || fcntl(fds[0], F_SETFL, flags | O_NONBLOCK) != 0)
-		return err_set(err, -errno, "net '%s': fd %d: %s", net->id, net->fd,
+		return err_set(err, -errno, "net '%s': fd %d: %s", net->base.id, net->fd,
 			       err_name(errno));
 	return 0;
 }
@@ -108,18 +108,18 @@ static int connect_socket(const struct config_net *net, struct err *err)
 
 	if (strlen(net->socket) >= sizeof(addr.sun_path))
 		return err_set(err, -ENAMETOOLONG,
-			       "net '%s': socket '%s': longer than %zu characters", net->id,
+			       "net '%s': socket '%s': longer than %zu characters", net->base.id,
 			       net->socket, sizeof(addr.sun_path) - 1);
 	memcpy(addr.sun_path, net->socket, strlen(net->socket) + 1);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
-		return err_set(err, -errno, "net '%s': socket: %s", net->id, err_name(errno));
+		return err_set(err, -errno, "net '%s': socket: %s", net->base.id, err_name(errno));
 	if (connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) != 0)
 		return err_set(err, -errno,
 			       "net '%s': socket '%s': %s; start 'passt --socket %s' first",
-			       net->id, net->socket, err_name(errno), net->socket);
+			       net->base.id, net->socket, err_name(errno), net->socket);
 	if (fcntl(fd, F_SETFL, O_NONBLOCK) != 0)
-		return err_set(err, -errno, "net '%s': socket: %s", net->id, err_name(errno));
+		return err_set(err, -errno, "net '%s': socket: %s", net->base.id, err_name(errno));
 	ret = fd;
 	fd = -1;
 	return ret;
@@ -154,7 +154,7 @@ int open_vhost(const struct config_net *net, int *fds, struct err *err)
 		fds[i] = open("/dev/vhost-net", O_RDWR | O_CLOEXEC);
 		if (fds[i] < 0)
 			rc = err_set(err, -errno, "net '%s': vhost=on: /dev/vhost-net: %s%s",
-				     net->id, err_name(errno),
+				     net->base.id, err_name(errno),
 				     errno == ENOENT ? ": load the module (modprobe vhost_net)"
 						     : "");
 	}

@@ -17,11 +17,12 @@ int open_passthrough_find(const struct config_passthrough *p, struct open_passth
 
 	*ret = (struct open_passthrough){.host = {.group = -1, .vfio_cdev = -1}};
 	if (p->fd >= 0 && fcntl(p->fd, F_GETFD) < 0)
-		return err_set(err, -EBADF, "passthrough '%s': fd %d is not open", p->id, p->fd);
+		return err_set(err, -EBADF, "passthrough '%s': fd %d is not open", p->base.id,
+			       p->fd);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", p->fd);
 	rc = host_find(p->device ? p->device : path, ret->bdf, err);
 	if (rc && p->fd < 0)
-		return err_prefix(err, "passthrough '%s'", p->id);
+		return err_prefix(err, "passthrough '%s'", p->base.id);
 	/* With an fd, what the host tells is welcome but not needed: a container may have no sysfs. */
 	if (rc && p->device)
 		snprintf(ret->bdf, sizeof(ret->bdf), "%s", p->device);
@@ -29,7 +30,7 @@ int open_passthrough_find(const struct config_passthrough *p, struct open_passth
 		return 0;
 	rc = host_read(&ret->host, ret->bdf, err);
 	ret->known = rc == 0;
-	return rc && p->fd < 0 ? err_prefix(err, "passthrough '%s'", p->id) : 0;
+	return rc && p->fd < 0 ? err_prefix(err, "passthrough '%s'", p->base.id) : 0;
 }
 
 static int not_bound(const struct host_device *host, struct err *err)
@@ -111,9 +112,9 @@ int open_passthrough_fd(const struct config_passthrough *p, const struct open_pa
 			return err_set(err, -EINVAL,
 				       "passthrough '%s': fd %d is a group's: give the device's "
 				       "address too (device=0000:01:10.0)",
-				       p->id, p->fd);
+				       p->base.id, p->fd);
 		fd = fd_dup(p->fd);
-		return fd < 0 ? err_set(err, fd, "passthrough '%s': fd %d: %s", p->id, p->fd,
+		return fd < 0 ? err_set(err, fd, "passthrough '%s': fd %d: %s", p->base.id, p->fd,
 					err_name(fd))
 			      : fd;
 	}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Finding and opening a PCI device of the host. Nothing is bound or unbound: what is in the way is
- * said, with the line to type.
+ * reported, with the line to type.
  *
  * Threads: no state; any thread.
  */
@@ -14,6 +14,20 @@
 #include "iommu/ioas.h"
 #include "machine/config.h"
 #include "host/device.h"
+
+/* A PCI device of the host. */
+struct config_passthrough {
+	struct config_device
+		base; /* addr: on bus 0; else behind a root port of its own, at `port` */
+	struct schema_pci port;
+	char *device; /* "0000:01:10.0", a path in sysfs, "/dev/vfio/devices/vfio0"; NULL: fd says */
+	int fd;       /* an open /dev/vfio/devices/vfioN (type1: /dev/vfio/N); -1: opened here */
+	int iommufd;  /* moved to config_iommu.fd by validation */
+	char *strategy; /* when memory is mapped for it */
+	char *ioas;     /* devices with the same name share an address space; NULL: its own */
+	int on_error;   /* enum vfio_on_error */
+	bool rom;       /* show its expansion ROM */
+};
 
 struct open_passthrough {
 	char bdf[HOST_BDF_BYTES]; /* "" when there is an fd and nothing tells whose */

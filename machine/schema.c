@@ -71,10 +71,62 @@ static const struct schema_field *find(const struct schema *schema, const char *
 	return NULL;
 }
 
-static int read_array(const struct schema_field *f, const json_t *value, const char *path, void *at,
-		      struct err *err)
+static void set_defaults(const struct schema *schema, void *data)
 {
-	struct schema_array *array = at;
+	if (schema->defaults)
+		memcpy(data, schema->defaults, schema->bytes);
+	else
+		memset(data, 0, schema->bytes);
+	for (const struct schema_field *f = schema->fields; f->key; f++) {
+		void *at = (char *)data + f->offset;
+
+		if (f->kind == SCHEMA_OBJECT)
+			set_defaults(f->sub, at);
+		else if (f->kind == SCHEMA_LIST || f->kind == SCHEMA_ITEM)
+			list_init(at);
+	}
+}
+
+int schema_item_read(const struct schema *schema, const json_t *json, const char *path,
+		     struct schema_item **ret, struct err *err)
+{
+	struct schema_item *item = calloc(1, schema->bytes);
+	int rc;
+
+	if (!item)
+		return err_set(err, -ENOMEM, "%s: no memory", path);
+	rc = schema_read(schema, json, path, item, err);
+	if (rc) {
+		free(item);
+		return rc;
+	}
+	list_init(&item->link);
+	item->schema = schema;
+	*ret = item;
+	return 0;
+}
+
+void schema_item_free(struct schema_item *item)
+{
+	list_remove(&item->link);
+	schema_free(item->schema, item);
+	free(item);
+}
+
+static int read_item(const struct schema *schema, const json_t *value, const char *path,
+		     struct list *list, struct err *err)
+{
+	struct schema_item *item;
+	int rc = schema_item_read(schema, value, path, &item, err);
+
+	if (!rc)
+		list_append(list, &item->link);
+	return rc;
+}
+
+static int read_list(const struct schema_field *f, const json_t *value, const char *path,
+		     struct list *list, struct err *err)
+{
 	size_t n = json_array_size(value);
 	char item_path[PATH_BYTES];
 	int rc = 0;
@@ -84,18 +136,23 @@ static int read_array(const struct schema_field *f, const json_t *value, const c
 	if (n > f->max)
 		return err_set(err, -EINVAL, "%s: %zu items, at most %llu are possible", path, n,
 			       (unsigned long long)f->max);
-	if (n == 0)
-		return 0;
-	array->items = calloc(n, f->sub->bytes);
-	if (!array->items)
-		return err_set(err, -ENOMEM, "%s: no memory for %zu items", path, n);
 	for (size_t i = 0; i < n && rc == 0; i++) {
 		snprintf(item_path, sizeof(item_path), "%s[%zu]", path, i);
-		rc = schema_read(f->sub, json_array_get(value, i), item_path,
-				 (char *)array->items + i * f->sub->bytes, err);
-		if (rc == 0)
-			array->n++;
+		rc = read_item(f->sub, json_array_get(value, i), item_path, list, err);
 	}
+	return rc;
+}
+
+static int absent(const struct schema_field *f, const char *path, void *at, struct err *err)
+{
+	json_t *nothing;
+	int rc;
+
+	if (f->kind != SCHEMA_ITEM)
+		return 0;
+	nothing = json_object();
+	rc = read_item(f->sub, nothing, path, at, err);
+	json_decref(nothing);
 	return rc;
 }
 
@@ -105,8 +162,10 @@ static int read_field(const struct schema_field *f, const json_t *value, const c
 	switch (f->kind) {
 	case SCHEMA_OBJECT:
 		return schema_read(f->sub, value, path, at, err);
-	case SCHEMA_ARRAY:
-		return read_array(f, value, path, at, err);
+	case SCHEMA_LIST:
+		return read_list(f, value, path, at, err);
+	case SCHEMA_ITEM:
+		return read_item(f->sub, value, path, at, err);
 	default:
 		return value_read(f, value, path, at, err);
 	}
@@ -119,46 +178,53 @@ int schema_read(const struct schema *schema, const json_t *json, const char *pat
 	json_t *value;
 	int rc = 0;
 
-	if (schema->defaults)
-		memcpy(ret, schema->defaults, schema->bytes);
-	else
-		memset(ret, 0, schema->bytes);
+	set_defaults(schema, ret);
 	if (!json_is_object(json))
 		return err_set(err, -EINVAL, "%s: must be an object", *path ? path : "document");
 
 	json_object_foreach((json_t *)json, key, value)
 	{
-		const struct schema_field *f = find(schema, key);
+		if (!find(schema, key))
+			return unknown_key(schema, path, key, err);
+	}
+	for (const struct schema_field *f = schema->fields; f->key && !rc; f++) {
+		void *at = (char *)ret + f->offset;
 		char field_path[PATH_BYTES];
 
-		if (!f) {
-			rc = unknown_key(schema, path, key, err);
-			break;
-		}
-		snprintf(field_path, sizeof(field_path), "%s%s%s", path, *path ? "." : "", key);
-		rc = read_field(f, value, field_path, (char *)ret + f->offset, err);
-		if (rc)
-			break;
+		value = json_object_get(json, f->key);
+		snprintf(field_path, sizeof(field_path), "%s%s%s", path, *path ? "." : "", f->key);
+		rc = value ? read_field(f, value, field_path, at, err)
+			   : absent(f, field_path, at, err);
 	}
 	if (rc)
 		schema_free(schema, ret);
 	return rc;
 }
 
-static json_t *write_array(const struct schema_field *f, const void *at)
+/* Those of the list that are this field's. */
+static json_t *write_list(const struct schema_field *f, const struct list *from)
 {
-	const struct schema_array *array = at;
 	json_t *list = json_array();
 
-	for (unsigned int i = 0; list && i < array->n; i++) {
-		const char *item = (const char *)array->items + i * f->sub->bytes;
+	list_for_each (i, (struct list *)from) {
+		const struct schema_item *item = container_of(i, struct schema_item, link);
 
-		if (json_array_append_new(list, schema_write(f->sub, item)) != 0) {
+		if (item->schema == f->sub && list &&
+		    json_array_append_new(list, schema_write(f->sub, item)) != 0) {
 			json_decref(list);
-			return NULL;
+			list = NULL;
 		}
 	}
 	return list;
+}
+
+static json_t *write_item(const struct schema_field *f, const struct list *from)
+{
+	json_t *list = write_list(f, from);
+	json_t *item = json_incref(json_array_get(list, 0));
+
+	json_decref(list);
+	return item;
 }
 
 json_t *schema_write(const struct schema *schema, const void *from)
@@ -171,8 +237,10 @@ json_t *schema_write(const struct schema *schema, const void *from)
 
 		if (f->kind == SCHEMA_OBJECT)
 			value = schema_write(f->sub, at);
-		else if (f->kind == SCHEMA_ARRAY)
-			value = write_array(f, at);
+		else if (f->kind == SCHEMA_LIST)
+			value = write_list(f, at);
+		else if (f->kind == SCHEMA_ITEM)
+			value = write_item(f, at);
 		else if (value_absent(f, at))
 			continue;
 		else
@@ -185,6 +253,12 @@ json_t *schema_write(const struct schema *schema, const void *from)
 	return object;
 }
 
+static void free_list(struct list *list)
+{
+	while (!list_empty(list))
+		schema_item_free(container_of(list->next, struct schema_item, link));
+}
+
 void schema_free(const struct schema *schema, void *data)
 {
 	for (const struct schema_field *f = schema->fields; f->key; f++) {
@@ -195,14 +269,8 @@ void schema_free(const struct schema *schema, void *data)
 			*(char **)at = NULL;
 		} else if (f->kind == SCHEMA_OBJECT) {
 			schema_free(f->sub, at);
-		} else if (f->kind == SCHEMA_ARRAY) {
-			struct schema_array *array = at;
-
-			for (unsigned int i = 0; i < array->n; i++)
-				schema_free(f->sub, (char *)array->items + i * f->sub->bytes);
-			free(array->items);
-			array->items = NULL;
-			array->n = 0;
+		} else if (f->kind == SCHEMA_LIST || f->kind == SCHEMA_ITEM) {
+			free_list(at);
 		}
 	}
 }

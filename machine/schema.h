@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/list.h"
 #include "core/pci.h"
 
 enum schema_kind {
@@ -28,8 +29,9 @@ enum schema_kind {
 	SCHEMA_MAC,    /* struct schema_mac */
 	SCHEMA_UUID,   /* struct schema_uuid */
 	SCHEMA_CPUS,   /* struct schema_cpus: "0-3,6" or a list of numbers, in that order */
-	SCHEMA_OBJECT, /* a struct, in place */
-	SCHEMA_ARRAY,  /* pointer to structs, followed by unsigned int count */
+	SCHEMA_OBJECT, /* a struct, in place; its defaults when the key is absent */
+	SCHEMA_LIST, /* a list of objects. struct list of schema_items; several keys may share one */
+	SCHEMA_ITEM, /* one object, which is a schema_item of such a list, also when the key is absent */
 };
 
 struct schema_pci {
@@ -53,40 +55,45 @@ struct schema_cpus {
 	uint16_t cpu[SCHEMA_MAX_CPUS];
 };
 
-/* What SCHEMA_ARRAY points at: its first two members. */
-struct schema_array {
-	void *items;
-	unsigned int n;
-};
-
 struct schema;
+
+/* The first member of a struct that is on the heap and in a list. */
+struct schema_item {
+	struct list link;
+	const struct schema *schema;
+};
 
 struct schema_field {
 	const char *key;
 	enum schema_kind kind;
 	size_t offset;
 	uint64_t min;             /* UINT, SIZE */
-	uint64_t max;             /* UINT, INT, SIZE; ARRAY: most items */
+	uint64_t max;             /* UINT, INT, SIZE; LIST: most items */
 	const char *const *names; /* ENUM, NULL-terminated */
-	const struct schema *sub; /* OBJECT, ARRAY */
+	const struct schema *sub; /* OBJECT, LIST, ITEM */
 };
 
 struct schema {
 	const char *what;                  /* "disk" */
 	const struct schema_field *fields; /* ends with key NULL */
 	size_t bytes;                      /* of the struct */
-	const void
-		*defaults; /* a struct to start from (no owned pointers in it), or NULL: zeroes */
+	const void *defaults; /* a struct to start from (it owns nothing), or NULL: zeroes */
 };
 
-/* Fill `ret` (bytes of the table) from the JSON object; `path` is its name in messages ("" for the
- * document). On error nothing is left allocated. */
+/* Fill `ret` (bytes of the table) from the JSON object, in the order of the table; `path` is its name in
+ * messages ("" for the document). On error nothing is left allocated. */
 int schema_read(const struct schema *schema, const json_t *json, const char *path, void *ret,
 		struct err *err);
 /* The reverse: a new reference, or NULL when there is no memory. Absent strings, addresses and fds
  * are left out. */
 json_t *schema_write(const struct schema *schema, const void *from);
 void schema_free(const struct schema *schema, void *data);
+
+/* One item, which is in no list yet. */
+int schema_item_read(const struct schema *schema, const json_t *json, const char *path,
+		     struct schema_item **ret, struct err *err);
+/* Unlinks it too. */
+void schema_item_free(struct schema_item *item);
 
 /* "256M" to bytes: suffixes K, M, G, T (binary), optional iB/B. -EINVAL or -ERANGE. */
 int schema_parse_size(const char *text, uint64_t *ret);

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "base/num.h"
+#include "machine/kind_passthrough.h"
 #include "machine/vm.h"
 #include "virtio/pci.h"
 
@@ -25,25 +26,29 @@ static json_t *exits(struct hospes_vm *vm)
 static json_t *devices(struct hospes_vm *vm)
 {
 	json_t *list = json_array();
+	struct vm_device *d = NULL;
 
-	for (unsigned int i = 0; i < vm->n_named; i++) {
-		const struct vm_device *d = &vm->named[i];
+	while ((d = vm_next_device(vm, d, NULL))) {
 		char addr[PCI_ADDR_TEXT];
-		json_t *item = json_pack("{s:s, s:s, s:s}", "kind", d->kind, "id", d->id, "type",
-					 d->vdev ? d->vdev->ops->type : d->dev->ops->type);
+		json_t *item =
+			json_pack("{s:s, s:s}", "kind", d->kind->schema.what, "id", d->config->id);
 
-		if (d->vdev)
+		if (d->dev)
+			json_object_set_new(
+				item, "type",
+				json_string(d->vdev ? d->vdev->ops->type : d->dev->ops->type));
+		if (d->vdev) {
 			json_object_set_new(
 				item, "addr",
 				json_string(pci_addr_format(virtio_pci_addr(d->dev), addr)));
-		if (d->vdev)
 			json_object_set_new(
 				item, "features",
 				json_sprintf("0x%llx", (unsigned long long)d->vdev->features));
+		}
+		if (d->kind->status)
+			d->kind->status(d, item);
 		json_array_append_new(list, item);
 	}
-	for (unsigned int i = 0; i < vm->passthrough.n; i++)
-		json_array_append_new(list, vm_passthrough_status(&vm->passthrough.items[i]));
 	return list;
 }
 

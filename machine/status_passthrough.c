@@ -2,7 +2,7 @@
 // The status document, about passed-through devices and their address spaces.
 #include "base/num.h"
 #include "iommu/ledger.h"
-#include "machine/passthrough.h"
+#include "machine/kind_passthrough.h"
 #include "machine/vm.h"
 
 static json_t *reset_list(unsigned int resets)
@@ -23,32 +23,32 @@ static json_t *reset_list(unsigned int resets)
 	return list;
 }
 
-json_t *vm_passthrough_status(struct vm_passthrough *p)
+void passthrough_status(struct vm_device *d, json_t *item)
 {
-	json_t *item = json_pack("{s:s, s:s, s:s, s:s, s:s}", "kind", "passthrough", "id",
-				 p->config->id, "type", "vfio-pci", "host", p->found.bdf, "state",
-				 p->dev ? "present" : "released");
+	const struct vm_passthrough *p = passthrough_of(d);
 	struct vfio_pci_status s;
 	char addr[PCI_ADDR_TEXT];
 
+	json_object_set_new(item, "type", json_string("vfio-pci"));
+	json_object_set_new(item, "host", json_string(p->found.bdf));
+	json_object_set_new(item, "state", json_string(d->dev ? "present" : "released"));
 	if (p->space)
 		json_object_set_new(item, "ioas", json_string(p->space->name));
-	json_object_set_new(item, "strategy", json_string(p->config->strategy));
+	json_object_set_new(item, "strategy", json_string(passthrough_config(p)->strategy));
 	json_object_set_new(item, "faults", json_integer((json_int_t)p->faults));
 	if (p->last_fault[0])
 		json_object_set_new(item, "last_fault", json_string(p->last_fault));
 	json_object_set_new(item, "host_resets", reset_list(p->found.host.resets));
-	if (!p->dev)
-		return item;
-	vfio_pci_status(p->dev, &s);
+	if (!d->dev)
+		return;
+	vfio_pci_status(d->dev, &s);
 	if (s.gone)
 		json_object_set_new(item, "state", json_string("gone"));
 	json_object_set_new(item, "addr",
-			    json_string(pci_addr_format(&vfio_pci_function(p->dev)->addr, addr)));
+			    json_string(pci_addr_format(&vfio_pci_function(d->dev)->addr, addr)));
 	json_object_set_new(item, "interrupt", json_string(s.interrupt));
 	json_object_set_new(item, "vectors", json_integer(s.vectors));
 	json_object_set_new(item, "trapped", json_integer((json_int_t)s.trapped));
-	return item;
 }
 
 static json_t *calls(const struct ledger_kind *kind)
@@ -83,14 +83,15 @@ void vm_ledger_status(json_t *item, const struct hw_domain *domain)
 	json_object_set_new(item, "pinned_byte_seconds", json_real(t.pinned_byte_seconds));
 }
 
-static json_t *space_status(struct vm_passthroughs *all, const struct vm_space *space)
+static json_t *space_status(struct hospes_vm *vm, const struct vm_space *space)
 {
 	json_t *item = json_object(), *devices = json_array();
+	const struct vm_passthrough *p = NULL;
 
 	json_object_set_new(item, "name", json_string(space->name));
-	for (unsigned int i = 0; i < all->n; i++) {
-		if (all->items[i].space == space && all->items[i].attached)
-			json_array_append_new(devices, json_string(all->items[i].config->id));
+	while ((p = passthrough_next(vm, p))) {
+		if (p->space == space && p->attached)
+			json_array_append_new(devices, json_string(p->d.config->id));
 	}
 	json_object_set_new(item, "devices", devices);
 	vm_ledger_status(item, space->domain);
@@ -99,17 +100,18 @@ static json_t *space_status(struct vm_passthroughs *all, const struct vm_space *
 
 json_t *vm_iommu_status(struct hospes_vm *vm)
 {
-	struct vm_passthroughs *all = &vm->passthrough;
+	struct vm_host_iommu *host = &vm->host_iommu;
 	json_t *item, *spaces;
 
-	if (!all->iommu)
+	if (!host->iommu)
 		return NULL;
 	spaces = json_array();
-	for (unsigned int i = 0; i < all->n_spaces; i++)
-		json_array_append_new(spaces, space_status(all, &all->spaces[i]));
-	item = json_pack("{s:s, s:s, s:s}", "backend", iommu_kind_name(iommu_kind_of(all->iommu)),
-			 "reason", iommu_reason(all->iommu), "fault_source",
-			 fault_source(all->faults));
+	list_for_each (i, &host->spaces)
+		json_array_append_new(spaces,
+				      space_status(vm, container_of(i, struct vm_space, link)));
+	item = json_pack("{s:s, s:s, s:s}", "backend", iommu_kind_name(iommu_kind_of(host->iommu)),
+			 "reason", iommu_reason(host->iommu), "fault_source",
+			 fault_source(host->faults));
 	json_object_set_new(item, "spaces", spaces);
 	return item;
 }

@@ -5,7 +5,9 @@
 
 #include "machine/config.h"
 
-/* Completes and checks: topology, ids, MAC addresses, PCI addresses. One message per fault. */
+/* Completes and checks: topology, then the devices. One message per fault. */
 int config_validate(struct config *config, struct err *err);
+/* Of all devices: ids, PCI addresses, then each one's own values. */
+int config_check_devices(struct config *config, struct err *err);
 
 #endif

@@ -305,7 +305,8 @@ int value_read(const struct schema_field *f, const json_t *value, const char *pa
 	case SCHEMA_CPUS:
 		return read_cpus(value, path, at, err);
 	case SCHEMA_OBJECT:
-	case SCHEMA_ARRAY:
+	case SCHEMA_LIST:
+	case SCHEMA_ITEM:
 		break;
 	}
 	assert(false);
@@ -389,7 +390,8 @@ json_t *value_write(const struct schema_field *f, const void *at)
 			json_array_append_new(list, json_integer(cpus->cpu[i]));
 		return list;
 	case SCHEMA_OBJECT:
-	case SCHEMA_ARRAY:
+	case SCHEMA_LIST:
+	case SCHEMA_ITEM:
 		break;
 	}
 	return NULL;

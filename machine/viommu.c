@@ -2,28 +2,25 @@
 // The guest's own IOMMU in the machine: made before the devices behind it, its virtio device after
 // them; what ACPI says of it; its part of the status.
 #include <errno.h>
-#include <string.h>
+#include <stdlib.h>
 
 #include "base/num.h"
-#include "iommu/reserved.h"
+#include "machine/kind_passthrough.h"
 #include "machine/vm.h"
 #include "virtio/iommu.h"
 #include "virtio/pci.h"
 
-/* One for all devices of the host behind it (validate.c). */
+/* One for all passed-through devices behind it (kind_passthrough.c). */
 static const char *strategy_of(const struct config *c)
 {
-	for (unsigned int i = 0; i < c->passthrough.n; i++) {
-		if (c->passthrough.items[i].viommu)
-			return c->passthrough.items[i].strategy;
+	struct config_device *d = NULL;
+
+	while ((d = config_next(c, d, &kind_passthrough))) {
+		if (d->viommu)
+			return container_of(d, struct config_passthrough, base)->strategy;
 	}
 	return "strict";
 }
-
-static_assert((int)CONFIG_VIOMMU_EXIT == VIRTIO_IOMMU_EXIT &&
-		      (int)CONFIG_VIOMMU_LOOP == VIRTIO_IOMMU_LOOP &&
-		      (int)CONFIG_VIOMMU_POLL == VIRTIO_IOMMU_POLL,
-	      "transports are numbered alike");
 
 int vm_viommu_create(struct hospes_vm *vm, struct err *err)
 {
@@ -63,8 +60,17 @@ int vm_viommu_plug(struct hospes_vm *vm, struct err *err)
 	if (rc)
 		vdev->ops->destroy(vdev);
 	else
-		list_append(&vm->devices, &vm->viommu_dev->link);
+		list_append(&vm->plugged, &vm->viommu_dev->link);
 	return rc;
+}
+
+void vm_viommu_unplug(struct hospes_vm *vm)
+{
+	if (!vm->viommu_dev)
+		return;
+	list_remove(&vm->viommu_dev->link);
+	vm->viommu_dev->ops->destroy(vm->viommu_dev);
+	vm->viommu_dev = NULL;
 }
 
 void vm_viommu_destroy(struct hospes_vm *vm)
@@ -79,61 +85,13 @@ void vm_viommu_destroy(struct hospes_vm *vm)
 		 (unsigned long long)t.requests[VIOMMU_UNMAP],
 		 (unsigned long long)(t.failed[VIOMMU_MAP] + t.failed[VIOMMU_UNMAP]),
 		 (unsigned long long)t.faults);
-	for (unsigned int i = 0; i < vm->n_named; i++) {
-		viommu_remove(vm->named[i].endpoint);
-		vm->named[i].endpoint = NULL;
-	}
 	viommu_destroy(vm->viommu);
 	vm->viommu = NULL;
-	vm->viommu_dev = NULL;
 }
 
 /* --- devices behind it --- */
 
-int vm_viommu_emulated(struct hospes_vm *vm, bool behind, const char *id,
-		       struct viommu_endpoint **ret, struct dma_space **space, struct err *err)
-{
-	return behind ? viommu_add_emulated(ret, vm->viommu, id, space, err) : 0;
-}
-
-static uint32_t requester_of_virtio(void *opaque)
-{
-	const struct pci_addr *addr = virtio_pci_addr(opaque);
-
-	return (uint32_t)(addr->bus << 8 | addr->slot << 3 | addr->function);
-}
-
-static uint32_t requester_of_host(void *opaque)
-{
-	return pci_requester_id(vfio_pci_function(opaque));
-}
-
-void vm_viommu_set_requester_id(struct viommu_endpoint *endpoint, struct device *dev)
-{
-	bool host = strcmp(dev->ops->type, "vfio-pci") == 0;
-
-	if (endpoint)
-		viommu_set_id(endpoint, host ? requester_of_host : requester_of_virtio, dev);
-}
-
-int vm_viommu_add(struct vm_passthrough *p, struct err *err)
-{
-	struct iommu_reserved ranges[IOMMU_RESERVED_MAX];
-	int n = p->found.bdf[0] ? iommu_reserved_read(p->found.bdf, ranges, IOMMU_RESERVED_MAX) : 0;
-
-	return viommu_add_hardware(&p->behind, p->vm->viommu, p->config->id, p->endpoint,
-				   p->space->domain, ranges,
-				   (unsigned int)MIN(MAX(n, 0), (int)IOMMU_RESERVED_MAX), err);
-}
-
-void vm_viommu_on_bus_master(void *opaque)
-{
-	const struct vm_passthrough *p = opaque;
-
-	viommu_device_starts(p->behind);
-}
-
-void vm_viommu_fault(struct vm_passthrough *p, const struct iommu_fault *fault, char *history,
+void vm_viommu_fault(struct vm_device *d, const struct iommu_fault *fault, char *history,
 		     unsigned int bytes)
 {
 	const struct viommu_fault told = {
@@ -142,31 +100,34 @@ void vm_viommu_fault(struct vm_passthrough *p, const struct iommu_fault *fault, 
 		.address = fault->iova,
 	};
 
-	viommu_hardware_fault(p->behind, &told, history, bytes);
+	viommu_hardware_fault(d->endpoint, &told, history, bytes);
 }
 
 /* --- what is told of it --- */
 
-void vm_viommu_describe(struct hospes_vm *vm, struct acpi_viommu *ret, uint16_t *endpoints,
-			unsigned int max)
+int vm_viommu_describe(struct hospes_vm *vm, struct acpi_viommu *ret, struct err *err)
 {
+	const struct pci_addr *addr = virtio_pci_addr(vm->viommu_dev);
+	struct vm_device *d = NULL;
+	uint16_t *endpoints;
 	unsigned int n = 0;
 
-	for (unsigned int i = 0; i < vm->n_named && n < max; i++) {
-		if (vm->named[i].endpoint)
-			endpoints[n++] = (uint16_t)requester_of_virtio(vm->named[i].dev);
-	}
-	for (unsigned int i = 0; i < vm->passthrough.n && n < max; i++) {
-		const struct vm_passthrough *p = &vm->passthrough.items[i];
-
-		if (p->behind && p->dev)
-			endpoints[n++] = (uint16_t)requester_of_host(p->dev);
+	while ((d = vm_next_device(vm, d, NULL)))
+		n++;
+	endpoints = calloc(n + 1, sizeof(*endpoints));
+	if (!endpoints)
+		return err_set(err, -ENOMEM, "no memory for %u devices", n);
+	n = 0;
+	while ((d = vm_next_device(vm, d, NULL))) {
+		if (d->endpoint && d->dev)
+			endpoints[n++] = (uint16_t)vm_device_requester(d);
 	}
 	*ret = (struct acpi_viommu){
-		.requester = (uint16_t)requester_of_virtio(vm->viommu_dev),
+		.requester = (uint16_t)(addr->bus << 8 | addr->slot << 3 | addr->function),
 		.endpoints = endpoints,
 		.n = n,
 	};
+	return 0;
 }
 
 void vm_viommu_reset(struct hospes_vm *vm)
@@ -179,11 +140,12 @@ void vm_viommu_reset(struct hospes_vm *vm)
 
 int vm_viommu_switch(struct hospes_vm *vm, const char *strategy, struct err *err)
 {
+	struct vm_device *d = NULL;
 	bool behind = false;
 	int rc;
 
-	for (unsigned int i = 0; i < vm->passthrough.n; i++)
-		behind |= vm->passthrough.items[i].behind != NULL;
+	while ((d = vm_next_device(vm, d, &kind_passthrough)))
+		behind |= d->endpoint != NULL;
 	if (!behind)
 		return err_set(
 			err, -ENODEV,

@@ -25,11 +25,12 @@
 #include "hospes/hospes.h"
 #include "iommu/viommu.h"
 #include "machine/config.h"
-#include "machine/passthrough.h"
+#include "machine/kind.h"
+#include "machine/kind_passthrough.h"
 #include "platform/platform.h"
 #include "virtio/virtio.h"
 
-enum { VM_MAX_IO_THREADS = 64, VM_MAX_DEVICES = 160 };
+enum { VM_MAX_IO_THREADS = 64 };
 
 /* What the guest did that ends or restarts it; 0 is nothing. */
 enum vm_request {
@@ -45,16 +46,6 @@ struct vm_io_thread {
 	struct loop *loop;
 	pthread_t thread;
 	bool running;
-};
-
-/* A device as the user knows it: for status, resize, link. */
-struct vm_device {
-	const char *kind; /* "disk", "net", "console", "rng" */
-	const char *id;
-	struct device *dev;
-	struct virtio_device *vdev;
-	struct viommu_endpoint *endpoint; /* NULL: not behind the guest's IOMMU */
-	int fd;                           /* duplicate of a disk's, to ask its size; -1 */
 };
 
 /* A call from another thread, on that thread's stack. */
@@ -102,14 +93,14 @@ struct hospes_vm {
 	struct kernel *kernel;
 	struct vm_loading loading;
 
-	struct list devices; /* struct device, in order of creation */
+	/* struct device, in order of creation: what is reset, made quiet, resumed. */
+	struct list plugged;
+	struct list
+		devices; /* struct vm_device (kind.h), in order of adding: those of the document's kinds */
 	struct device *pm;
 	struct viommu *viommu; /* NULL: the guest has none */
 	struct device *viommu_dev;
-	struct vm_passthroughs passthrough;
-	struct vm_device named[VM_MAX_DEVICES];
-	unsigned int n_named;
-	int console_fd[8]; /* files that consoles write to; -1 */
+	struct vm_host_iommu host_iommu;
 	struct platform_sink sink;
 
 	_Atomic int state;    /* enum hospes_state */
@@ -148,32 +139,29 @@ void vm_stop_loading(struct hospes_vm *vm);
 /* Lay out tables, kernel and entry state: at creation and at every reset. */
 int vm_prepare_boot(struct hospes_vm *vm, struct err *err);
 
-/* devices.c */
+/* platform.c */
 struct device_env vm_device_env(struct hospes_vm *vm);
-int vm_create_devices(struct hospes_vm *vm, struct err *err);
-struct vm_device *vm_find_device(struct hospes_vm *vm, const char *kind, const char *id,
-				 struct err *err);
+int vm_create_platform(struct hospes_vm *vm, struct err *err);
+/* It is on its bus: into `plugged`. */
+void vm_adopt(struct hospes_vm *vm, struct device *dev);
 
-/* viommu.c: the guest's IOMMU, before the devices behind it; its own device, after them; and what the
+/* devices.c, and kind.h */
+/* After an iteration of the loop: what events asked for. */
+void vm_act(struct hospes_vm *vm);
+
+/* viommu.c: the virtual IOMMU, before the devices behind it; its own device, after them; and what the
  * firmware says of it. */
 int vm_viommu_create(struct hospes_vm *vm, struct err *err);
 int vm_viommu_plug(struct hospes_vm *vm, struct err *err);
+void vm_viommu_unplug(struct hospes_vm *vm);
+/* No device is behind it any more. */
 void vm_viommu_destroy(struct hospes_vm *vm);
-/* A virtio device behind it: its DMA goes through *space from now on, which is left alone when the
- * device is not to be behind. */
-int vm_viommu_emulated(struct hospes_vm *vm, bool behind, const char *id,
-		       struct viommu_endpoint **ret, struct dma_space **space, struct err *err);
-/* When the device has its place. */
-void vm_viommu_set_requester_id(struct viommu_endpoint *endpoint, struct device *dev);
-int vm_viommu_add(struct vm_passthrough *p, struct err *err);
-/* Of vfio_pci.h: the device (a vm_passthrough) is started by its driver. */
-void vm_viommu_on_bus_master(void *opaque);
-void vm_viommu_describe(struct hospes_vm *vm, struct acpi_viommu *ret, uint16_t *endpoints,
-			unsigned int max);
+/* ret->endpoints: free() them. */
+int vm_viommu_describe(struct hospes_vm *vm, struct acpi_viommu *ret, struct err *err);
 /* To the guest too; history as ioas_history. */
-void vm_viommu_fault(struct vm_passthrough *p, const struct iommu_fault *fault, char *history,
+void vm_viommu_fault(struct vm_device *d, const struct iommu_fault *fault, char *history,
 		     unsigned int bytes);
-/* A strategy for all devices of the host behind it. The machine's thread. */
+/* A strategy for all passed-through devices behind it. The machine's thread. */
 int vm_viommu_switch(struct hospes_vm *vm, const char *strategy, struct err *err);
 /* At power-on and machine reset. */
 void vm_viommu_reset(struct hospes_vm *vm);

@@ -20,6 +20,9 @@ int fd_try_open(const char *path);
 /* Duplicate with O_CLOEXEC: the new fd or a negative errno. */
 int fd_dup(int fd);
 
+/* Take O_NONBLOCK away from the open file: 0 or a negative errno. */
+int fd_set_blocking(int fd);
+
 /* A non-blocking eventfd: the fd or a negative errno. */
 int fd_eventfd(void);
 void fd_event_signal(int fd);

@@ -7,11 +7,12 @@
 
 #include "fuzz.h"
 #include "base/num.h"
-#include "machine/config.h"
+#include "machine/kind_disk.h"
+#include "machine/kind_net.h"
 
 struct seen {
 	bool slot[32][8];
-	const char *id[128];
+	const char *id[160];
 	unsigned int n;
 };
 
@@ -32,9 +33,25 @@ static void see_id(struct seen *seen, const char *id)
 	seen->id[seen->n++] = id;
 }
 
+static void see_device(struct seen *seen, struct config_device *d)
+{
+	const struct device_kind *kind = device_kind_of(d);
+	const struct config_disk *disk = container_of(d, struct config_disk, base);
+	const struct config_net *net = container_of(d, struct config_net, base);
+	struct schema_pci *pci = kind->place ? kind->place(d) : &d->addr;
+
+	if (pci)
+		see_address(seen, pci);
+	if (kind == &kind_disk)
+		check((disk->path != NULL) != (disk->fd >= 0));
+	if (kind == &kind_net)
+		check(net->mac.set && !(net->mac.byte[0] & 1));
+}
+
 static void check_accepted(const struct config *c)
 {
 	struct seen seen = {.n = 0};
+	struct config_device *d = NULL;
 
 	check(c->kernel.path && c->kernel.cmdline && !c->firmware && c->uuid.set);
 	check(c->cpus.count >= 1 && c->cpus.count <= 255);
@@ -43,23 +60,10 @@ static void check_accepted(const struct config *c)
 	check(c->memory.size_bytes >= 32 * MiB && is_aligned(c->memory.size_bytes, 2 * MiB));
 	for (unsigned int i = 0; i < c->pci.root_ports; i++)
 		seen.slot[CONFIG_ROOT_PORT_SLOT + i][0] = true;
-	for (unsigned int i = 0; i < c->disks.n; i++) {
-		see_id(&seen, c->disks.items[i].id);
-		see_address(&seen, &c->disks.items[i].addr);
-		check((c->disks.items[i].path != NULL) != (c->disks.items[i].fd >= 0));
+	while ((d = config_next(c, d, NULL))) {
+		see_id(&seen, d->id);
+		see_device(&seen, d);
 	}
-	for (unsigned int i = 0; i < c->nets.n; i++) {
-		see_id(&seen, c->nets.items[i].id);
-		see_address(&seen, &c->nets.items[i].addr);
-		check(c->nets.items[i].mac.set && !(c->nets.items[i].mac.byte[0] & 1));
-	}
-	for (unsigned int i = 0; i < c->consoles.n; i++) {
-		see_id(&seen, c->consoles.items[i].id);
-		if (c->consoles.items[i].type == CONFIG_CONSOLE_VIRTIO)
-			see_address(&seen, &c->consoles.items[i].addr);
-	}
-	if (c->rng.enabled)
-		see_address(&seen, &c->rng.addr);
 }
 
 /* The effective document of what text describes, or NULL when it is refused. */

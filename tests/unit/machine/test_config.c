@@ -6,7 +6,13 @@
 #include <string.h>
 
 #include "base/num.h"
-#include "machine/config.h"
+#include "iommu/ioas.h"
+#include "machine/kind_console.h"
+#include "machine/kind_disk.h"
+#include "machine/kind_net.h"
+#include "machine/kind_passthrough.h"
+#include "machine/kind_rng.h"
+#include "virtio/iommu.h"
 
 static int read_text(struct config *config, const char *text, struct err *err)
 {
@@ -27,6 +33,28 @@ static void refused(const char *text, int code, const char *words)
 	cr_assert(!strchr(err.text, '\n'));
 }
 
+/* Number i of its kind. */
+static struct config_device *nth(const struct config *c, const struct device_kind *kind,
+				 unsigned int i)
+{
+	struct config_device *d = config_next(c, NULL, kind);
+
+	while (d && i--)
+		d = config_next(c, d, kind);
+	cr_assert(d);
+	return d;
+}
+
+static struct config_net *net(const struct config *c, unsigned int i)
+{
+	return container_of(nth(c, &kind_net, i), struct config_net, base);
+}
+
+static struct config_passthrough *passthrough(const struct config *c, unsigned int i)
+{
+	return container_of(nth(c, &kind_passthrough, i), struct config_passthrough, base);
+}
+
 #define K "\"kernel\": {\"path\": \"k\"}"
 
 Test(config, defaults_are_filled_in)
@@ -39,7 +67,7 @@ Test(config, defaults_are_filled_in)
 	cr_assert_eq(c.memory.size_bytes, 256 * MiB);
 	cr_assert_eq(c.memory.numa_node, -1);
 	cr_assert(c.uuid.set);
-	cr_assert(c.rng.enabled && c.rng.addr.set);
+	cr_assert(nth(&c, &kind_rng, 0)->addr.set);
 	cr_assert_str_eq(c.kernel.cmdline, "console=ttyS0");
 	config_done(&c);
 }
@@ -61,7 +89,7 @@ Test(config, the_effective_document_reads_back_to_itself)
 	cr_assert_eq(read_text(&c, text, &err), 0, "%s", err.text);
 	cr_assert_eq(c.cpus.cores, 2);
 	cr_assert_eq(c.cpus.pin.cpu[3], 7);
-	cr_assert_eq(c.disks.items[1].addr.addr.slot, 5);
+	cr_assert_eq(nth(&c, &kind_disk, 1)->addr.addr.slot, 5);
 	first = config_write(&c);
 	config_done(&c);
 	cr_assert_eq(read_text(&c, first, &err), 0, "%s", err.text);
@@ -82,8 +110,10 @@ Test(config, addresses_do_not_depend_on_what_comes_later)
 	cr_assert_eq(
 		read_text(&b, "{" K ", \"disks\": [{\"path\": \"d\"}, {\"path\": \"e\"}]}", &err),
 		0);
-	cr_assert_eq(a.disks.items[0].addr.addr.slot, b.disks.items[0].addr.addr.slot);
-	cr_assert_neq(b.disks.items[0].addr.addr.slot, b.disks.items[1].addr.addr.slot);
+	cr_assert_eq(nth(&a, &kind_disk, 0)->addr.addr.slot,
+		     nth(&b, &kind_disk, 0)->addr.addr.slot);
+	cr_assert_neq(nth(&b, &kind_disk, 0)->addr.addr.slot,
+		      nth(&b, &kind_disk, 1)->addr.addr.slot);
 	config_done(&a);
 	config_done(&b);
 }
@@ -98,9 +128,9 @@ Test(config, a_mac_is_stable_per_name)
 
 	cr_assert_eq(read_text(&a, text, &err), 0);
 	cr_assert_eq(read_text(&b, text, &err), 0);
-	cr_assert_arr_eq(a.nets.items[0].mac.byte, b.nets.items[0].mac.byte, 6);
-	cr_assert_neq(memcmp(a.nets.items[0].mac.byte, a.nets.items[1].mac.byte, 6), 0);
-	cr_assert_eq(a.nets.items[0].mac.byte[0] & 3, 2, "locally administered, not multicast");
+	cr_assert_arr_eq(net(&a, 0)->mac.byte, net(&b, 0)->mac.byte, 6);
+	cr_assert_neq(memcmp(net(&a, 0)->mac.byte, net(&a, 1)->mac.byte, 6), 0);
+	cr_assert_eq(net(&a, 0)->mac.byte[0] & 3, 2, "locally administered, not multicast");
 	config_done(&a);
 	config_done(&b);
 }
@@ -218,17 +248,16 @@ Test(config, a_passed_through_device_has_a_root_port_of_its_own)
 	struct err err;
 
 	cr_assert_eq(read_text(&c, text, &err), 0, "%s", err.text);
-	cr_assert_eq(c.passthrough.n, 3);
-	cr_assert(!c.passthrough.items[0].addr.set);
-	cr_assert(c.passthrough.items[0].port.set);
-	cr_assert_neq(c.passthrough.items[0].port.addr.slot, c.disks.items[0].addr.addr.slot);
-	cr_assert_str_eq(c.passthrough.items[0].strategy, "direct");
-	cr_assert_str_eq(c.passthrough.items[0].id, "passthrough0");
-	cr_assert(!c.passthrough.items[1].port.set);
-	cr_assert_eq(c.passthrough.items[1].on_error, CONFIG_ON_ERROR_STOP);
-	cr_assert_eq(c.passthrough.items[2].port.addr.slot, 9);
+	cr_assert(!passthrough(&c, 0)->base.addr.set);
+	cr_assert(passthrough(&c, 0)->port.set);
+	cr_assert_neq(passthrough(&c, 0)->port.addr.slot, nth(&c, &kind_disk, 0)->addr.addr.slot);
+	cr_assert_str_eq(passthrough(&c, 0)->strategy, "direct");
+	cr_assert_str_eq(passthrough(&c, 0)->base.id, "passthrough0");
+	cr_assert(!passthrough(&c, 1)->port.set);
+	cr_assert_eq(passthrough(&c, 1)->on_error, VFIO_ON_ERROR_STOP);
+	cr_assert_eq(passthrough(&c, 2)->port.addr.slot, 9);
 	cr_assert_eq(c.iommu.fd, 8, "one iommufd serves the machine");
-	cr_assert_eq(c.iommu.backend, CONFIG_IOMMU_AUTO);
+	cr_assert_eq(c.iommu.backend, IOMMU_AUTO);
 	config_done(&c);
 }
 
@@ -245,7 +274,7 @@ Test(config, the_effective_document_keeps_devices_where_they_are)
 	cr_assert_eq(read_text(&again, first, &err), 0, "%s", err.text);
 	second = config_write(&again);
 	cr_assert_str_eq(first, second);
-	cr_assert(!again.passthrough.items[1].addr.set && again.passthrough.items[1].port.set);
+	cr_assert(!passthrough(&again, 1)->base.addr.set && passthrough(&again, 1)->port.set);
 	cr_assert_eq(again.iommu.fd, 8);
 	free(first);
 	free(second);
@@ -265,14 +294,14 @@ Test(config, what_is_behind_the_guests_iommu)
 
 	cr_assert_eq(read_text(&c, text, &err), 0, "%s", err.text);
 	cr_assert(c.viommu.bypass && c.viommu.addr.set);
-	cr_assert_eq(c.viommu.transport, CONFIG_VIOMMU_EXIT);
+	cr_assert_eq(c.viommu.transport, VIRTIO_IOMMU_EXIT);
 	cr_assert_eq(c.viommu.poll_us, CONFIG_VIOMMU_POLL_US);
-	cr_assert(!c.disks.items[0].viommu && c.disks.items[1].viommu);
+	cr_assert(!nth(&c, &kind_disk, 0)->viommu && nth(&c, &kind_disk, 1)->viommu);
 	cr_assert_eq(c.io_threads, 1, "its queues are not the machine's thread's");
-	cr_assert(!c.passthrough.items[0].viommu);
-	cr_assert_str_eq(c.passthrough.items[0].strategy, "direct");
-	cr_assert_str_eq(c.passthrough.items[1].strategy, "strict");
-	cr_assert(c.passthrough.items[2].viommu);
+	cr_assert(!passthrough(&c, 0)->base.viommu);
+	cr_assert_str_eq(passthrough(&c, 0)->strategy, "direct");
+	cr_assert_str_eq(passthrough(&c, 1)->strategy, "strict");
+	cr_assert(passthrough(&c, 2)->base.viommu);
 	config_done(&c);
 }
 
@@ -311,4 +340,96 @@ Test(config, passthrough_that_cannot_be_is_refused)
 	refused("{" K ", \"iommu\": {\"backend\": \"type1\", \"fd\": 4}}", -EINVAL, "type1");
 	refused("{" K ", \"iommu\": {\"backend\": \"vfio\"}}", -EINVAL, "iommufd");
 #undef P
+}
+
+/* --- one device, against those that are there --- */
+
+static struct config_device *one(const struct device_kind *kind, const char *text)
+{
+	struct config_device *device;
+	struct err err = ERR_INIT;
+	json_t *json = json_loads(text, 0, NULL);
+
+	cr_assert_eq(config_device_read(kind, json, "device", &device, &err), 0, "%s", err.text);
+	json_decref(json);
+	return device;
+}
+
+/* The document of a machine that has these disks. */
+static void with_disks(struct config *c, const char *disks)
+{
+	char text[300];
+	struct err err;
+
+	snprintf(text, sizeof(text), "{" K ", \"disks\": [%s]}", disks);
+	cr_assert_eq(read_text(c, text, &err), 0, "%s", err.text);
+}
+
+static void cannot_add(struct config *c, struct config_device *device, int code, const char *words)
+{
+	char *before = config_write(c), *after;
+	struct err err = ERR_INIT;
+	int rc = config_device_add(c, device, &err);
+
+	cr_assert_eq(rc, code, "%d: %s", rc, err.text);
+	cr_assert(strstr(err.text, words), "%s", err.text);
+	after = config_write(c);
+	cr_assert_str_eq(before, after);
+	config_device_free(device);
+	free(before);
+	free(after);
+}
+
+Test(config, an_added_device_gets_an_id_and_an_address_that_are_free)
+{
+	struct config_device *device = one(&kind_disk, "{\"path\": \"z\"}");
+	struct err err = ERR_INIT;
+	struct config c;
+
+	with_disks(&c, "{\"path\": \"x\", \"id\": \"disk1\"}");
+	cr_assert_eq(config_device_add(&c, device, &err), 0, "%s", err.text);
+	cr_assert_str_eq(device->id, "disk2");
+	cr_assert_eq(device->addr.addr.slot, 3, "after the disk and the rng");
+	cr_assert_eq(nth(&c, &kind_disk, 1), device);
+	config_device_remove(device);
+	cr_assert_eq(config_next(&c, nth(&c, &kind_disk, 0), &kind_disk), NULL);
+	config_done(&c);
+}
+
+Test(config, an_added_device_is_checked_against_those_that_are_there)
+{
+	struct config c;
+
+	with_disks(&c, "{\"path\": \"x\", \"id\": \"a\", \"addr\": \"7.0\"}");
+	cannot_add(&c, one(&kind_disk, "{\"path\": \"y\", \"id\": \"a\"}"), -EEXIST, "id 'a'");
+	cannot_add(&c, one(&kind_disk, "{\"path\": \"y\", \"addr\": \"7.0\"}"), -EEXIST,
+		   "taken by 'a'");
+	cannot_add(&c, one(&kind_disk, "{}"), -EINVAL, "path or fd");
+	cannot_add(&c, one(&kind_disk, "{\"path\": \"y\", \"viommu\": true}"), -EINVAL,
+		   "--viommu on");
+	cannot_add(&c, one(&kind_rng, "{}"), -ENOSPC, "rng");
+	config_done(&c);
+}
+
+Test(config, a_device_of_a_machine_with_one_at_most_comes_and_goes)
+{
+	struct err err = ERR_INIT;
+	struct config c, again;
+	char *text;
+
+	with_disks(&c, "");
+	config_device_remove(nth(&c, &kind_rng, 0));
+	cr_assert_null(config_next(&c, NULL, &kind_rng));
+	text = config_write(&c);
+	cr_assert_eq(read_text(&again, text, &err), 0, "%s", err.text);
+	cr_assert_null(config_next(&again, NULL, &kind_rng), "what was removed stays away");
+	config_done(&again);
+	free(text);
+	cr_assert_eq(config_device_add(&c, one(&kind_rng, "{}"), &err), 0, "%s", err.text);
+	text = config_write(&c);
+	cr_assert_eq(read_text(&again, text, &err), 0, "%s", err.text);
+	cr_assert(config_next(&again, NULL, &kind_rng));
+	config_done(&again);
+	config_done(&c);
+	free(text);
 }

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Kinds of devices, and the devices of a machine.
+ *
+ * A kind is one file (kind_disk.c) and one line in the table of kinds.c. The document, validation,
+ * addresses, boot, hot-plug, status and the virtual IOMMU follow the table; none of them knows a kind.
+ *
+ *   document ─► config_device ─ validate ─► open ─► create ─► in the machine ─► remove
+ *                    └─ owned by the machine's config until the removal of the device ─┘
+ *
+ * vm_device_add and vm_device_remove are the only way in and out. Both run by boot and by teardown in
+ * halves: all devices are opened before memory is laid out, since a passed-through device decides where
+ * memory can be; and all leave their buses before the first one is released, since the reset of one may
+ * need the others.
+ *
+ * Threads: the machine's. A machine that runs goes on meanwhile: its vCPUs are paused only while a device
+ * leaves. Not inside a callback of a loop.
+ */
+#ifndef MACHINE_KIND_H
+#define MACHINE_KIND_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/err.h"
+#include "base/list.h"
+#include "base/num.h"
+#include "core/arch.h"
+#include "machine/config.h"
+
+struct hospes_vm;
+struct virtio_device;
+struct vm_device;
+struct vm_layout;
+
+/* Functions may be NULL, but for create. Their messages name the device by its id. */
+struct device_kind {
+	/* .what is the kind's name ("disk"), .bytes of the struct that begins with struct config_device. */
+	struct schema schema;
+	const char *key; /* of the document: "disks" */
+	unsigned int
+		max; /* a list of so many; 0: an object for one device, which has the kind's name as id */
+	size_t bytes;       /* of the struct that begins with struct vm_device */
+	bool host_device;   /* a device of the host: its DMA is the host IOMMU's, not ours */
+	bool shares_memory; /* something outside this process maps guest memory */
+
+	/* Where its place on bus 0 is kept; NULL: it takes none. Without this function, addr. */
+	struct schema_pci *(*place)(struct config_device *device);
+	/* Check and complete the values; the devices before this one in config are valid. */
+	int (*validate)(struct config *config, struct config_device *device, struct err *err);
+
+	/* Open what the document names. Undone by close. */
+	int (*open)(struct vm_device *d, struct err *err);
+	/* At boot only: what the layout of memory must respect. */
+	int (*layout)(struct vm_device *d, struct vm_layout *layout, struct err *err);
+	/* Make d->dev (vm_device_plug_virtio does for virtio). What it takes from open is its own from then
+	 * on. Also after a failure close follows. */
+	int (*create)(struct vm_device *d, struct err *err);
+	/* dev is gone (or never was): release the rest, from any stage, once more too. */
+	void (*close)(struct vm_device *d);
+
+	/* Put more into its object of the status. */
+	void (*status)(struct vm_device *d, json_t *item);
+	/* After an iteration of the loop: what an event asked for. */
+	void (*act)(struct vm_device *d);
+};
+
+/* All kinds, ending with NULL; placed and created in this order. */
+extern const struct device_kind *const device_kinds[];
+
+static inline const struct device_kind *device_kind_of(const struct config_device *device)
+{
+	return container_of(device->item.schema, struct device_kind, schema);
+}
+
+/* A device of the machine. Each kind's struct begins with one. */
+struct vm_device {
+	struct list link; /* vm->devices */
+	struct hospes_vm *vm;
+	const struct device_kind *kind;
+	struct config_device *config;     /* the device's own, until its removal */
+	unsigned int index;               /* among those of its kind: the lowest that was free */
+	struct device *dev;               /* NULL: not plugged, or released */
+	struct virtio_device *vdev;       /* of dev; NULL: it is not virtio */
+	struct viommu_endpoint *endpoint; /* NULL: not behind the virtual IOMMU */
+	struct device *port;              /* its own root port; NULL: it has none */
+};
+
+/* Into the machine, before its start, running or paused. config is taken over, also on failure. */
+int vm_device_add(struct hospes_vm *vm, struct config_device *config, struct vm_device **ret,
+		  struct err *err);
+/* Out of it, with its root port, and freed. From any stage; NULL is allowed. */
+void vm_device_remove(struct vm_device *d);
+/* Give back what it holds of the host. The guest sees it as pulled out of its slot; its port stays, and it
+ * does in the status. Harmless when that was done. */
+void vm_device_release(struct vm_device *d);
+
+/* The halves, of all devices: open, plug; take down. */
+int vm_open_devices(struct hospes_vm *vm, struct vm_layout *layout, struct err *err);
+int vm_plug_devices(struct hospes_vm *vm, struct err *err);
+void vm_remove_devices(struct hospes_vm *vm);
+
+/* The device after this one (NULL: the first), in order of adding. Of one kind: NULL for any. */
+struct vm_device *vm_next_device(struct hospes_vm *vm, const struct vm_device *after,
+				 const struct device_kind *kind);
+/* -ENOENT in err: NULL. */
+struct vm_device *vm_find_device(struct hospes_vm *vm, const char *kind, const char *id,
+				 struct err *err);
+
+/* For create: put a virtio device on its bus, behind the virtual IOMMU if config says so. It is d's, or
+ * destroyed, afterwards. */
+int vm_device_plug_virtio(struct vm_device *d, struct virtio_device *vdev, struct err *err);
+/* For create: a root port at addr, for d alone. */
+int vm_device_add_port(struct vm_device *d, const struct pci_addr *addr, struct err *err);
+/* By which its DMA is known to the guest's tables. d is plugged, and a PCI function. */
+uint32_t vm_device_requester(const struct vm_device *d);
+
+/* What devices ask of the layout, while the machine is made. */
+struct vm_layout {
+	struct arch_layout arch;
+	struct arch_avoid *avoid; /* arch.avoid, growing; its texts are owned too */
+};
+int vm_layout_avoid(struct vm_layout *layout, uint64_t first, uint64_t last, const char *who,
+		    const char *what);
+void vm_layout_done(struct vm_layout *layout);
+
+#endif

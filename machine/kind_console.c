@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+// Consoles: the document's keys, and a serial port or virtio-console between two file descriptors.
+#include "machine/kind_console.h"
+
+#include <errno.h>
+
+#include "base/fd.h"
+#include "machine/open.h"
+#include "machine/vm.h"
+#include "platform/serial.h"
+#include "virtio/console.h"
+
+struct vm_console {
+	struct vm_device d;
+	int in, out; /* ours; -1: none */
+};
+
+static const char *const type_names[] = {
+	[CONFIG_CONSOLE_SERIAL] = "serial",
+	[CONFIG_CONSOLE_VIRTIO] = "virtio",
+	NULL,
+};
+
+#define AT(member) .offset = offsetof(struct config_console, member)
+static const struct schema_field fields[] = {
+	{"id", SCHEMA_STRING, AT(base.id)},
+	{"type", SCHEMA_ENUM, AT(type), .names = type_names},
+	{"in", SCHEMA_INT, AT(in), .max = INT32_MAX},
+	{"out", SCHEMA_INT, AT(out), .max = INT32_MAX},
+	{"path", SCHEMA_STRING, AT(path)},
+	{"addr", SCHEMA_PCI, AT(base.addr)},
+	{NULL},
+};
+static const struct config_console defaults = {.in = -1, .out = -1};
+
+static struct config_console *config_of(struct config_device *device)
+{
+	return container_of(device, struct config_console, base);
+}
+
+static struct schema_pci *place(struct config_device *device)
+{
+	return config_of(device)->type == CONFIG_CONSOLE_VIRTIO ? &device->addr : NULL;
+}
+
+/* The serial port before `until` (NULL: any). */
+static struct config_device *serial(const struct config *c, const struct config_device *until)
+{
+	struct config_device *d = NULL;
+
+	while ((d = config_next(c, d, &kind_console)) && d != until) {
+		if (config_of(d)->type == CONFIG_CONSOLE_SERIAL)
+			return d;
+	}
+	return NULL;
+}
+
+bool config_has_serial(const struct config *config)
+{
+	return serial(config, NULL) != NULL;
+}
+
+static int validate(struct config *c, struct config_device *device, struct err *err)
+{
+	const struct config_console *console = config_of(device);
+	bool is_serial = console->type == CONFIG_CONSOLE_SERIAL;
+	const struct config_device *other = is_serial ? serial(c, device) : NULL;
+
+	if (console->path && console->out >= 0)
+		return err_set(err, -EINVAL, "console '%s': give either out or path", device->id);
+	if (is_serial && device->addr.set)
+		return err_set(err, -EINVAL, "console '%s': a serial port has no PCI address",
+			       device->id);
+	if (other)
+		return err_set(err, -EINVAL,
+			       "console '%s': the machine has a serial port already ('%s'); it has "
+			       "one, the others can be of type virtio",
+			       device->id, other->id);
+	return 0;
+}
+
+static struct vm_console *of(struct vm_device *d)
+{
+	return container_of(d, struct vm_console, d);
+}
+
+/* Of an fd in the document, which is the embedder's: our duplicate. */
+static int duplicate(const char *id, const char *what, int fd, int *ret, struct err *err)
+{
+	*ret = fd < 0 ? -1 : fd_dup(fd);
+	if (fd < 0 || *ret >= 0)
+		return 0;
+	return err_set(err, *ret, "console '%s': %s: fd %d: %s", id, what, fd, err_name(*ret));
+}
+
+static int open_it(struct vm_device *d, struct err *err)
+{
+	const struct config_console *c = config_of(d->config);
+	struct vm_console *console = of(d);
+	int rc;
+
+	console->in = console->out = -1;
+	rc = duplicate(d->config->id, "in", c->in, &console->in, err);
+	if (rc || !c->path)
+		return rc ? rc : duplicate(d->config->id, "out", c->out, &console->out, err);
+	console->out = open_output("console", d->config->id, c->path, err);
+	return MIN(console->out, 0);
+}
+
+static int create(struct vm_device *d, struct err *err)
+{
+	const struct vm_console *console = of(d);
+	const struct device_env env = vm_device_env(d->vm);
+	const struct serial_config port = {
+		.name = d->config->id,
+		.port = PLATFORM_SERIAL_PORT,
+		.gsi = PLATFORM_SERIAL_GSI,
+		.in_fd = console->in,
+		.out_fd = console->out,
+	};
+	const struct virtio_console_setup config = {
+		.name = d->config->id,
+		.in_fd = console->in,
+		.out_fd = console->out,
+		.loop = d->vm->loop,
+	};
+	struct virtio_device *vdev;
+	int rc;
+
+	if (config_of(d->config)->type == CONFIG_CONSOLE_SERIAL)
+		return serial_create(&d->dev, &env, &port, err);
+	rc = virtio_console_create(&vdev, &config, &d->vm->log, err);
+	return rc ? rc : vm_device_plug_virtio(d, vdev, err);
+}
+
+static void close_it(struct vm_device *d)
+{
+	fd_close(&of(d)->in);
+	fd_close(&of(d)->out);
+}
+
+const struct device_kind kind_console = {
+	.schema = {"console", fields, sizeof(struct config_console), &defaults},
+	.key = "consoles",
+	.max = 8,
+	.bytes = sizeof(struct vm_console),
+	.place = place,
+	.validate = validate,
+	.open = open_it,
+	.create = create,
+	.close = close_it,
+};

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Consoles: a serial port, of which a machine has one at most, and virtio consoles. */
+#ifndef MACHINE_KIND_CONSOLE_H
+#define MACHINE_KIND_CONSOLE_H
+
+#include "machine/kind.h"
+
+enum config_console_type {
+	CONFIG_CONSOLE_SERIAL,
+	CONFIG_CONSOLE_VIRTIO,
+};
+
+struct config_console {
+	struct config_device base;
+	int type;
+	int in;     /* fd, -1: no input */
+	int out;    /* fd, -1: discarded unless path */
+	char *path; /* output goes to this file, which is created or truncated */
+};
+
+extern const struct device_kind kind_console;
+
+/* Is one of the consoles a serial port? */
+bool config_has_serial(const struct config *config);
+
+#endif

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+// Disks: the document's keys, and virtio-blk over the file that they name.
+#include "machine/kind_disk.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/fd.h"
+#include "machine/open.h"
+#include "machine/vm.h"
+#include "virtio/blk.h"
+
+struct vm_disk {
+	struct vm_device d;
+	struct open_disk file; /* its fd is the device's once that is there; else -1 */
+	int size_fd;           /* a duplicate, to ask its size; -1 */
+};
+
+static const char *const cache_names[] = {
+	[CONFIG_CACHE_WRITEBACK] = "writeback",
+	[CONFIG_CACHE_DIRECT] = "direct",
+	[CONFIG_CACHE_WRITETHROUGH] = "writethrough",
+	NULL,
+};
+
+#define AT(member) .offset = offsetof(struct config_disk, member)
+static const struct schema_field fields[] = {
+	{"id", SCHEMA_STRING, AT(base.id)},
+	{"path", SCHEMA_STRING, AT(path)},
+	{"fd", SCHEMA_INT, AT(fd), .max = INT32_MAX},
+	{"readonly", SCHEMA_BOOL, AT(readonly)},
+	{"cache", SCHEMA_ENUM, AT(cache), .names = cache_names},
+	{"discard", SCHEMA_BOOL, AT(discard)},
+	{"queues", SCHEMA_UINT, AT(queues), .min = 1, .max = 64},
+	{"queue_size", SCHEMA_UINT, AT(queue_size), .min = 2, .max = 1024},
+	{"block_size", SCHEMA_UINT, AT(block_bytes), .min = 0, .max = 4096},
+	{"serial", SCHEMA_STRING, AT(serial)},
+	{"viommu", SCHEMA_BOOL, AT(base.viommu)},
+	{"addr", SCHEMA_PCI, AT(base.addr)},
+	{NULL},
+};
+static const struct config_disk defaults = {
+	.fd = -1, .discard = true, .queues = 1, .queue_size = 256};
+
+static int validate(struct config *c, struct config_device *device, struct err *err)
+{
+	const struct config_disk *d = container_of(device, struct config_disk, base);
+
+	(void)c;
+	if (!d->path == (d->fd < 0))
+		return err_set(err, -EINVAL, "disk '%s': give either path or fd", device->id);
+	if (!is_power_of_two(d->queue_size))
+		return err_set(err, -EINVAL, "disk '%s': queue_size %u is not a power of two",
+			       device->id, d->queue_size);
+	if (d->block_bytes && d->block_bytes != 512 && d->block_bytes != 4096)
+		return err_set(err, -EINVAL, "disk '%s': block_size %u is neither 512 nor 4096",
+			       device->id, d->block_bytes);
+	if (d->serial && strlen(d->serial) > 20)
+		return err_set(err, -EINVAL, "disk '%s': serial '%s' has more than 20 characters",
+			       device->id, d->serial);
+	return 0;
+}
+
+static struct vm_disk *of(struct vm_device *d)
+{
+	return container_of(d, struct vm_disk, d);
+}
+
+static int open_it(struct vm_device *d, struct err *err)
+{
+	struct vm_disk *disk = of(d);
+	int rc;
+
+	disk->size_fd = -1;
+	rc = open_disk(container_of(d->config, struct config_disk, base), &disk->file, err);
+	if (rc)
+		return rc;
+	disk->size_fd = fd_dup(disk->file.fd);
+	return disk->size_fd < 0 ? err_set(err, disk->size_fd, "disk '%s': %s", d->config->id,
+					   err_name(disk->size_fd))
+				 : 0;
+}
+
+static int create(struct vm_device *d, struct err *err)
+{
+	const struct config_disk *c = container_of(d->config, struct config_disk, base);
+	struct open_disk *file = &of(d)->file;
+	const struct virtio_blk_setup config = {
+		.name = d->config->id,
+		.serial = c->serial,
+		.fd = file->fd,
+		.size_bytes = file->size_bytes,
+		.block_bytes = file->block_bytes,
+		.align_bytes = file->align_bytes,
+		.readonly = c->readonly,
+		.block_device = file->block_device,
+		.discard = c->discard && !c->readonly,
+		.cache = c->cache == CONFIG_CACHE_WRITETHROUGH ? VIRTIO_BLK_WRITETHROUGH
+							       : VIRTIO_BLK_WRITEBACK,
+		.queues = c->queues,
+		.queue_size = c->queue_size,
+		.loops = d->vm->io_loops,
+		.n_loops = d->vm->n_io_loops,
+	};
+	struct virtio_device *vdev;
+	int rc = virtio_blk_create(&vdev, &config, &d->vm->log, err);
+
+	if (rc)
+		return rc;
+	file->fd = -1;
+	return vm_device_plug_virtio(d, vdev, err);
+}
+
+static void close_it(struct vm_device *d)
+{
+	fd_close(&of(d)->file.fd);
+	fd_close(&of(d)->size_fd);
+}
+
+int disk_resize(struct vm_device *d, uint64_t size_bytes, struct err *err)
+{
+	int rc = size_bytes ? 0 : open_disk_size(of(d)->size_fd, &size_bytes);
+
+	return rc ? err_set(err, rc, "disk '%s': cannot tell its size", d->config->id)
+		  : virtio_blk_resize(d->vdev, size_bytes, err);
+}
+
+const struct device_kind kind_disk = {
+	.schema = {"disk", fields, sizeof(struct config_disk), &defaults},
+	.key = "disks",
+	.max = 64,
+	.bytes = sizeof(struct vm_disk),
+	.validate = validate,
+	.open = open_it,
+	.create = create,
+	.close = close_it,
+};

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+// Networks: the document's keys, and virtio-net over a tap, a socket or vhost.
+#include "machine/kind_net.h"
+
+#include <errno.h>
+#include <net/if.h>
+#include <string.h>
+
+#include "base/fd.h"
+#include "base/rand.h"
+#include "machine/vm.h"
+#include "virtio/net.h"
+
+struct vm_net {
+	struct vm_device d;
+	unsigned int n;             /* fds of each sort that are ours, until the device has them */
+	int fds[CONFIG_NET_QUEUES]; /* or -1 */
+	int vhost_fds[CONFIG_NET_QUEUES];
+};
+
+#define AT(member) .offset = offsetof(struct config_net, member)
+static const struct schema_field fields[] = {
+	{"id", SCHEMA_STRING, AT(base.id)},
+	{"tap", SCHEMA_STRING, AT(tap)},
+	{"create", SCHEMA_BOOL, AT(create)},
+	{"fd", SCHEMA_INT, AT(fd), .max = INT32_MAX},
+	{"socket", SCHEMA_STRING, AT(socket)},
+	{"mac", SCHEMA_MAC, AT(mac)},
+	{"queues", SCHEMA_UINT, AT(queues), .min = 1, .max = CONFIG_NET_QUEUES},
+	{"queue_size", SCHEMA_UINT, AT(queue_size), .min = 64, .max = 1024},
+	{"mtu", SCHEMA_UINT, AT(mtu), .min = 0, .max = 65535},
+	{"vhost", SCHEMA_BOOL, AT(vhost)},
+	{"offload", SCHEMA_BOOL, AT(offload)},
+	{"link", SCHEMA_BOOL, AT(link)},
+	{"viommu", SCHEMA_BOOL, AT(base.viommu)},
+	{"addr", SCHEMA_PCI, AT(base.addr)},
+	{NULL},
+};
+static const struct config_net defaults = {
+	.fd = -1, .queues = 1, .queue_size = 256, .offload = true, .link = true};
+
+static struct config_net *config_of(struct config_device *device)
+{
+	return container_of(device, struct config_net, base);
+}
+
+/* FNV-1a: spreads names over the locally administered addresses; not a secret. */
+static uint64_t hash_text(uint64_t hash, const char *text)
+{
+	for (; *text; text++)
+		hash = (hash ^ (unsigned char)*text) * 0x100000001b3ull;
+	return (hash ^ 0xff) * 0x100000001b3ull;
+}
+
+static void default_mac(const struct config *c, struct config_net *net)
+{
+	uint64_t hash = 0xcbf29ce484222325ull;
+
+	if (c->name)
+		hash = hash_text(hash, c->name);
+	else
+		rand_bytes(&hash, sizeof(hash));
+	hash = hash_text(hash, net->base.id);
+	net->mac.set = true;
+	net->mac.byte[0] = 0x02; /* locally administered, one station */
+	for (int i = 1; i < 6; i++)
+		net->mac.byte[i] = (uint8_t)(hash >> (8 * i));
+}
+
+static int check_backend(const struct config_net *n, struct err *err)
+{
+	int ways = (n->tap != NULL) + (n->fd >= 0) + (n->socket != NULL);
+	const char *id = n->base.id;
+
+	if (ways != 1)
+		return err_set(err, -EINVAL, "net '%s': give one of tap, fd, socket", id);
+	if (n->tap &&
+	    (!*n->tap || strlen(n->tap) >= IFNAMSIZ || strchr(n->tap, '/') || strchr(n->tap, '%')))
+		return err_set(err, -EINVAL,
+			       "net '%s': '%s' is no interface name (1 to %d characters)", id,
+			       n->tap, IFNAMSIZ - 1);
+	if (!n->tap && n->queues > 1)
+		return err_set(err, -EINVAL, "net '%s': %u queues need a tap by name", id,
+			       n->queues);
+	if (n->socket && n->vhost)
+		return err_set(err, -EINVAL, "net '%s': vhost needs a tap", id);
+	if (n->base.viommu && n->vhost)
+		return err_set(err, -EINVAL,
+			       "net '%s': the host kernel's queues (vhost) do not translate by the "
+			       "guest's IOMMU; leave out vhost or viommu",
+			       id);
+	return 0;
+}
+
+static int validate(struct config *c, struct config_device *device, struct err *err)
+{
+	struct config_net *n = config_of(device);
+	struct config_device *other = NULL;
+	int rc = check_backend(n, err);
+
+	if (rc)
+		return rc;
+	if (!is_power_of_two(n->queue_size))
+		return err_set(err, -EINVAL, "net '%s': queue_size %u is not a power of two",
+			       device->id, n->queue_size);
+	if (n->mtu && n->mtu < 68)
+		return err_set(err, -EINVAL, "net '%s': mtu %u; IPv4 needs at least 68", device->id,
+			       n->mtu);
+	if (!n->mac.set)
+		default_mac(c, n);
+	while ((other = config_next(c, other, &kind_net)) && other != device) {
+		if (memcmp(config_of(other)->mac.byte, n->mac.byte, 6) == 0)
+			return err_set(err, -EEXIST, "net '%s' and net '%s' have the same mac",
+				       other->id, device->id);
+	}
+	return 0;
+}
+
+static struct vm_net *of(struct vm_device *d)
+{
+	return container_of(d, struct vm_net, d);
+}
+
+static int open_it(struct vm_device *d, struct err *err)
+{
+	const struct config_net *c = config_of(d->config);
+	struct vm_net *net = of(d);
+	int rc;
+
+	memset(net->fds, 0xff, sizeof(net->fds));
+	memset(net->vhost_fds, 0xff, sizeof(net->vhost_fds));
+	net->n = c->queues;
+	rc = open_net(c, net->fds, err);
+	return rc || !c->vhost ? rc : open_vhost(c, net->vhost_fds, err);
+}
+
+static int create(struct vm_device *d, struct err *err)
+{
+	const struct config_net *c = config_of(d->config);
+	struct vm_net *net = of(d);
+	struct virtio_net_setup config = {
+		.name = d->config->id,
+		.backend = c->socket ? VIRTIO_NET_SOCKET : VIRTIO_NET_TAP,
+		.fds = net->fds,
+		.pairs = c->queues,
+		.queue_size = c->queue_size,
+		.mtu = (uint16_t)c->mtu,
+		.link_down = !c->link,
+		.offload = c->offload,
+		.vhost_fds = c->vhost ? net->vhost_fds : NULL,
+		.gmem = d->vm->gmem,
+		.loops = d->vm->io_loops,
+		.n_loops = d->vm->n_io_loops,
+	};
+	struct virtio_device *vdev;
+	int rc;
+
+	memcpy(config.mac, c->mac.byte, sizeof(config.mac));
+	rc = virtio_net_create(&vdev, &config, &d->vm->log, err);
+	if (rc)
+		return rc;
+	net->n = 0;
+	return vm_device_plug_virtio(d, vdev, err);
+}
+
+static void close_it(struct vm_device *d)
+{
+	struct vm_net *net = of(d);
+
+	for (unsigned int i = 0; i < net->n; i++) {
+		fd_close(&net->fds[i]);
+		fd_close(&net->vhost_fds[i]);
+	}
+	net->n = 0;
+}
+
+const struct device_kind kind_net = {
+	.schema = {"net", fields, sizeof(struct config_net), &defaults},
+	.key = "nets",
+	.max = 32,
+	.bytes = sizeof(struct vm_net),
+	.validate = validate,
+	.open = open_it,
+	.create = create,
+	.close = close_it,
+};

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Networks: what a document says of one, opening its tap, socket or vhost (open_net.c), and virtio-net
+ * over it (kind_net.c).
+ *
+ * Threads: opening has no state; the rest is the machine's thread's.
+ */
+#ifndef MACHINE_KIND_NET_H
+#define MACHINE_KIND_NET_H
+
+#include "machine/kind.h"
+
+enum { CONFIG_NET_QUEUES = 32 };
+
+struct config_net {
+	struct config_device base;
+	char *tap;
+	bool create;
+	int fd;       /* a tap, opened with IFF_VNET_HDR */
+	char *socket; /* passt's */
+	struct schema_mac mac;
+	uint32_t queues; /* pairs, up to CONFIG_NET_QUEUES */
+	uint32_t queue_size;
+	uint32_t mtu; /* 0: not offered to the guest */
+	bool vhost;
+	bool offload;
+	bool link;
+};
+
+extern const struct device_kind kind_net;
+
+/* One fd per queue pair, IFF_VNET_HDR set. fds: net->queues entries, filled with -1 on failure; else the
+ * caller's. */
+int open_net(const struct config_net *net, int *fds, struct err *err);
+/* /dev/vhost-net, once per queue pair; likewise. */
+int open_vhost(const struct config_net *net, int *fds, struct err *err);
+
+#endif

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+// All kinds of devices. A new one is its file and a line here (docs/architecture.md).
+#include "machine/kind_console.h"
+#include "machine/kind_disk.h"
+#include "machine/kind_net.h"
+#include "machine/kind_passthrough.h"
+#include "machine/kind_rng.h"
+
+const struct device_kind *const device_kinds[] = {
+	&kind_disk, &kind_net, &kind_console, &kind_rng, &kind_passthrough, NULL,
+};

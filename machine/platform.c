@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// Devices that every machine has, and spare root ports; and what the document's devices share.
+#include <stdio.h>
+
+#include "machine/vm.h"
+#include "platform/platform.h"
+
+struct device_env vm_device_env(struct hospes_vm *vm)
+{
+	return (struct device_env){
+		.log = &vm->log,
+		.mmio = vm->mmio,
+		.pio = vm->pio,
+		.irq = vm->irq,
+		.loop = vm->loop,
+		.dma = vm->dma,
+	};
+}
+
+void vm_adopt(struct hospes_vm *vm, struct device *dev)
+{
+	/* The virtual IOMMU's stays last: devices are made quiet in this order, and its requests wait for
+	 * the others. */
+	list_append(vm->viommu_dev ? &vm->viommu_dev->link : &vm->plugged, &dev->link);
+}
+
+static int create_root_port(struct hospes_vm *vm, unsigned int index, struct err *err)
+{
+	const struct device_env env = vm_device_env(vm);
+	const struct pci_addr addr = {.slot = (uint8_t)(CONFIG_ROOT_PORT_SLOT + index)};
+	char name[16];
+	const struct root_port_config config = {
+		.name = name,
+		.addr = &addr,
+		.slot_number = (uint16_t)(index + 1),
+	};
+	struct device *dev;
+	int rc;
+
+	snprintf(name, sizeof(name), "port%u", index);
+	rc = root_port_create(&dev, &env, vm->pci, &config, err);
+	if (!rc)
+		vm_adopt(vm, dev);
+	return rc;
+}
+
+int vm_create_platform(struct hospes_vm *vm, struct err *err)
+{
+	const struct device_env env = vm_device_env(vm);
+	struct device *dev;
+	int rc;
+
+	vm->sink = (struct platform_sink){.event = vm_platform_event, .opaque = vm};
+	rc = rtc_create(&dev, &env, err);
+	if (rc)
+		return rc;
+	vm_adopt(vm, dev);
+	rc = pm_create(&vm->pm, &env, &vm->sink, err);
+	if (rc)
+		return rc;
+	vm_adopt(vm, vm->pm);
+	rc = reset_create(&dev, &env, vm->pci, &vm->sink, err);
+	if (rc)
+		return rc;
+	vm_adopt(vm, dev);
+	rc = pvpanic_create(&dev, &env, &vm->sink, err);
+	if (rc)
+		return rc;
+	vm_adopt(vm, dev);
+	for (unsigned int i = 0; i < vm->config.pci.root_ports && !rc; i++)
+		rc = create_root_port(vm, i, err);
+	return rc;
+}

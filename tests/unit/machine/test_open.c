@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+// Opening what a document names: nothing waits for a peer, nothing is written through a link, and what the
+// document gives as a number is duplicated.
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "machine/kind_console.h"
+#include "machine/kind_disk.h"
+#include "machine/open.h"
+
+static char dir[] = "/tmp/hospes-open-XXXXXX";
+
+static void enter(void)
+{
+	cr_assert(mkdtemp(dir));
+	cr_assert_eq(chdir(dir), 0);
+	/* Whoever waits for the other end of a pipe is ended by this. */
+	alarm(20);
+}
+
+static void leave(void)
+{
+	char command[64];
+
+	snprintf(command, sizeof(command), "rm -r %s", dir);
+	cr_assert_eq(system(command), 0);
+}
+
+TestSuite(open, .init = enter, .fini = leave);
+
+static void make(const char *path, const char *text)
+{
+	FILE *f = fopen(path, "w");
+
+	cr_assert(f);
+	fputs(text, f);
+	fclose(f);
+}
+
+static off_t size_of(const char *path)
+{
+	struct stat st;
+
+	cr_assert_eq(stat(path, &st), 0);
+	return st.st_size;
+}
+
+Test(open, a_kernel_that_is_a_pipe_is_refused_without_waiting)
+{
+	struct err err = ERR_INIT;
+
+	cr_assert_eq(mkfifo("fifo", 0600), 0);
+	cr_assert_eq(open_boot_file("kernel", "fifo", &err), -EINVAL);
+	cr_assert(strstr(err.text, "a device or pipe"), "%s", err.text);
+}
+
+Test(open, a_readonly_disk_that_is_a_pipe_is_refused_without_waiting)
+{
+	const struct config_disk disk = {
+		.base.id = (char *)"d", .path = (char *)"fifo", .fd = -1, .readonly = true};
+	struct err err = ERR_INIT;
+	struct open_disk file;
+
+	cr_assert_eq(mkfifo("fifo", 0600), 0);
+	cr_assert_eq(open_disk(&disk, &file, &err), -EINVAL);
+	cr_assert(strstr(err.text, "a device or pipe"), "%s", err.text);
+	cr_assert_eq(file.fd, -1);
+}
+
+Test(open, reads_of_a_disk_wait_for_it)
+{
+	const struct config_disk disk = {.base.id = (char *)"d", .path = (char *)"file", .fd = -1};
+	struct err err = ERR_INIT;
+	struct open_disk file;
+
+	make("file", "");
+	cr_assert_eq(truncate("file", 4096), 0);
+	cr_assert_eq(open_disk(&disk, &file, &err), 0, "%s", err.text);
+	cr_assert_eq(fcntl(file.fd, F_GETFL) & O_NONBLOCK, 0);
+	close(file.fd);
+}
+
+Test(open, output_is_not_written_through_a_link)
+{
+	struct err err = ERR_INIT;
+
+	make("precious", "text");
+	cr_assert_eq(symlink("precious", "symbolic"), 0);
+	cr_assert_eq(open_output("console", "c", "symbolic", &err), -ELOOP);
+	cr_assert(strstr(err.text, "symbolic link"), "%s", err.text);
+	cr_assert_eq(link("precious", "hard"), 0);
+	cr_assert_eq(open_output("console", "c", "hard", &err), -EMLINK);
+	cr_assert_eq(size_of("precious"), 4);
+}
+
+Test(open, output_goes_to_a_file_of_this_user_alone)
+{
+	struct err err = ERR_INIT;
+	struct stat st;
+	int fd;
+
+	umask(0);
+	fd = open_output("console", "c", "new", &err);
+	cr_assert_geq(fd, 0, "%s", err.text);
+	cr_assert_eq(fstat(fd, &st), 0);
+	cr_assert_eq(st.st_mode & 0777, 0600);
+	cr_assert_eq(fcntl(fd, F_GETFL) & O_NONBLOCK, 0);
+	close(fd);
+}
+
+Test(open, output_begins_with_an_empty_file)
+{
+	struct err err = ERR_INIT;
+	int fd;
+
+	make("old", "text");
+	fd = open_output("console", "c", "old", &err);
+	cr_assert_geq(fd, 0, "%s", err.text);
+	cr_assert_eq(size_of("old"), 0);
+	close(fd);
+}
+
+Test(open, output_to_a_pipe_without_a_reader_is_refused_without_waiting)
+{
+	struct err err = ERR_INIT;
+
+	cr_assert_eq(mkfifo("fifo", 0600), 0);
+	cr_assert_eq(open_output("console", "c", "fifo", &err), -ENXIO);
+	cr_assert(strstr(err.text, "nobody reads"), "%s", err.text);
+}
+
+static unsigned int open_fds(void)
+{
+	DIR *fds = opendir("/proc/self/fd");
+	unsigned int n = 0;
+
+	cr_assert(fds);
+	while (readdir(fds))
+		n++;
+	closedir(fds);
+	return n;
+}
+
+Test(open, a_console_has_duplicates_of_the_documents_fds)
+{
+	struct vm_device *d = calloc(1, kind_console.bytes);
+	struct config_console config = {.base.id = (char *)"c", .in = 0, .out = 1};
+	struct err err = ERR_INIT;
+	unsigned int before = open_fds();
+
+	cr_assert(d);
+	d->kind = &kind_console;
+	d->config = &config.base;
+	cr_assert_eq(kind_console.open(d, &err), 0, "%s", err.text);
+	cr_assert_eq(open_fds(), before + 2);
+	kind_console.close(d);
+	cr_assert_eq(open_fds(), before);
+	config.in = 1000;
+	cr_assert_eq(kind_console.open(d, &err), -EBADF);
+	cr_assert(strstr(err.text, "in: fd 1000"), "%s", err.text);
+	kind_console.close(d);
+	free(d);
+}
