@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whole machines in this process, by the public interface and with no guest: what is built, what is
+// refused when something fails on the way, and that nothing is left behind.
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <jansson.h>
+#include <limits.h>
+#include <poll.h>
+#include <string.h>
+
+#include "base/num.h"
+#include "rig.h"
+#include "stub_kvm.h"
+
+enum { ROUNDS = 50 };
+
+static struct rig rig;
+
+static void set_up(void)
+{
+	rig_init(&rig, false);
+}
+
+static void set_up_stub(void)
+{
+	rig_init(&rig, true);
+}
+
+static void tear_down(void)
+{
+	rig_done(&rig);
+}
+
+static json_t *status_of(struct hospes_vm *vm)
+{
+	struct hospes_error error;
+	json_error_t where;
+	json_t *status;
+	char *text;
+
+	cr_assert_eq(hospes_vm_status(vm, &text, &error), 0, "%s", error.text);
+	status = json_loads(text, 0, &where);
+	cr_assert_not_null(status, "%s", where.text);
+	hospes_free(text);
+	return status;
+}
+
+static unsigned int devices_of_kind(const json_t *status, const char *kind)
+{
+	unsigned int n = 0;
+	const json_t *device;
+	size_t i;
+
+	json_array_foreach(json_object_get(status, "devices"), i, device) n +=
+		!strcmp(json_string_value(json_object_get(device, "kind")), kind);
+	return n;
+}
+
+Test(machine, status_shows_every_emulated_device, .init = set_up, .fini = tear_down)
+{
+	struct hospes_vm *vm = rig_create(&rig, rig_everything, 0);
+	json_t *status = status_of(vm);
+
+	cr_expect_str_eq(json_string_value(json_object_get(status, "state")), "created");
+	cr_expect_eq(devices_of_kind(status, "disk"), 2u);
+	cr_expect_eq(devices_of_kind(status, "net"), 2u);
+	cr_expect_eq(devices_of_kind(status, "console"), 2u);
+	cr_expect_eq(devices_of_kind(status, "rng"), 1u);
+	cr_expect_not_null(json_object_get(status, "viommu"));
+	json_decref(status);
+	hospes_vm_destroy(vm);
+}
+
+Test(machine, created_and_destroyed_fifty_times_leaves_nothing, .init = set_up, .fini = tear_down,
+     .timeout = 120)
+{
+	unsigned int fds, threads = rig_threads(UINT_MAX);
+
+	hospes_vm_destroy(rig_create(&rig, rig_everything, HOSPES_VM_THREAD));
+	fds = rig_fds();
+	for (int i = 0; i < ROUNDS; i++) {
+		struct hospes_vm *vm =
+			rig_create(&rig, rig_everything, i % 2 ? HOSPES_VM_THREAD : 0);
+
+		json_decref(status_of(vm));
+		hospes_vm_destroy(vm);
+		cr_assert_eq(rig_fds(), fds, "round %d", i);
+		cr_assert_eq(rig_threads(threads), threads, "round %d", i);
+	}
+}
+
+Test(machine, kvm_has_memory_and_routes_of_a_machine_until_it_is_destroyed, .init = set_up_stub,
+     .fini = tear_down)
+{
+	struct hospes_vm *vm = rig_create(&rig, rig_everything, 0);
+	struct stub_kvm_totals totals = stub_kvm_totals();
+
+	cr_expect_eq(totals.vms, 1u);
+	cr_expect_eq(totals.vcpus, 2u);
+	cr_expect_eq(totals.slot_bytes, 64 * MiB);
+	cr_expect(stub_kvm_backed(0));
+	cr_expect(stub_kvm_backed(64 * MiB - 1));
+	cr_expect_not(stub_kvm_backed(64 * MiB));
+	cr_expect_gt(totals.routes, 0u);
+	hospes_vm_destroy(vm);
+	totals = stub_kvm_totals();
+	cr_expect_eq(totals.vms + totals.vcpus + totals.slots + totals.irqfds + totals.ioeventfds,
+		     0u);
+}
+
+/* Its vCPUs are in KVM_RUN, where only a kick reaches them. */
+Test(machine, is_started_paused_reset_and_stopped, .init = set_up_stub, .fini = tear_down)
+{
+	struct hospes_vm *vm = rig_create(&rig, rig_everything, HOSPES_VM_THREAD);
+	struct hospes_error error;
+
+	for (int i = 0; i < 10; i++) {
+		cr_assert_eq(i ? hospes_vm_resume(vm, &error) : hospes_vm_start(vm, &error), 0,
+			     "%s", error.text);
+		cr_assert_eq(hospes_vm_state(vm), HOSPES_RUNNING);
+		json_decref(status_of(vm));
+		cr_assert_eq(hospes_vm_reset(vm, &error), 0, "%s", error.text);
+		cr_assert_eq(hospes_vm_pause(vm, &error), 0, "%s", error.text);
+		cr_assert_eq(hospes_vm_state(vm), HOSPES_PAUSED);
+	}
+	cr_assert_eq(hospes_vm_stop(vm, &error), 0, "%s", error.text);
+	cr_assert_eq(hospes_vm_wait(vm, 10000), 0);
+	cr_assert_eq(hospes_vm_state(vm), HOSPES_STOPPED);
+	cr_assert_eq(hospes_vm_outcome(vm), HOSPES_OUTCOME_KILLED);
+	hospes_vm_destroy(vm);
+}
+
+Test(machine, runs_in_its_embedders_loop, .init = set_up_stub, .fini = tear_down)
+{
+	struct hospes_vm *vm = rig_create(&rig, rig_least, 0);
+	struct hospes_error error;
+	struct pollfd fd = {.fd = hospes_vm_fd(vm), .events = POLLIN};
+
+	cr_assert_eq(hospes_vm_start(vm, &error), 0, "%s", error.text);
+	cr_assert_eq(hospes_vm_iterate(vm), 1);
+	cr_assert_eq(hospes_vm_stop(vm, &error), 0, "%s", error.text);
+	while (hospes_vm_iterate(vm) == 1)
+		cr_assert_eq(poll(&fd, 1, 10000), 1);
+	cr_assert_eq(hospes_vm_state(vm), HOSPES_STOPPED);
+	hospes_vm_destroy(vm);
+}
+
+Test(machine, destroyed_while_it_runs_leaves_nothing, .init = set_up_stub, .fini = tear_down)
+{
+	unsigned int fds = rig_fds(), threads = rig_threads(UINT_MAX);
+	struct hospes_error error;
+
+	for (int i = 0; i < 5; i++) {
+		struct hospes_vm *vm = rig_create(&rig, rig_everything, HOSPES_VM_THREAD);
+
+		cr_assert_eq(hospes_vm_start(vm, &error), 0, "%s", error.text);
+		hospes_vm_destroy(vm);
+		cr_assert_eq(rig_fds(), fds, "round %d", i);
+		cr_assert_eq(rig_threads(threads), threads, "round %d", i);
+	}
+}
+
+Test(machine, two_live_side_by_side, .init = set_up_stub, .fini = tear_down)
+{
+	struct hospes_vm *one = rig_create(&rig, rig_everything, HOSPES_VM_THREAD);
+	struct hospes_vm *two = rig_create(&rig, rig_least, HOSPES_VM_THREAD);
+	struct hospes_error error;
+
+	cr_expect_eq(stub_kvm_totals().vms, 2u);
+	cr_assert_eq(hospes_vm_start(one, &error), 0, "%s", error.text);
+	cr_assert_eq(hospes_vm_start(two, &error), 0, "%s", error.text);
+	hospes_vm_destroy(one);
+	cr_expect_eq(hospes_vm_state(two), HOSPES_RUNNING);
+	hospes_vm_destroy(two);
+}
+
+/* Each call of KVM in turn. Some failures are lived with, such as that of the TSC's rate. */
+Test(machine, a_failing_call_of_kvm_is_told_and_leaves_nothing, .init = set_up_stub,
+     .fini = tear_down, .timeout = 120)
+{
+	unsigned int fds = rig_fds(), threads = rig_threads(UINT_MAX), refused = 0, n;
+
+	for (n = 0;; n++) {
+		struct hospes_error error;
+		struct hospes_vm *vm;
+		int rc;
+
+		stub_kvm_fail(n, ENOMEM);
+		rc = rig_try(&rig, &vm, rig_everything, 0, &error);
+		if (rc == 0 && !stub_kvm_failed()) {
+			hospes_vm_destroy(vm);
+			break;
+		}
+		refused += rc < 0;
+		cr_assert(rc == 0 || strlen(error.text) > 0, "call %u: %d and no word", n, rc);
+		cr_assert((rc == 0) == (vm != NULL), "call %u", n);
+		hospes_vm_destroy(vm);
+		cr_assert_eq(rig_fds(), fds, "call %u", n);
+		cr_assert_eq(rig_threads(threads), threads, "call %u", n);
+	}
+	cr_expect_gt(n, 100u);
+	cr_expect_gt(refused, n / 2, "%u of %u", refused, n);
+}
