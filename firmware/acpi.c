@@ -5,9 +5,9 @@
  *   0xe0000  RSDP                 ACPI data: DSDT, SSDT, FADT, MADT, MCFG, XSDT follow
  *   0xf0000  SMBIOS _SM3_ and structures, then (last 64 bytes) FACS: reserved
  *
- * Not hardware-reduced: PM1 registers, so that the power button and S5 need neither interpreted code
- * nor GPEs, and the 8259 and PIT that KVM has anyway are declared as they are. No PM timer: a guest
- * has kvmclock and the TSC (ACPI 6.5, 4.8.3.3: optional).
+ * Not hardware-reduced: PM1 registers, so that the power button and S5 need neither interpreted
+ * code nor GPEs, and the 8259 and PIT that KVM has anyway are declared as they are. No PM timer: a
+ * guest has kvmclock and the TSC (ACPI 6.5, 4.8.3.3: optional).
  */
 #include <errno.h>
 #include <string.h>
@@ -43,7 +43,8 @@ enum {
 	FADT_NO_RTC_WAKE = 1 << 6,
 	FADT_RESET_REGISTER = 1 << 10,
 	FADT_HEADLESS = 1 << 12,
-	/* Clear, and so said to be absent: 8042 (bit 1), legacy devices that no table lists (bit 0). */
+	/* Clear, and so said to be absent: 8042 (bit 1), legacy devices that no table lists (bit
+	   0). */
 	BOOT_NO_VGA = 1 << 2,
 
 	CMOS_CENTURY = 0x32,
@@ -228,8 +229,8 @@ static int place_ssdt(struct tables *t, const struct acpi_config *c, uint64_t *g
 	return r;
 }
 
-/* VIOT (ACPI 6.5, 5.2.33): the virtual IOMMU, then a range of one requester id for each function behind
- * it. An endpoint's number is its requester id. */
+/* VIOT (ACPI 6.5, 5.2.33): the virtual IOMMU, then a range of one requester id for each function
+ * behind it. An endpoint's number is its requester id. */
 static int place_viot(struct tables *t, const struct acpi_viommu *v, uint64_t *gpa)
 {
 	enum {

@@ -39,10 +39,11 @@ struct acpi_config {
 	const char *manufacturer, *product, *version; /* NULL: "hospes", "hospes", the version */
 };
 
-/* Write RSDP, XSDT, FADT, MADT, MCFG, DSDT, SSDT, with a virtual IOMMU VIOT, and SMBIOS into guest memory. */
+/* Write RSDP, XSDT, FADT, MADT, MCFG, DSDT, SSDT, with a virtual IOMMU VIOT, and SMBIOS into guest
+ * memory. */
 int acpi_build(struct gmem *gmem, const struct acpi_config *config, struct err *err);
 
-/* Where that is, whatever the platform: below 1 MiB. */
+/* Their places, the same on every platform: below 1 MiB. */
 void acpi_places(struct kernel_tables *ret);
 
 #endif

@@ -7,8 +7,8 @@
  *     aml_name(a, "_HID");  aml_eisaid(a, "PNP0501");
  *     aml_end(a, mark);
  *
- * A failed allocation is remembered and told by `failed` at the end; nothing in between needs a
- * check. Names and nesting are our own code's, so mistakes there are asserts.
+ * A failed allocation is recorded: check `failed` once, at the end. Names and nesting come from our
+ * own code, so mistakes there are asserts.
  *
  * ACPI 6.5, chapter 20 (AML), 6.4 (resource descriptors).
  */
@@ -36,7 +36,7 @@ void aml_string(struct aml *a, const char *text);
 void aml_eisaid(struct aml *a, const char *id); /* "PNP0A03" */
 void aml_name(struct aml *a, const char *path); /* the object follows */
 
-/* Containers: what is appended up to aml_end lies inside. */
+/* Containers: everything appended up to aml_end is inside. */
 size_t aml_scope(struct aml *a, const char *path);
 size_t aml_device(struct aml *a, const char *name);
 size_t aml_package(struct aml *a, uint8_t elements);
@@ -49,7 +49,7 @@ void aml_res_io(struct aml *a, uint16_t port, uint8_t len);
 /* Edge-triggered, active high, not shared. */
 void aml_res_irq(struct aml *a, uint32_t gsi);
 void aml_res_memory32(struct aml *a, uint32_t base, uint32_t len);
-/* Windows that a bridge decodes and hands on. Lengths are not 0. */
+/* Windows that a bridge decodes and forwards. Lengths are not 0. */
 void aml_res_bus(struct aml *a, uint8_t first, uint8_t last);
 void aml_res_io_window(struct aml *a, uint16_t base, uint32_t len);
 void aml_res_memory_window(struct aml *a, uint64_t base, uint64_t len);

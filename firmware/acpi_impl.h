@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the files that build firmware tables share; included by them only. */
+/* Shared by the files that build firmware tables, and included by no others. */
 #ifndef FIRMWARE_ACPI_IMPL_H
 #define FIRMWARE_ACPI_IMPL_H
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The cache's files: what they are called, what is in them, when one is believed.
+// The cache's files: their names, their contents, and when one is trusted.
 #include "firmware/cache.h"
 
 #include <dirent.h>
@@ -116,14 +116,14 @@ bool cache_key_equal(const struct cache_key *a, const struct cache_key *b)
 
 static int content_digest(int fd, uint64_t bytes, struct digest *ret)
 {
-	const size_t piece = 64 * KiB;
-	cleanup_free uint8_t *buf = malloc(piece);
+	const size_t chunk = 64 * KiB;
+	cleanup_free uint8_t *buf = malloc(chunk);
 
 	if (!buf)
 		return -ENOMEM;
 	digest_init(ret);
-	for (uint64_t at = 0; at < bytes; at += piece) {
-		size_t len = MIN(bytes - at, piece);
+	for (uint64_t at = 0; at < bytes; at += chunk) {
+		size_t len = MIN(bytes - at, chunk);
 		int r = fd_read_full(fd, buf, len, (off_t)at);
 
 		if (r)
@@ -215,8 +215,8 @@ static void head_digest(const struct head *head, const struct extent *extent, st
 	digest_update(ret, extent, head->n_extents * sizeof(*extent));
 }
 
-/* Everything that memory safety hangs on, although the checksum was right: the file could have been
- * made by anything that runs as this user. */
+/* Everything that memory safety depends on, although the checksum was right: the file could have
+ * been made by anything that runs as this user. */
 static bool head_is_sane(const struct head *head, const struct extent *extent, uint64_t file_bytes)
 {
 	const struct vmlinux *v = &head->elf;
@@ -460,8 +460,8 @@ static int write_entry(int fd, struct head *head, const struct payload *p)
 	return r ? r : fd_write_full(fd, extent, p->n_extents * sizeof(*extent), (off_t)PAGE);
 }
 
-/* A change that follows within the clock's granularity could leave the same time. A time far ahead of
- * the clock (which was set back, or never set) is as good as one long past. */
+/* A change that follows within the clock's granularity could leave the same time. A time far ahead
+ * of the clock (which was set back, or never set) is as good as one long past. */
 static bool is_near(uint64_t time_ns, uint64_t now_ns)
 {
 	return time_ns < now_ns + SETTLED_NS && now_ns < time_ns + SETTLED_NS;

@@ -5,15 +5,17 @@
  * An entry is served only when all of this holds:
  * - it is the user's own: the directory and the entry belong to the effective user, nobody else may
  *   write them, the entry is a regular file with one name, reached without a symbolic link;
- * - it is of this very kernel file: device, inode, size, modification and change time in
- *   nanoseconds, file system id, and the first and last 4 KiB of the content are the same. Nothing
- *   is kept of a file whose times are within two seconds of the clock's (its next change could leave
- *   the same time), and where a file system's inodes and times do not identify content (network, FUSE,
- *   overlay, read-only images, …) the checksum of the whole content must be the same too;
+ * - it belongs to exactly this kernel file: device, inode, size, modification and change time in
+ *   nanoseconds, file system id, and the first and last 4 KiB of the content are the same. No
+ *   entry is made for a file whose times are within two seconds of the clock's (its next change
+ * could leave the same time), and where a file system's inodes and times do not identify content
+ * (network, FUSE, overlay, read-only images, …) the checksum of the whole content must be the same
+ * too;
  * - it is intact: a checksum over its head, checked before anything is believed, and one over its
  *   data, taken while the data is copied into guest memory.
- * What fails the last is removed and made anew. Entries appear by rename, whole or not at all; any
- * number of processes may use the directory. An entry that cannot be written is no error.
+ * An entry that fails the last check is removed and made anew. Entries appear by rename, whole or
+ * not at all; any number of processes may use the directory. An entry that cannot be written is no
+ * error.
  *
  * File: | head, 4 KiB | extents | data of each extent, page-aligned | relocation lists |
  */
@@ -42,8 +44,8 @@ struct cache_key {
 	struct digest ends;
 };
 
-/* Opens dir, creating it (0700, parents likewise) when it is missing. What is wrong with it is
- * logged, and there is no cache. */
+/* Opens dir, creating it (0700, parents likewise) when it is missing. If it cannot be used,
+ * the reason is logged, and there is no cache. */
 void cache_open(struct cache *cache, const char *dir, const struct log *log);
 void cache_close(struct cache *cache);
 
@@ -51,7 +53,8 @@ void cache_close(struct cache *cache);
 int cache_key_of(struct cache_key *ret, int kernel_fd);
 bool cache_key_equal(const struct cache_key *a, const struct cache_key *b);
 
-/* An entry for the file: 0, or -ENOENT. The payload is then `cached`: its data is not yet checked. */
+/* An entry for the file: 0, or -ENOENT. The payload is then `cached`: its data is not yet
+ * checked. */
 int cache_load(const struct cache *cache, const struct cache_key *key, int kernel_fd,
 	       struct payload *ret);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is this file? Reads the head of a kernel image and says what it holds and where, or why it
- * cannot be booted, in one line that names what it looks like.
+ * Recognise a kernel image from its head: what it holds and where; or why it cannot be booted, in
+ * one line that names what the file looks like.
  *
  *   bzImage (Documentation/arch/x86/boot.rst):
  *   0        0x1f1            (setup_sects + 1) * 512

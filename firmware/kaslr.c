@@ -90,8 +90,8 @@ bool relocs_inside(const struct relocs *r, uint64_t span_bytes)
 }
 
 /* Both are the hot loops of a start: a few hundred thousand rounds for a distribution's kernel.
- * Fields lie at any alignment. From the last to the first, as the kernel's own decompressor does: where
- * fields overlap (in no sane kernel), the outcome is the same. */
+ * Fields lie at any alignment. From the last to the first, as the kernel's own decompressor does:
+ * where fields overlap (in no sane kernel), the outcome is the same. */
 static void add64(const struct reloc_list *list, uint8_t *image, uint64_t delta)
 {
 	for (uint64_t i = list->n; i-- > 0;) {

@@ -2,8 +2,8 @@
 /*
  * Kernel address space layout randomisation, done by the host.
  *
- * The build of a relocatable kernel appends to the ELF file the addresses of all fields that hold an
- * absolute address, as 32-bit values (sign-extended virtual addresses), in lists that each begin
+ * The build of a relocatable kernel appends to the ELF file the addresses of all fields that hold
+ * an absolute address, as 32-bit values (sign-extended virtual addresses), in lists that each begin
  * with a zero (arch/x86/boot/compressed/misc.c, handle_relocations):
  *
  *   | ELF file | 0 64-bit fields | 0 inverse 32-bit fields (until Linux 6.14) | 0 32-bit fields |
@@ -24,8 +24,8 @@
 #define KASLR_WINDOW (1ull << 30)
 #define KASLR_MAP    0xffffffff80000000ull
 
-/* Offsets of fields in the image, as 32-bit words at any alignment. Every field is inside the image's
- * span (a 64-bit one is at most span - 8). */
+/* Offsets of fields in the image, as 32-bit words at any alignment. Every field is inside the
+ * image's span (a 64-bit one is at most span - 8). */
 struct reloc_list {
 	uint8_t *word;
 	uint32_t n;

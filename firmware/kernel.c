@@ -345,7 +345,7 @@ static int too_large(const struct placing *p, uint64_t bytes, struct err *err)
 
 	return err_set(
 		err, -ENOSPC,
-		"kernel '%s': needs %lu MiB in one piece%s; the guest has %lu MiB of memory in "
+		"kernel '%s': needs %lu MiB of contiguous memory%s; the guest has %lu MiB of memory in "
 		"all; give it more",
 		p->kernel->path, (bytes + MiB - 1) / MiB, beside, ram / MiB);
 }
@@ -516,7 +516,7 @@ static int place_kernel(struct placing *p, struct arch_entry *entry, struct err 
 	return r ? r : place_payload(p, entry, err);
 }
 
-/* nokaslr, where only the kernel itself can be told. */
+/* nokaslr, for a kernel that randomises itself. */
 static char *effective_cmdline(const struct kernel *k)
 {
 	char *line = NULL;
@@ -562,7 +562,8 @@ int kernel_load(struct kernel *k, struct gmem *gmem, const struct arch_platform 
 					: params_write_linux(&p.params, gmem, entry, err);
 	entry->rip = rip;
 out:
-	/* What can be made again is not kept: a running machine holds no second copy of its kernel. */
+	/* What can be made again is not kept: a running machine holds no second copy of its
+	 * kernel. */
 	payload_release(&k->payload);
 	k->ready = false;
 	return r;

@@ -5,11 +5,11 @@
  * entry state.
  *
  *   file ── image.c: what is it? ─► bzImage ─► unpack.c (gzip xz zstd lz4) ─► cache.c ─► ELF
- *                                 └► vmlinux (PVH note, else 64-bit entry)        └► kaslr.c: relocate
- *                                                        params.c: zero page, memory map, initrd, command line
+ *                                 └► vmlinux (PVH note, else 64-bit entry)        └► kaslr.c:
+ * relocate params.c: zero page, memory map, initrd, command line
  *
- * Everything in the file is hostile: cut short, absurd header fields, segments outside memory; each
- * gets one clear line.
+ * The file is hostile: it may be cut short, have absurd header fields or segments outside memory;
+ * each error is one clear line.
  *
  * Threads: one at a time, which need not be the same, before vCPUs run; again on each machine reset
  * (a fresh random offset each time).
@@ -54,7 +54,7 @@ struct kernel_info {
 };
 void kernel_describe(const struct kernel *kernel, struct kernel_info *ret);
 
-/* Where the firmware tables are (gpa), told to the kernel. */
+/* The places of the firmware tables (gpa), which the kernel is given. */
 struct kernel_tables {
 	uint64_t rsdp_gpa;
 	/* Ranges of guest memory that the tables occupy: reported as reserved / ACPI data. */
@@ -65,9 +65,10 @@ struct kernel_tables {
 	unsigned int n_reserved;
 };
 
-/* Write the kernel into guest memory: `entry` for the boot processor. The first load takes anonymous
- * memory to be as it was mapped, zero (pages that stay untouched cost nothing); later ones clear what
- * the kernel expects to be zero. So: one struct kernel for the life of a machine's memory. */
+/* Write the kernel into guest memory: `entry` for the boot processor. The first load takes
+ * anonymous memory to be as it was mapped, zero (pages that stay untouched cost nothing); later
+ * ones clear what the kernel expects to be zero. So: one struct kernel for the life of a machine's
+ * memory. */
 int kernel_load(struct kernel *kernel, struct gmem *gmem, const struct arch_platform *platform,
 		const struct kernel_tables *tables, struct arch_entry *entry, struct err *err);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The guest's memory map as a list of ranges: what e820 and PVH tell the kernel, and where something
- * can still be placed. Sorted by address, never overlapping; adjacent ranges are kept apart, because
- * two regions of guest memory need not be adjacent in the host.
+ * The guest's memory map as a list of ranges: what e820 and PVH tell the kernel, and where
+ * something can still be placed. Sorted by address, never overlapping; adjacent ranges are kept
+ * apart, because two regions of guest memory need not be adjacent in the host.
  */
 #ifndef FIRMWARE_MEMMAP_H
 #define FIRMWARE_MEMMAP_H

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the kernel is told: the zero page (Documentation/arch/x86/boot.rst and zero-page.rst) or the
- * PVH start info (xen/include/public/arch-x86/hvm/start_info.h), with the page tables of the 64-bit
- * entry. All of it lies in the first 576 KiB:
+ * The kernel's boot parameters: the zero page (Documentation/arch/x86/boot.rst and zero-page.rst)
+ * or the PVH start info (xen/include/public/arch-x86/hvm/start_info.h), with the page tables of the
+ * 64-bit entry. All of it lies in the first 576 KiB:
  *
  *   0x00500  GDT          0x09000 … 0x1ffff  page tables
  *   0x06000  random seed  0x20000 … 0x2ffff  command line

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// From a packed payload to pieces that can be placed.
+// From a packed payload to extents that can be placed.
 #include "firmware/payload.h"
 
 #include <errno.h>
@@ -23,7 +23,7 @@ void payload_release(struct payload *payload)
 	memset(payload, 0, sizeof(*payload));
 }
 
-/* Adds the non-zero pieces of one segment to the array; counts only, when there is none. */
+/* Adds the non-zero extents of one segment to the array; counts only, when there is none. */
 static uint32_t split_segment(const struct vmlinux_segment *s, const uint8_t *data,
 			      struct extent *array)
 {
@@ -73,7 +73,7 @@ static int split(struct payload *p, struct err *err)
 			break;
 		p->extent_array = calloc(n ? n : 1, sizeof(*p->extent_array));
 		if (!p->extent_array)
-			return err_set(err, -ENOMEM, "no memory for %u pieces", n);
+			return err_set(err, -ENOMEM, "no memory for %u extents", n);
 	}
 	p->extent = p->extent_array;
 	p->n_extents = n;

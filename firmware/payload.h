@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * An unpacked kernel, ready to be placed: pieces of file data, relocations, and the facts. It comes
- * from unpacking a bzImage or from the cache, and is the same either way.
+ * An unpacked kernel, ready to be placed: extents of file data, relocations, and its properties. It
+ * comes from unpacking a bzImage or from the cache, and is the same either way.
  */
 #ifndef FIRMWARE_PAYLOAD_H
 #define FIRMWARE_PAYLOAD_H
@@ -17,7 +17,7 @@
 #include "firmware/image.h"
 #include "firmware/kaslr.h"
 
-/* A piece of the image that is not zero. */
+/* A part of the image that is not zero. */
 struct extent {
 	uint64_t image_offset; /* ascending, no two overlap, inside the image's span */
 	uint64_t data_offset;  /* inside data */

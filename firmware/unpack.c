@@ -94,7 +94,7 @@ static int unpack_zstd(const uint8_t *in, size_t in_bytes, uint8_t *out, size_t 
 	ctx = ZSTD_createDCtx();
 	if (!ctx)
 		return err_set(err, -ENOMEM, "no memory to unpack zstd");
-	/* In one piece the output is the window: its size costs nothing. */
+	/* With the whole output in one buffer, that is the window: its size costs nothing. */
 	got = ZSTD_decompressDCtx(ctx, out, out_bytes, in, frame);
 	ZSTD_freeDCtx(ctx);
 	if (ZSTD_isError(got))

@@ -3,8 +3,8 @@
  * The kernel as an ELF file: its segments, its entries, and the relocations that follow it in the
  * payload of a bzImage. From a buffer (unpacked) or a file (a vmlinux).
  *
- * All offsets in struct vmlinux_* are checked: file ranges are inside the source, image ranges inside
- * [0, span_bytes). "Image" is memory from base_gpa on, where the kernel was linked to lie.
+ * All offsets in struct vmlinux_* are checked: file ranges are inside the source, image ranges
+ * inside [0, span_bytes). "Image" is memory from base_gpa on, where the kernel was linked to lie.
  */
 #ifndef FIRMWARE_VMLINUX_H
 #define FIRMWARE_VMLINUX_H

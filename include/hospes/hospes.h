@@ -2,26 +2,27 @@
 /*
  * libhospes: virtual machines for Linux KVM, as a library.
  *
- * A machine is created from a configuration document (JSON; docs/configuration.md), started, paused,
- * resumed, reset, asked to power off, stopped and destroyed. Many machines may live in one process:
- * the library has no globals, installs no signal handlers, never exits, and starts only the threads
- * that are named here: one per vCPU, one per I/O thread that the document asks for, and, if wanted,
- * one that runs the machine.
+ * A machine is created from a configuration document (JSON; docs/configuration.md), started,
+ * paused, resumed, reset, asked to power off, stopped and destroyed. Many machines may live in one
+ * process: the library has no globals, installs no signal handlers, never exits, and starts only
+ * these threads: one per vCPU, one per I/O thread in the document, and, with HOSPES_VM_THREAD, one
+ * that runs the machine.
  *
  *     created ── start ──► running ⇄ paused ── … ──► stopped        (hospes_vm_state)
  *
  * Errors: functions return 0 or a negative errno, and leave one line of text in the caller's
- * struct hospes_error, which names the thing, the value and the way out.
+ * struct hospes_error, which names the thing, the value and the remedy.
  *
  * Threads: a machine belongs to the thread that runs it: the library's (HOSPES_VM_THREAD), or the
  * embedder's, who calls hospes_vm_run, or hospes_vm_iterate whenever the fd of hospes_vm_fd polls
- * readable. Every function on a machine except destroy may be called from any thread; calls that
- * change its state are carried out in the machine's thread and return when that is done, so in the
- * embedder's mode another thread that calls them waits for the next turn. Callbacks run in library
- * threads: they must not call back into the same machine, except hospes_vm_state, and must not block.
+ * readable. Every function on a machine except destroy may be called from any thread. Calls that
+ * change its state run in the machine's thread and return when they are done; so with the
+ * embedder's loop, another thread that makes such a call waits for the next iteration. Callbacks
+ * run in library threads: they must not block, and must not call back into the same machine, except
+ * hospes_vm_state.
  *
- * ABI: structures begin with their size and grow only at the end; set `size` to sizeof. Symbols have
- * versions. Text and documents are UTF-8.
+ * ABI: structures begin with their size and grow only at the end; set `size` to sizeof. Symbols
+ * have versions. Text and documents are UTF-8.
  */
 #ifndef HOSPES_H
 #define HOSPES_H
@@ -62,11 +63,11 @@ enum hospes_state {
 
 /* Why a stopped machine stopped. */
 enum hospes_outcome {
-	HOSPES_OUTCOME_NONE,        /* it has not */
+	HOSPES_OUTCOME_NONE,        /* it is not stopped */
 	HOSPES_OUTCOME_POWERED_OFF, /* by the guest */
 	HOSPES_OUTCOME_RESET,       /* by the guest, and the document says on_reset: stop */
 	HOSPES_OUTCOME_KILLED,      /* by hospes_vm_stop */
-	HOSPES_OUTCOME_PANICKED,    /* the guest's kernel said so (pvpanic) */
+	HOSPES_OUTCOME_PANICKED,    /* the guest's kernel reported it (pvpanic) */
 	HOSPES_OUTCOME_CRASHED,     /* triple fault */
 	HOSPES_OUTCOME_ERROR,       /* KVM or the host failed; the log has the registers */
 };
@@ -75,20 +76,20 @@ enum hospes_event_type {
 	HOSPES_EVENT_STATE,        /* state changed: value is enum hospes_state */
 	HOSPES_EVENT_OUTCOME,      /* about to stop: value is enum hospes_outcome */
 	HOSPES_EVENT_RESET,        /* the guest was reset and goes on */
-	HOSPES_EVENT_DEVICE_ERROR, /* text names the device and what happened to it */
+	HOSPES_EVENT_DEVICE_ERROR, /* text names the device and the error */
 	/* Of passed-through devices; value is the index in the document's list. */
-	HOSPES_EVENT_DEVICE_REQUESTED, /* the host wants it back: it is taken from the guest */
-	HOSPES_EVENT_DEVICE_GONE,      /* it answers no more: likewise */
+	HOSPES_EVENT_DEVICE_REQUESTED, /* the host requests it: it is removed from the guest */
+	HOSPES_EVENT_DEVICE_GONE,      /* it no longer responds: likewise */
 	HOSPES_EVENT_DEVICE_RESET,     /* it was reset */
 	HOSPES_EVENT_DEVICE_RELEASED,  /* the guest no longer has it; the host may use it */
-	HOSPES_EVENT_DMA_FAULT,        /* text says by whom, where, and what the address last was */
+	HOSPES_EVENT_DMA_FAULT,        /* text: the device, the address, its last mapping */
 };
 
 struct hospes_event {
 	size_t size;
 	enum hospes_event_type type;
 	int value;
-	const char *text; /* "" when there is nothing to say; valid during the call */
+	const char *text; /* may be ""; valid during the call */
 };
 
 /* Any library thread may call these, several at a time. */
@@ -109,7 +110,7 @@ struct hospes_vm_options {
 	enum hospes_log_level log_level;
 	hospes_event_fn *event;
 	void *event_opaque;
-	/* An open /dev/kvm, or 0: the library opens it. Not taken over. */
+	/* An open /dev/kvm, which stays the caller's; 0: the library opens it. */
 	int kvm_fd;
 };
 
@@ -118,36 +119,36 @@ struct hospes_vm_options {
 HOSPES_API int hospes_config_check(const char *json, size_t length, char **effective,
 				   struct hospes_error *error);
 
-/* Create: everything is opened, mapped and placed, nothing runs. File descriptors named in the
- * document are duplicated, the caller's stay open. options may be NULL. On failure nothing is left
- * behind. */
+/* Create: everything is opened, mapped and placed, nothing runs. File descriptors in the document
+ * are duplicated; the caller's stay open. options may be NULL. On failure everything is undone. */
 HOSPES_API int hospes_vm_create(struct hospes_vm **vm, const char *json, size_t length,
 				const struct hospes_vm_options *options,
 				struct hospes_error *error);
 
-/* End it if it runs, and free everything. NULL is allowed. No other thread may be in a call on it. */
+/* Stop it if it runs, and free everything. NULL is allowed. No other thread may be in a call on
+ * it. */
 HOSPES_API void hospes_vm_destroy(struct hospes_vm *vm);
 
 HOSPES_API int hospes_vm_start(struct hospes_vm *vm, struct hospes_error *error);
 HOSPES_API int hospes_vm_pause(struct hospes_vm *vm, struct hospes_error *error);
 HOSPES_API int hospes_vm_resume(struct hospes_vm *vm, struct hospes_error *error);
-/* Press the power button: the guest decides. */
+/* Press the power button; the guest decides what to do. */
 HOSPES_API int hospes_vm_shutdown(struct hospes_vm *vm, struct hospes_error *error);
 HOSPES_API int hospes_vm_reset(struct hospes_vm *vm, struct hospes_error *error);
-/* End it now, whatever the guest is doing. */
+/* Stop it now, whatever the guest is doing. */
 HOSPES_API int hospes_vm_stop(struct hospes_vm *vm, struct hospes_error *error);
 
 /* Any thread, any time, also in callbacks. */
 HOSPES_API enum hospes_state hospes_vm_state(const struct hospes_vm *vm);
 HOSPES_API enum hospes_outcome hospes_vm_outcome(const struct hospes_vm *vm);
 
-/* Wait until it has stopped: 0, or -ETIMEDOUT; timeout_ms -1 waits for ever. With HOSPES_VM_THREAD, or
- * from a thread other than the one that turns it. */
+/* Wait until it has stopped: 0, or -ETIMEDOUT; timeout_ms -1: no limit. Not in the thread that runs
+ * the machine. */
 HOSPES_API int hospes_vm_wait(struct hospes_vm *vm, int timeout_ms);
 
-/* The embedder's loop. fd: poll it for input; turn: do what is to be done, without blocking: 1 while
- * the machine lives, 0 when it has stopped, or a negative errno. run: turn until stopped. -EBUSY for
- * a machine that has its own thread. */
+/* The embedder's loop. fd: poll it for input. iterate: do all pending work without blocking; 1
+ * while the machine lives, 0 when it has stopped, or a negative errno. run: iterate until stopped.
+ * -EBUSY for a machine with a thread of its own. */
 HOSPES_API int hospes_vm_fd(struct hospes_vm *vm);
 HOSPES_API int hospes_vm_iterate(struct hospes_vm *vm);
 HOSPES_API int hospes_vm_run(struct hospes_vm *vm);
@@ -156,16 +157,16 @@ HOSPES_API int hospes_vm_run(struct hospes_vm *vm);
  * counters. Free with hospes_free. */
 HOSPES_API int hospes_vm_status(struct hospes_vm *vm, char **json, struct hospes_error *error);
 
-/* What every vCPU's registers hold, as lines of text for people (a machine that runs is stopped for the
- * moment that reading takes). Free with hospes_free. */
+/* The registers of every vCPU, as lines of text for people. A running machine is paused while they
+ * are read. Free with hospes_free. */
 HOSPES_API int hospes_vm_registers(struct hospes_vm *vm, char **text, struct hospes_error *error);
 
 /* The disk's backing has a new size (0: ask the file) in bytes, a multiple of 512. */
 HOSPES_API int hospes_vm_disk_resize(struct hospes_vm *vm, const char *id, uint64_t size_bytes,
 				     struct hospes_error *error);
-/* Another strategy ("direct", "strict") for the passed-through devices behind the guest's IOMMU, while
- * they work: what their drivers have mapped stays reachable throughout. -ENODEV when none is behind
- * one; when it fails nothing has changed. */
+/* Switch the passed-through devices behind the virtual IOMMU to another strategy (hospes_iommu_list
+ * names them) while they work: existing guest mappings stay reachable throughout. -ENODEV: no
+ * device is behind a virtual IOMMU. On failure nothing has changed. */
 HOSPES_API int hospes_vm_set_strategy(struct hospes_vm *vm, const char *strategy,
 				      struct hospes_error *error);
 /* Link of a network device: up is 0 or 1. */
@@ -175,32 +176,33 @@ HOSPES_API int hospes_vm_net_link(struct hospes_vm *vm, const char *id, int up,
 HOSPES_API int hospes_vm_console_resize(struct hospes_vm *vm, const char *id, uint16_t columns,
 					uint16_t rows, struct hospes_error *error);
 
-/* SR-IOV: virtual functions (VFs) of a card's physical function (PF). No machine is needed. Devices
- * are named by address ("0000:01:10.0", "01:10.0") or a path in sysfs. What fails leaves things as they
- * were. Calls that change something need root, and may wait seconds for the device. */
+/* SR-IOV: virtual functions (VFs) of a card's physical function (PF). No machine is needed. A
+ * device is named by its address ("0000:01:10.0", "01:10.0") or a path in sysfs. A call that fails
+ * changes nothing. Calls that change something need root, and may wait seconds for the device. */
 
 /* Every PF with its VFs, as JSON (hospes-vf(1)). Free with hospes_free. */
 HOSPES_API int hospes_vf_list(char **json, struct hospes_error *error);
-/* VFs without a driver. *json (if not NULL) is then the PF as in the list. -EBUSY when it has some. */
+/* Create VFs without a driver. *json (if not NULL) is then the PF as in the list. -EBUSY: it has
+ * VFs. */
 HOSPES_API int hospes_vf_create(const char *pf, unsigned int count, char **json,
 				struct hospes_error *error);
-/* -EBUSY, and nothing done, when one is in use; the text says by whom. */
+/* Remove all VFs. -EBUSY: one is in use; the text names its user. */
 HOSPES_API int hospes_vf_destroy(const char *pf, struct hospes_error *error);
-/* Settings that the PF keeps: an object with some of "mac", "vlan", "qos", "trust", "spoofchk",
- * "min_mbps", "max_mbps", "link_state" ("auto", "enable", "disable"). Each is read back.
- * -EOPNOTSUPP when the PF's driver has no such setting. */
+/* Set what the PF enforces for the VF: an object with some of "mac", "vlan", "qos", "trust",
+ * "spoofchk", "min_mbps", "max_mbps", "link_state" ("auto", "enable", "disable"). Each is read
+ * back. -EOPNOTSUPP: the PF's driver lacks such a setting. */
 HOSPES_API int hospes_vf_set(const char *vf, const char *json, size_t length,
 			     struct hospes_error *error);
-/* Any PCI function. driver NULL: vfio-pci. Kept by driver_override, so that nobody else takes it when
- * drivers are looked for again. -EBUSY when it is in use, -ENOENT when the driver is not loaded. */
+/* Bind any PCI function to a driver; NULL: vfio-pci. driver_override keeps other drivers away until
+ * unbind. -EBUSY: it is in use. -ENOENT: the driver is not loaded. */
 HOSPES_API int hospes_device_bind(const char *device, const char *driver,
 				  struct hospes_error *error);
-/* Leaves it without a driver. */
+/* Leave it without a driver. */
 HOSPES_API int hospes_device_unbind(const char *device, struct hospes_error *error);
 
 /* --- the host --- */
 
-/* What the machine will be, as far as it matters; all zero but `size` is a valid choice. */
+/* The properties of the future machine that matter here; all zero but `size` is a valid choice. */
 struct hospes_explain_options {
 	size_t size;
 	uint64_t memory_bytes;      /* of the guest; 0: not known */
@@ -208,15 +210,15 @@ struct hospes_explain_options {
 	int vfio_fd, iommufd;       /* that will be handed in; 0: opened by the library */
 	unsigned int other_vectors; /* "msix_vectors" of the guest's other devices together */
 };
-/* Will passthrough of this device work here, and if not, what is to be done? device: an address
- * ("0000:01:10.0"), a path in sysfs or of a VFIO device. *json: {"works": bool, "msix_vectors": int,
- * "findings": [{"level": "ok"|"warning"|"blocker", "topic", "fact", "remedy"}], ...}; free it with
- * hospes_free. 0 whatever is found; it changes nothing. options may be NULL. */
+/* Will passthrough of this device work here, and if not, what is the remedy? device: an address
+ * ("0000:01:10.0"), a path in sysfs or of a VFIO device. *json: {"works": bool, "msix_vectors":
+ * int, "findings": [{"level": "ok"|"warning"|"blocker", "topic", "fact", "remedy"}], ...}; free it
+ * with hospes_free. Returns 0 whatever is found; changes nothing. options may be NULL. */
 HOSPES_API int hospes_device_explain(const char *device,
 				     const struct hospes_explain_options *options, char **json,
 				     struct hospes_error *error);
-/* The host's IOMMUs, groups and devices with their isolation, limits, and the mapping strategies that this
- * library has, as a JSON document; free it with hospes_free. */
+/* The host's IOMMUs, groups and devices with their isolation, its limits, and the library's mapping
+ * strategies, as a JSON document; free it with hospes_free. */
 HOSPES_API int hospes_iommu_list(char **json, struct hospes_error *error);
 
 struct hospes_bench_options {
@@ -224,14 +226,15 @@ struct hospes_bench_options {
 	const char *backend; /* "iommufd", "type1", "both"; NULL: both */
 	uint64_t max_bytes;  /* the largest mapping; 0: 1 GiB, or a quarter of the free memory */
 	int quick;           /* fewer sizes and repetitions */
-	/* Before each step: what it is, and how many of how many are done. In the calling thread. */
+	/* Called before each step, in the calling thread: its name, and how many of all steps are
+	 * done. */
 	void (*progress)(void *opaque, const char *what, unsigned int done, unsigned int total);
 	void *opaque;
 };
-/* What mapping and unmapping costs on this host, measured with a device that is bound to vfio-pci and in
- * nobody's use (it does no DMA). *json: per backend the floor of an empty system call, medians by size
- * and backing with their parts, batches, threads; free it with hospes_free. options may be NULL. It
- * takes seconds to a minute. */
+/* Measure what mapping and unmapping costs on this host, with a device that is bound to vfio-pci
+ * and not in use (it does no DMA). *json: per backend the cost of an empty system call, medians by
+ * size and backing with their parts, batches, threads; free it with hospes_free. options may be
+ * NULL. Takes seconds to a minute. */
 HOSPES_API int hospes_iommu_bench(const char *device, const struct hospes_bench_options *options,
 				  char **json, struct hospes_error *error);
 
