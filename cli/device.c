@@ -2,7 +2,6 @@
 // hospes device explain: will passthrough of a device work here, and if not, what to do.
 #include <jansson.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "answer.h"
@@ -74,7 +73,7 @@ static void print_text(const json_t *document)
 
 struct explain_arguments {
 	struct hospes_explain_options library;
-	char **devices; /* room for all words */
+	char *devices[64];
 	unsigned int n;
 	bool json;
 };
@@ -117,41 +116,33 @@ static int add_device(void *into, char *device)
 {
 	struct explain_arguments *a = into;
 
-	a->devices[a->n++] = device;
-	return CLI_OK;
-}
-
-static int explain_all(struct explain_arguments *a)
-{
-	int status = CLI_OK;
-
-	if (!a->n) {
-		cli_error("device explain: DEVICE is missing; 'hospes iommu list' shows them");
+	if (a->n == sizeof(a->devices) / sizeof(a->devices[0])) {
+		cli_error("device explain: '%s': 64 devices at most", device);
 		return CLI_USAGE;
 	}
-	for (unsigned int i = 0; i < a->n; i++) {
-		if (i && !a->json)
-			puts("");
-		if (explain(a->devices[i], &a->library, a->json) != CLI_OK)
-			status = CLI_FAILED;
-	}
-	return status;
+	a->devices[a->n++] = device;
+	return CLI_OK;
 }
 
 static const struct command explain_command;
 
 static int execute(int argc, char **argv)
 {
-	struct explain_arguments a = {.library = {.size = sizeof(a.library)},
-				      .devices = calloc((size_t)argc, sizeof(*a.devices))};
-	int status = CLI_FAILED;
+	struct explain_arguments a = {.library = {.size = sizeof(a.library)}};
+	int status;
 
-	if (!a.devices)
-		cli_error("no memory");
-	else if (options_parse(&explain_command, argc, argv, &a, &status))
-		status = explain_all(&a);
-	free(a.devices);
-	return status;
+	if (!options_parse(&explain_command, argc, argv, &a, &status))
+		return status;
+	for (unsigned int i = 0; i < a.n; i++) {
+		if (i && !a.json)
+			puts("");
+		if (explain(a.devices[i], &a.library, a.json) != CLI_OK)
+			status = CLI_FAILED;
+	}
+	if (a.n)
+		return status;
+	cli_error("device explain: DEVICE is missing; 'hospes iommu list' shows them");
+	return CLI_USAGE;
 }
 
 static const struct command explain_command = {

@@ -15,7 +15,8 @@
 /* --- help --- */
 
 enum {
-	HELP_AT = 24, /* the column of the explanations */
+	HELP_AT = 24,    /* the column of the explanations */
+	WORD_BYTES = 32, /* longer words are no misspelling of ours */
 	GROUPS = sizeof(((struct command *)NULL)->groups) /
 		 sizeof(((struct command *)NULL)->groups[0]),
 };
@@ -29,34 +30,16 @@ static void print_lines(FILE *to, const char *text, int indent)
 	}
 }
 
-static void print_row(FILE *to, const char *left, const char *help)
+static void print_row(FILE *to, const char *before, const char *name, const char *value,
+		      const char *text)
 {
-	if (strlen(left) < HELP_AT - 1)
-		fprintf(to, "%-*s", HELP_AT, left);
+	int n = fprintf(to, "  %s%s%s%s", before, name, value ? " " : "", value ? value : "");
+
+	if (n < HELP_AT - 1)
+		fprintf(to, "%*s", HELP_AT - n, "");
 	else
-		fprintf(to, "%s\n%*s", left, HELP_AT, "");
-	print_lines(to, help, HELP_AT);
-}
-
-static void print_option(FILE *to, const struct option *o)
-{
-	char left[256], letter[8] = "";
-
-	if (o->letter)
-		snprintf(letter, sizeof(letter), "-%c, ", o->letter);
-	snprintf(left, sizeof(left), "  %s--%s%s%s", letter, o->name, o->value ? " " : "",
-		 o->value ? o->value : "");
-	print_row(to, left, o->help);
-}
-
-static void print_command(FILE *to, const struct command *c)
-{
-	char left[256];
-
-	const char *operands = c->operands && !c->commands ? c->operands : "";
-
-	snprintf(left, sizeof(left), "  %s%s%s", c->name, *operands ? " " : "", operands);
-	print_row(to, left, c->summary);
+		fprintf(to, "\n%*s", HELP_AT, "");
+	print_lines(to, text, HELP_AT);
 }
 
 static void help(FILE *to, const struct command *c)
@@ -68,15 +51,17 @@ static void help(FILE *to, const struct command *c)
 	for (unsigned int g = 0; g < GROUPS && c->groups[g].title; g++) {
 		fprintf(to, "\n%s:\n", c->groups[g].title);
 		for (const struct option *o = c->groups[g].options; o->name; o++)
-			print_option(to, o);
+			print_row(to,
+				  o->letter ? (char[]){'-', o->letter, ',', ' ', '-', '-', 0}
+					    : "--",
+				  o->name, o->value, o->help);
 	}
 	if (c->commands)
-		fputs("\n", to);
-	for (const struct command *const *sub = c->commands; sub && *sub; sub++)
-		print_command(to, *sub);
-	if (c->commands)
-		fprintf(to, "\n'hospes%s%s COMMAND --help' shows more about one.\n",
+		fprintf(to, "\nCommands ('hospes%s%s COMMAND --help' shows more):\n",
 			*c->name ? " " : "", c->name);
+	for (const struct command *const *sub = c->commands; sub && *sub; sub++)
+		print_row(to, "", (*sub)->name, (*sub)->commands ? NULL : (*sub)->operands,
+			  (*sub)->summary);
 	if (c->notes)
 		fprintf(to, "\n%s", c->notes);
 	if (c->examples)
@@ -88,65 +73,7 @@ static bool asks_for_help(const char *word)
 	return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
 }
 
-/* --- the nearest known word --- */
-
-enum { WORD_BYTES = 32 };
-
-static unsigned int distance(const char *a, size_t n, const char *b)
-{
-	unsigned int row[WORD_BYTES];
-	size_t m = strlen(b);
-
-	for (size_t j = 0; j <= m; j++)
-		row[j] = (unsigned int)j;
-	for (size_t i = 1; i <= n; i++) {
-		unsigned int corner = row[0];
-
-		row[0] = (unsigned int)i;
-		for (size_t j = 1; j <= m; j++) {
-			unsigned int best = corner + (a[i - 1] != b[j - 1]);
-
-			corner = row[j];
-			if (row[j] + 1 < best)
-				best = row[j] + 1;
-			if (row[j - 1] + 1 < best)
-				best = row[j - 1] + 1;
-			row[j] = best;
-		}
-	}
-	return row[m];
-}
-
-/* Keep the nearer of *best and the candidate. A word of which more than every third letter is wrong
- * is no misspelling. */
-static void nearer(const char *word, size_t n, const char *candidate, const char **best,
-		   unsigned int *least)
-{
-	unsigned int d;
-
-	if (n >= WORD_BYTES || strlen(candidate) >= WORD_BYTES)
-		return;
-	d = distance(word, n, candidate);
-	if (d < *least && d <= (n + 2) / 3) {
-		*least = d;
-		*best = candidate;
-	}
-}
-
-static int unknown_option(const struct command *c, const char *text, size_t n)
-{
-	unsigned int least = UINT32_MAX;
-	const char *best = NULL;
-
-	for (unsigned int g = 0; g < GROUPS && c->groups[g].title && n > 2; g++) {
-		for (const struct option *o = c->groups[g].options; o->name; o++)
-			nearer(text + 2, n - 2, o->name, &best, &least);
-	}
-	cli_error("%s: unknown option '%.*s'%s%s%s; 'hospes %s --help' lists them", c->name, (int)n,
-		  text, best ? " (did you mean '--" : "", best ? best : "", best ? "'?)" : "",
-		  c->name);
-	return CLI_USAGE;
-}
+/* --- unknown words --- */
 
 static const char *last_word(const struct command *c)
 {
@@ -155,16 +82,56 @@ static const char *last_word(const struct command *c)
 	return blank ? blank + 1 : c->name;
 }
 
-static int unknown_command(const struct command *c, const char *word)
+static unsigned int distance(const char *a, size_t n, const char *b, size_t m)
 {
-	unsigned int least = UINT32_MAX;
+	unsigned int row[WORD_BYTES];
+
+	for (size_t j = 0; j <= m; j++)
+		row[j] = (unsigned int)j;
+	for (size_t i = 1; i <= n; i++) {
+		unsigned int corner = row[0];
+
+		row[0] = (unsigned int)i;
+		for (size_t j = 1; j <= m; j++) {
+			unsigned int replaced = corner + (a[i - 1] != b[j - 1]);
+			unsigned int shorter = row[j] < row[j - 1] ? row[j] : row[j - 1];
+
+			corner = row[j];
+			row[j] = replaced <= shorter ? replaced : shorter + 1;
+		}
+	}
+	return row[m];
+}
+
+/* Keep the nearer of *best and the candidate. A word of which more than every third letter is wrong
+ * is no misspelling. */
+static void nearer(const char *word, size_t n, const char *candidate, const char **best)
+{
+	size_t m = strlen(candidate);
+	unsigned int d;
+
+	if (n >= WORD_BYTES || m >= WORD_BYTES)
+		return;
+	d = distance(word, n, candidate, m);
+	if (d <= (n + 2) / 3 && (!*best || d < distance(word, n, *best, strlen(*best))))
+		*best = candidate;
+}
+
+static int unknown(const struct command *c, const char *what, const char *dashes, const char *word,
+		   size_t n)
+{
 	const char *best = NULL;
 
-	for (const struct command *const *sub = c->commands; *sub; sub++)
-		nearer(word, strlen(word), last_word(*sub), &best, &least);
-	cli_error("%s%sunknown command '%s'%s%s%s; 'hospes%s%s --help' lists them", c->name,
-		  *c->name ? ": " : "", word, best ? " (did you mean '" : "", best ? best : "",
-		  best ? "'?)" : "", *c->name ? " " : "", c->name);
+	for (const struct command *const *sub = c->commands; sub && *sub; sub++)
+		nearer(word, n, last_word(*sub), &best);
+	for (unsigned int g = 0; g < GROUPS && c->groups[g].title; g++) {
+		for (const struct option *o = c->groups[g].options; o->name; o++)
+			nearer(word, n, o->name, &best);
+	}
+	cli_error("%s%sunknown %s '%s%.*s'%s%s%s%s; 'hospes%s%s --help' lists them", c->name,
+		  *c->name ? ": " : "", what, dashes, (int)n, word, best ? " (did you mean '" : "",
+		  best ? dashes : "", best ? best : "", best ? "'?)" : "", *c->name ? " " : "",
+		  c->name);
 	return CLI_USAGE;
 }
 
@@ -236,19 +203,17 @@ static int set(const struct option *o, void *group, const char *value)
 /* --- words --- */
 
 enum pass {
-	PASS_CHECK,    /* nothing is set: help and what is not understood come first */
-	PASS_OPERANDS, /* a file that options add to is read before they are */
+	PASS_OPERANDS, /* options are checked; a file that they add to is read before they are set */
 	PASS_OPTIONS,
 };
 
-/* The option of that name (or, with n 1 and no name, letter), and the struct that it fills. */
-static const struct option *find(const struct command *c, const char *name, size_t n, char letter,
-				 void **into)
+/* The option that the word names, by n letters after its dashes, and the struct that it fills. */
+static const struct option *find(const struct command *c, const char *word, size_t n, void **into)
 {
 	for (unsigned int g = 0; g < GROUPS && c->groups[g].title; g++) {
 		for (const struct option *o = c->groups[g].options; o->name; o++) {
-			if (letter ? o->letter != letter
-				   : strncmp(o->name, name, n) != 0 || o->name[n])
+			if (word[1] == '-' ? n != strlen(o->name) || strncmp(o->name, word + 2, n)
+					   : n != 1 || word[1] != o->letter)
 				continue;
 			*into = (char *)*into + c->groups[g].offset;
 			return o;
@@ -257,36 +222,17 @@ static const struct option *find(const struct command *c, const char *name, size
 	return NULL;
 }
 
-/* "-v", "-vv" */
-static int letters(const struct command *c, const char *text, void *into, enum pass pass)
-{
-	int status = CLI_OK;
-
-	for (const char *letter = text + 1; *letter && status == CLI_OK; letter++) {
-		void *group = into;
-		const struct option *o = find(c, NULL, 0, *letter, &group);
-
-		if (!o)
-			return unknown_option(c, text, strlen(text));
-		if (pass == PASS_OPTIONS)
-			status = set(o, group, NULL);
-	}
-	return status;
-}
-
 /* The option at *i; moves *i to its value. */
 static int one_option(const struct command *c, int argc, char **argv, int *i, void *into,
 		      enum pass pass)
 {
-	const char *text = argv[*i], *equals = strchr(text, '='), *value = NULL;
-	size_t n = equals ? (size_t)(equals - text) : strlen(text);
-	const struct option *o;
+	const char *word = argv[*i], *equals = strchr(word, '='), *value = NULL;
+	size_t dashes = word[1] == '-' ? 2 : 1;
+	size_t n = (equals ? (size_t)(equals - word) : strlen(word)) - dashes;
+	const struct option *o = find(c, word, n, &into);
 
-	if (text[1] != '-')
-		return letters(c, text, into, pass);
-	o = find(c, text + 2, n - 2, 0, &into);
 	if (!o)
-		return unknown_option(c, text, n);
+		return unknown(c, "option", dashes == 2 ? "--" : "-", word + dashes, n);
 	if (!o->value && equals) {
 		cli_error("--%s: takes no value; 'hospes %s --help' shows it", o->name, c->name);
 		return CLI_USAGE;
@@ -305,29 +251,23 @@ static int one_option(const struct command *c, int argc, char **argv, int *i, vo
 	return pass == PASS_OPTIONS ? set(o, into, value) : CLI_OK;
 }
 
-static int one_operand(const struct command *c, char *text, void *into, enum pass pass)
-{
-	if (pass == PASS_OPERANDS)
-		return c->operand(into, text);
-	if (c->operand)
-		return CLI_OK;
-	cli_error("%s: unexpected '%s'; 'hospes %s --help' shows the usage", c->name, text,
-		  c->name);
-	return CLI_USAGE;
-}
-
 static int walk(const struct command *c, int argc, char **argv, void *into, enum pass pass)
 {
 	bool options = true;
 	int status = CLI_OK;
 
 	for (int i = 1; i < argc && status == CLI_OK; i++) {
-		if (options && strcmp(argv[i], "--") == 0)
+		if (options && strcmp(argv[i], "--") == 0) {
 			options = false;
-		else if (options && argv[i][0] == '-' && argv[i][1])
+		} else if (options && argv[i][0] == '-' && argv[i][1]) {
 			status = one_option(c, argc, argv, &i, into, pass);
-		else if (pass != PASS_OPTIONS)
-			status = one_operand(c, argv[i], into, pass);
+		} else if (!c->operand) {
+			cli_error("%s: unexpected '%s'; 'hospes %s --help' shows the usage",
+				  c->name, argv[i], c->name);
+			status = CLI_USAGE;
+		} else if (pass == PASS_OPERANDS) {
+			status = c->operand(into, argv[i]);
+		}
 	}
 	return status;
 }
@@ -341,8 +281,9 @@ bool options_parse(const struct command *command, int argc, char **argv, void *i
 			return false;
 		}
 	}
-	for (enum pass pass = PASS_CHECK; pass <= PASS_OPTIONS && *status == CLI_OK; pass++)
-		*status = walk(command, argc, argv, into, pass);
+	*status = walk(command, argc, argv, into, PASS_OPERANDS);
+	if (*status == CLI_OK)
+		*status = walk(command, argc, argv, into, PASS_OPTIONS);
 	return *status == CLI_OK;
 }
 
@@ -362,5 +303,5 @@ int command_run(const struct command *command, int argc, char **argv)
 		if (strcmp(argv[1], last_word(*sub)) == 0)
 			return command_run(*sub, argc - 1, argv + 1);
 	}
-	return unknown_command(command, argv[1]);
+	return unknown(command, "command", "", argv[1], strlen(argv[1]));
 }
