@@ -203,7 +203,7 @@ static int set(const struct option *o, void *group, const char *value)
 /* --- words --- */
 
 enum pass {
-	PASS_OPERANDS, /* options are checked; a file that they add to is read before they are set */
+	PASS_OPERANDS, /* options are checked; a file is read before they are set */
 	PASS_OPTIONS,
 };
 

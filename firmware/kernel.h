@@ -5,8 +5,8 @@
  * entry state.
  *
  *   file ── image.c: what is it? ─► bzImage ─► unpack.c (gzip xz zstd lz4) ─► cache.c ─► ELF
- *                                 └► vmlinux (PVH note, else 64-bit entry)        └► kaslr.c:
- * relocate params.c: zero page, memory map, initrd, command line
+ *                                 └► vmlinux (PVH note, else 64-bit entry)     └► kaslr.c: relocate
+ *                  params.c: zero page, memory map, initrd, command line ◄──┘
  *
  * The file is hostile: it may be cut short, have absurd header fields or segments outside memory;
  * each error is one clear line.
@@ -65,9 +65,9 @@ struct kernel_tables {
 	unsigned int n_reserved;
 };
 
-/* Write the kernel into guest memory: `entry` for the boot processor. The first load takes
- * anonymous memory to be as it was mapped, zero (pages that stay untouched cost nothing); later
- * ones clear what the kernel expects to be zero. So: one struct kernel for the life of a machine's
+/* Write the kernel into guest memory: `entry` for the boot processor. The first load assumes
+ * that anonymous memory is still zero, as it was mapped (untouched pages cost nothing); later ones
+ * clear what the kernel expects to be zero. So use one struct kernel for the life of a machine's
  * memory. */
 int kernel_load(struct kernel *kernel, struct gmem *gmem, const struct arch_platform *platform,
 		const struct kernel_tables *tables, struct arch_entry *entry, struct err *err);

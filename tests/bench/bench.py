@@ -201,7 +201,7 @@ def have(program):
 
 # The command lines that are compared. 'disk' is a raw file, 'tap' an existing interface, 'device' the
 # address of a PCI device that is bound to vfio-pci, 'iommu' iommufd or type1, 'viommu' that the device is
-# behind an IOMMU of the guest's own (hospes: 'transport' is how its requests travel).
+# behind a virtual IOMMU (hospes: 'transport' is how its requests travel).
 
 def hospes(*, kernel=KERNEL, initrd=INITRD, cmdline="", memory=256, disk=None, tap=None,
            vhost=False, device=None, iommu="iommufd", huge=False, viommu=False, transport="exit",
@@ -292,7 +292,7 @@ def kvm_exits():
 
 def own_pss(pid, guest_bytes):
     """(PSS in KiB of all mappings but the guest's memory, the guest's). The guest's memory is what
-    maps as much as it has, in one or two pieces of which one is larger than half."""
+    maps as much as it has, in one or two mappings of which one is larger than half."""
     own = guest = 0
     size = pss = None
     with open(f"/proc/{pid}/smaps", encoding="ascii", errors="replace") as f:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # testhost: --clock instructions --memory 4G --timeout 3400 destructive
 # smoke: --memory 4G --timeout 900 destructive
-"""An NVMe controller of the host behind an IOMMU of the guest's own, beside QEMU's virtio-iommu: what a read
+"""An NVMe controller of the host behind a virtual IOMMU, beside QEMU's virtio-iommu: what a read
 costs beyond one without it, when the guest unmaps each buffer at once (strict) and when it does so later,
 many together (lazy). On the wall clock (tools/testhost run tests/bench/viommu.py) it tells time too."""
 

@@ -6,7 +6,7 @@
 #   . "$(dirname "$0")/../lib.sh"
 #   plan 3
 #
-# and ends by itself; the plan is checked, guests are ended and $TMP is removed on the way out.
+# and ends by itself; the plan is checked, guests are ended and $TMP is removed at the end.
 
 set -u
 TMP=$(mktemp -d)

@@ -3,7 +3,7 @@
  * Payload guests: a few instructions on a live vCPU, with no kernel and no firmware, for tests of
  * what only a vCPU can show. Runs on any /dev/kvm, also on one that cannot boot Linux.
  *
- *     struct payload_vm *p = payload_create(1);      skips the test, with the reason, where KVM cannot
+ *     struct payload_vm *p = payload_create(1);       skips the test where KVM cannot, with why
  *     payload_start(p, "io", ARCH_ENTRY_REAL);
  *     payload_wait_exit(p)                            what the payload wrote to its exit port
  *     payload_destroy(p);

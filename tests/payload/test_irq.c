@@ -83,7 +83,7 @@ Test(irq, a_reset_forgets_pending_interrupts)
 	irq_msi_raise(&msi);
 	cr_assert_eq(payload_wait_fd(p, seen_fd), 1u);
 	vcpus_pause(p->vcpus);
-	cr_assert_eq(payload_peek(p, PAYLOAD_RESULT), 1u, "the interrupt of before came too");
+	cr_assert_eq(payload_peek(p, PAYLOAD_RESULT), 1u, "the interrupt from before came too");
 	irq_msi_disable(&msi);
 	irq_msi_done(&msi);
 	payload_destroy(p);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Make a system call fail, for tests of constructors: a seccomp filter that returns an errno. For the
- * rest of the process, so in a test of its own (each runs in its own process) or in a forked child.
+ * Make a system call fail, for tests of constructors: a seccomp filter that returns an errno. For
+ * the rest of the process, so in a test of its own (each runs in its own process) or in a forked
+ * child.
  */
 #ifndef TESTS_UNIT_DENY_H
 #define TESTS_UNIT_DENY_H

@@ -143,8 +143,8 @@ void criterion_internal_test_teardown(void)
 		running_suite->data->fini();
 }
 
-/* LeakSanitizer's question at exit. A test that had opening refused, for the rest of its process, leaves
- * it nothing to look with. */
+/* LeakSanitizer's question at exit. A test that had opening refused, for the rest of its process,
+ * leaves it nothing to look with. */
 int __lsan_is_turned_off(void)
 {
 	int fd = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);

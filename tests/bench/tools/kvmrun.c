@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Preloaded into a VMM: when it first entered the guest, how often it came back, and what it spent on
-// mapping memory for devices. The same for every VMM, without ptrace, which would cost more than what
-// is measured.
+// Preloaded into a VMM: when it first entered the guest, how often it came back, and what it spent
+// on mapping memory for devices. The same for every VMM, without ptrace, which would cost more than
+// what is measured.
 //
 // BENCH_KVMRUN names a file of 64-bit numbers, struct shared: when bench-exec called execve, when
-// KVM_RUN was first called (both CLOCK_MONOTONIC, ns), how often it was called, and the CPU time of the
-// process until the first call (ns). Then, if BENCH_MAPS is set, of the ioctls that map memory for devices,
-// VFIO's and iommufd's: calls, the time during which at least one was under way, and the CPU time in them
-// (ns). That takes two system calls more for each, too much where there are many.
+// KVM_RUN was first called (both CLOCK_MONOTONIC, ns), how often it was called, and the CPU time of
+// the process until the first call (ns). Then, if BENCH_MAPS is set, of the ioctls that map memory
+// for devices, VFIO's and iommufd's: calls, the time during which at least one was under way, and
+// the CPU time in them (ns). That takes two system calls more for each, too much where there are
+// many.
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <linux/iommufd.h>

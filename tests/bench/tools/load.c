@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// The loads of the benchmarks, in the guest and at the other end of its network: no more instructions
-// than the job needs, an exact number of operations, and a line on the console before and after.
+// The loads of the benchmarks, in the guest and at the other end of its network: no more
+// instructions than the job needs, an exact number of operations, and a line on the console before
+// and after.
 //
-//   load blk DEV HOW BLOCK DEPTH COUNT   reads, O_DIRECT, by the kernel's AIO; HOW: seq, rand: the offsets, into
-//                                        pages as they come; scattered, huge: random offsets, into pages
-//                                        that lie apart in memory, into huge pages
-//   load pread FILE BLOCK COUNT               the same reads without a guest; says how many ns they took
+//   load blk DEV HOW BLOCK DEPTH COUNT   reads, O_DIRECT, by the kernel's AIO; HOW: seq, rand: the
+//                                        offsets, into pages as they come; scattered, huge: random
+//                                        offsets, into pages that lie apart, into huge pages
+//   load pread FILE BLOCK COUNT               the same reads without a guest; prints their ns
 //   load serve PORT                           the other end: one connection after the other
 //   load rr HOST PORT SIZE COUNT              requests of SIZE bytes, answers of as many
 //   load send HOST PORT SIZE COUNT            COUNT writes of SIZE bytes, acknowledged at the end
 //   load receive HOST PORT SIZE COUNT         the same the other way
 //
-// At its end a load says how many operations it made, and (but for pread) how many ns this machine was busy.
-// A client tells the server what it wants in 24 bytes: kind, size, count (little-endian, 64 bits).
+// At its end a load says how many operations it made, and (but for pread) how many ns this machine
+// was busy. A client tells the server what it wants in 24 bytes: kind, size, count (little-endian,
+// 64 bits).
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -118,7 +120,8 @@ static uint8_t *anonymous(size_t bytes, int advice)
 	return at;
 }
 
-/* Each page has another one between it and its neighbour, mostly; where it has not, others are tried. */
+/* Each page has another one between it and its neighbour, mostly; where it has not, others are
+ * tried. */
 static uint8_t *scattered(size_t bytes)
 {
 	uint8_t *at = anonymous(bytes, MADV_NOHUGEPAGE);

@@ -1,6 +1,6 @@
 #!/bin/bash
 # testhost: destructive --profile noiommu --timeout 90
-# A host without an IOMMU: VFIO's no-IOMMU mode is refused, with the reason and the way out.
+# A host without an IOMMU: VFIO's no-IOMMU mode is refused, with the reason and the remedy.
 . "$(dirname "$0")/../lib.sh"
 destructive
 dev=$(device 1b36:0010 1) || skip_all "no second nvme controller"

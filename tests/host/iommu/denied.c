@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Each system call of a constructor fails once:   denied iommufd|type1 DEVICE
 //
-// In a child process each, with a filter that returns an errno. What was opened before must be closed
-// again, the error must be said, and the device must be free for the next child.
+// In a child process each, with a filter that returns an errno. What was opened before must be
+// closed again, the error must be said, and the device must be free for the next child.
 #include <errno.h>
 #include <linux/iommufd.h>
 #include <linux/vfio.h>

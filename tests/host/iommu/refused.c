@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A device that no IOMMU stands before, or a host that lacks something:   refused KIND PATH NAME
 //
-// Opens PATH, gives it to an address space of that kind, and prints the error; 0 when it is refused.
+// Opens PATH, gives it to an address space of that kind, and prints the error; 0 when it is
+// refused.
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>

@@ -38,7 +38,7 @@ done
 guest_start boot hospes run --kernel "$HOSPES_GUEST_BZIMAGE_LZ4" "${said[@]}"
 guest_wait boot 240
 is $? 0 "a damaged entry does not hurt"
-like "$(guest_log boot)" 'cache entry .* is removed: its data is damaged' "and is told"
+like "$(guest_log boot)" 'cache entry .* is removed: its data is damaged' "and is reported"
 boots "and was replaced" "$HOSPES_GUEST_BZIMAGE_LZ4" 'lz4 \(unpacked before\), entered'
 
 # With payload_length 0 (boot protocol 2.08) nobody but the kernel itself knows where its payload is.

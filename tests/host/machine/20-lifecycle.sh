@@ -22,7 +22,7 @@ like "$(guest_log panic)" 'vCPU 0: .*(rip|RIP)' "with the registers in the log"
 ends triple 3 60 'reboot=t hospes.end=reboot'
 like "$(guest_log triple)" 'triple fault' "and says so"
 
-# A reboot goes on; the second time the guest is told by the count in its log to be done.
+# A reboot goes on; the count in the guest's log tells it when it is done.
 ends stop-on-reset 0 60 'hospes.end=reboot' --on-reset stop
 for how in a k p; do
 	guest_start "reboot-$how" hospes run "${small[@]}" \

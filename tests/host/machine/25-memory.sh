@@ -1,6 +1,6 @@
 #!/bin/bash
 # testhost: --cpus 2 --memory 6G --timeout 900
-# Where guest memory comes from: huge pages of both sizes (refused with the way out, and booted from once
+# Where guest memory comes from: huge pages of both sizes (refused with the remedy, and booted from once
 # that was done), memory touched in advance, a NUMA node.
 . "$(dirname "$0")/../lib.sh"
 
@@ -43,7 +43,7 @@ is "$(mapped hugetlb 2048)" "$MIB" "hugetlb: all of its memory is huge pages"
 ok "hugetlb: and some of them are used" test "$(cat "$pages/free_hugepages")" -lt 128
 out=$(hospes run "${small[@]}" --memory "${MIB}M,backing=hugetlb-2M" 2>&1 </dev/null)
 is $? 1 "hugetlb: a second guest finds none left"
-like "$out" "as root: sysctl vm.nr_hugepages=256" "hugetlb: and is told of those that are taken"
+like "$out" "as root: sysctl vm.nr_hugepages=256" "hugetlb: taken pages are counted in"
 stop hugetlb
 is "$(cat "$pages/free_hugepages")" 128 "hugetlb: all are free again"
 
@@ -52,7 +52,7 @@ is "$(cat "$pages/free_hugepages")" 0 "prefault: all huge pages are used from th
 stop prefault
 echo 0 >"$pages/nr_hugepages"
 
-# Gigantic pages need a piece of memory that nobody has been in; Linux may not find one any more.
+# Gigantic pages need contiguous memory; Linux may not find any more of it.
 echo 1 >"$giants/nr_hugepages" 2>/dev/null
 if [ "$(cat "$giants/nr_hugepages" 2>/dev/null)" = 1 ]; then
 	start giant 1G,backing=hugetlb-1G

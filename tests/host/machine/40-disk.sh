@@ -41,7 +41,7 @@ ok "write zeroes" run writezeroes \
 ok "a read-only disk cannot be written" run readonly \
 	'! dd if=/dev/zero of=/dev/vdb bs=4k count=1 conv=fsync 2>/dev/null && test $(cat /sys/block/vdb/ro) = 1' \
 	--disk "path=$TMP/data.img,readonly=on"
-ok "the serial number is told" run serial 'test $(cat /sys/block/vdb/serial) = S1234' \
+ok "the serial number is reported" run serial 'test $(cat /sys/block/vdb/serial) = S1234' \
 	--disk "path=$TMP/data.img,serial=S1234"
 ok "512-byte requests on a disk of 4096-byte blocks are not made" run blocks \
 	'test $(cat /sys/block/vdb/queue/logical_block_size) = 4096' \

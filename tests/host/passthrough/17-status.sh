@@ -37,7 +37,7 @@ out=$(machine "{\"device\": \"$nvme0\", \"id\": \"a\"}, {\"device\": \"${nvme1#0
 is $? 0 "two devices" || diag "$out"
 is "$(jq -r '.iommu.backend' <<<"$out")" iommufd "auto takes iommufd here"
 like "$(jq -r '.iommu.reason' <<<"$out")" . "and says why"
-is "$(jq -r '.iommu.fault_source' <<<"$out")" "kernel log" "DMA faults are told by the kernel's log"
+is "$(jq -r '.iommu.fault_source' <<<"$out")" "kernel log" "DMA faults are reported by the kernel's log"
 is "$(jq -r '.iommu.spaces[] | "\(.name) \(.strategy) \(.mapped_bytes) \(.devices[])"' <<<"$out")" \
 	"$nvme0 direct 268435456 a
 $nvme1 direct 268435456 b" "each has a space of its own with all memory in it"

@@ -23,10 +23,10 @@ start() {
 		--verbose --passthrough "$pf,on_error=$1" --cmdline 'console=ttyS0 quiet'
 }
 
-# An error of the root port; the machine that has the device is told.
+# An error of the root port; the machine that has the device is reported.
 inject() {
 	ok "$1: an error is injected" l0 pcie_aer_inject_error rp1 COMP_ABORT
-	ok "$1: the error is told" guest_wait_for "$1" 'reported an uncorrectable error' 30 || diag "$(dmesg | tail -n 20)"
+	ok "$1: the error is reported" guest_wait_for "$1" 'reported an uncorrectable error' 30 || diag "$(dmesg | tail -n 20)"
 }
 # goes_on NAME: the guest answers, and ends when told.
 goes_on() {

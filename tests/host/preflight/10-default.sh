@@ -1,7 +1,7 @@
 #!/bin/bash
 # testhost: --timeout 200 destructive
 # On a good host: what stands in the way of a device, one thing after the other, and that nothing does
-# once the ways out are taken.
+# once the remedies are applied.
 . "$(dirname "$0")/../lib.sh"
 . "$(dirname "$0")/lib-preflight"
 [ "${HOSPES_TESTHOST:-}" = l1 ] || skip_all "rearranges the emulated host"

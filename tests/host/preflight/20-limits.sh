@@ -84,7 +84,7 @@ soft() {
 like "$(soft 'found "$@"' blocker memlock "$nvme" --memory 512M)" "=> ulimit -l 524288$" \
 	"a limit that the user may raise"
 # shellcheck disable=SC2016
-like "$(soft 'ulimit -l 524288; start "$@"' "$nvme" --memory 512M)" '^hello from' "the way out is one"
+like "$(soft 'ulimit -l 524288; start "$@"' "$nvme" --memory 512M)" '^hello from' "the remedy works"
 is "$(prlimit --memlock=$((64 * MiB)) bash -c 'blockers "$@"' - "$nvme" --memory 512M)" "" \
 	"root is not limited"
 is "$(prlimit --memlock=$((64 * MiB)) python3 "$(dirname "$0")/vfio_try.py" "$nvme" iommufd $((512 * MiB)))" \
@@ -141,7 +141,7 @@ like "$(user_found unlimited warning msi "$edu")" "INTx; whether it has MSI only
 mv /dev/iommu /dev/not-iommu
 like "$(found ok kernel "$nvme")" "type1" "without /dev/iommu: containers"
 is "$(blockers "$nvme" --iommu iommufd)" "kernel" "and iommufd on request is refused"
-like "$(found blocker kernel "$nvme" --iommu iommufd)" "no /dev/iommu .* => modprobe iommufd" "with the way out"
+like "$(found blocker kernel "$nvme" --iommu iommufd)" "no /dev/iommu .* => modprobe iommufd" "with the remedy"
 mv /dev/vfio/vfio /dev/vfio/not-vfio
 like "$(found blocker kernel "$nvme")" "neither .* => modprobe" "without either: nothing works"
 mv /dev/not-iommu /dev/iommu

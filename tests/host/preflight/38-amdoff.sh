@@ -1,6 +1,6 @@
 #!/bin/bash
 # testhost: --profile amd --append amd_iommu=off --timeout 120 destructive
-# AMD's IOMMU, which the kernel was told to leave alone.
+# AMD's IOMMU, switched off on the kernel's command line.
 . "$(dirname "$0")/../lib.sh"
 . "$(dirname "$0")/lib-preflight"
 [ "${HOSPES_TESTHOST:-}" = l1 ] || skip_all "is about the emulated host"

@@ -1,6 +1,6 @@
 #!/bin/bash
 # testhost: --profile noremap --timeout 120 destructive
-# A host that does not remap interrupts: the kernel refuses, unless it is told that this is all right.
+# A host that does not remap interrupts: the kernel refuses, unless allow_unsafe_interrupts is set.
 . "$(dirname "$0")/../lib.sh"
 . "$(dirname "$0")/lib-preflight"
 [ "${HOSPES_TESTHOST:-}" = l1 ] || skip_all "is about the emulated host"
@@ -12,7 +12,7 @@ for kind in iommufd type1; do
 	allow=/sys/module/$module/parameters/allow_unsafe_interrupts
 	is "$(blockers "$nvme" --iommu $kind)" interrupts "$kind: interrupts block"
 	like "$(found blocker interrupts "$nvme" --iommu $kind)" "echo Y > $allow" \
-		"$kind: with the way out"
+		"$kind: with the remedy"
 	like "$(try "$nvme" $kind)" "^(bind|attach) EPERM" "$kind: the kernel refuses it so"
 	echo Y >$allow
 	is "$(blockers "$nvme" --iommu $kind)" "" "$kind: allowed: nothing blocks"

@@ -11,7 +11,7 @@ like "$(cat "/sys/bus/pci/devices/$kept/iommu_group/reserved_regions")" '^0x0*ff
 	"the kernel has the firmware's range"
 is "$(blockers "$kept")" reserved "it alone blocks"
 like "$(found blocker reserved "$kept")" "0xfffc0000-0xfffc0fff .*RMRR.* => .*firmware" \
-	"the range is named, and where to look for the way out"
+	"the range is named, and where to look for the remedy"
 refused "$kept" reserved
 is "$(blockers "$free")" "" "its neighbour is free"
 like "$(start "$free" --memory 256M)" '^hello from' "and goes to a guest"

@@ -12,7 +12,7 @@ like "$(found warning driver "$card")" "display that the host started on.* => us
 	"the host's own display is one that it loses"
 unlike "$(found warning driver "$(device 1b36:0010)")" "display" "another device is none"
 like "$(found warning scrub "$card")" "contents of its memory for the next guest => power the host off" \
-	"what a reset leaves in it is told"
+	"what a reset leaves in it is reported"
 like "$(found warning msi "$card")" "INTx only" "it has neither MSI-X nor MSI"
 like "$(found warning reset "$card")" "cannot be reset" "and no reset"
 like "$(found ok migration "$card")" "not with vfio-pci" "it cannot move"

@@ -42,7 +42,7 @@ like "$(dmesg | grep "fault addr $at ")" 'DMA Write.*Write access is not set' "f
 is "$(say guest look '^page ')" "page same" "the page is as it was"
 ok "hospes says so, with device and address" \
 	guest_wait_for guest "DMA fault: write at iova $at by $edu: .*" 10
-ok "and the guest is told by its IOMMU" guest_wait_for guest 'fault from EP .* at 0x2345000' 10
+ok "and the virtual IOMMU reports it to the guest" guest_wait_for guest 'fault from EP .* at 0x2345000' 10
 say guest "read $at" '^read' >/dev/null
 like "$(say guest bytes '^buffer ')" "^buffer $(text readable)" "what may be read is read"
 guest_send guest end

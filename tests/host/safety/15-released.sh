@@ -11,7 +11,7 @@ with_vfio "$edu"
 start guest --memory 96M --passthrough "$edu"
 own=$(say guest 'canary its own' '^canary at' | cut -d' ' -f3)
 say guest "write $own" '^wrote' >/dev/null
-like "$(say guest look '^page ')" '^page changed' "while a guest has it, it writes where it is told ($own)"
+like "$(say guest look '^page ')" '^page changed' "while a guest has it, it writes where its driver asks ($own)"
 guest_send guest end
 guest_wait guest 60
 is $? 0 "the guest powers off" || guest_show guest

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Makes QEMU's edu device do DMA wherever a line on stdin says:   dma BDF|vfio:BDF|-
 //
-// In a guest, as an attacker who may do anything; on the host, for a device that nobody uses. Static, so
-// that it runs in an initrd. With "-" there is no device: canaries only. With "vfio:" it has the device
-// from VFIO, behind an IOMMU, and reaches what "map" mapped. Lines, and what each answers:
+// In a guest, as an attacker who may do anything; on the host, for a device that nobody uses.
+// Static, so that it runs in an initrd. With "-" there is no device: canaries only. With "vfio:" it
+// has the device from VFIO, behind an IOMMU, and reaches what "map" mapped. Lines, and what each
+// answers:
 //
 //   canary TEXT   "canary at ADDR": a page full of TEXT; ADDR is physical, as this kernel sees it
 //   look          "page same" or "page changed to BYTES"
 //   write ADDR    "wrote ADDR": 8 bytes from the device's buffer to there
 //   read ADDR     "read ADDR": 8 bytes from there into the device's buffer
 //   bytes         "buffer BYTES": the device's buffer, by way of this program's memory
-//   map rw|ro A   "mapped A": the canary, at the I/O address A, for the device to write or to read only
+//   map rw|ro A   "mapped A": the canary, at I/O address A; the device may write, or only read
 //   unmap A       "unmapped A"
 //   hammer        "hammering": writes to this program's memory for ever
 //   end           ends

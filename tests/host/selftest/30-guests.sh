@@ -20,7 +20,7 @@ ok "small bzImage and initrd" boot small "${small[@]}" \
 log=$(guest_log small)
 like "$log" '^hello from 6\.12' "a built-in test ran"
 like "$log" '^two words' "commands of the kernel command line ran"
-like "$log" 'HOSPES-GUEST: exit 5' "their status is told"
+like "$log" 'HOSPES-GUEST: exit 5' "their status is reported"
 like "$log" 'kaslr text ffffffff[0-9a-f]{8}' "the guest can tell where its kernel is"
 like "$log" 'kaslr page_offset_base ffff[0-9a-f]{4}[048c]0000000' "and its memory map"
 

@@ -83,7 +83,7 @@ refused 1 "after a change of its VFs: rtnetlink: " "waiting for the link fails" 
 is "$(cat "$sys/$pf/sriov_numvfs") $(cat "$sys/$pf/sriov_drivers_autoprobe")" "0 1" "the VFs are gone again"
 ok "the PF has its link again" retry 20 carrier_up "$net"
 
-# Two at once: one makes its VFs, the other is told, and destroys nothing.
+# Two at once: one makes its VFs, the other gets an error, and destroys nothing.
 for n in 3 4; do hospes vf create "$pf" --count $n >"$TMP/$n.out" 2>&1 & done
 wait
 is "$(cat "$TMP"/[34].out | grep -c 'VFs already')" 1 "two at once: one is refused"

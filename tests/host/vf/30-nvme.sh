@@ -18,7 +18,7 @@ is "$(cat "$sys/$pf/sriov_drivers_autoprobe")" "$before" "autoprobe is as it was
 vf=$(head -n 1 <<<"$out")
 is "$(pci_driver "$vf")" "" "the nvme driver has not taken it"
 is "$(hospes vf list "$vf" --json | jq -c '[.mac, .vlan, .trust, .netdev]')" "[null,null,null,null]" \
-	"nothing is told of settings that there are not"
+	"no settings are reported, since there are none"
 like "$(hospes vf list)" "^$pf .*driver nvme, interface none, link none, 2 of 2 VFs" "list shows it"
 like "$(hospes vf set "$vf" --mac 02:00:00:00:00:01 2>&1)" "its PF $pf has no network interface here" \
 	"set says why not"

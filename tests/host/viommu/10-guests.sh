@@ -1,6 +1,6 @@
 #!/bin/bash
 # testhost: --memory 6G --timeout 400 destructive
-# Behind an IOMMU of the guest's own, with each buffer mapped and unmapped (iommu.strict=1) and lazily:
+# Behind a virtual IOMMU, with each buffer mapped and unmapped (iommu.strict=1) and lazily:
 # virtio-blk and an NVMe controller of the host verify what they wrote; a reboot; no driver for it.
 . "$(dirname "$0")/lib.sh"
 nvme=$(device 1b36:0010 0) || skip_all "needs an NVMe controller"

@@ -1,6 +1,6 @@
 #!/bin/bash
 # testhost: --memory 4G --timeout 3000 destructive
-# Controllers behind the guest's IOMMU, driven by a program in the guest (VFIO there) instead of its
+# Controllers behind the virtual IOMMU, driven by a program in the guest (VFIO there) instead of its
 # kernel: it reaches what it maps, each time, and nothing after it has unmapped it; not for writing what is
 # mapped to be read; not what another has mapped. Strategies that change under its DMA. The guest's mappings
 # and the hardware's table, compared. HOSPES_LONG=1: 100000 pages, 1000 changes.
@@ -59,7 +59,7 @@ like "$(guest_log exit)" '^kernel: read' "the guest's kernel has read its disk b
 is "$(in_guest exit 'verify 20' '^verify: ')" "verify: 20 good" "what it writes it reads back"
 is "$(in_guest exit "unmap $tries" '^unmap: ' $((60 + tries / 10)))" "unmap: $tries reached, $tries stopped" \
 	"$tries pages: each reached while it is mapped, none afterwards"
-ok "and that is told, with what the address was" \
+ok "and that is reported, with the address's last mapping" \
 	guest_wait_for exit "DMA fault: write at iova 0x4000.* by $one: .*unmapped [0-9.]+ [num]?s ago" 30
 is "$(in_guest exit readonly '^readonly: ')" "readonly: read 1 written 0" "a page to be read is not written"
 is "$(in_guest exit domains '^domains: ')" "domains: own 1 other 0" "neither sees what the other has mapped"

@@ -1,6 +1,6 @@
 #!/bin/bash
 # testhost: --memory 5G --timeout 600 destructive
-# A VF of a network card and a virtio-net device, both behind the guest's IOMMU: iperf3 both ways, strict
+# A VF of a network card and a virtio-net device, both behind the virtual IOMMU: iperf3 both ways, strict
 # with one vCPU and lazy with four.
 . "$(dirname "$0")/lib.sh"
 pf=$(device 8086:10c9) || skip_all "needs an igb"

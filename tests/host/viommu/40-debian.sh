@@ -1,7 +1,7 @@
 #!/bin/bash
 # testhost: --memory 5G --timeout 500 destructive
 # Debian's unmodified kernel, its virtio-iommu driver a module: a disk and an NVMe controller of the host
-# behind the guest's IOMMU verify what was written, buffer by buffer.
+# behind the virtual IOMMU verify what was written, buffer by buffer.
 . "$(dirname "$0")/lib.sh"
 nvme=$(device 1b36:0010 0) || skip_all "needs an NVMe controller"
 vfio_bind "$nvme" || bail "$nvme does not bind to vfio-pci"

@@ -2,7 +2,7 @@
 // A machine inside another program, told what to do by lines:   embed DOCUMENT
 //
 //   strategy NAME   "strategy: NAME", or the error
-//   switch N        "switch: N, 0 failed": strict and direct in turn, N times, and strict in the end
+//   switch N        "switch: N, 0 failed": N times strict and direct alternating; strict at the end
 //   status          "status: JSON"
 //   pause, resume   "pause: 0"
 //   shutdown        the power button

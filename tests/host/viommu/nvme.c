@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// A driver in user space for NVMe controllers behind the guest's IOMMU, by VFIO's type1 containers:
+// A driver in user space for NVMe controllers behind the virtual IOMMU, by VFIO's type1 containers:
 //
-//   nvme BDF [BDF]       runs in the guest, as long as lines come; the controllers are bound to vfio-pci
+//   nvme BDF [BDF]       in the guest, until its input ends; the controllers are bound to vfio-pci
 //
-// Its address spaces are its own to fill, so it can ask a controller for any DMA. Lines, and answers:
+// Its address spaces are its own to fill, so it can ask a controller for any DMA. Lines, and
+// answers:
 //
-//   unmap N      "unmap: N reached, N stopped": a page that the controller writes while it is mapped, and
-//                does not when it has been unmapped; N times
-//   readonly     "readonly: read 1 written 0": the disk is written from a page mapped to be read, and it
-//                is not written
-//   domains      "domains: own 1 other 0": the second controller, told to write where only the first has
-//                something mapped; and each its own page at the same address
+//   unmap N      "unmap: N reached, N stopped": a page that the controller writes while it is
+//                mapped, and cannot write after its unmap; N times
+//   readonly     "readonly: read 1 written 0": a page mapped for reading: the controller can read
+//                it, and cannot write it
+//   domains      "domains: own 1 other 0": the second controller writes where only the first has a
+//                mapping; and each writes its own page at the same address
 //   verify N     "verify: N good": N pages written to the disk and read back, each mapped for that
 //   hold         "hold: begun": reads of the disk into a page that stays mapped, until
 //   release      "hold: N good, 0 bad"
@@ -258,7 +259,7 @@ static void start(struct nvme *c)
 		die("a submission queue");
 }
 
-/* --- what it is told --- */
+/* --- commands --- */
 
 static void fill(uint8_t *page, uint64_t seed)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Run the attack guest in a machine that has one of every device, and see that hospes outlives it:
- * the guest reaches its end, every register region was hit, nothing but the guest's own devices took
- * harm. Public API only. TAP.
+ * the guest reaches its end, every register region was hit, nothing but the guest's own devices
+ * took harm. Public API only. TAP.
  *
  * usage: attack-run KERNEL SECONDS [SEED]
  */

@@ -213,7 +213,8 @@ void pci_sweep(void)
 	print("\nattack: wrote every register\n");
 }
 
-/* Garbage into config space, by either way, at any width and alignment; then the header as it was. */
+/* Garbage into config space, by either way, at any width and alignment; then the header as it
+ * was. */
 void attack_config(void)
 {
 	const struct function *f = &functions[below(n_functions)];

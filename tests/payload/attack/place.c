@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* BARs where they do not belong, and MSI-X tables in every order: what chance would take long to hit. */
+/* BARs where they do not belong, and MSI-X tables in every order: what chance would take long to
+ * hit. */
 #include "attack.h"
 
 static void move_bar(const struct function *f, unsigned int bar, uint64_t base)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The public functions that `hospes run` and `hospes vf` call, without a machine and without devices.
+// The public functions that `hospes run` and `hospes vf` call, without a machine and without
+// devices.
 #include "fake_hospes.h"
 
 #include <criterion/criterion.h>

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A library for the command to call: it answers what a test wants, and writes down what was asked. */
+/* A library for the command to call: it answers what a test wants, and writes down what was
+ * asked. */
 #ifndef TEST_FAKE_HOSPES_H
 #define TEST_FAKE_HOSPES_H
 
@@ -9,7 +10,8 @@ extern struct fake {
 	char calls[1024];    /* "name(arguments) ..." */
 	const char *fails;   /* the name of a call that fails, or NULL */
 	const char *vf_list; /* what hospes_vf_list answers */
-	/* A machine that is started is done by itself with this outcome. NONE: it waits for the end. */
+	/* A machine that is started is done by itself with this outcome. NONE: it waits for the
+	 * end. */
 	enum hospes_outcome outcome;
 } fake;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A comparison from fixed figures: medians and relations, what the guest's programs say, and the three ways
-// to tell it, with hostile strings in all of them.
+// A comparison from fixed figures: medians and relations, what the guest's programs say, and the
+// three ways to tell it, with hostile strings in all of them.
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdio.h>
@@ -281,7 +281,7 @@ Test(compare_parse, figures_are_differences_per_operation)
 	cr_assert(near(f[COMPARE_MAPPED], 20) && isnan(f[COMPARE_UNMAP_TIME]));
 }
 
-/* --- how it is told --- */
+/* --- how it is reported --- */
 
 Test(compare, the_table_has_all_rows_their_relations_and_the_figures_of_others)
 {

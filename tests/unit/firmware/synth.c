@@ -210,14 +210,14 @@ static size_t pack_lz4(uint8_t *to, size_t room, const void *data, size_t len)
 
 	store_le32(to, 0x184c2102);
 	while (in < len) {
-		size_t piece = MIN(len - in, (size_t)8 << 20);
-		int n = LZ4_compress_HC((const char *)data + in, (char *)to + at + 4, (int)piece,
+		size_t chunk = MIN(len - in, (size_t)8 << 20);
+		int n = LZ4_compress_HC((const char *)data + in, (char *)to + at + 4, (int)chunk,
 					(int)(room - at - 4), 9);
 
 		assert(n > 0);
 		store_le32(to + at, (uint32_t)n);
 		at += 4 + (size_t)n;
-		in += piece;
+		in += chunk;
 	}
 	return at;
 }

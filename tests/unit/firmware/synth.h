@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Small kernels made up for tests: an ELF file in the form of a Linux kernel, with relocations behind
- * it, packed into a bzImage. Nothing in them runs.
+ * Small kernels made up for tests: an ELF file in the form of a Linux kernel, with relocations
+ * behind it, packed into a bzImage. Nothing in them runs.
  */
 #ifndef TEST_SYNTH_H
 #define TEST_SYNTH_H

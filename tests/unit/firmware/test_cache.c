@@ -31,8 +31,8 @@ static void to_text(void *opaque, enum log_level level, const char *component, c
 
 static const struct log the_log = {.fn = to_text, .level = LOG_DEBUG};
 
-/* One kernel file (in memory, so on a file system whose identities are not trusted), its key with the
- * times of a file that stood still for long, and its payload. */
+/* One kernel file (in memory, so on a file system whose identities are not trusted), its key with
+ * the times of a file that stood still for long, and its payload. */
 struct fixture {
 	struct cache cache;
 	struct cache_key key;

@@ -65,8 +65,8 @@ FOR_EACH_CODEC(refuses_data_of_another_size)
 	cr_assert_eq(unpack(*codec, packed.data, len, out.data, elf.len + 1, NULL), -EINVAL);
 }
 
-/* A flip is caught by the format (they have checksums), except lz4's legacy frame and a stored file:
- * there it must only not escape the buffers, which the sanitizers watch. */
+/* A flip is caught by the format (they have checksums), except lz4's legacy frame and a stored
+ * file: there it must only not escape the buffers, which the sanitizers watch. */
 FOR_EACH_CODEC(survives_a_flipped_bit_anywhere)
 {
 	cleanup_blob struct blob elf = synth_elf(&(struct synth){0});

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What every platform device needs around it: a port bus, an interrupt chip that remembers levels and
- * counts edges, a loop (optionally in a thread of its own), and a sink that counts events. */
+/* What every platform device needs around it: a port bus, an interrupt chip that remembers levels
+ * and counts edges, a loop (optionally in a thread of its own), and a sink that counts events. */
 #ifndef TESTS_PLATFORM_HARNESS_H
 #define TESTS_PLATFORM_HARNESS_H
 

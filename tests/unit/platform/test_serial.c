@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The serial port: the registers of a 16550A as a driver sees them, and a line that loses nothing. */
+/* The serial port: the registers of a 16550A as a driver sees them, and a line that loses
+ * nothing. */
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
