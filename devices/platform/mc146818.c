@@ -2,6 +2,7 @@
 /* The MC146818 model. Section numbers are those of Motorola's data sheet where there are any. */
 #include "platform/mc146818.h"
 
+#include <errno.h>
 #include <string.h>
 #include <time.h>
 
@@ -50,6 +51,8 @@ enum {
 };
 
 static const uint64_t second_ns = 1000000000;
+/* No date that the registers can hold is farther off (year 25755). */
+static const int64_t offset_max_s = 1ll << 40;
 /* UIP rises this long before an update. */
 static const uint64_t uip_ns = 244141;
 
@@ -339,3 +342,36 @@ void mc146818_reset(struct mc146818 *m, uint64_t now_ns)
 	m->reg[REG_B] &= (uint8_t)~(B_PIE | B_AIE | B_UIE);
 	m->reg[REG_C] = 0;
 }
+
+/* State */
+
+static const struct state_field mc146818_fields[] = {
+	STATE_ARRAY(struct mc146818, reg),
+	STATE_ONE(struct mc146818, offset_s),
+	STATE_ONE(struct mc146818, phase_ns, .max = 999999999),
+	STATE_ONE(struct mc146818, seen_ns),
+	STATE_ONE(struct mc146818, divider_reset),
+};
+
+/* What no guest can write, and what the arithmetic does not take. */
+static int check_state(const void *record, const void *live, struct err *err)
+{
+	const struct mc146818 *m = record;
+	struct mc146818 same = *m;
+
+	(void)live;
+	update_irqf(&same);
+	if (m->reg[REG_C] & ~(C_IRQF | C_PF | C_AF | C_UF) || same.reg[REG_C] != m->reg[REG_C])
+		return err_set(err, -EPROTO, "reg[%d] is 0x%x, with 0x%x enabled: impossible",
+			       REG_C, m->reg[REG_C], m->reg[REG_B]);
+	if (m->reg[REG_A] & A_UIP || m->reg[REG_D] != D_VALID)
+		return err_set(err, -EPROTO, "reg[%d] is 0x%x, reg[%d] 0x%x: impossible", REG_A,
+			       m->reg[REG_A], REG_D, m->reg[REG_D]);
+	if (m->offset_s < -offset_max_s || m->offset_s > offset_max_s)
+		return err_set(err, -EPROTO, "offset_s is %lld; at most %lld either way",
+			       (long long)m->offset_s, (long long)offset_max_s);
+	return 0;
+}
+
+const struct state_section mc146818_section =
+	STATE_SECTION("mc146818", 1, struct mc146818, mc146818_fields, .check = check_state);

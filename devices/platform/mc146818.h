@@ -15,6 +15,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "core/state.h"
+
 enum {
 	MC146818_REGISTERS = 128,
 	MC146818_CENTURY = 0x32, /* as the FADT says */
@@ -42,5 +44,9 @@ bool mc146818_irq(const struct mc146818 *m);
 /* The host time at which an enabled interrupt comes next; NEVER when there is none, or while its
  * flag is up already (only reading register C makes room for another). */
 uint64_t mc146818_next(const struct mc146818 *m, uint64_t now_ns);
+
+/* State of a struct mc146818. It holds host time: the clock goes on by the wall, whatever the time
+ * between save and load; an alarm that came due meanwhile is seen by the next mc146818_advance. */
+extern const struct state_section mc146818_section;
 
 #endif

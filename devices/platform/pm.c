@@ -14,6 +14,7 @@
 #include "base/num.h"
 #include "core/bus.h"
 #include "core/irq.h"
+#include "core/state.h"
 #include "platform/platform.h"
 
 enum {
@@ -179,12 +180,43 @@ static void pm_destroy(struct device *dev)
 	free(pm);
 }
 
+static const struct state_field pm_fields[] = {
+	STATE_ONE(struct pm, sts, .mask = STS_PWRBTN),
+	STATE_ONE(struct pm, en, .mask = EN_MASK),
+	STATE_ONE(struct pm, cnt, .mask = CNT_BM_RLD | CNT_SLP_TYP),
+};
+static const struct state_section pm_section = STATE_SECTION("pm", 1, struct pm, pm_fields);
+
+STATE_DERIVED(struct pm, "made by pm_create", dev, pio, region, sink);
+STATE_DERIVED(struct pm, "follows from status and enable", sci);
+
+static int pm_save(struct device *dev, struct state_writer *w, struct err *err)
+{
+	(void)err;
+	state_save(w, &pm_section, container_of(dev, struct pm, dev), 1);
+	return 0;
+}
+
+static int pm_load(struct device *dev, struct state_reader *r, struct err *err)
+{
+	struct pm *pm = container_of(dev, struct pm, dev);
+	int ret = state_load(r, &pm_section, pm, 1, err);
+
+	if (!ret)
+		ret = state_commit(r, err);
+	if (!ret)
+		update_sci(pm);
+	return ret;
+}
+
 static const struct device_ops pm_ops = {
 	.type = "pm",
 	.reset = pm_reset,
 	.quiesce = pm_quiesce,
 	.resume = pm_resume,
 	.destroy = pm_destroy,
+	.save = pm_save,
+	.load = pm_load,
 };
 
 int pm_create(struct device **ret, const struct device_env *env, const struct platform_sink *sink,

@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "base/num.h"
 #include "core/bus.h"
+#include "core/state.h"
 #include "platform/platform.h"
 
 enum {
@@ -75,12 +76,30 @@ static void pvpanic_destroy(struct device *dev)
 	free(pvpanic);
 }
 
+STATE_DERIVED(struct pvpanic, "made by pvpanic_create", dev, pio, region, sink);
+
+static int pvpanic_save(struct device *dev, struct state_writer *w, struct err *err)
+{
+	(void)dev; /* no state */
+	(void)w;
+	(void)err;
+	return 0;
+}
+
+static int pvpanic_load(struct device *dev, struct state_reader *r, struct err *err)
+{
+	(void)dev;
+	return state_commit(r, err);
+}
+
 static const struct device_ops pvpanic_ops = {
 	.type = "pvpanic",
 	.reset = pvpanic_reset,
 	.quiesce = pvpanic_quiesce,
 	.resume = pvpanic_resume,
 	.destroy = pvpanic_destroy,
+	.save = pvpanic_save,
+	.load = pvpanic_load,
 };
 
 int pvpanic_create(struct device **ret, const struct device_env *env,

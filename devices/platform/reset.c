@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "base/num.h"
 #include "core/bus.h"
+#include "core/state.h"
 #include "platform/platform.h"
 
 enum {
@@ -143,12 +144,38 @@ static void reset_destroy(struct device *dev)
 	free(reset);
 }
 
+static const struct state_field reset_fields[] = {
+	STATE_ONE(struct reset, cf9, .mask = CF9_SYS_RST | CF9_RST_CPU | CF9_FULL_RST),
+	STATE_ONE(struct reset, port92, .mask = PORT_92_RESET | PORT_92_A20),
+};
+static const struct state_section reset_section =
+	STATE_SECTION("reset", 1, struct reset, reset_fields);
+
+STATE_DERIVED(struct reset, "made by reset_create", dev, pio, root, cf9_region, kbd_region,
+	      port92_region, sink);
+
+static int reset_save(struct device *dev, struct state_writer *w, struct err *err)
+{
+	(void)err;
+	state_save(w, &reset_section, container_of(dev, struct reset, dev), 1);
+	return 0;
+}
+
+static int reset_load(struct device *dev, struct state_reader *r, struct err *err)
+{
+	int ret = state_load(r, &reset_section, container_of(dev, struct reset, dev), 1, err);
+
+	return ret ? ret : state_commit(r, err);
+}
+
 static const struct device_ops reset_ops = {
 	.type = "reset",
 	.reset = reset_reset,
 	.quiesce = reset_quiesce,
 	.resume = reset_resume,
 	.destroy = reset_destroy,
+	.save = reset_save,
+	.load = reset_load,
 };
 
 static void region_init(struct reset *reset, struct bus_region *region, const struct bus_ops *ops,

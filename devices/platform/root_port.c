@@ -13,6 +13,7 @@
 #include "base/num.h"
 #include "core/msix.h"
 #include "core/pci.h"
+#include "core/state.h"
 #include "platform/platform.h"
 
 enum {
@@ -116,16 +117,21 @@ static void set16(struct root_port *port, unsigned int reg, uint16_t v)
 	store_le16(&port->pci.config[port->express + reg], v);
 }
 
+static bool slot_event(const struct root_port *port)
+{
+	uint16_t control = get16(port, SLOT_CONTROL), status = get16(port, SLOT_STATUS);
+
+	return (control & CONTROL_HPIE) && ((control & status & SLOT_PRESENCE) ||
+					    ((control & CONTROL_LINK) && (status & STATUS_LINK)));
+}
+
 /* 6.7.3.4: a message when the AND of events and enables goes from false to true; a level for the
  * line. Locks of root and device held. */
 static void update_interrupt(struct root_port *port)
 {
-	uint16_t control = get16(port, SLOT_CONTROL), status = get16(port, SLOT_STATUS);
 	bool was = port->event;
 
-	port->event =
-		(control & CONTROL_HPIE) && ((control & status & SLOT_PRESENCE) ||
-					     ((control & CONTROL_LINK) && (status & STATUS_LINK)));
+	port->event = slot_event(port);
 	if (msix_enabled(port->msix)) {
 		pci_set_intx(&port->pci, false);
 		if (port->event && !was)
@@ -213,12 +219,41 @@ static void root_port_destroy(struct device *dev)
 	free(port);
 }
 
+STATE_DERIVED(struct root_port, "made by root_port_create", dev, root, bar, express, bridge,
+	      attached);
+STATE_DERIVED(struct root_port, "sections of its own", pci, msix);
+STATE_DERIVED(struct root_port, "follows from slot control and status in config space", event);
+
+static int root_port_save(struct device *dev, struct state_writer *w, struct err *err)
+{
+	(void)err;
+	pci_device_save(&container_of(dev, struct root_port, dev)->pci, w);
+	return 0;
+}
+
+static int root_port_load(struct device *dev, struct state_reader *r, struct err *err)
+{
+	struct root_port *port = container_of(dev, struct root_port, dev);
+	int ret = pci_device_load(&port->pci, r, err);
+
+	if (!ret)
+		ret = state_commit(r, err);
+	if (ret)
+		return ret;
+	pci_device_loaded(&port->pci);
+	port->event = slot_event(port); /* its message was sent */
+	update_interrupt(port);
+	return 0;
+}
+
 static const struct device_ops root_port_ops = {
 	.type = "root-port",
 	.reset = root_port_reset,
 	.quiesce = root_port_quiesce,
 	.resume = root_port_resume,
 	.destroy = root_port_destroy,
+	.save = root_port_save,
+	.load = root_port_load,
 };
 
 /* The system is granted AER (_OSC), so a port has it. Interrupt message number 0: the only vector.

@@ -12,6 +12,7 @@
 #include "core/bus.h"
 #include "core/irq.h"
 #include "core/loop.h"
+#include "core/state.h"
 #include "platform/mc146818.h"
 #include "platform/platform.h"
 
@@ -189,12 +190,54 @@ static void rtc_destroy(struct device *dev)
 	free(rtc);
 }
 
+static const struct state_field rtc_fields[] = {
+	STATE_ONE(struct rtc, index, .max = 0x7f),
+};
+static const struct state_section rtc_section = STATE_SECTION("rtc", 1, struct rtc, rtc_fields);
+
+STATE_DERIVED(struct rtc, "made by rtc_create", dev, pio, region, loop);
+STATE_DERIVED(struct rtc, "a section of its own", regs);
+STATE_DERIVED(struct rtc, "follows from register C", irq);
+STATE_DERIVED(struct rtc, "where the machine stands", quiesced, stopping);
+STATE_DERIVED(struct rtc, "resume sets the timer", kick, kicked, timer, timing, timer_ns);
+
+static int rtc_save(struct device *dev, struct state_writer *w, struct err *err)
+{
+	struct rtc *rtc = container_of(dev, struct rtc, dev);
+
+	(void)err;
+	pthread_mutex_lock(&dev->lock);
+	state_save(w, &rtc_section, rtc, 1);
+	state_save(w, &mc146818_section, &rtc->regs, 1);
+	pthread_mutex_unlock(&dev->lock);
+	return 0;
+}
+
+static int rtc_load(struct device *dev, struct state_reader *r, struct err *err)
+{
+	struct rtc *rtc = container_of(dev, struct rtc, dev);
+	int ret;
+
+	pthread_mutex_lock(&dev->lock);
+	ret = state_load(r, &rtc_section, rtc, 1, err);
+	if (!ret)
+		ret = state_load(r, &mc146818_section, &rtc->regs, 1, err);
+	if (!ret)
+		ret = state_commit(r, err);
+	if (!ret)
+		update(rtc);
+	pthread_mutex_unlock(&dev->lock);
+	return ret;
+}
+
 static const struct device_ops rtc_ops = {
 	.type = "rtc",
 	.reset = rtc_reset,
 	.quiesce = rtc_quiesce,
 	.resume = rtc_resume,
 	.destroy = rtc_destroy,
+	.save = rtc_save,
+	.load = rtc_load,
 };
 
 int rtc_create(struct device **ret, const struct device_env *env, struct err *err)

@@ -17,6 +17,7 @@
 
 #include "base/mem.h"
 #include "base/num.h"
+#include "core/state.h"
 #include "platform/serial_impl.h"
 
 enum {
@@ -55,6 +56,7 @@ enum {
 	MCR_OUT1 = 1 << 2,
 	MCR_OUT2 = 1 << 3,
 	MCR_LOOP = 1 << 4,
+	MCR_ALL = 0x1f,
 
 	LSR_DR = 1 << 0,
 	LSR_OE = 1 << 1,
@@ -196,7 +198,7 @@ static void write_mcr(struct serial *s, uint8_t v)
 {
 	uint8_t before = modem_lines(s), changed;
 
-	s->mcr = v & (MCR_DTR | MCR_RTS | MCR_OUT1 | MCR_OUT2 | MCR_LOOP);
+	s->mcr = v & MCR_ALL;
 	changed = before ^ modem_lines(s);
 	/* The ring indicator's delta is its trailing edge only. */
 	if ((changed & MSR_RI) && !(before & MSR_RI))
@@ -373,6 +375,8 @@ static void serial_resume(struct device *dev)
 	pthread_mutex_lock(&dev->lock);
 	s->quiesced = false;
 	serial_line_in(s);
+	if (s->frozen)
+		serial_host_thaw(s);
 	pthread_mutex_unlock(&dev->lock);
 }
 
@@ -390,12 +394,89 @@ static void serial_destroy(struct device *dev)
 	free(s);
 }
 
+static const struct state_field serial_fields[] = {
+	STATE_ONE(struct serial, ier, .mask = IER_RDI | IER_THRI | IER_RLSI | IER_MSI),
+	STATE_ONE(struct serial, fcr, .mask = FCR_KEEP),
+	STATE_ONE(struct serial, lcr),
+	STATE_ONE(struct serial, mcr, .mask = MCR_ALL),
+	STATE_ONE(struct serial, scr),
+	STATE_ONE(struct serial, dll),
+	STATE_ONE(struct serial, dlm),
+	STATE_ONE(struct serial, lsr_errors, .mask = LSR_OE),
+	STATE_ONE(struct serial, msr_delta, .mask = MSR_DELTA),
+	STATE_ONE(struct serial, thre),
+	STATE_ONE(struct serial, thre_pending),
+	STATE_ARRAY(struct serial, fifo),
+	STATE_ONE(struct serial, fifo_head, .max = SERIAL_FIFO_BYTES - 1),
+	STATE_ONE(struct serial, fifo_count, .max = SERIAL_FIFO_BYTES),
+	STATE_ONE(struct serial, tx.head, .max = SERIAL_TX_BYTES - 1),
+	STATE_ONE(struct serial, tx.count, .max = SERIAL_TX_BYTES),
+	STATE_ARRAY(struct serial, tx_bytes),
+	STATE_ONE(struct serial, rx.head, .max = SERIAL_RX_BYTES - 1),
+	STATE_ONE(struct serial, rx.count, .max = SERIAL_RX_BYTES),
+	STATE_ARRAY(struct serial, rx_bytes),
+};
+
+STATE_DERIVED(struct serial, "made by serial_create", dev, pio, region, loop, config);
+STATE_DERIVED(struct serial, "follows from the registers", irq);
+STATE_DERIVED(struct serial, "where the machine stands", quiesced, frozen, stopping);
+STATE_DERIVED(struct serial, "of this host's end of the line", out_dead, in_end);
+STATE_DERIVED(struct serial, "nothing is in flight while it is frozen", kicked, kick, read_op,
+	      write_op, delay_op, reading, writing, delaying, read_waits, write_waits);
+STATE_DERIVED(struct serial_ring, "made by serial_host_init", bytes, size);
+
+static int serial_check(const void *record, const void *live, struct err *err)
+{
+	const struct serial *s = record;
+	size_t room = SERIAL_TX_BYTES - s->tx.count;
+
+	(void)live;
+	if (s->fifo_count > fifo_depth(s))
+		return err_set(err, -EPROTO, "fifo_count is %u; with fcr 0x%x at most %u",
+			       s->fifo_count, s->fcr, fifo_depth(s));
+	/* Otherwise nothing would ever change it. */
+	if (s->thre ? room < SERIAL_FIFO_BYTES : room >= SERIAL_TX_BYTES / 2)
+		return err_set(err, -EPROTO, "thre is %d with tx.count %zu", s->thre, s->tx.count);
+	return 0;
+}
+
+static const struct state_section serial_section =
+	STATE_SECTION("serial", 1, struct serial, serial_fields, .check = serial_check);
+
+static int serial_save(struct device *dev, struct state_writer *w, struct err *err)
+{
+	struct serial *s = container_of(dev, struct serial, dev);
+
+	(void)err;
+	serial_host_freeze(s);
+	state_save(w, &serial_section, s, 1);
+	return 0;
+}
+
+static int serial_load(struct device *dev, struct state_reader *r, struct err *err)
+{
+	struct serial *s = container_of(dev, struct serial, dev);
+	int ret;
+
+	serial_host_freeze(s);
+	if (s->rx.count || s->tx.count)
+		return err_set(err, -EBUSY, "%s: in use: bytes are on the line", dev->name);
+	ret = state_load(r, &serial_section, s, 1, err);
+	if (!ret)
+		ret = state_commit(r, err);
+	if (!ret)
+		update_irq(s);
+	return ret;
+}
+
 static const struct device_ops serial_ops = {
 	.type = "serial",
 	.reset = serial_reset,
 	.quiesce = serial_quiesce,
 	.resume = serial_resume,
 	.destroy = serial_destroy,
+	.save = serial_save,
+	.load = serial_load,
 };
 
 int serial_create(struct device **ret, const struct device_env *env,

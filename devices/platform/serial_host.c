@@ -45,7 +45,7 @@ static void start_write(struct serial *s)
 {
 	size_t n;
 
-	if (s->writing || s->config.out_fd < 0)
+	if (s->writing || s->frozen || s->config.out_fd < 0)
 		return;
 	pthread_mutex_lock(&s->dev.lock);
 	n = MIN(s->tx.count, s->tx.size - s->tx.head);
@@ -75,9 +75,9 @@ static void write_done(struct loop_op *op, int result)
 	bool waited = s->write_waits;
 
 	s->writing = false;
-	if (result == -ECANCELED && s->stopping)
+	if (result == -ECANCELED && (s->stopping || s->frozen))
 		return;
-	if (!waited && result == -EAGAIN) {
+	if (!waited && result == -EAGAIN && !s->frozen) {
 		/* The fd is non-blocking. */
 		s->writing = true;
 		s->write_waits = true;
@@ -89,7 +89,7 @@ static void write_done(struct loop_op *op, int result)
 		s->tx.head = (s->tx.head + (size_t)result) % s->tx.size;
 		s->tx.count -= (size_t)result;
 		serial_line_out(s);
-	} else if (result < 0 && result != -EINTR && result != -ECANCELED) {
+	} else if (result < 0 && result != -EINTR && result != -EAGAIN && result != -ECANCELED) {
 		output_gone(s, result);
 	}
 	pthread_mutex_unlock(&s->dev.lock);
@@ -101,7 +101,7 @@ static void start_read(struct serial *s)
 {
 	size_t tail, n;
 
-	if (s->reading || s->stopping || s->in_end || s->config.in_fd < 0)
+	if (s->reading || s->frozen || s->stopping || s->in_end || s->config.in_fd < 0)
 		return;
 	pthread_mutex_lock(&s->dev.lock);
 	if (!s->rx.count)
@@ -130,9 +130,9 @@ static void read_done(struct loop_op *op, int result)
 	bool waited = s->read_waits;
 
 	s->reading = false;
-	if (result == -ECANCELED && s->stopping)
+	if (result == -ECANCELED && (s->stopping || s->frozen))
 		return;
-	if (!waited && result == -EAGAIN) {
+	if (!waited && result == -EAGAIN && !s->frozen) {
 		s->reading = true;
 		s->read_waits = true;
 		loop_poll(s->loop, &s->read_op, s->config.in_fd, POLLIN);
@@ -142,7 +142,7 @@ static void read_done(struct loop_op *op, int result)
 		took_input(s, (size_t)result);
 	} else if (!waited && result == 0) {
 		s->in_end = true;
-	} else if (result < 0 && result != -EINTR && result != -ECANCELED) {
+	} else if (result < 0 && result != -EINTR && result != -EAGAIN && result != -ECANCELED) {
 		log_info(s->dev.log, s->dev.name, "input ends: %s", err_name(result));
 		s->in_end = true;
 	}
@@ -172,7 +172,7 @@ static void kick_done(struct loop_op *op, int result)
 	start_read(s);
 	if (n >= GATHER_BYTES || s->stopping) {
 		start_write(s);
-	} else if (n && !s->delaying && !s->writing) {
+	} else if (n && !s->delaying && !s->writing && !s->frozen) {
 		s->delaying = true;
 		loop_timer(s->loop, &s->delay_op, GATHER_NS);
 	}
@@ -241,15 +241,33 @@ static void flush(struct serial *s)
 		log_warn(s->dev.log, s->dev.name, "output: nobody takes the last %zu bytes", left);
 }
 
-void serial_host_stop(struct serial *s)
+static void end_ops(struct serial *s)
 {
-	s->stopping = true;
-	if (s->config.out_fd >= 0)
-		flush(s);
 	loop_cancel(s->loop, &s->read_op);
 	loop_cancel(s->loop, &s->write_op);
 	loop_cancel(s->loop, &s->delay_op);
 	while (s->reading || s->writing || s->delaying || s->kicked)
 		if (loop_iterate(s->loop, true))
 			break;
+}
+
+void serial_host_freeze(struct serial *s)
+{
+	s->frozen = true;
+	end_ops(s);
+}
+
+void serial_host_thaw(struct serial *s)
+{
+	s->frozen = false;
+	serial_host_kick(s);
+}
+
+void serial_host_stop(struct serial *s)
+{
+	s->stopping = true;
+	/* What was saved is written by whoever loads it. */
+	if (s->config.out_fd >= 0 && !s->frozen)
+		flush(s);
+	end_ops(s);
 }

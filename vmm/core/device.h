@@ -14,12 +14,13 @@
  *             device is still. The machine runs phase 0 on all devices before phase 1 on any.
  *   resume    go on after quiesce.
  *   destroy   quiesced before; frees everything, NULL and half-built included.
- *   save      quiesced (phase 1 done): write the state, field by field (state.h). Changes nothing: the
- *             device may be resumed, saved again or destroyed.
- *   load      a device freshly created from the same configuration, on its bus, quiesced: take this
- *             state, so that resume goes on where the saved one stood. All sections are checked first:
- *             what is refused leaves the device as it was. Pins are raised anew from the state, so
- *             the state of the interrupt controllers is loaded after that of all devices.
+ *   save      quiesced (phase 1 done): write the state, field by field (state.h). From then to resume
+ *             nothing leaves the device: what it had still to send is in the stream, so that a
+ *             destroy does not send it either. It may be resumed and saved again.
+ *   load      a device freshly created from the same configuration, on its bus, quiesced, its loop not
+ *             run since: take this state, so that resume goes on where the saved one stood. All is
+ *             checked first: what is refused leaves the device as it was. Pins are raised anew from
+ *             the state, so the interrupt controllers' state is loaded after that of all devices.
  *
  * Threads: these ops are called by the machine's thread, outside any loop callback, with vCPUs out of
  * the guest for reset, quiesce phase 1, resume, save and load. Where an op has to wait for a queue: if the queue

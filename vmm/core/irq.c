@@ -348,14 +348,19 @@ int irq_msi_unmask(struct irq_msi *msi)
 	return ret;
 }
 
-bool irq_msi_pending(const struct irq_msi *msi)
+bool irq_msi_signalled(const struct irq_msi *msi)
 {
 	struct pollfd p = {.fd = msi->fd, .events = POLLIN};
 
+	return poll(&p, 1, 0) == 1 && (p.revents & POLLIN);
+}
+
+bool irq_msi_pending(const struct irq_msi *msi)
+{
 	/* While connected, the chip takes signals off the eventfd as they come. */
 	if (msi->enabled && !msi->masked)
 		return false;
-	return poll(&p, 1, 0) == 1 && (p.revents & POLLIN);
+	return irq_msi_signalled(msi);
 }
 
 void irq_msi_disable(struct irq_msi *msi)

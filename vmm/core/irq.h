@@ -97,6 +97,8 @@ int irq_msi_update(struct irq_msi *msi, uint64_t address, uint32_t data);
 void irq_msi_mask(struct irq_msi *msi);
 int irq_msi_unmask(struct irq_msi *msi);
 bool irq_msi_pending(const struct irq_msi *msi);
+/* Is a signal on the eventfd that nobody has taken yet? Pending, or about to be delivered. */
+bool irq_msi_signalled(const struct irq_msi *msi);
 void irq_msi_disable(struct irq_msi *msi);
 /* Raise: one eventfd write, any thread, also while masked (then pending) or disabled (no effect
  * beyond the pending bit). */

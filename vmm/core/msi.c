@@ -13,6 +13,7 @@
 #include "base/mem.h"
 #include "base/num.h"
 #include "core/pci_impl.h"
+#include "core/state.h"
 
 enum {
 	CAP_ID = 0x05,
@@ -245,4 +246,72 @@ void msi_raise(struct msi *m, unsigned int v)
 int msi_fd(struct msi *m, unsigned int v)
 {
 	return v < m->config.vectors ? m->vectors[v].fd : -1;
+}
+
+/* State */
+
+struct msi_record {
+	uint32_t pending; /* bit per vector */
+};
+
+static const struct state_field msi_fields[] = {
+	STATE_ONE(struct msi_record, pending),
+};
+
+STATE_DERIVED(struct msi, "made by msi_init; pending is in struct msi_record", dev, chip, config, n,
+	      cap, data_at, mask_at, vectors);
+STATE_DERIVED(struct msi, "follow from the capability in config space", active, address, data, used,
+	      dead);
+STATE_DERIVED(struct msi, "of the log, not of the device", limit);
+
+static void fill_msi(void *record, const void *live, uint32_t n)
+{
+	const struct msi *m = live;
+	struct msi_record *r = record;
+
+	(void)n;
+	for (unsigned int v = 0; v < m->n; v++)
+		r->pending |= (uint32_t)irq_msi_signalled(&m->vectors[v]) << v;
+}
+
+/* Connecting begins with no signal, so these come last. */
+static void apply_msi(void *live, const void *record, uint32_t n)
+{
+	const struct msi_record *r = record;
+	struct msi *m = live;
+
+	(void)n;
+	disable(m);
+	__atomic_store_n(&m->active, 0, __ATOMIC_RELAXED);
+	msi_config_written(m);
+	for (unsigned int v = 0; v < m->n; v++) {
+		fd_event_drain(m->vectors[v].fd);
+		if (r->pending >> v & 1)
+			irq_msi_raise(&m->vectors[v]);
+	}
+}
+
+static int check_msi(const void *record, const void *live, struct err *err)
+{
+	uint32_t pending = ((const struct msi_record *)record)->pending;
+	const struct msi *m = live;
+
+	return (uint64_t)pending >> m->n
+		       ? err_set(err, -EPROTO, "pending is 0x%x; there are %u vectors", pending,
+				 m->n)
+		       : 0;
+}
+
+static const struct state_section msi_section =
+	STATE_SECTION("msi", 1, struct msi_record, msi_fields, .fill = fill_msi, .apply = apply_msi,
+		      .check = check_msi);
+
+void msi_save(const struct msi *m, struct state_writer *w)
+{
+	state_save(w, &msi_section, m, 1);
+}
+
+int msi_load(struct msi *m, struct state_reader *r, struct err *err)
+{
+	return state_load(r, &msi_section, m, 1, err);
 }

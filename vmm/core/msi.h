@@ -20,6 +20,8 @@
 #include "core/pci.h"
 
 struct msi;
+struct state_writer;
+struct state_reader;
 
 enum { MSI_MAX_VECTORS = 32 };
 
@@ -53,5 +55,10 @@ int msi_fd(struct msi *msi, unsigned int v);
 void msi_config_read(struct msi *msi);
 void msi_config_written(struct msi *msi);
 void msi_reset(struct msi *msi);
+
+/* State: called by pci_device_save and _load (pci.h), behind config space, which is the most of it:
+ * here are the pending bits. state_commit connects the vectors. */
+void msi_save(const struct msi *msi, struct state_writer *w);
+int msi_load(struct msi *msi, struct state_reader *r, struct err *err);
 
 #endif

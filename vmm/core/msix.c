@@ -19,6 +19,7 @@
 #include "base/mem.h"
 #include "base/num.h"
 #include "core/pci_impl.h"
+#include "core/state.h"
 
 enum {
 	CAP_ID = 0x11,
@@ -314,4 +315,78 @@ void msix_raise(struct msix *m, unsigned int v)
 int msix_fd(struct msix *m, unsigned int v)
 {
 	return v < m->n ? m->vectors[v].msi.fd : -1;
+}
+
+/* State */
+
+struct vector_record {
+	uint8_t entry[MSIX_ENTRY_BYTES];
+	bool pending;
+};
+
+static const struct state_field vector_fields[] = {
+	STATE_ARRAY(struct vector_record, entry),
+	STATE_ONE(struct vector_record, pending),
+};
+
+STATE_DERIVED(struct vector, "written as a struct vector_record", entry);
+STATE_DERIVED(struct vector, "made by msix_init; pending is in struct vector_record", msi);
+STATE_DERIVED(struct vector, "follow from the entry and the capability's control register", used,
+	      fresh, dead);
+STATE_DERIVED(struct msix, "made by msix_init", dev, chip, n, cap, vector_used, opaque);
+STATE_DERIVED(struct msix, "follow from the capability's control register", enabled, mask_all);
+STATE_DERIVED(struct msix, "of the log, not of the device", limit);
+STATE_DERIVED(struct msix, "the records", vectors);
+
+static void fill_vector(void *record, const void *live, uint32_t i)
+{
+	const struct vector *v = &((const struct msix *)live)->vectors[i];
+	struct vector_record *r = record;
+
+	memcpy(r->entry, v->entry, sizeof(r->entry));
+	r->pending = irq_msi_signalled(&v->msi);
+}
+
+/* Config space is applied before. With the last entry the table is whole and gets its routes. */
+static void apply_vector(void *live, const void *record, uint32_t i)
+{
+	const struct vector_record *r = record;
+	struct msix *m = live;
+	struct vector *v = &m->vectors[i];
+
+	if (!i)
+		all_idle(m);
+	memcpy(v->entry, r->entry, sizeof(v->entry));
+	fd_event_drain(v->msi.fd);
+	if (r->pending)
+		irq_msi_raise(&v->msi);
+	if (i < m->n - 1)
+		return;
+	__atomic_store_n(&m->enabled, false, __ATOMIC_RELAXED);
+	msix_config_written(m);
+}
+
+static int check_vector(const void *record, const void *live, struct err *err)
+{
+	uint32_t control = load_le32(&((const struct vector_record *)record)->entry[ENTRY_CONTROL]);
+
+	(void)live;
+	if (control > ENTRY_MASKED)
+		return err_set(err, -EPROTO, "entry has vector control 0x%x; its bits are 0x%x",
+			       control, ENTRY_MASKED);
+	return 0;
+}
+
+static const struct state_section msix_section =
+	STATE_SECTION("msix", 1, struct vector_record, vector_fields, .fill = fill_vector,
+		      .apply = apply_vector, .check = check_vector);
+
+void msix_save(const struct msix *m, struct state_writer *w)
+{
+	state_save(w, &msix_section, m, m->n);
+}
+
+int msix_load(struct msix *m, struct state_reader *r, struct err *err)
+{
+	return state_load(r, &msix_section, m, m->n, err);
 }

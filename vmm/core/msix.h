@@ -22,6 +22,8 @@
 #include "core/pci.h"
 
 struct msix;
+struct state_writer;
+struct state_reader;
 
 enum {
 	MSIX_ENTRY_BYTES = 16,
@@ -62,5 +64,10 @@ int msix_fd(struct msix *msix, unsigned int v);
 /* Called by pci.c after config writes to the capability, and by pci_device_reset. */
 void msix_config_written(struct msix *msix);
 void msix_reset(struct msix *msix);
+
+/* State: called by pci_device_save and _load (pci.h), behind config space: table and pending bits.
+ * state_commit gives the vectors their routes. */
+void msix_save(const struct msix *msix, struct state_writer *w);
+int msix_load(struct msix *msix, struct state_reader *r, struct err *err);
 
 #endif

@@ -270,8 +270,7 @@ static void ports_write(void *opaque, uint64_t offset, uint64_t value, unsigned 
 	pci_root_lock(root);
 	address = root->config_address;
 	if (offset == 0 && size == 4)
-		/* enable, bus, device, function, doubleword: the rest is reserved and reads 0 */
-		root->config_address = (uint32_t)value & 0x80fffffc;
+		root->config_address = (uint32_t)value & PCI_CONFIG_ADDRESS_BITS;
 	else if (offset >= CONFIG_DATA && address & CONFIG_ENABLE)
 		config_write(root, address >> 16 & 0xff, address >> 8 & 0xff,
 			     (address & 0xfc) | (offset & 3), size, (uint32_t)value);

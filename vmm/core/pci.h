@@ -55,6 +55,8 @@ const char *pci_addr_format(const struct pci_addr *addr, char text[PCI_ADDR_TEXT
 struct pci_root;
 struct pci_bus;
 struct pci_device;
+struct state_writer;
+struct state_reader;
 
 struct pci_windows {
 	uint64_t ecam_gpa; /* 256 MiB */
@@ -213,6 +215,16 @@ bool pci_bus_master(const struct pci_device *dev);
 
 /* Requester id for irq.h and dma.h. */
 uint32_t pci_requester_id(const struct pci_device *dev);
+
+/* State (state.h), of an attached function: config space, MSI and MSI-X; a part of the owner that the
+ * device is. load comes before state_commit, which gives messages their routes; loaded comes after it, under no
+ * lock: BARs move. Then the device drives its pin anew. */
+void pci_device_save(const struct pci_device *dev, struct state_writer *w);
+int pci_device_load(struct pci_device *dev, struct state_reader *r, struct err *err);
+void pci_device_loaded(struct pci_device *dev);
+/* The root and its host bridge, as an owner of their own, "pci-root". */
+void pci_root_save(struct pci_root *root, struct state_writer *w);
+int pci_root_load(struct pci_root *root, struct state_reader *r, struct err *err);
 
 /* Walk all devices in address order (listing, reset). */
 void pci_root_walk(struct pci_root *root, void (*fn)(void *opaque, struct pci_device *dev),

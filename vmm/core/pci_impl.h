@@ -64,6 +64,9 @@ enum {
 	PCI_DEVFNS = 256,
 };
 
+/* Enable, bus, device, function, doubleword: other bits of the address port are reserved. */
+#define PCI_CONFIG_ADDRESS_BITS 0x80fffffcu
+
 struct pci_bus {
 	struct pci_root *root;     /* NULL until the bridge is attached */
 	struct pci_device *bridge; /* NULL: bus 0 */

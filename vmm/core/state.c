@@ -357,23 +357,11 @@ const char *state_reader_owner(const struct state_reader *r)
 	return r->end ? NULL : r->owner;
 }
 
-const char *state_reader_section(const struct state_reader *r)
-{
-	return r->end ? NULL : r->name;
-}
-
-int state_reader_begin(struct state_reader *r, const char *owner, struct err *err)
+void state_reader_begin(struct state_reader *r, const char *owner)
 {
 	drop_staged(r);
-	if (r->end)
-		return err_set(err, -EPROTO, "%s: the state has nothing of it", owner);
-	if (strcmp(r->owner, owner))
-		return err_set(err, -EPROTO,
-			       "%s: its state is missing; section '%s' of '%s' is "
-			       "in its place",
-			       owner, r->name, r->owner);
-	memcpy(r->current, r->owner, sizeof(r->current));
-	return 0;
+	memset(r->current, 0, sizeof(r->current));
+	memcpy(r->current, owner, strnlen(owner, sizeof(r->current) - 1));
 }
 
 /* The next len bytes of the section that is being read; false when it ends before. */
@@ -420,6 +408,8 @@ static int load_field(struct state_reader *r, const struct state_field *f, uint8
 			return refuse(r, f, number, k, "at most", v, 1, err);
 		if (f->max && v > f->max)
 			return refuse(r, f, number, k, "at most", v, f->max, err);
+		if (f->mask && v & ~f->mask)
+			return refuse(r, f, number, k, "its bits are", v, f->mask, err);
 		if (f->same && v != here)
 			return refuse(r, f, number, k, "this machine is configured with", v, here,
 				      err);
@@ -461,8 +451,9 @@ static int check_head(const struct state_reader *r, const struct state_section *
 	unsigned int oldest = section->oldest ? section->oldest : 1;
 
 	if (r->end || strcmp(r->owner, r->current))
-		return err_set(err, -EPROTO, "%s: section '%s' is missing", r->current,
-			       section->name);
+		return err_set(err, -EPROTO, "%s: section '%s' is missing: %s%s%s follows",
+			       r->current, section->name, r->end ? "the end" : "something of '",
+			       r->end ? "" : r->owner, r->end ? "" : "'");
 	if (strcmp(r->name, section->name))
 		return err_set(err, -EPROTO, "%s: section '%s' is in the place of '%s'", r->owner,
 			       r->name, section->name);
@@ -477,28 +468,6 @@ static int check_head(const struct state_reader *r, const struct state_section *
 			       "%u",
 			       r->owner, r->name, r->records, n);
 	return 0;
-}
-
-int state_load(struct state_reader *r, const struct state_section *section, void *live, uint32_t n,
-	       struct err *err)
-{
-	int ret = check_head(r, section, n, err);
-	struct staged *st;
-
-	if (ret)
-		return ret;
-	st = malloc(sizeof(*st) + (size_t)n * section->bytes);
-	if (!st)
-		return err_set(err, -ENOMEM, "%s: section '%s': out of memory", r->owner, r->name);
-	st->section = section;
-	st->version = r->version;
-	st->n = n;
-	st->live = live;
-	for (uint32_t i = 0; i < n; i++)
-		make_record(st->copy + (size_t)i * section->bytes, section, live, i);
-	list_append(&r->staged, &st->link);
-	ret = load_records(r, st, err);
-	return ret ? ret : read_head(r, err);
 }
 
 static void commit_fields(const struct staged *st, uint32_t record)
@@ -523,6 +492,28 @@ static void commit_one(const struct staged *st)
 		else
 			commit_fields(st, i);
 	}
+}
+
+int state_load(struct state_reader *r, const struct state_section *section, void *live, uint32_t n,
+	       struct err *err)
+{
+	int ret = check_head(r, section, n, err);
+	struct staged *st;
+
+	if (ret)
+		return ret;
+	st = malloc(sizeof(*st) + (size_t)n * section->bytes);
+	if (!st)
+		return err_set(err, -ENOMEM, "%s: section '%s': out of memory", r->owner, r->name);
+	st->section = section;
+	st->version = r->version;
+	st->n = n;
+	st->live = live;
+	for (uint32_t i = 0; i < n; i++)
+		make_record(st->copy + (size_t)i * section->bytes, section, live, i);
+	list_append(&r->staged, &st->link);
+	ret = load_records(r, st, err);
+	return ret ? ret : read_head(r, err);
 }
 
 int state_commit(struct state_reader *r, struct err *err)
@@ -556,11 +547,9 @@ int state_save_device(struct state_writer *w, struct device *dev, struct err *er
 
 int state_load_device(struct state_reader *r, struct device *dev, struct err *err)
 {
-	int ret;
-
 	if (!dev->ops->load)
 		return err_set(err, -EOPNOTSUPP, "%s: a %s cannot be loaded", dev->name,
 			       dev->ops->type);
-	ret = state_reader_begin(r, dev->name, err);
-	return ret ? ret : dev->ops->load(dev, r, err);
+	state_reader_begin(r, dev->name);
+	return dev->ops->load(dev, r, err);
 }

@@ -8,11 +8,11 @@
  *   chunk     le32 bytes, the bytes. Each holds STATE_CHUNK_BYTES but the last one of a section,
  *             which holds fewer (0 too).
  *
- * A section holds one structure, or an array of them (records), of one owner: a device, by its name.
- * Its table says which members are written, in which order, and what a reader accepts of them; the
- * values are little-endian and have no padding. A member with `since` is in sections of that version
- * and newer ones only; a reader leaves it as it is when the section is older. So a version is raised
- * when fields are appended, and an old stream stays readable.
+ * A section holds one structure, or an array of them (records), of one owner: a device, by its
+ * name. Its table says which members are written, in which order, and what a reader accepts of
+ * them; the values are little-endian and have no padding. A member with `since` is in sections of
+ * that version and newer ones only; a reader leaves it as it is when the section is older. So a
+ * version is raised when fields are appended, and an old stream stays readable.
  *
  *   static const struct state_field clock_fields[] = {
  *           STATE_ONE(struct clock, index, .max = 127),
@@ -22,14 +22,14 @@
  *   static const struct state_section clock_section =
  *           STATE_SECTION("clock", 1, struct clock, clock_fields);
  *
- * Every member of such a structure is in its table or in a STATE_DERIVED with the reason: a test reads
- * the sources (tests/unit/core/state-tables) and fails when a member is in neither or in both.
+ * Every member of such a structure is in its table or in a STATE_DERIVED with the reason: a test
+ * reads the sources (tests/unit/core/state-tables) and fails when a member is in neither or in both.
  *
  * The reader treats the stream as hostile. It checks the framing of the whole first; then sections
  * are taken in their order, so that one that is unknown, missing, or there twice is found at its
- * place. state_load checks a section and keeps the result aside; state_commit checks that the owner has
- * nothing more in the stream, and only then changes the structures. So a refused stream has changed
- * nothing. What can be checked in a section has to be: after state_commit nothing fails.
+ * place. state_load checks a section and keeps the result aside; state_commit checks that the owner
+ * has nothing more in the stream, and only then changes the structures. So a refused stream has
+ * changed nothing. What can be checked in a section has to be: after state_commit nothing fails.
  *
  * Errors name the owner, the section and the field. -EPROTO: not a stream, or one that does not fit
  * this configuration; -ENOTSUP: a version that is not known; -ENOMEM.
@@ -69,6 +69,7 @@ struct state_field {
 	bool same;       /* part of the configuration: has to be what it is here already */
 	uint16_t since;  /* the version that brought it; 0: the first */
 	uint64_t max;    /* the highest that is accepted; 0: any */
+	uint64_t mask;   /* the bits that may be set; 0: any */
 };
 
 struct state_section {
@@ -88,8 +89,8 @@ struct state_section {
 };
 
 #define STATE_KIND(value) _Generic((value), bool: STATE_BOOL, default: STATE_NUMBER)
-/* A member that is a number or a bool, and one that is an array of them; then other members of struct
- * state_field, where they are wanted. */
+/* A member that is a number or a bool, and one that is an array of them; then other members of
+ * struct state_field, where they are wanted. */
 #define STATE_ONE(type, member, ...)              \
 	{.name = #member,                         \
 	 .offset = offsetof(type, member),        \
@@ -152,11 +153,10 @@ struct state_reader;
 /* bytes stay the caller's, unchanged until close. */
 int state_reader_open(struct state_reader **ret, const void *bytes, size_t len, struct err *err);
 void state_reader_close(struct state_reader *r);
-/* The owner and the name of the section that comes next; NULL at the end. */
+/* The owner of the section that comes next; NULL at the end. */
 const char *state_reader_owner(const struct state_reader *r);
-const char *state_reader_section(const struct state_reader *r);
-/* Begin with an owner: the next section has to be of it. Drops what was loaded and not committed. */
-int state_reader_begin(struct state_reader *r, const char *owner, struct err *err);
+/* Whose sections are loaded next. Drops what was loaded and not committed. */
+void state_reader_begin(struct state_reader *r, const char *owner);
 /* Check the next section, which has to be this one with n records, and keep its values until
  * state_commit. */
 int state_load(struct state_reader *r, const struct state_section *section, void *live, uint32_t n,

@@ -9,6 +9,7 @@
 #include "base/le.h"
 #include "base/num.h"
 #include "core/msi.h"
+#include "core/state.h"
 #include "deny.h"
 #include "irq_rig.h"
 
@@ -291,4 +292,39 @@ Test(msi, too_few_file_descriptors_are_an_error_that_leaves_none_open)
 	cr_assert_not_null(strstr(err.text, "greedy"));
 	cr_assert_eq(count_fds(), fds);
 	cr_assert_null(d.msi);
+}
+
+Test(msi, message_masks_and_pending_vector_come_back_from_a_saved_state)
+{
+	struct state_buffer buffer = {0};
+	struct state_reader *r;
+	struct state_writer w;
+
+	message(0xfee01000, 0x10);
+	write_config(MASK, 0x2, 4);
+	enable(2);
+	msi_raise(msi, 1);
+	state_writer_begin(&w, state_buffer_sink, &buffer);
+	state_writer_owner(&w, "dev");
+	pci_device_save(&dev, &w);
+	cr_assert_eq(state_writer_end(&w, &err), 0);
+	fd_event_drain(msi_fd(msi, 1));
+	pci_device_reset(&dev);
+	write_config(CAP + 2, 0, 2);
+
+	cr_assert_eq(state_reader_open(&r, buffer.bytes, buffer.len, &err), 0, "%s", err.text);
+	state_reader_begin(r, "dev");
+	cr_assert_eq(pci_device_load(&dev, r, &err), 0, "%s", err.text);
+	cr_assert_eq(msi_enabled(msi), 0, "not before all is checked");
+	cr_assert_eq(state_commit(r, &err), 0, "%s", err.text);
+	pci_device_loaded(&dev);
+	cr_assert_eq(msi_enabled(msi), 4);
+	cr_assert_not_null(route_with(0x13));
+	cr_assert(connected(0) && !connected(1) && connected(2));
+	cr_assert_eq(read_config(PENDING), 0x2);
+	write_config(MASK, 0, 4);
+	cr_assert(connected(1));
+	cr_assert_eq(fd_event_drain(msi_fd(msi, 1)), 1);
+	state_reader_close(r);
+	free(buffer.bytes);
 }

@@ -26,7 +26,7 @@ static const struct state_field fields[] = {
 	STATE_ONE(struct thing, small, .max = 9),
 	STATE_ONE(struct thing, on),
 	STATE_ONE(struct thing, middle),
-	STATE_ONE(struct thing, large),
+	STATE_ONE(struct thing, large, .mask = 0x89abcdef),
 	STATE_ONE(struct thing, huge),
 	STATE_ARRAY(struct thing, bytes),
 	STATE_ARRAY(struct thing, words),
@@ -82,7 +82,7 @@ static int load_as(const struct state_section *s, void *thing, uint32_t n)
 	int ret = state_reader_open(&r, buffer.bytes, buffer.len, &err);
 
 	if (!ret)
-		ret = state_reader_begin(r, "a", &err);
+		state_reader_begin(r, "a");
 	if (!ret)
 		ret = state_load(r, s, thing, n, &err);
 	if (!ret)
@@ -177,6 +177,15 @@ Test(state, value_above_its_limit_is_refused_by_name)
 	thing.small = 10;
 	save_one(&thing);
 	expect_refused(-EPROTO, "a: section 'thing': small is 10; at most 9");
+}
+
+Test(state, bit_that_may_not_be_set_is_refused_by_name)
+{
+	struct thing thing = one;
+
+	thing.large |= 1 << 4;
+	save_one(&thing);
+	expect_refused(-EPROTO, "large is 2309737983; its bits are 2309737967");
 }
 
 Test(state, bool_that_is_neither_is_refused)
@@ -277,7 +286,7 @@ Test(state, missing_section_is_told)
 {
 	begin("a");
 	end();
-	expect_refused(-EPROTO, "a: the state has nothing of it");
+	expect_refused(-EPROTO, "a: section 'thing' is missing: the end follows");
 }
 
 Test(state, state_of_a_device_that_is_not_here_is_refused)
@@ -285,7 +294,7 @@ Test(state, state_of_a_device_that_is_not_here_is_refused)
 	begin("b");
 	state_save(&writer, &section, &one, 1);
 	end();
-	expect_refused(-EPROTO, "a: its state is missing; section 'thing' of 'b' is in its place");
+	expect_refused(-EPROTO, "a: section 'thing' is missing: something of 'b' follows");
 	begin("a");
 	state_save(&writer, &section, &one, 1);
 	state_writer_owner(&writer, "b");
