@@ -104,11 +104,10 @@ static int explain(const char *device, struct hospes_explain_options *options, b
 
 static const struct option explain_options[] = {
 	{"memory", "SIZE", "the guest's memory (2G): limits are checked against it",
-	 .kind = OPTION_SIZE, .offset = offsetof(struct explain_arguments, library.memory_bytes)},
-	{"iommu", "auto|iommufd|type1", "the kernel's interface (auto)", .kind = OPTION_CHOICE,
-	 .offset = offsetof(struct explain_arguments, library.iommu)},
-	{"json", NULL, "for programs", .kind = OPTION_SWITCH,
-	 .offset = offsetof(struct explain_arguments, json)},
+	 OPTION_AT(SIZE, struct explain_arguments, library.memory_bytes)},
+	{"iommu", "auto|iommufd|type1", "the kernel's interface (auto)",
+	 OPTION_AT(CHOICE, struct explain_arguments, library.iommu)},
+	{"json", NULL, "for programs", OPTION_AT(SWITCH, struct explain_arguments, json)},
 	{0},
 };
 

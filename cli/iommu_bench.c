@@ -118,15 +118,14 @@ struct bench_arguments {
 
 static const struct option bench_options[] = {
 	{"device", "BDF", "the device; it must be bound to vfio-pci and in nobody's use",
-	 .kind = OPTION_TEXT, .offset = offsetof(struct bench_arguments, device)},
-	{"backend", "iommufd|type1|both", "the kernel's interface (both)", .kind = OPTION_CHOICE,
-	 .offset = offsetof(struct bench_arguments, library.backend)},
+	 OPTION_AT(TEXT, struct bench_arguments, device)},
+	{"backend", "iommufd|type1|both", "the kernel's interface (both)",
+	 OPTION_AT(CHOICE, struct bench_arguments, library.backend)},
 	{"memory", "SIZE", "the largest mapping (1G, or a quarter of the free memory)",
-	 .kind = OPTION_SIZE, .offset = offsetof(struct bench_arguments, library.max_bytes)},
-	{"quick", NULL, "fewer sizes and repetitions", .kind = OPTION_SWITCH,
-	 .offset = offsetof(struct bench_arguments, quick)},
-	{"json", NULL, "for programs", .kind = OPTION_SWITCH,
-	 .offset = offsetof(struct bench_arguments, json)},
+	 OPTION_AT(SIZE, struct bench_arguments, library.max_bytes)},
+	{"quick", NULL, "fewer sizes and repetitions",
+	 OPTION_AT(SWITCH, struct bench_arguments, quick)},
+	{"json", NULL, "for programs", OPTION_AT(SWITCH, struct bench_arguments, json)},
 	{0},
 };
 

@@ -41,6 +41,9 @@ struct option {
 	const void *data; /* for set */
 };
 
+/* The part of a row that says how its value is written to a member of the group's struct. */
+#define OPTION_AT(how, type, member) .kind = OPTION_##how, .offset = offsetof(type, member)
+
 struct command {
 	const char *name;     /* without "hospes": "vf set" */
 	const char *operands; /* as the usage line shows them; NULL: none */

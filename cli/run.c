@@ -403,16 +403,15 @@ static void close_fds(struct run *run)
 }
 
 static const struct option run_options[] = {
-	{"dry-run", NULL, "print the effective document and do nothing", .kind = OPTION_SWITCH,
-	 .offset = offsetof(struct run_options, dry_run)},
-	{"verbose", NULL, "log more; twice: everything", .letter = 'v', .kind = OPTION_COUNT,
-	 .offset = offsetof(struct run_options, verbose)},
-	{"log", "FILE", "log there instead of on standard error", .kind = OPTION_TEXT,
-	 .offset = offsetof(struct run_options, log_path)},
-	{"json-log", NULL, "log as JSON lines", .kind = OPTION_SWITCH,
-	 .offset = offsetof(struct run_options, json_log)},
+	{"dry-run", NULL, "print the effective document and do nothing",
+	 OPTION_AT(SWITCH, struct run_options, dry_run)},
+	{"verbose", NULL, "log more; twice: everything", .letter = 'v',
+	 OPTION_AT(COUNT, struct run_options, verbose)},
+	{"log", "FILE", "log there instead of on standard error",
+	 OPTION_AT(TEXT, struct run_options, log_path)},
+	{"json-log", NULL, "log as JSON lines", OPTION_AT(SWITCH, struct run_options, json_log)},
 	{"grace", "SECONDS", "after SIGTERM: time for the guest to power off (30)",
-	 .kind = OPTION_NUMBER, .max = 86400, .offset = offsetof(struct run_options, grace_s)},
+	 OPTION_AT(NUMBER, struct run_options, grace_s), .max = 86400},
 	{0},
 };
 

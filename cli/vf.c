@@ -302,17 +302,16 @@ static int set_rate(void *at, const struct option *option, const char *text)
 	{"json", NULL, "for programs", .kind = OPTION_SWITCH, \
 	 .offset = offsetof(struct vf_options, json)}
 
-static const struct option no_options[] = {{0}};
 static const struct option json_options[] = {JSON_OPTION, {0}};
 static const struct option create_options[] = {
-	{"count", "N", "how many", .kind = OPTION_NUMBER, .max = NO_COUNT - 1,
-	 .offset = offsetof(struct vf_options, count)},
+	{"count", "N", "how many", OPTION_AT(NUMBER, struct vf_options, count),
+	 .max = NO_COUNT - 1},
 	JSON_OPTION,
 	{0},
 };
 static const struct option bind_options[] = {
-	{"driver", "NAME", "another driver than vfio-pci", .kind = OPTION_TEXT,
-	 .offset = offsetof(struct vf_options, driver)},
+	{"driver", "NAME", "another driver than vfio-pci",
+	 OPTION_AT(TEXT, struct vf_options, driver)},
 	{0},
 };
 static const struct option set_options[] = {
@@ -386,9 +385,9 @@ COMMAND(bind, false, .operands = "DEVICE [--driver NAME]",
 	.summary = "bind a device to vfio-pci, and keep it there",
 	.groups = {{"Options", bind_options, 0}}, .examples = "  hospes vf bind 0000:01:10.0\n");
 COMMAND(unbind, false, .operands = "DEVICE", .summary = "leave a device without a driver",
-	.groups = {{"Options", no_options, 0}}, .examples = "  hospes vf unbind 0000:01:10.0\n");
+	.examples = "  hospes vf unbind 0000:01:10.0\n");
 COMMAND(destroy, false, .operands = "PF", .summary = "remove all VFs of a PF, unless one is in use",
-	.groups = {{"Options", no_options, 0}}, .examples = "  hospes vf destroy 0000:01:00.0\n");
+	.examples = "  hospes vf destroy 0000:01:00.0\n");
 
 const struct command vf_command = {
 	.name = "vf",

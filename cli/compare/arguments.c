@@ -8,14 +8,13 @@
 #include "compare/compare.h"
 #include "document.h"
 
-#define TEXT(member) .kind = OPTION_TEXT, .offset = offsetof(struct compare_arguments, member)
-#define NUMBER(member, most)                          \
-	.kind = OPTION_NUMBER, .min = 1, .max = most, \
-	.offset = offsetof(struct compare_arguments, member)
+#define TEXT(member) OPTION_AT(TEXT, struct compare_arguments, member)
+#define NUMBER(member, most) \
+	OPTION_AT(NUMBER, struct compare_arguments, member), .min = 1, .max = most
 
 static const struct option compare_options[] = {
 	{"workload", "block|net", "reads of a disk (block), or streams and requests to --peer",
-	 .kind = OPTION_CHOICE, .offset = offsetof(struct compare_arguments, workload)},
+	 OPTION_AT(CHOICE, struct compare_arguments, workload)},
 	{"strategies", "A,B", "those to compare (all; 'hospes iommu list' shows them)",
 	 TEXT(strategies)},
 	{"guest", "A,B", "how the guest unmaps: strict, lazy (both), or none", TEXT(guest)},
