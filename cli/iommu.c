@@ -119,9 +119,9 @@ static void print_text(const json_t *document)
 	size_t i;
 
 	if (!json_array_size(iommus))
-		puts("No IOMMU: nothing translates what devices address, so none can be given to a "
-		     "guest.\nSwitch it on in the firmware's setup, and on the kernel's command line "
-		     "(intel_iommu=on; AMD's is on by itself).");
+		puts("No IOMMU translates for the devices of this host, so no guest can have one.\n"
+		     "Switch it on in the firmware's setup, and on the kernel's command line "
+		     "(intel_iommu=on; AMD's is on by default).");
 	json_array_foreach(iommus, i, item)
 	{
 		print_iommu(item);
