@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // BARs: what the kernel lets us map is in the guest as memory while the BAR is visible, so that the
-// guest reaches the device without an exit. What cannot be mapped, and the pages of the MSI-X table and
-// its pending bits, which are ours, is trapped.
+// guest reaches the device without an exit. What cannot be mapped, and the pages of the MSI-X table
+// and its pending bits, which are ours, is trapped.
 //
 //   BAR        |-- area 0 --|..page of MSI-X..|------ area 1 ------|
 //   in KVM     [memory slot ]                 [     memory slot     ]
 //   on the bus [ one trapped region over all, which the slots hide  ]
 //
-// The real decoding stays on for as long as the device is ours: with it off, the kernel would answer
-// an access of a vCPU, on its way just then, with an error that ends the guest (vfio-pci zaps the
-// mappings). What the guest's command register says is done by taking the slots out.
+// The real decoding stays on for as long as the device is ours: with it off, the kernel would
+// answer an access of a vCPU, on its way just then, with an error that ends the guest (vfio-pci
+// zaps the mappings). What the guest's command register says is done by taking the slots out.
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
@@ -128,7 +128,8 @@ static int bar_init(struct vfio_pci *v, unsigned int i, uint32_t reg, struct err
 	return 0;
 }
 
-/* The kernel shows one that it could read, with the size of its BAR; reading it goes through the kernel. */
+/* The kernel shows one that it could read, with the size of its BAR; reading it goes through the
+ * kernel. */
 static int rom_init(struct vfio_pci *v, struct err *err)
 {
 	struct vfio_bar *rom = &v->bars[PCI_ROM];

@@ -21,7 +21,8 @@ enum {
 	ID_DVSEC = 0x23,
 };
 
-/* Dropped on purpose, with the reason, where a reader might miss them; the rest by not being here. */
+/* Dropped on purpose, with the reason, where a reader might miss them; the rest by not being
+ * here. */
 static const struct caps_rule table[] = {
 	/* standard */
 	{0x01, false, CAPS_VIRTUAL, 8, "power management"},

@@ -3,7 +3,8 @@
  * Which capabilities of a real device a guest sees: one table, and the walk through a config space
  * that may be hostile (a device's firmware is not to be trusted more than its user).
  *
- * What the table does not name is dropped: it is not in the guest's lists, and its bytes read 0.
+ * Capabilities that the table does not name are dropped: they are not in the guest's lists, and
+ * their bytes read 0.
  *
  * Threads: no state; any thread.
  */
@@ -18,7 +19,8 @@
 enum caps_treatment {
 	CAPS_DROP,    /* the guest does not see it */
 	CAPS_READ,    /* the guest reads what the device has; its writes go nowhere */
-	CAPS_VIRTUAL, /* registers of ours, some bits of which live in the device (config.c) */
+	CAPS_VIRTUAL, /* registers of ours, some bits of which live in the device
+		       * (config_space.c) */
 };
 
 struct caps_rule {
@@ -29,7 +31,7 @@ struct caps_rule {
 	uint16_t bytes;
 	const char *name;
 };
-/* The rule for id; NULL: dropped because nobody has thought about it. */
+/* The rule for id; NULL: dropped because the table does not name it. */
 const struct caps_rule *caps_rule(uint16_t id, bool extended);
 /* The whole table, for tests and documentation. */
 const struct caps_rule *caps_table(unsigned int *n);
@@ -53,9 +55,9 @@ struct caps {
 	struct caps_entry entries[CAPS_MAX];
 };
 
-/* What of config (bytes long: 256 or 4096) the guest may see, in the device's order: standard ones
- * first. Entries are aligned to 4, lie behind the header and in their half of config space, and share
- * no byte. A loop ends the walk. */
+/* The capabilities in config (bytes long: 256 or 4096) that the guest may see, in the device's
+ * order: standard ones first. Entries are aligned to 4, lie behind the header and in their half of
+ * config space, and share no byte. A loop ends the walk. */
 void caps_parse(struct caps *ret, const uint8_t *config, unsigned int bytes);
 
 #endif

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Config space: a copy that the guest reads and writes; per bit it is ours, or lives in the device.
 //
-//   live      refreshed from the device before the guest reads it (status bits, read-only capabilities)
-//   forward   also written to the device (bus mastering, a few of PCI Express); bits of live that are
-//             write-one-to-clear are cleared in the device
+//   live      refreshed from the device before the guest reads it (status bits, read-only
+//             capabilities)
+//   forward   also written to the device (bus mastering, a few of PCI Express); bits of live that
+//             are write-one-to-clear are cleared in the device
 //
-// What is in no capability of the table (caps.c) reads 0. BARs, MSI and MSI-X of the real device are
-// VFIO's and never written by us.
+// Bytes that belong to no capability of the table (caps.c) read 0. BARs, MSI and MSI-X of the real
+// device are VFIO's and never written by us.
 #include <errno.h>
 #include <string.h>
 
@@ -114,8 +115,8 @@ static bool touches(unsigned int offset, unsigned int size, unsigned int reg, un
 	return reg && offset < reg + bytes && offset + size > reg;
 }
 
-/* The state is ours and the device stays in D0. Leaving D3hot, a device that does not keep its state is
- * as after a reset (5.3.1.4). */
+/* The state is ours and the device stays in D0. Leaving D3hot, a device that does not keep its
+ * state is as after a reset (5.3.1.4). */
 static void pm_written(struct vfio_pci *v)
 {
 	uint8_t *control = &v->pci.config[v->pm + PM_CONTROL], state = *control & PM_STATE;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the guest sees of config space when the device is attached: the header, and the capabilities that
-// the table lets through, each at its real place. Which bits are whose is said here once: wmask and w1c
-// of the PCI framework, live and forward of ours (config.c).
+// What the guest sees of config space when the device is attached: the header, and the capabilities
+// that the table lets through, each at its real place. Which bits are whose is said here once:
+// wmask and w1c of the PCI framework, live and forward of ours (config.c).
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,7 +73,8 @@ static unsigned int add(struct build *b, const struct caps_entry *c)
 
 	if (c->rule->extended) {
 		if (!pci->last_ecap && c->at != CONFIG_STANDARD_END) {
-			/* the list begins here, be it with the capability that says nothing (7.9.27) */
+			/* the list begins here, be it with the capability that says nothing
+			 * (7.9.27) */
 			pci_add_ecap(pci, 0, 0, 4);
 		}
 		pci->next_ecap = c->at;
@@ -188,7 +189,8 @@ static int add_express(struct build *b, const struct caps_entry *c)
 	return 0;
 }
 
-/* Masks and severities are the guest's own: what the device signals to the host is the host's policy. */
+/* Masks and severities are the guest's own: what the device signals to the host is the host's
+ * policy. */
 static int add_aer(struct build *b, const struct caps_entry *c)
 {
 	struct pci_device *pci = &b->v->pci;

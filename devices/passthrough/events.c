@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the host has to say about the device: an uncorrectable error (ERR), and that it wants the device
-// back (REQ, again and again until it gets it). Both are eventfds that the device's loop watches.
+// What the host has to say about the device: an uncorrectable error (ERR), and that it wants the
+// device back (REQ, again and again until it gets it). Both are eventfds that the device's loop
+// watches.
 //
 // The watches begin in the loop's thread (posted) and end there; destroy waits for the end.
 #include <errno.h>

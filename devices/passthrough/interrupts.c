@@ -5,12 +5,12 @@
 //   device ─ INTx ───────► vfio-pci (masks the pin) ─► intx_fd ─► irqfd with resample ─► vCPU
 //                             ▲ unmask_fd ◄── end of interrupt ─────────────┘
 //
-// The kernel gives a device one kind at a time. Which one follows from what the guest enabled: MSI-X or
-// MSI, else INTx while the command register permits it.
+// The kernel gives a device one kind at a time. Which one follows from what the guest enabled:
+// MSI-X or MSI, else INTx while the command register permits it.
 //
-// Without dynamic allocation (before Linux 6.5), more MSI-X vectors can be had only by giving all up
-// and asking for a larger block. What arrives in between is lost, so that vectors that were connected
-// are signalled once: drivers bear an interrupt too many.
+// Without dynamic allocation (before Linux 6.5), more MSI-X vectors are allocated only by freeing
+// all of them and requesting a larger block. Interrupts that arrive in between are lost, so every
+// vector that was connected is signalled once: drivers tolerate an extra interrupt.
 #include <errno.h>
 #include <stdlib.h>
 
@@ -122,8 +122,9 @@ void vfio_intx_update(struct vfio_pci *v)
 		return;
 	q->intx_failed = true;
 	log_warn(v->dev.log, v->dev.name,
-		 "INTx cannot be had (%s)%s: the guest's driver needs MSI or MSI-X", err_name(ret),
-		 ret == -EBUSY ? ", its line is shared with another device of the host" : "");
+		 "INTx is not available (%s)%s: the guest's driver needs MSI or MSI-X",
+		 err_name(ret),
+		 ret == -EBUSY ? ", its line is shared with another device on this host" : "");
 }
 
 /* --- MSI-X --- */

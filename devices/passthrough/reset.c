@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reset: nothing of one guest is left in the device when another gets it.
 //
-// The kernel knows the best way for the function itself (VFIO_DEVICE_RESET: FLR, power management, or
-// the bus when it is alone there). Where it knows none, the bus or slot can be reset as a whole, if
-// all that is on it is ours: the kernel names the set (VFIO_DEVICE_GET_PCI_HOT_RESET_INFO), and takes
-// ownership as given by the iommufd (character devices) or wants to see the groups.
+// The kernel knows the best way for the function itself (VFIO_DEVICE_RESET: FLR, power management,
+// or the bus when it is alone there). Where it knows none, the bus or slot can be reset as a whole,
+// if all that is on it is ours: the kernel names the set (VFIO_DEVICE_GET_PCI_HOT_RESET_INFO), and
+// takes ownership as given by the iommufd (character devices) or wants to see the groups.
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>

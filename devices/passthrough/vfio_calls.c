@@ -91,7 +91,8 @@ static void read_sparse(struct vfio_region *r, const uint8_t *info, uint32_t at,
 	}
 }
 
-/* Capabilities of the info are chained by offsets from its start. Returns whether areas are told. */
+/* Capabilities of the info are chained by offsets from its start. Returns whether areas are
+ * listed. */
 static bool read_caps(struct vfio_region *r, const uint8_t *info, uint32_t at, uint32_t size)
 {
 	struct vfio_info_cap_header head;

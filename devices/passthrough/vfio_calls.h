@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The kernel's side of a VFIO device: one function per call (linux/vfio.h). The ops are the seam for
- * tests; vfio_file_init makes the real ones.
+ * The kernel's side of a VFIO device: one function per call (linux/vfio.h). The ops are the seam
+ * for tests; vfio_file_init makes the real ones.
  *
  * Threads: no state of its own; the kernel serialises.
  */
@@ -19,7 +19,7 @@ struct vfio_file_ops {
 	int (*ioctl)(void *opaque, unsigned long request, void *arg); /* >= 0 or -errno */
 	ssize_t (*pread)(void *opaque, void *buf, size_t len, uint64_t offset);
 	ssize_t (*pwrite)(void *opaque, const void *buf, size_t len, uint64_t offset);
-	/* Over what is mapped at hva now; 0 or -errno. */
+	/* Replaces the mapping at hva; 0 or -errno. */
 	int (*map)(void *opaque, void *hva, uint64_t bytes, uint64_t offset, int prot);
 };
 
@@ -56,7 +56,7 @@ enum { VFIO_MAX_VECTORS = 2048 };
  * -errno. */
 int vfio_set_irqs(const struct vfio_file *file, unsigned int index, uint32_t flags,
 		  unsigned int start, unsigned int count, const int32_t *fds);
-/* All of the index off. */
+/* Disable all interrupts of the index. */
 int vfio_disable_irqs(const struct vfio_file *file, unsigned int index);
 
 /* Exactly len bytes of the region at offset; -EIO when there were fewer. */

@@ -52,9 +52,9 @@ static void device_reset(struct device *dev)
 		pci_root_unlock(v->pci.root);
 }
 
-/* The hardware goes on while vCPUs stand still: its DMA and its interrupts wait for the guest as they
- * would for a slow one. To stop it is not in our power short of breaking what the driver believes; what
- * needs it still (snapshots) asks for a device that can migrate. */
+/* The hardware goes on while vCPUs are paused: its DMA and interrupts wait for the guest as they
+ * would for a slow one. It cannot be stopped without breaking its driver's assumptions; snapshots,
+ * which need that, require a device that can migrate. */
 static void device_quiesce(struct device *dev, unsigned int phase)
 {
 	(void)dev;

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A PCI device of the host in the guest: VFIO's device becomes a PCI function of the machine.
+ * A passed-through device: VFIO's device becomes a PCI function of the machine.
  *
- *   config space   a copy that the guest sees (config.c): what it may see is the table in caps.c
+ *   config space   a copy that the guest sees (config_space.c): the capabilities in caps.c
  *   BARs           memory of the device, mapped into the guest: no exits (bars.c)
  *   interrupts     MSI-X, MSI and INTx by eventfd into KVM (interrupts.c)
  *   reset          when attached, when the guest is reset, at the end; FLR, else a hot reset of
  *                  exactly the set that the kernel names (reset.c)
  *   errors         ERR and REQ interrupts (events.c)
  *
- * It is given an endpoint that is attached already, so that its first DMA has an address space.
+ * Its endpoint must be attached already, so that its first DMA has an address space.
  *
- * Threads: as device.h says.
+ * Threads: creation and destruction in the machine's thread; the rest as core/device.h says.
+ * Errors: a negative errno, with err on set-up. Ownership: files and the endpoint stay the
+ * caller's.
  */
 #ifndef PASSTHROUGH_VFIO_PCI_H
 #define PASSTHROUGH_VFIO_PCI_H
@@ -24,15 +26,15 @@
 
 enum vfio_on_error {
 	VFIO_ON_ERROR_LOG,
-	VFIO_ON_ERROR_RESET, /* reset the device; its driver in the guest sees it fail and come back */
+	VFIO_ON_ERROR_RESET, /* reset the device; its driver in the guest notices */
 	VFIO_ON_ERROR_PAUSE,
 	VFIO_ON_ERROR_STOP,
 };
 
 enum vfio_event {
 	VFIO_EVENT_ERROR,     /* the device reported an uncorrectable error */
-	VFIO_EVENT_REQUESTED, /* the host wants the device back: it must be released soon */
-	VFIO_EVENT_GONE,      /* it no longer answers */
+	VFIO_EVENT_REQUESTED, /* the host requests the device: release it soon */
+	VFIO_EVENT_GONE,      /* it no longer responds */
 	VFIO_EVENT_RESET,
 };
 
@@ -49,17 +51,18 @@ struct vfio_pci_config {
 	const struct pci_addr *addr; /* NULL: the lowest free slot of bus */
 	enum vfio_on_error on_error;
 	bool rom; /* show the expansion ROM */
-	/* Nobody had it open when this process opened it, just now: the kernel has reset it then, where it can
-	 * reset it at all (vfio_pci_core_enable), and it need not be reset once more. */
+	/* This process has just opened it as its only user, so the kernel has reset it if it can
+	 * (vfio_pci_core_enable): no second reset is needed. */
 	bool fresh;
-	/* The guest turns bus mastering on: in its vCPU's thread, under the device's lock, before it is on.
-	 * NULL: nobody wants to know. */
+	/* The guest is about to enable bus mastering: called in its vCPU's thread, under the
+	 * device's lock. NULL: not reported. */
 	void (*starts)(void *opaque);
 	/* In the loop's thread. */
 	void (*event)(void *opaque, struct device *dev, enum vfio_event event, const char *text);
 	void *opaque;
 };
 
+/* Attached to bus and reset; destroyed by its ops (core/device.h). */
 int vfio_pci_create(struct device **ret, const struct device_env *env,
 		    const struct vfio_pci_config *config, struct err *err);
 
@@ -67,7 +70,7 @@ int vfio_pci_create(struct device **ret, const struct device_env *env,
 struct vfio_pci_status {
 	const char *interrupt; /* "MSI-X", "MSI", "INTx", "none" */
 	unsigned int vectors;  /* connected */
-	unsigned int resets;   /* ways to reset it; 0: none */
+	unsigned int resets;   /* enum vfio_reset_kind; 0: it cannot be reset */
 	bool gone;
 	uint64_t trapped; /* accesses of BARs and config space that returned to user space */
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the files of a passed-through device share.
+ * Shared by the files of a passed-through device.
  *
  * Everything here is changed under the device's lock, or before the device is attached and after it
  * is detached. Where the PCI root's lock is held too (config accesses, resets), it came first.
@@ -56,7 +56,7 @@ struct vfio_bar {
 	unsigned int index;
 	enum pci_bar_kind kind;
 	struct vfio_region file;  /* the device's */
-	struct bus_region region; /* all of it, trapped: what is mapped over it does not get here */
+	struct bus_region region; /* all of it, trapped; mapped areas lie over it and do not trap */
 	/* Mapped here, and in the guest while the BAR is visible at a whole page. */
 	void *hva;
 	uint64_t hva_bytes; /* reserved */
@@ -81,7 +81,7 @@ struct vfio_irqs {
 	unsigned int allocated; /* MSI-X: vectors 0 to n - 1 exist in the kernel */
 	unsigned int connected;
 	int intx_fd, unmask_fd; /* INTx: to KVM, and back at the end of interrupt */
-	bool intx_failed;       /* said once */
+	bool intx_failed;       /* logged once */
 };
 
 struct vfio_watch {
@@ -134,7 +134,7 @@ static inline struct vfio_pci *vfio_of_pci(struct pci_device *pci)
 	return container_of(pci, struct vfio_pci, pci);
 }
 
-/* config_build.c: what the guest sees; config.c: the three hooks. */
+/* config_space_build.c: what the guest sees; config_space.c: the three hooks. */
 int vfio_config_init(struct vfio_pci *v, bool integrated, struct err *err);
 void vfio_config_done(struct vfio_pci *v);
 void vfio_config_write(struct pci_device *pci, unsigned int offset, unsigned int size,
@@ -152,8 +152,8 @@ int vfio_bars_init(struct vfio_pci *v, const uint8_t *config, struct err *err);
 int vfio_bars_map(struct vfio_pci *v, struct err *err);
 void vfio_bars_done(struct vfio_pci *v);
 void vfio_bar_mapped(struct pci_device *pci, unsigned int index, uint64_t gpa, bool on);
-/* Whole pages of `in` that touch none of the holes, ascending: how many there are, of which up to max
- * are stored. page: a power of two. */
+/* Whole pages of `in` that touch none of the holes, ascending: how many there are, of which up to
+ * max are stored. page: a power of two. */
 unsigned int vfio_bar_split(const struct vfio_area *in, unsigned int n,
 			    const struct vfio_area *holes, unsigned int n_holes, uint64_t page,
 			    struct vfio_area *out, unsigned int max);
@@ -165,7 +165,7 @@ int vfio_msix_used(void *opaque, unsigned int i, bool on);
 int vfio_msi_used(void *opaque, unsigned int n);
 /* INTx as command register, MSI and MSI-X leave it. Attached. */
 void vfio_intx_update(struct vfio_pci *v);
-/* The device raises nothing any more. */
+/* Afterwards the device raises no interrupt. */
 void vfio_irqs_off(struct vfio_pci *v);
 
 /* reset.c */
@@ -177,8 +177,9 @@ enum vfio_reset_kind {
 void vfio_reset_probe(struct vfio_pci *v, struct err *err);
 /* Interrupts and bus mastering off, and the device as after power-on. */
 int vfio_reset(struct vfio_pci *v, struct err *err);
-/* The same under a driver's hands: interrupts, decoding and bus mastering stay (the kernel restores
- * them), so that the driver finds a device that has forgotten it, and can set it up again. */
+/* The same while a driver uses the device: interrupts, decoding and bus mastering stay (the kernel
+ * restores them), so that the driver finds a device that has forgotten it, and can set it up
+ * again. */
 int vfio_reset_in_place(struct vfio_pci *v, struct err *err);
 
 /* events.c: destroy waits until nothing is in flight. Not under the device's lock. */

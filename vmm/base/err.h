@@ -4,7 +4,7 @@
  *
  * Convention of the whole tree: a function returns 0 or a negative errno. A set-up function takes a
  * struct err * as its last argument and leaves in it one line that names the thing, the value and
- * the way out. Callers add context in front. Hot paths return the bare code.
+ * the remedy. Callers add context in front. Hot paths return the bare code.
  */
 #ifndef BASE_ERR_H
 #define BASE_ERR_H
@@ -31,7 +31,7 @@ int err_prefix(struct err *err, const char *fmt, ...) __attribute__((format(prin
 const char *err_name(int code);
 
 #ifdef __clang_analyzer__
-/* What a checker that sees one file at a time cannot know: the code comes back. */
+/* Tells a checker that sees one file at a time that the code is returned. */
 #define err_set(err, code, ...) ((void)(err_set)(err, code, __VA_ARGS__), (code))
 #endif
 

@@ -13,8 +13,8 @@
 void fd_close(int *fd);
 #define cleanup_fd __attribute__((cleanup(fd_close)))
 
-/* Can it be opened to read and write? 0 or a negative errno. Opens it: not for what one may have only
- * once. */
+/* Can it be opened to read and write? 0 or a negative errno. It opens the file, so do not use it on
+ * a device that can be open only once. */
 int fd_try_open(const char *path);
 
 /* Duplicate with O_CLOEXEC: the new fd or a negative errno. */

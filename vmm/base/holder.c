@@ -101,7 +101,8 @@ int holder_announce(const char *what, const char *label)
 	return fd < 0 ? -errno : fd;
 }
 
-/* Is what a link says "PREFIX…" of a memory file? The rest of it then, without the kernel's remark. */
+/* Is what a link says "PREFIX…" of a memory file? The rest of it then, without the kernel's
+ * remark. */
 static bool take_label(char *link, const char *prefix, char label[HOLDER_LABEL_BYTES])
 {
 	static const char remark[] = " (deleted)";

@@ -7,7 +7,8 @@
  *   perf buildid-cache --add libhospes.so; perf record -e sdt_hospes:map …
  *   bpftrace -e 'usdt:libhospes.so:hospes:ioctl { @[arg1] = count(); }'
  *
- * Any thread. Arguments are integers or pointers that exist anyway: nothing is computed for a probe.
+ * Any thread. Arguments are integers or pointers that exist anyway: nothing is computed for a
+ * probe.
  */
 #ifndef BASE_PROBE_H
 #define BASE_PROBE_H
@@ -21,7 +22,8 @@ static inline void probe_ioctl(int fd, unsigned long request, int result)
 	DTRACE_PROBE3(hospes, ioctl, fd, request, result);
 }
 
-/* An I/O address space maps or has unmapped [iova, iova + bytes); gpa UINT64_MAX: no guest memory. */
+/* An I/O address space maps or has unmapped [iova, iova + bytes); gpa UINT64_MAX: no guest
+ * memory. */
 static inline void probe_map(uint64_t iova, uint64_t bytes, uint64_t gpa, int result)
 {
 	DTRACE_PROBE4(hospes, map, iova, bytes, gpa, result);

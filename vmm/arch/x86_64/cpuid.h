@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a vCPU says it is: the host's CPUID as KVM supports it, less what no guest is given, with a
- * topology of the machine's own. Pure functions.
+ * CPUID of a vCPU: the host's CPUID as KVM supports it, without features that guests do not get,
+ * with the machine's own topology. Pure functions.
  *
  * Sources: Intel SDM 2A CPUID and 3A 10.9 (topology), AMD APM 3 appendix E, Linux
  * Documentation/virt/kvm/x86/cpuid.rst.
@@ -36,8 +36,8 @@ struct kvm_cpuid_entry2 *cpuid_find(struct kvm_cpuid2 *cpuid, uint32_t function,
 const struct kvm_cpuid_entry2 *cpuid_get(const struct kvm_cpuid2 *cpuid, uint32_t function,
 					 uint32_t index);
 
-/* The address width a guest may use, at most 52: what KVM supports, less when the host's second-level
- * tables translate less. */
+/* The address width a guest may use, at most 52: what KVM supports, less when the host's
+ * second-level tables translate less. */
 unsigned int cpuid_phys_bits(const struct kvm_cpuid2 *supported);
 bool cpuid_is_amd(const struct kvm_cpuid2 *cpuid);
 

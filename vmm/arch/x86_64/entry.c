@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// CPU state at the entry of a boot protocol (Linux Documentation/arch/x86/boot.rst, 64-bit protocol;
-// Xen's PVH start of day, docs/misc/pvh).
+// CPU state at the entry of a boot protocol (Linux Documentation/arch/x86/boot.rst, 64-bit
+// protocol; Xen's PVH start of day, docs/misc/pvh).
 #include <errno.h>
 #include <string.h>
 

@@ -8,8 +8,8 @@
 //   4 GiB        the rest of RAM (at 1 TiB on AMD when it would reach the HyperTransport range)
 //   top / 4 * 3  window of 64-bit BARs: a quarter of the guest's address space, at its top
 //
-// The hole does not depend on the machine, so that the same machine looks the same on every host; only
-// what a passed-through device cannot reach (reserved ranges of its IOMMU) moves RAM.
+// The hole does not depend on the machine, so that the same machine looks the same on every host;
+// only what a passed-through device cannot reach (reserved ranges of its IOMMU) moves RAM.
 #include <errno.h>
 #include <stdlib.h>
 

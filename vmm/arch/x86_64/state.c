@@ -101,8 +101,8 @@ int x86_state_save(struct arch_vcpu *vcpu, struct x86_state *ret, struct err *er
 	return save_msrs(vcpu, ret, err);
 }
 
-/* Write those that differ: KVM logs writes it does not implement, even of the value that it reads. In
- * one call while it works; KVM stops at those that can be read but not written. */
+/* Write those that differ: KVM logs writes it does not implement, even of the value that it reads.
+ * In one call while it works; KVM stops at those that can be read but not written. */
 static int load_msrs(struct arch_vcpu *vcpu, const struct kvm_msrs *want, struct err *err)
 {
 	size_t bytes = sizeof(*want) + want->nmsrs * sizeof(struct kvm_msr_entry);
@@ -137,8 +137,9 @@ static int load_msrs(struct arch_vcpu *vcpu, const struct kvm_msrs *want, struct
 	return 0;
 }
 
-/* The order matters: the APIC's base (sregs) before its registers, CPUID-dependent control registers
- * before the MSRs they permit, the multiprocessing state after pending events are cleared. */
+/* The order matters: the APIC's base (sregs) before its registers, CPUID-dependent control
+ * registers before the MSRs they permit, the multiprocessing state after pending events are
+ * cleared. */
 int x86_state_load(struct arch_vcpu *vcpu, const struct x86_state *state, struct err *err)
 {
 	struct kvm_vcpu_events events = state->events;

@@ -254,7 +254,8 @@ static int set_up_irqchip(struct arch_vm *vm, struct err *err)
 
 	if (!rc)
 		rc = vm_ioctl(vm, KVM_CREATE_PIT2, &pit, "KVM_CREATE_PIT2", err);
-	/* Without it, ids in the local APIC's saved state are 8 bits wide, and 255 means everybody. */
+	/* Without it, ids in the local APIC's saved state are 8 bits wide, and 255 means
+	 * everybody. */
 	if (!rc && x86_kvm_has(&vm->kvm, KVM_CAP_X2APIC_API))
 		rc = vm_ioctl(vm, KVM_ENABLE_CAP, &x2apic, "KVM_CAP_X2APIC_API", err);
 	for (unsigned int i = 0; !rc && i < ARRAY_SIZE(vm->chips); i++) {
@@ -286,9 +287,9 @@ static int set_up(struct arch_vm *vm, struct err *err)
 	vm->xsave_bytes = MAX((size_t)x86_vm_has(vm, KVM_CAP_XSAVE2), sizeof(struct kvm_xsave));
 	vm->tsc_deadline = x86_kvm_has(&vm->kvm, KVM_CAP_TSC_DEADLINE_TIMER);
 
-	/* 0 is the host's rate of now. KVM's default is the rate of when it was initialised; where the
-	 * kernel has since refined that and the CPU cannot scale, vCPUs would get a clock that stands still
-	 * (set_tsc in vcpu.c does the rest). */
+	/* 0 is the host's rate of now. KVM's default is the rate of when it was initialised; where
+	 * the kernel has since refined that and the CPU cannot scale, vCPUs would get a clock that
+	 * stands still (set_tsc in vcpu.c does the rest). */
 	if (x86_vm_has(vm, KVM_CAP_VM_TSC_CONTROL)) {
 		rc = x86_vm_call_value(vm, KVM_SET_TSC_KHZ, 0);
 		if (rc)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the files of vmm/arch/x86_64 share. Private to the folder. */
+/* Shared by the files of vmm/arch/x86_64. Private to the folder. */
 #ifndef X86_64_X86_H
 #define X86_64_X86_H
 
@@ -37,7 +37,7 @@ struct arch_vm {
 	struct memslot *slots;     /* used ones */
 	unsigned int n_slots, max_slots;
 	uint8_t *slot_used; /* by number */
-	int vfio_fd;        /* KVM's own device that is told of VFIO's, or -1 */
+	int vfio_fd;        /* KVM's device for VFIO, to which VFIO's files are added; -1 */
 	unsigned int phys_bits;
 	bool tsc_deadline;
 	bool triple_fault_event;
