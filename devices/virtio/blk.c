@@ -5,7 +5,6 @@
 #include "virtio/blk_impl.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -83,59 +82,58 @@ void blk_request_finish(struct blk_request *req, enum blk_status status)
 {
 	struct blk_queue *q = req->queue;
 
-	if (q->abandon) {
-		virtq_drop(q->vq, &req->chain);
-	} else {
+	if (virtq_state(q->base->vq) != VIRTQ_ABANDONING)
 		*req->status = (uint8_t)status;
-		/* The status is the last byte, so all of it counts as written. */
-		virtq_push(q->vq, &req->chain, (uint32_t)MIN(req->chain.in_bytes, UINT32_MAX));
-	}
+	/* The status is the last byte, so all of it counts as written. */
+	virtq_push(q->base->vq, &req->chain, (uint32_t)MIN(req->chain.in_bytes, UINT32_MAX));
 	blk_request_release(req);
 	put_free(req);
-	q->busy--;
-	loop_defer(q->loop, &q->turn_op);
+	if (q->starved)
+		virtio_queue_again(q->base);
+	q->starved = false;
+	virtio_queue_release(q->base);
 }
 
-/* Take what is available, at most as many as the queue holds, so that a driver that keeps adding does
- * not keep the loop's other users out. */
-static void drain(struct blk_queue *q)
+/* No place for a status: nothing to be done where a virtual IOMMU is the reason, else the one mistake
+ * that has no answer. */
+static void refuse(struct blk_request *req)
 {
-	unsigned int budget = q->n_requests;
+	struct virtq *vq = req->queue->base->vq;
+
+	if (!req->chain.truncated)
+		(void)virtq_break(vq, "request without status byte");
+	virtq_push(vq, &req->chain, 0);
+	put_free(req);
+}
+
+static bool blk_queue_serve(struct virtio_queue *base)
+{
+	struct blk_queue *q = base->opaque;
 
 	do {
-		virtq_kick_disable(q->vq);
+		virtq_kick_disable(base->vq);
 		for (;;) {
-			struct blk_request *req = budget ? take_free(q) : NULL;
+			struct blk_request *req = take_free(q);
 
 			if (!req) {
-				q->more = true;
-				loop_defer(q->loop, &q->turn_op);
-				return;
+				q->starved = true;
+				return false;
 			}
-			if (virtq_pop(q->vq, &req->chain) <= 0) {
+			if (virtq_pop(base->vq, &req->chain) <= 0) {
 				put_free(req);
 				break;
 			}
-			budget--;
-			q->busy++;
-			if (!req->chain.last_in && req->chain.truncated) {
-				q->busy--;
-				virtq_push(q->vq, &req->chain, 0);
-				put_free(req);
+			if (!req->chain.last_in) {
+				refuse(req);
 				continue;
 			}
-			if (!req->chain.last_in) {
-				/* No place for a status: the one mistake that has no answer. */
-				virtio_device_broken(&q->blk->vdev, "request without status byte");
-				q->running = false;
-				q->busy--;
-				virtq_drop(q->vq, &req->chain);
-				put_free(req);
-				return;
-			}
+			virtio_queue_hold(base);
 			blk_request_start(req);
+			if (!virtio_queue_spend(base, req->bytes))
+				return true;
 		}
-	} while (virtq_kick_enable(q->vq));
+	} while (virtq_kick_enable(base->vq));
+	return false;
 }
 
 static void release_memory(struct blk_queue *q)
@@ -148,27 +146,6 @@ static void release_memory(struct blk_queue *q)
 	q->bounce = NULL;
 }
 
-static void turn_end(struct loop_op *op, int result)
-{
-	struct blk_queue *q = container_of(op, struct blk_queue, turn_op);
-
-	(void)result;
-	if (!q->abandon && virtq_started(q->vq))
-		virtq_flush(q->vq);
-	if (q->stopping) {
-		if (q->busy)
-			return;
-		q->stopping = false;
-		release_memory(q);
-		virtio_queue_stopped(&q->blk->vdev, q->index); /* last: q may be gone */
-		return;
-	}
-	if (q->more && q->running) {
-		q->more = false;
-		drain(q);
-	}
-}
-
 static void *map_lazily(size_t bytes)
 {
 	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
@@ -177,59 +154,50 @@ static void *map_lazily(size_t bytes)
 	return p == MAP_FAILED ? NULL : p;
 }
 
-static void blk_queue_start(struct virtio_device *vdev, unsigned int index)
+static int blk_queue_start(struct virtio_queue *base)
 {
-	struct blk *blk = blk_of(vdev);
-	struct blk_queue *q = &blk->queues[index];
+	struct blk_queue *q = base->opaque;
 
-	q->vq = vdev->queues[index].vq;
-	q->n_requests = virtq_size(q->vq);
+	q->n_requests = virtq_size(base->vq);
 	q->fresh = 0;
-	q->busy = 0;
-	q->more = false;
-	q->stopping = false;
-	q->abandon = false;
+	q->starved = false;
 	list_init(&q->free);
 	list_init(&q->waiting);
+	q->bounce_free = (1u << BLK_BOUNCE_SLOTS) - 1;
 	q->requests_bytes = q->n_requests * sizeof(*q->requests);
 	q->requests = map_lazily(q->requests_bytes);
-	if (q->requests && blk->align_bytes > 1)
+	if (!q->requests)
+		return -ENOMEM;
+	if (q->blk->align_bytes > 1)
 		q->bounce = map_lazily(BLK_BOUNCE_SLOTS * BLK_BOUNCE_BYTES);
-	if (!q->requests || (blk->align_bytes > 1 && !q->bounce)) {
-		release_memory(q);
-		virtio_device_broken(vdev, "no memory for requests");
+	return q->blk->align_bytes > 1 && !q->bounce ? -ENOMEM : 0;
+}
+
+static void blk_queue_cancel(struct virtio_queue *base)
+{
+	struct blk_queue *q = base->opaque;
+	struct list *item;
+
+	/* A pause waits for what is in flight. */
+	if (virtq_state(base->vq) != VIRTQ_ABANDONING || !q->requests)
 		return;
-	}
-	q->bounce_free = (1u << BLK_BOUNCE_SLOTS) - 1;
-	q->running = true;
+	while ((item = list_pop(&q->waiting)))
+		blk_request_finish(container_of(item, struct blk_request, link), BLK_S_IOERR);
+	for (unsigned int i = 0; i < q->fresh; i++)
+		loop_cancel(base->loop, &q->requests[i].op);
 }
 
-static void blk_queue_kick(struct virtio_device *vdev, unsigned int index)
+static void blk_queue_stopped(struct virtio_queue *base)
 {
-	struct blk_queue *q = &blk_of(vdev)->queues[index];
-
-	if (q->running)
-		drain(q);
+	release_memory(base->opaque);
 }
 
-static void blk_queue_stop(struct virtio_device *vdev, unsigned int index, bool abandon)
-{
-	struct blk_queue *q = &blk_of(vdev)->queues[index];
-
-	q->running = false;
-	q->stopping = true;
-	if (abandon && q->requests) {
-		struct list *item;
-
-		q->abandon = true;
-		while ((item = list_pop(&q->waiting)))
-			blk_request_finish(container_of(item, struct blk_request, link),
-					   BLK_S_IOERR);
-		for (unsigned int i = 0; i < q->fresh; i++)
-			loop_cancel(q->loop, &q->requests[i].op);
-	}
-	loop_defer(q->loop, &q->turn_op);
-}
+static const struct virtio_queue_ops blk_queue_ops = {
+	.start = blk_queue_start,
+	.serve = blk_queue_serve,
+	.cancel = blk_queue_cancel,
+	.stopped = blk_queue_stopped,
+};
 
 static void blk_reset(struct virtio_device *vdev)
 {
@@ -263,7 +231,7 @@ static void fill_config(struct blk *blk, struct blk_config_space *c)
 			(uint8_t)__builtin_ctz(PHYSICAL_BYTES / blk->block_bytes),
 		.topology.min_io_size = le16_of((uint16_t)(PHYSICAL_BYTES / blk->block_bytes)),
 		.writeback = atomic_load(&blk->writeback),
-		.num_queues = le16_of((uint16_t)blk->n_queues),
+		.num_queues = le16_of((uint16_t)vdev->n_queues),
 	};
 	if (blk->discard) {
 		c->max_discard_sectors = le32_of(BLK_RANGE_SECTORS_MAX);
@@ -304,8 +272,7 @@ static void blk_destroy(struct virtio_device *vdev)
 		return;
 	struct blk *blk = blk_of(vdev);
 
-	for (unsigned int i = 0; i < blk->n_queues; i++)
-		release_memory(&blk->queues[i]);
+	virtio_device_done(vdev);
 	if (blk->zeroes)
 		(void)munmap((void *)(uintptr_t)blk->zeroes, BLK_ZERO_BYTES);
 	fd_close(&blk->fd);
@@ -318,9 +285,6 @@ static const struct virtio_device_ops blk_ops = {
 	.features_ok = blk_features_ok,
 	.config_read = blk_config_read,
 	.config_write = blk_config_write,
-	.queue_start = blk_queue_start,
-	.queue_kick = blk_queue_kick,
-	.queue_stop = blk_queue_stop,
 	.reset = blk_reset,
 	.destroy = blk_destroy,
 };
@@ -334,7 +298,7 @@ static int check_size(const char *name, uint64_t size_bytes, uint32_t block_byte
 	return 0;
 }
 
-static int check_config(const struct virtio_blk_setup *c, struct err *err)
+static int check_setup(const struct virtio_blk_setup *c, struct err *err)
 {
 	if (c->block_bytes != 512 && c->block_bytes != 4096)
 		return err_set(err, -EINVAL, "disk '%s': block size %u is neither 512 nor 4096",
@@ -375,61 +339,60 @@ static uint64_t feature_bits(const struct virtio_blk_setup *c)
 	return f;
 }
 
-int virtio_blk_create(struct virtio_device **ret, const struct virtio_blk_setup *config,
+static void init_queue(struct blk *blk, const struct virtio_blk_setup *setup, unsigned int i)
+{
+	struct virtio_queue *base = &blk->vdev.queues[i];
+
+	base->ops = &blk_queue_ops;
+	base->opaque = &blk->queues[i];
+	base->loop = setup->loops[i % setup->n_loops];
+	base->max_size = (uint16_t)(setup->queue_size ? setup->queue_size : VIRTQ_DEFAULT_SIZE);
+	blk->queues[i].blk = blk;
+	blk->queues[i].base = base;
+}
+
+int virtio_blk_create(struct virtio_device **ret, const struct virtio_blk_setup *setup,
 		      const struct log *log, struct err *err)
 {
-	int r = check_config(config, err);
+	const char *id = setup->serial ? setup->serial : setup->name;
+	struct blk *blk;
+	void *zeroes;
+	int r = check_setup(setup, err);
 
 	if (r)
 		return r;
-	struct blk *blk = calloc(1, sizeof(*blk) + config->queues * sizeof(blk->queues[0]));
-
+	blk = calloc(1, sizeof(*blk) + setup->queues * sizeof(blk->queues[0]));
 	if (!blk)
-		return err_set(err, -ENOMEM, "disk '%s': no memory", config->name);
-	void *zeroes = mmap(NULL, BLK_ZERO_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
+		return err_set(err, -ENOMEM, "disk '%s': no memory", setup->name);
+	blk->fd = -1; /* the caller's until all is well */
+	r = virtio_device_init(&blk->vdev, &blk_ops, setup->name, log, setup->queues, err);
+	if (r)
+		goto fail;
+	zeroes = mmap(NULL, BLK_ZERO_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (zeroes == MAP_FAILED) {
-		free(blk);
-		return err_set(err, -ENOMEM, "disk '%s': no memory", config->name);
+		r = err_set(err, -ENOMEM, "disk '%s': no memory", setup->name);
+		goto fail;
 	}
 	blk->zeroes = zeroes;
-	blk->fd = config->fd;
-	blk->block_bytes = config->block_bytes;
-	blk->align_bytes = config->align_bytes;
-	blk->readonly = config->readonly;
-	blk->discard = config->discard && !config->readonly;
-	blk->cache_writeback = config->cache == VIRTIO_BLK_WRITEBACK;
+	blk->fd = setup->fd;
+	blk->block_bytes = setup->block_bytes;
+	blk->align_bytes = setup->align_bytes;
+	blk->readonly = setup->readonly;
+	blk->discard = setup->discard && !setup->readonly;
+	blk->cache_writeback = setup->cache == VIRTIO_BLK_WRITEBACK;
 	atomic_init(&blk->writeback, blk->cache_writeback);
-	atomic_init(&blk->sectors, config->size_bytes >> BLK_SECTOR_BITS);
+	atomic_init(&blk->sectors, setup->size_bytes >> BLK_SECTOR_BITS);
 	/* Padded with zeroes; a full one has no terminator (5.2.6). */
-	const char *id = config->serial ? config->serial : config->name;
-
 	memcpy(blk->id, id, strnlen(id, sizeof(blk->id)));
-	blk->n_queues = config->queues;
-
-	struct virtio_device *vdev = &blk->vdev;
-
-	vdev->ops = &blk_ops;
-	(void)snprintf(vdev->name, sizeof(vdev->name), "%s", config->name);
-	vdev->log = log;
-	vdev->features_offered = feature_bits(config);
-	vdev->config_bytes = CONFIG_BYTES;
-	vdev->n_queues = config->queues;
-	for (unsigned int i = 0; i < config->queues; i++) {
-		struct blk_queue *q = &blk->queues[i];
-
-		q->blk = blk;
-		q->index = i;
-		q->loop = config->loops[i % config->n_loops];
-		q->turn_op.done = turn_end;
-		list_init(&q->free);
-		list_init(&q->waiting);
-		vdev->queues[i].loop = q->loop;
-		vdev->queues[i].max_size =
-			(uint16_t)(config->queue_size ? config->queue_size : VIRTQ_DEFAULT_SIZE);
-	}
-	*ret = vdev;
+	blk->vdev.features_offered = feature_bits(setup);
+	blk->vdev.config_bytes = CONFIG_BYTES;
+	for (unsigned int i = 0; i < setup->queues; i++)
+		init_queue(blk, setup, i);
+	*ret = &blk->vdev;
 	return 0;
+fail:
+	blk_destroy(&blk->vdev);
+	return r;
 }
 
 int virtio_blk_resize(struct virtio_device *vdev, uint64_t size_bytes, struct err *err)
@@ -439,7 +402,8 @@ int virtio_blk_resize(struct virtio_device *vdev, uint64_t size_bytes, struct er
 
 	if (r)
 		return r;
+	virtio_config_begin(vdev);
 	atomic_store(&blk->sectors, size_bytes >> BLK_SECTOR_BITS);
-	virtio_config_changed(vdev);
+	virtio_config_end(vdev, true);
 	return 0;
 }

@@ -5,7 +5,7 @@
  *   free ──take──► parsed ──► transferring ⇄ (waiting for a bounce buffer) ──► syncing ──► done ──► free
  *
  * A request that is not free has exactly one loop operation in flight, or is in its queue's `waiting`
- * list. So a queue is still when `busy` is 0, and then nothing touches guest memory.
+ * list, and holds its queue (queue_server.h).
  */
 #ifndef VIRTIO_BLK_IMPL_H
 #define VIRTIO_BLK_IMPL_H
@@ -106,21 +106,12 @@ struct blk_request {
 
 struct blk_queue {
 	struct blk *blk;
-	unsigned int index;
-	struct loop *loop;
-	struct virtq *vq;
-	bool running;
-	bool stopping;
-	bool abandon;
-	bool more; /* stopped taking chains before there were none: look again at the turn's end */
-	/* Once per turn: interrupt, take more, end a stop. So a stop that has ended leaves no operation
-	 * with the loop. */
-	struct loop_op turn_op;
+	struct virtio_queue *base;
+	bool starved;                 /* no request was free: look again when one is */
 	struct blk_request *requests; /* mapping of requests_bytes */
 	size_t requests_bytes;
 	unsigned int n_requests;
 	unsigned int fresh; /* requests from here on were never used */
-	unsigned int busy;
 	struct list free;
 	struct list waiting;      /* for a bounce buffer */
 	uint8_t *bounce;          /* BLK_BOUNCE_SLOTS buffers, NULL when the fd takes any */
@@ -141,8 +132,7 @@ struct blk {
 	_Atomic uint64_t sectors;
 	const uint8_t *zeroes;
 	char id[BLK_ID_BYTES];
-	unsigned int n_queues;
-	struct blk_queue queues[];
+	struct blk_queue queues[]; /* vdev.n_queues */
 };
 
 /* Take the popped chain of this request to its end; blk_request_done follows, now or later. */
@@ -152,8 +142,7 @@ void blk_request_release(struct blk_request *req);
 /* The loop's answer. */
 void blk_request_op_done(struct loop_op *op, int result);
 
-/* blk.c: the request is over: push it (or drop it when abandoned), and make it free. The caller does
- * not touch it any more. */
+/* blk.c: the request is over: answer it and make it free. The caller does not touch it any more. */
 void blk_request_finish(struct blk_request *req, enum blk_status status);
 
 #endif

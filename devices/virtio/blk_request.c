@@ -64,7 +64,7 @@ static void finish_write(struct blk_request *req)
 		return;
 	}
 	req->syncing = true;
-	loop_fsync(req->queue->loop, &req->op, blk->fd, true);
+	loop_fsync(req->queue->base->loop, &req->op, blk->fd, true);
 }
 
 /* Bounce buffers */
@@ -107,7 +107,7 @@ static void transfer_bounced(struct blk_request *req)
 	int64_t offset = (int64_t)(req->offset + req->done);
 
 	if (req->type == BLK_T_IN) {
-		loop_read(q->loop, &req->op, blk_of(req)->fd, bounce_buf(req), len, offset);
+		loop_read(q->base->loop, &req->op, blk_of(req)->fd, bounce_buf(req), len, offset);
 		return;
 	}
 	unsigned int n;
@@ -115,7 +115,7 @@ static void transfer_bounced(struct blk_request *req)
 	const struct iovec *iov = guest_extents(req, &n, &skip);
 
 	(void)iov_to_buf(iov, n, skip + req->done, bounce_buf(req), len);
-	loop_write(q->loop, &req->op, blk_of(req)->fd, bounce_buf(req), len, offset);
+	loop_write(q->base->loop, &req->op, blk_of(req)->fd, bounce_buf(req), len, offset);
 }
 
 /* IN and OUT */
@@ -136,9 +136,11 @@ static void transfer(struct blk_request *req)
 		return;
 	}
 	if (req->type == BLK_T_IN)
-		loop_readv(q->loop, &req->op, blk_of(req)->fd, req->data, req->n_data, offset);
+		loop_readv(q->base->loop, &req->op, blk_of(req)->fd, req->data, req->n_data,
+			   offset);
 	else
-		loop_writev(q->loop, &req->op, blk_of(req)->fd, req->data, req->n_data, offset);
+		loop_writev(q->base->loop, &req->op, blk_of(req)->fd, req->data, req->n_data,
+			    offset);
 }
 
 /* What is left after a short transfer, as pieces again. */
@@ -222,7 +224,7 @@ static void write_zeroes(struct blk_request *req)
 		req->slice[n] = (struct iovec){(void *)(uintptr_t)blk_of(req)->zeroes, len};
 		left -= len;
 	}
-	loop_writev(req->queue->loop, &req->op, blk_of(req)->fd, req->slice, n,
+	loop_writev(req->queue->base->loop, &req->op, blk_of(req)->fd, req->slice, n,
 		    (int64_t)(req->offset + req->done));
 }
 
@@ -240,7 +242,8 @@ static void submit_range(struct blk_request *req)
 		mode = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
 
 	if (mode) {
-		loop_fallocate(req->queue->loop, &req->op, blk->fd, mode, req->offset, req->bytes);
+		loop_fallocate(req->queue->base->loop, &req->op, blk->fd, mode, req->offset,
+			       req->bytes);
 	} else if (discard) {
 		blk_request_finish(req, BLK_S_UNSUPP);
 	} else {
@@ -387,7 +390,7 @@ void blk_request_start(struct blk_request *req)
 		/* Covers the writes that were answered before it was given (5.2.6.2), so it needs no
 		 * order among those in flight. */
 		req->syncing = true;
-		loop_fsync(req->queue->loop, &req->op, blk_of(req)->fd, true);
+		loop_fsync(req->queue->base->loop, &req->op, blk_of(req)->fd, true);
 		break;
 	case BLK_T_GET_ID:
 		start_get_id(req);
@@ -406,7 +409,7 @@ void blk_request_start(struct blk_request *req)
 static void again(struct blk_request *req)
 {
 	if (req->syncing)
-		loop_fsync(req->queue->loop, &req->op, blk_of(req)->fd, true);
+		loop_fsync(req->queue->base->loop, &req->op, blk_of(req)->fd, true);
 	else if (req->type == BLK_T_IN || req->type == BLK_T_OUT)
 		transfer(req);
 	else if (req->zeroing)
@@ -419,7 +422,7 @@ void blk_request_op_done(struct loop_op *op, int result)
 {
 	struct blk_request *req = container_of(op, struct blk_request, op);
 
-	if (req->queue->abandon) {
+	if (virtq_state(req->queue->base->vq) == VIRTQ_ABANDONING) {
 		blk_request_finish(req, BLK_S_IOERR);
 		return;
 	}

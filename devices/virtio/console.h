@@ -12,7 +12,7 @@ struct virtio_console_setup {
 	struct loop *loop;
 };
 
-int virtio_console_create(struct virtio_device **ret, const struct virtio_console_setup *config,
+int virtio_console_create(struct virtio_device **ret, const struct virtio_console_setup *setup,
 			  const struct log *log, struct err *err);
 /* The terminal's size, for VIRTIO_CONSOLE_F_SIZE. Machine's thread. */
 void virtio_console_resize(struct virtio_device *vdev, uint16_t columns, uint16_t rows);

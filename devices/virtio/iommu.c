@@ -3,7 +3,6 @@
 #include "virtio/iommu.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -19,7 +18,6 @@ enum {
 	IOMMU_ID = 23,
 	REQUEST_QUEUE_SIZE = 512, /* a request takes two descriptors */
 	EVENT_QUEUE_SIZE = 64,
-	BATCHES_A_TURN = 16,
 	/* Polled at a stretch; then the loop looks at what else there is for it. */
 	POLL_SLICE_NS = 50000,
 
@@ -31,7 +29,7 @@ static struct iommu_dev *of_vdev(struct virtio_device *vdev)
 	return container_of(vdev, struct iommu_dev, vdev);
 }
 
-/* --- who serves requests: all of this under `serving` --- */
+/* --- requests: in the loop's thread, or in the exit of the vCPU whose notification it is --- */
 
 static uint64_t now_ns(void)
 {
@@ -41,93 +39,58 @@ static uint64_t now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* Until there are none, or the share of one turn is used up: then true. */
-static bool serve(struct iommu_dev *dev)
+/* Until there are none, or the time is over that a vCPU may be kept in its exit. */
+static bool serve_requests(struct virtio_queue *q)
 {
-	struct virtq *vq = dev->vdev.queues[IOMMU_REQUEST_QUEUE].vq;
-	unsigned int budget = BATCHES_A_TURN;
+	struct iommu_dev *dev = of_vdev(q->vdev);
+	uint64_t end_ns = now_ns() + VIRTIO_SHARE_NS;
 
 	do {
-		virtq_kick_disable(vq);
-		while (budget && iommu_serve_batch(dev))
-			budget--;
-	} while (budget && virtq_kick_enable(vq));
-	virtq_flush(vq);
-	return !budget;
+		virtq_kick_disable(q->vq);
+		while (iommu_serve_batch(dev))
+			if (now_ns() >= end_ns)
+				return true;
+	} while (virtq_kick_enable(q->vq));
+	return false;
 }
 
 /* One slice. False: nothing came for the time that it may go on without, and the driver kicks again. */
-static bool serve_polling(struct iommu_dev *dev)
+static bool serve_polling(struct virtio_queue *q)
 {
-	struct virtq *vq = dev->vdev.queues[IOMMU_REQUEST_QUEUE].vq;
+	struct iommu_dev *dev = of_vdev(q->vdev);
 	uint64_t now = now_ns(), slice_end_ns = now + POLL_SLICE_NS;
 
-	virtq_kick_disable(vq);
+	virtq_kick_disable(q->vq);
 	for (; now < slice_end_ns; now = now_ns()) {
 		if (iommu_serve_batch(dev)) {
-			virtq_flush(vq);
+			virtq_flush(q->vq);
 			dev->poll_end_ns = now_ns() + dev->poll_ns;
 		} else if (now >= dev->poll_end_ns) {
-			return virtq_kick_enable(vq);
+			return virtq_kick_enable(q->vq);
 		}
 	}
 	return true;
 }
 
-static void turn(struct iommu_dev *dev)
-{
-	bool more = dev->transport == VIRTIO_IOMMU_POLL ? serve_polling(dev) : serve(dev);
+static const struct virtio_queue_ops request_ops = {
+	.serve = serve_requests,
+};
 
-	if (!more || dev->posted)
-		return;
-	dev->posted = true;
-	loop_post(dev->vdev.queues[IOMMU_REQUEST_QUEUE].loop, &dev->again);
-}
-
-static void again(struct loop_op *op, int result)
-{
-	struct iommu_dev *dev = container_of(op, struct iommu_dev, again);
-	bool stopped;
-
-	(void)result;
-	pthread_mutex_lock(&dev->serving);
-	dev->posted = false;
-	stopped = dev->stopping;
-	dev->stopping = false;
-	if (dev->running)
-		turn(dev);
-	pthread_mutex_unlock(&dev->serving);
-	if (stopped)
-		virtio_queue_stopped(&dev->vdev, IOMMU_REQUEST_QUEUE);
-}
-
-/* Kicked in the loop, or by the write itself in a vCPU's exit. */
-static void kicked(struct iommu_dev *dev)
-{
-	pthread_mutex_lock(&dev->serving);
-	if (dev->running) {
-		if (dev->transport == VIRTIO_IOMMU_POLL)
-			dev->poll_end_ns = now_ns() + dev->poll_ns;
-		turn(dev);
-	}
-	pthread_mutex_unlock(&dev->serving);
-}
+static const struct virtio_queue_ops polled_request_ops = {
+	.serve = serve_polling,
+};
 
 /* --- faults --- */
 
 static void fault(void *opaque, const struct viommu_fault *fault)
 {
 	struct iommu_dev *dev = opaque;
-	bool post = false;
 
 	pthread_mutex_lock(&dev->lock);
 	if (dev->events_running && dev->n_faults < IOMMU_FAULTS) {
 		dev->faults[(dev->first_fault + dev->n_faults++) % IOMMU_FAULTS] = *fault;
-		post = !dev->events_posted;
-		dev->events_posted = true;
-		/* Inside, so that a queue that stops finds it posted. */
-		if (post)
-			loop_post(dev->vdev.queues[IOMMU_EVENT_QUEUE].loop, &dev->events);
+		/* Inside, so that a queue that stops is not woken any more. */
+		virtio_queue_wake(&dev->vdev.queues[IOMMU_EVENT_QUEUE]);
 	}
 	pthread_mutex_unlock(&dev->lock);
 }
@@ -157,16 +120,16 @@ static bool faults_wait(struct iommu_dev *dev)
 	return any;
 }
 
-static void report(struct iommu_dev *dev)
+static bool report(struct virtio_queue *q)
 {
-	struct virtq *vq = dev->vdev.queues[IOMMU_EVENT_QUEUE].vq;
+	struct iommu_dev *dev = of_vdev(q->vdev);
 	struct virtio_iommu_fault out;
 	struct viommu_fault f;
 	uint32_t written;
 
-	while (faults_wait(dev) && virtq_pop(vq, &dev->event) > 0) {
+	while (faults_wait(dev) && virtq_pop(q->vq, &dev->event) > 0) {
 		if (!next_fault(dev, &f)) {
-			virtq_unpop(vq, &dev->event);
+			virtq_unpop(q->vq, &dev->event);
 			break;
 		}
 		out = (struct virtio_iommu_fault){
@@ -181,81 +144,40 @@ static void report(struct iommu_dev *dev)
 		if (dev->event.in_bytes >= sizeof(out))
 			written = (uint32_t)iov_from_buf(dev->event.in, dev->event.n_in, 0, &out,
 							 sizeof(out));
-		virtq_push(vq, &dev->event, written);
+		virtq_push(q->vq, &dev->event, written);
 	}
-	virtq_flush(vq);
+	return false;
 }
 
-static void events(struct loop_op *op, int result)
+static void events_run(struct virtio_queue *q, bool running)
 {
-	struct iommu_dev *dev = container_of(op, struct iommu_dev, events);
-	bool running;
+	struct iommu_dev *dev = of_vdev(q->vdev);
 
-	(void)result;
 	pthread_mutex_lock(&dev->lock);
-	dev->events_posted = false;
-	running = dev->events_running;
+	dev->events_running = running;
+	if (virtq_state(q->vq) == VIRTQ_ABANDONING)
+		dev->n_faults = 0;
 	pthread_mutex_unlock(&dev->lock);
-	if (dev->events_stopping) {
-		dev->events_stopping = false;
-		virtio_queue_stopped(&dev->vdev, IOMMU_EVENT_QUEUE);
-	} else if (running) {
-		report(dev);
-	}
 }
+
+static int events_start(struct virtio_queue *q)
+{
+	events_run(q, true);
+	return 0;
+}
+
+static void events_cancel(struct virtio_queue *q)
+{
+	events_run(q, false);
+}
+
+static const struct virtio_queue_ops event_ops = {
+	.start = events_start,
+	.serve = report,
+	.cancel = events_cancel,
+};
 
 /* --- the device --- */
-
-static void dev_queue_start(struct virtio_device *vdev, unsigned int index)
-{
-	struct iommu_dev *dev = of_vdev(vdev);
-
-	if (index == IOMMU_REQUEST_QUEUE) {
-		pthread_mutex_lock(&dev->serving);
-		dev->running = true;
-		pthread_mutex_unlock(&dev->serving);
-		return;
-	}
-	pthread_mutex_lock(&dev->lock);
-	dev->events_running = true;
-	pthread_mutex_unlock(&dev->lock);
-}
-
-static void dev_queue_kick(struct virtio_device *vdev, unsigned int index)
-{
-	if (index == IOMMU_REQUEST_QUEUE)
-		kicked(of_vdev(vdev));
-	else
-		report(of_vdev(vdev));
-}
-
-static void dev_queue_notify(struct virtio_device *vdev, unsigned int index)
-{
-	(void)index; /* the request queue alone is served so */
-	kicked(of_vdev(vdev));
-}
-
-static void dev_queue_stop(struct virtio_device *vdev, unsigned int index, bool abandon)
-{
-	struct iommu_dev *dev = of_vdev(vdev);
-	bool wait;
-
-	if (index == IOMMU_REQUEST_QUEUE) {
-		pthread_mutex_lock(&dev->serving);
-		dev->running = false;
-		wait = dev->stopping = dev->posted;
-		pthread_mutex_unlock(&dev->serving);
-	} else {
-		pthread_mutex_lock(&dev->lock);
-		dev->events_running = false;
-		if (abandon)
-			dev->n_faults = 0;
-		wait = dev->events_stopping = dev->events_posted;
-		pthread_mutex_unlock(&dev->lock);
-	}
-	if (!wait)
-		virtio_queue_stopped(vdev, index);
-}
 
 static void dev_config_read(struct virtio_device *vdev, uint32_t offset, void *buf,
 			    unsigned int len)
@@ -315,7 +237,7 @@ static void dev_destroy(struct virtio_device *vdev)
 	viommu_set_fault(dev->viommu, NULL, NULL);
 	viommu_reset(dev->viommu);
 	pthread_mutex_destroy(&dev->lock);
-	pthread_mutex_destroy(&dev->serving);
+	virtio_device_done(vdev);
 	free(dev);
 }
 
@@ -325,24 +247,24 @@ static const struct virtio_device_ops dev_ops = {
 	.features_ok = dev_features_ok,
 	.config_read = dev_config_read,
 	.config_write = dev_config_write,
-	.queue_start = dev_queue_start,
-	.queue_kick = dev_queue_kick,
-	.queue_notify = dev_queue_notify,
-	.queue_stop = dev_queue_stop,
 	.reset = dev_reset,
 	.destroy = dev_destroy,
 };
 
-int virtio_iommu_create(struct virtio_device **ret, const struct virtio_iommu_setup *config,
+int virtio_iommu_create(struct virtio_device **ret, const struct virtio_iommu_setup *setup,
 			const struct log *log, struct err *err)
 {
+	struct virtio_queue *requests, *events;
 	struct iommu_dev *dev;
+	int r;
 
 	if (!mem_new(dev))
-		return err_set(err, -ENOMEM, "%s: no memory", config->name);
-	dev->vdev.ops = &dev_ops;
-	dev->vdev.log = log;
-	snprintf(dev->vdev.name, sizeof(dev->vdev.name), "%s", config->name);
+		return err_set(err, -ENOMEM, "%s: no memory", setup->name);
+	r = virtio_device_init(&dev->vdev, &dev_ops, setup->name, log, 2, err);
+	if (r) {
+		free(dev);
+		return r;
+	}
 	dev->vdev.features_offered =
 		1ull << VIRTIO_IOMMU_F_INPUT_RANGE | 1ull << VIRTIO_IOMMU_F_DOMAIN_RANGE |
 		1ull << VIRTIO_IOMMU_F_MAP_UNMAP | 1ull << VIRTIO_IOMMU_F_PROBE |
@@ -350,24 +272,19 @@ int virtio_iommu_create(struct virtio_device **ret, const struct virtio_iommu_se
 	/* With it Linux allocates a table for each request's two descriptors, and that for nothing. */
 	dev->vdev.features_withheld = 1ull << VIRTIO_RING_F_INDIRECT_DESC;
 	dev->vdev.config_bytes = sizeof(struct virtio_iommu_config);
-	dev->vdev.n_queues = 2;
-	dev->vdev.queues[IOMMU_REQUEST_QUEUE] = (struct virtio_queue){
-		.loop = config->loop,
-		.max_size = REQUEST_QUEUE_SIZE,
-		.serve_in_vcpu = config->transport == VIRTIO_IOMMU_EXIT,
-	};
-	dev->vdev.queues[IOMMU_EVENT_QUEUE] = (struct virtio_queue){
-		.loop = config->loop,
-		.max_size = EVENT_QUEUE_SIZE,
-	};
-	dev->viommu = config->viommu;
-	dev->transport = config->transport;
-	dev->poll_ns = config->poll_ns;
-	dev->again.done = again;
-	dev->events.done = events;
+	requests = &dev->vdev.queues[IOMMU_REQUEST_QUEUE];
+	requests->ops = setup->transport == VIRTIO_IOMMU_POLL ? &polled_request_ops : &request_ops;
+	requests->loop = setup->loop;
+	requests->max_size = REQUEST_QUEUE_SIZE;
+	requests->serve_in_vcpu = setup->transport == VIRTIO_IOMMU_EXIT;
+	events = &dev->vdev.queues[IOMMU_EVENT_QUEUE];
+	events->ops = &event_ops;
+	events->loop = setup->loop;
+	events->max_size = EVENT_QUEUE_SIZE;
+	dev->viommu = setup->viommu;
+	dev->poll_ns = setup->poll_ns;
 	dev->event.iov = dev->event_pieces;
 	dev->event.max_iov = IOMMU_PIECES;
-	pthread_mutex_init(&dev->serving, NULL);
 	pthread_mutex_init(&dev->lock, NULL);
 	viommu_set_fault(dev->viommu, fault, dev);
 	*ret = &dev->vdev;

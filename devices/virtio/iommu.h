@@ -38,7 +38,7 @@ struct virtio_iommu_setup {
 	uint64_t poll_ns; /* POLL: how long it goes on without a request */
 };
 
-int virtio_iommu_create(struct virtio_device **ret, const struct virtio_iommu_setup *config,
+int virtio_iommu_create(struct virtio_device **ret, const struct virtio_iommu_setup *setup,
 			const struct log *log, struct err *err);
 
 #endif

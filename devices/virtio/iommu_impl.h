@@ -31,32 +31,24 @@ struct iommu_taken {
 struct iommu_dev {
 	struct virtio_device vdev;
 	struct viommu *viommu;
-	enum virtio_iommu_transport transport;
 	uint64_t poll_ns;
 
-	/* Held by whoever serves the request queue; guards what follows, and the queue itself. */
-	pthread_mutex_t serving;
+	/* The request queue's: whoever serves it (virtio_queue.serving). */
 	struct iommu_taken taken[IOMMU_BATCH];
 	struct viommu_request requests[IOMMU_BATCH];
 	uint8_t properties[IOMMU_PROBE_BYTES];
-	bool running;
-	struct loop_op again; /* more requests than a turn's share, or polling goes on */
-	bool posted;          /* `again` */
-	bool stopping;        /* when it has run */
 	uint64_t poll_end_ns; /* nothing came for so long */
 
-	struct loop_op events; /* posted when faults wait */
 	struct virtq_chain event;
 	struct iovec event_pieces[IOMMU_PIECES];
-	bool events_stopping; /* the loop's thread */
 	/* Guards what faults of other threads touch. */
 	pthread_mutex_t lock;
-	bool events_running, events_posted;
+	bool events_running; /* the event queue may be woken */
 	struct viommu_fault faults[IOMMU_FAULTS];
 	unsigned int first_fault, n_faults;
 };
 
-/* Take what there is of requests, carry it out, answer it: how many chains that were. Under serving. */
+/* Take what there is of requests, carry it out, answer it: how many chains that were. */
 unsigned int iommu_serve_batch(struct iommu_dev *dev);
 
 #endif

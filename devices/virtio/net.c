@@ -5,7 +5,6 @@
 #include "virtio/net_impl.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/fd.h"
@@ -32,175 +31,134 @@ static bool link_is_up(struct net *net)
 
 /* Queues */
 
-static void visit(struct net_queue *q)
+static bool is_tx(const struct net_queue *q)
 {
-	if (q->index & 1)
-		net_tx_visit(&q->pair->tx);
-	else
-		net_rx_visit(&q->pair->rx);
+	return q->base->index & 1;
 }
 
-void net_queue_again(struct net_queue *q)
+void net_queue_poll(struct net_queue *q, unsigned int events)
 {
-	q->more = true;
-	loop_defer(q->pair->loop, &q->turn);
-}
-
-static void turn_end(struct loop_op *op, int result)
-{
-	struct net_queue *q = container_of(op, struct net_queue, turn);
-
-	(void)result;
-	if (!q->abandon && virtq_started(q->vq))
-		virtq_flush(q->vq);
-	if (q->stopping) {
-		if (q->poll.in_flight || q->watch.in_flight)
-			return;
-		q->stopping = false;
-		virtio_queue_stopped(&q->pair->net->vdev, q->index); /* last: all may be gone */
-	} else if (q->more && q->running) {
-		q->more = false;
-		visit(q);
-	}
+	virtio_queue_hold(q->base);
+	loop_poll(q->base->loop, &q->poll, q->pair->fd, events);
 }
 
 static void poll_done(struct loop_op *op, int result)
 {
 	struct net_queue *q = container_of(op, struct net_queue, poll);
 
-	if (q->stopping)
-		loop_defer(q->pair->loop, &q->turn);
-	else if (result < 0 && result != -ECANCELED) /* that: see watch_done */
+	virtio_queue_release(q->base);
+	if (result < 0 && result != -ECANCELED)
 		net_peer_gone(q->pair->net, err_name(result));
 	else
-		visit(q);
+		/* Cancelled by a stop, which this does not hinder; or the thread that ran the loop
+		 * ended (core/loop.h). */
+		virtio_queue_again(q->base);
 }
 
 static void watch(struct net_queue *q)
 {
 	struct net_pair *pair = q->pair;
 
-	loop_watch(pair->loop, &q->watch,
-		   pair->vhost ? vhost_error_fd(pair->vhost, q->index & 1) : pair->wake_fd);
+	loop_watch(q->base->loop, &q->watch,
+		   pair->vhost ? vhost_error_fd(pair->vhost, is_tx(q)) : pair->wake_fd);
 }
 
-/* Somebody in another thread changed what this pair may do; or vhost reports an error. */
+/* Another thread changed what this pair may do; or vhost reports an error. */
 static void watch_done(struct loop_op *op, int result)
 {
 	struct net_queue *q = container_of(op, struct net_queue, watch);
 
-	if (q->stopping)
-		loop_defer(q->pair->loop, &q->turn);
-	else if (result == -ECANCELED) /* the thread that ran the loop ended (core/loop.h) */
-		watch(q);
-	else if (result > 0 && q->pair->vhost)
-		virtio_device_broken(&q->pair->net->vdev, "vhost-net met a malformed ring");
-	else if (q->running)
-		visit(q);
+	if (result > 0 && q->pair->vhost)
+		(void)virtq_break(q->base->vq, "vhost-net met a malformed ring");
+	else if (result >= 0)
+		virtio_queue_again(q->base);
+	else if (result == -ECANCELED && virtio_queue_running(q->base))
+		watch(q); /* as above */
+	else
+		virtio_queue_release(q->base);
 }
 
-/* The control queue is the last (5.1.2): behind all pairs with MQ, behind the first without. */
-static bool is_ctrl(struct net *net, unsigned int index)
+static int pair_queue_start(struct virtio_queue *base)
 {
-	unsigned int pairs = virtio_has(&net->vdev, NET_F_MQ) ? net->n_pairs : 1;
-
-	return virtio_has(&net->vdev, NET_F_CTRL_VQ) && index == 2 * pairs;
-}
-
-static struct net_queue *queue_of(struct net *net, unsigned int index)
-{
-	struct net_pair *pair = &net->pairs[index / 2];
-
-	if (index >= 2 * net->n_pairs)
-		return NULL;
-	return index & 1 ? &pair->tx.q : &pair->rx.q;
-}
-
-static void start_pair_queue(struct net_queue *q)
-{
+	struct net_queue *q = base->opaque;
 	struct net_pair *pair = q->pair;
 	int r = 0;
 
-	q->vq = pair->net->vdev.queues[q->index].vq;
-	q->stopping = q->abandon = q->more = false;
-	if (pair->vhost) {
+	if (pair->vhost)
 		r = vhost_start(pair->vhost, q);
-		if (!r)
-			watch(q);
-	} else if (!(q->index & 1)) {
-		r = net_rx_start(&pair->rx);
-		if (r)
-			net_rx_release(&pair->rx);
-		else
-			watch(q);
-	}
-	if (r) {
-		log_error(pair->net->vdev.log, pair->net->vdev.name, "queue %u: %s: %s", q->index,
-			  pair->vhost ? "vhost" : "start", err_name(r));
-		virtio_device_broken(&pair->net->vdev, "the host cannot serve a queue");
-	}
-	q->running = !r;
-}
-
-static void net_queue_start(struct virtio_device *vdev, unsigned int index)
-{
-	struct net *net = net_of(vdev);
-	struct net_queue *q = queue_of(net, index);
-
-	if (is_ctrl(net, index))
-		net_ctrl_start(net, index);
-	else if (q)
-		start_pair_queue(q);
-}
-
-static void net_queue_kick(struct virtio_device *vdev, unsigned int index)
-{
-	struct net *net = net_of(vdev);
-	struct net_queue *q = queue_of(net, index);
-
-	if (is_ctrl(net, index))
-		net_ctrl_kick(net);
-	else if (q && q->running && !q->pair->vhost)
-		visit(q);
-}
-
-static void stop_pair_queue(struct net_queue *q, bool abandon)
-{
-	struct net_pair *pair = q->pair;
-	bool was_running = q->running;
-
-	q->running = false;
-	q->stopping = true;
-	q->abandon = abandon;
-	loop_cancel(pair->loop, &q->poll);
-	loop_cancel(pair->loop, &q->watch);
-	if (pair->vhost) {
-		if (was_running)
-			vhost_stop(pair->vhost, q);
-	} else if (!(q->index & 1)) {
-		net_rx_release(&pair->rx);
-	}
-	loop_defer(pair->loop, &q->turn);
-}
-
-static void net_queue_stop(struct virtio_device *vdev, unsigned int index, bool abandon)
-{
-	struct net *net = net_of(vdev);
-	struct net_queue *q = queue_of(net, index);
-
-	if (is_ctrl(net, index))
-		net_ctrl_stop(net);
-	else if (q && q->vq)
-		stop_pair_queue(q, abandon);
+	else if (is_tx(q))
+		return 0;
 	else
-		virtio_queue_stopped(vdev, index);
+		r = net_rx_start(&pair->rx);
+	if (r)
+		return r;
+	virtio_queue_hold(base);
+	watch(q);
+	return 0;
 }
 
-static int net_queue_call(struct virtio_device *vdev, unsigned int index, int call_fd)
+static bool pair_queue_serve(struct virtio_queue *base)
 {
-	struct net_queue *q = queue_of(net_of(vdev), index);
+	struct net_queue *q = base->opaque;
 
-	return q && q->pair->vhost ? vhost_set_call(q->pair->vhost, q, call_fd) : 0;
+	if (q->poll.in_flight)
+		return false;
+	return is_tx(q) ? net_tx_serve(&q->pair->tx) : net_rx_serve(&q->pair->rx);
+}
+
+static void pair_queue_cancel(struct virtio_queue *base)
+{
+	struct net_queue *q = base->opaque;
+
+	loop_cancel(base->loop, &q->poll);
+	loop_cancel(base->loop, &q->watch);
+	if (q->pair->vhost)
+		vhost_stop(q->pair->vhost, q);
+}
+
+static void pair_queue_stopped(struct virtio_queue *base)
+{
+	struct net_queue *q = base->opaque;
+
+	if (!is_tx(q))
+		net_rx_release(&q->pair->rx);
+}
+
+static int pair_queue_set_call(struct virtio_queue *base, int call_fd)
+{
+	struct net_queue *q = base->opaque;
+
+	return vhost_set_call(q->pair->vhost, q, call_fd);
+}
+
+static const struct virtio_queue_ops pair_queue_ops = {
+	.start = pair_queue_start,
+	.serve = pair_queue_serve,
+	.cancel = pair_queue_cancel,
+	.stopped = pair_queue_stopped,
+	.set_call = pair_queue_set_call,
+};
+
+static bool serve_nothing(struct virtio_queue *base)
+{
+	(void)base;
+	return false;
+}
+
+/* There, but of no use with the features that were negotiated. */
+static const struct virtio_queue_ops idle_ops = {
+	.serve = serve_nothing,
+};
+
+/* The control queue is the last (5.1.2): behind all pairs with MQ, behind the first without. */
+static void assign_queues(struct net *net, uint64_t features)
+{
+	unsigned int ctrl = 2 * (features & NET_BIT(MQ) ? net->n_pairs : 1);
+
+	for (unsigned int i = 0; i <= 2 * net->n_pairs; i++)
+		net->vdev.queues[i].ops = i < 2 * net->n_pairs ? &pair_queue_ops : &idle_ops;
+	if (features & NET_BIT(CTRL_VQ))
+		net->vdev.queues[ctrl].ops = &net_ctrl_ops;
 }
 
 /* Pairs and link */
@@ -233,8 +191,9 @@ void net_peer_gone(struct net *net, const char *why)
 	if (!link_is_up(net))
 		return;
 	log_warn(net->vdev.log, net->vdev.name, "the network is gone: %s; the link is down", why);
+	virtio_config_begin(&net->vdev);
 	atomic_fetch_and(&net->status, (uint16_t)~NET_S_LINK_UP);
-	virtio_config_changed(&net->vdev);
+	virtio_config_end(&net->vdev, true);
 }
 
 void virtio_net_set_link(struct virtio_device *vdev, bool up)
@@ -243,6 +202,7 @@ void virtio_net_set_link(struct virtio_device *vdev, bool up)
 
 	if (up == link_is_up(net))
 		return;
+	virtio_config_begin(vdev);
 	if (up)
 		atomic_fetch_or(&net->status,
 				NET_S_LINK_UP | (virtio_has(vdev, NET_F_GUEST_ANNOUNCE)
@@ -250,10 +210,10 @@ void virtio_net_set_link(struct virtio_device *vdev, bool up)
 							 : (uint16_t)0));
 	else
 		atomic_fetch_and(&net->status, (uint16_t)~(NET_S_LINK_UP | NET_S_ANNOUNCE));
+	virtio_config_end(vdev, true);
 	net->backend->set_carrier(net, up);
 	for (unsigned int i = 0; i < net->n_pairs; i++)
 		fd_event_signal(net->pairs[i].wake_fd);
-	virtio_config_changed(vdev);
 }
 
 /* Configuration */
@@ -286,6 +246,7 @@ static int net_features_ok(struct virtio_device *vdev, uint64_t features)
 	for (size_t i = 0; i < ARRAY_SIZE(needs); i++)
 		if ((features & needs[i].feature) && !(features & needs[i].any_of))
 			return -EINVAL;
+	assign_queues(net, features);
 	return net->backend->set_offloads(net, features & NET_GUEST_OFFLOADS);
 }
 
@@ -326,12 +287,12 @@ static void net_destroy(struct virtio_device *vdev)
 		vhost_destroy(net->pairs[i].vhost);
 	if (net->backend)
 		net->backend->close(net);
-	net_ctrl_destroy(net);
 	for (unsigned int i = 0; i < net->n_pairs; i++) {
 		fd_close(&net->pairs[i].fd);
 		fd_close(&net->pairs[i].vhost_fd);
 		fd_close(&net->pairs[i].wake_fd);
 	}
+	virtio_device_done(vdev);
 	free(net);
 }
 
@@ -340,10 +301,6 @@ static const struct virtio_device_ops net_ops = {
 	.type = "virtio-net",
 	.features_ok = net_features_ok,
 	.config_read = net_config_read,
-	.queue_start = net_queue_start,
-	.queue_kick = net_queue_kick,
-	.queue_stop = net_queue_stop,
-	.queue_call = net_queue_call,
 	.reset = net_reset,
 	.destroy = net_destroy,
 };
@@ -395,14 +352,15 @@ static uint64_t feature_bits(const struct virtio_net_setup *c, uint64_t backend)
 static void init_queue(struct net *net, const struct virtio_net_setup *c, struct net_queue *q,
 		       unsigned int index)
 {
+	struct virtio_queue *base = &net->vdev.queues[index];
+
+	base->opaque = q;
+	base->loop = c->loops[index / 2 % c->n_loops];
+	base->max_size = (uint16_t)(c->queue_size ? c->queue_size : VIRTQ_DEFAULT_SIZE);
 	q->pair = &net->pairs[index / 2];
-	q->index = index;
+	q->base = base;
 	q->poll.done = poll_done;
-	q->turn.done = turn_end;
 	q->watch.done = watch_done;
-	net->vdev.queues[index].loop = q->pair->loop;
-	net->vdev.queues[index].max_size =
-		(uint16_t)(c->queue_size ? c->queue_size : VIRTQ_DEFAULT_SIZE);
 }
 
 static int init_pairs(struct net *net, const struct virtio_net_setup *c, struct err *err)
@@ -412,7 +370,6 @@ static int init_pairs(struct net *net, const struct virtio_net_setup *c, struct 
 
 		pair->net = net;
 		pair->index = i;
-		pair->loop = c->loops[i % c->n_loops];
 		pair->fd = c->fds[i];
 		pair->vhost_fd = c->vhost_fds ? c->vhost_fds[i] : -1;
 		atomic_init(&pair->enabled, true); /* as a tap is when it is opened */
@@ -423,10 +380,12 @@ static int init_pairs(struct net *net, const struct virtio_net_setup *c, struct 
 			return err_set(err, pair->wake_fd, "net '%s': eventfd: %s", c->name,
 				       err_name(pair->wake_fd));
 	}
-	/* The control queue may also be where pair 1's receive queue is: that one has its loop. */
+	/* Where the control queue is follows from the features (assign_queues); in the place of pair 1's
+	 * receive queue it has that one's loop. */
 	net->vdev.queues[2 * c->pairs].loop = c->loops[0];
 	net->vdev.queues[2 * c->pairs].max_size = 64;
-	return net_ctrl_create(net) ? err_set(err, -ENOMEM, "net '%s': no memory", c->name) : 0;
+	assign_queues(net, 0);
+	return 0;
 }
 
 static int open_vhost(struct net *net, const struct virtio_net_setup *c, struct err *err)
@@ -456,11 +415,12 @@ int virtio_net_create(struct virtio_device **ret, const struct virtio_net_setup 
 		return err_set(err, -ENOMEM, "net '%s': no memory", config->name);
 	struct virtio_device *vdev = &net->vdev;
 
-	vdev->ops = &net_ops;
-	(void)snprintf(vdev->name, sizeof(vdev->name), "%s", config->name);
-	vdev->log = log;
+	r = virtio_device_init(vdev, &net_ops, config->name, log, 2 * config->pairs + 1, err);
+	if (r) {
+		free(net);
+		return r;
+	}
 	vdev->config_bytes = sizeof(struct net_config_space);
-	vdev->n_queues = 2 * config->pairs + 1;
 	net->n_pairs = config->pairs;
 	for (unsigned int i = 0; i < config->pairs; i++)
 		net->pairs[i].fd = net->pairs[i].vhost_fd = net->pairs[i].wake_fd = -1;

@@ -8,23 +8,8 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/mem.h"
-
 enum { ACK_OK = 0, ACK_ERR = 1 };
-enum { DATA_MAX = 16, COMMAND_BUDGET = 64 };
-
-struct net_ctrl {
-	struct net *net;
-	unsigned int index;
-	struct virtq *vq;
-	struct loop *loop;
-	bool running;
-	bool stopping;
-	bool more;
-	struct loop_op turn;
-	struct virtq_chain chain;
-	struct iovec pieces[VIRTQ_MAX_PIECES];
-};
+enum { DATA_MAX = 16 };
 
 struct command {
 	const struct virtq_chain *chain; /* for what is longer than data */
@@ -74,7 +59,9 @@ static int mac_addr_set(struct net *net, const struct command *c)
 static int announce_ack(struct net *net, const struct command *c)
 {
 	(void)c;
+	virtio_config_begin(&net->vdev);
 	atomic_fetch_and(&net->status, (uint16_t)~NET_S_ANNOUNCE);
+	virtio_config_end(&net->vdev, false);
 	return 0;
 }
 
@@ -130,102 +117,23 @@ static uint8_t run_command(struct net *net, const struct virtq_chain *chain)
 
 /* The answer is the first byte to be written. When the pieces ended before it, so does the command:
  * then the last byte is as good, as drivers give room for one only. */
-static void answer(struct net *net, const struct virtq_chain *chain)
+static int answer(struct virtio_queue *q, struct virtq_chain *chain)
 {
-	uint8_t ack = chain->truncated ? ACK_ERR : run_command(net, chain);
+	struct net *net = container_of(q->vdev, struct net, vdev);
+	uint8_t ack;
 
+	if (!chain->last_in && chain->truncated)
+		return 0;
+	if (!chain->last_in)
+		return virtq_break(q->vq, "control command without room for its answer");
+	ack = chain->truncated ? ACK_ERR : run_command(net, chain);
 	if (chain->n_in)
 		*(uint8_t *)chain->in[0].iov_base = ack;
 	else
 		*chain->last_in = ack;
+	return 1;
 }
 
-static void visit(struct net_ctrl *ctrl)
-{
-	unsigned int budget = COMMAND_BUDGET;
-
-	loop_defer(ctrl->loop, &ctrl->turn);
-	do {
-		virtq_kick_disable(ctrl->vq);
-		for (;;) {
-			if (!budget--) {
-				ctrl->more = true;
-				return;
-			}
-			ctrl->chain.iov = ctrl->pieces;
-			ctrl->chain.max_iov = ARRAY_SIZE(ctrl->pieces);
-			if (virtq_pop(ctrl->vq, &ctrl->chain) <= 0)
-				break;
-			if (!ctrl->chain.last_in && ctrl->chain.truncated) {
-				virtq_push(ctrl->vq, &ctrl->chain, 0);
-				continue;
-			}
-			if (!ctrl->chain.last_in) {
-				virtq_drop(ctrl->vq, &ctrl->chain);
-				ctrl->running = false;
-				virtio_device_broken(&ctrl->net->vdev,
-						     "control command without room for its answer");
-				return;
-			}
-			answer(ctrl->net, &ctrl->chain);
-			virtq_push(ctrl->vq, &ctrl->chain, 1);
-		}
-	} while (virtq_kick_enable(ctrl->vq));
-}
-
-static void turn_end(struct loop_op *op, int result)
-{
-	struct net_ctrl *ctrl = container_of(op, struct net_ctrl, turn);
-
-	(void)result;
-	virtq_flush(ctrl->vq);
-	if (ctrl->stopping) {
-		ctrl->stopping = false;
-		virtio_queue_stopped(&ctrl->net->vdev, ctrl->index); /* last: all may be gone */
-	} else if (ctrl->more && ctrl->running) {
-		ctrl->more = false;
-		visit(ctrl);
-	}
-}
-
-int net_ctrl_create(struct net *net)
-{
-	if (!mem_new(net->ctrl))
-		return -ENOMEM;
-	net->ctrl->net = net;
-	net->ctrl->turn.done = turn_end;
-	return 0;
-}
-
-void net_ctrl_destroy(struct net *net)
-{
-	free(net->ctrl);
-	net->ctrl = NULL;
-}
-
-void net_ctrl_start(struct net *net, unsigned int index)
-{
-	struct net_ctrl *ctrl = net->ctrl;
-
-	ctrl->index = index;
-	ctrl->vq = net->vdev.queues[index].vq;
-	ctrl->loop = net->vdev.queues[index].loop;
-	ctrl->running = true;
-	ctrl->more = false;
-}
-
-void net_ctrl_kick(struct net *net)
-{
-	if (net->ctrl->running)
-		visit(net->ctrl);
-}
-
-void net_ctrl_stop(struct net *net)
-{
-	struct net_ctrl *ctrl = net->ctrl;
-
-	/* Nothing is ever in flight: the end of the turn ends it. */
-	ctrl->running = false;
-	ctrl->stopping = true;
-	loop_defer(ctrl->loop, &ctrl->turn);
-}
+const struct virtio_queue_ops net_ctrl_ops = {
+	.handle = answer,
+};

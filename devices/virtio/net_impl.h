@@ -37,8 +37,6 @@ enum {
 	NET_RX_HELD_MAX = 256,
 	NET_RX_PIECES = 2048,
 	NET_RX_PIECES_ENOUGH = 700,
-	/* Packets per visit, so that others in the loop have their turn. */
-	NET_BUDGET = 256,
 };
 
 /* virtio 1.3, 5.1.3 */
@@ -80,17 +78,11 @@ struct net;
 struct net_pair;
 struct vhost;
 
-/* A receive or transmit queue from start to stop. */
+/* A receive or transmit queue. */
 struct net_queue {
 	struct net_pair *pair;
-	unsigned int index; /* of the virtio queue */
-	struct virtq *vq;
-	bool running;
-	bool stopping;
-	bool abandon;
-	bool more;            /* the budget ran out: go on in the next turn */
+	struct virtio_queue *base;
 	struct loop_op poll;  /* the backend is ready again */
-	struct loop_op turn;  /* once per turn: interrupt, go on, end a stop */
 	struct loop_op watch; /* receive: the pair's wake_fd; vhost: the error eventfd */
 };
 
@@ -109,6 +101,7 @@ struct net_rx {
 	uint64_t held_bytes;
 	/* How much to have ready: follows the size of the packets that come. */
 	size_t want_bytes;
+	size_t last_bytes; /* the size of the last one */
 	/* A packet that waits for guest buffers, in our memory; 0: none. */
 	size_t pending;
 	const uint8_t *rest;
@@ -124,7 +117,6 @@ struct net_tx {
 struct net_pair {
 	struct net *net;
 	unsigned int index;
-	struct loop *loop;
 	int fd;
 	int wake_fd;
 	int vhost_fd;
@@ -163,7 +155,6 @@ struct net {
 	_Atomic uint16_t status;   /* NET_S_* */
 	_Atomic uint64_t offloads; /* receive offloads in use */
 	uint16_t mtu;
-	struct net_ctrl *ctrl;
 	struct net_pair pairs[];
 };
 
@@ -171,14 +162,15 @@ extern const struct net_backend_ops net_tap_ops;
 extern const struct net_backend_ops net_socket_ops;
 
 /* net.c */
-void net_queue_again(struct net_queue *q); /* visit it once more at the end of the turn */
+/* Serve the queue again when the backend is ready. */
+void net_queue_poll(struct net_queue *q, unsigned int events);
 void net_peer_gone(struct net *net, const char *why);
 /* Use the first n pairs. */
 int net_enable_pairs(struct net *net, unsigned int n);
 
 /* net_rx.c */
 int net_rx_start(struct net_rx *rx);
-void net_rx_visit(struct net_rx *rx);
+bool net_rx_serve(struct net_rx *rx);
 void net_rx_release(struct net_rx *rx);
 /* For backends: have at least one chain and up to want_bytes: false when the guest has none. */
 bool net_rx_gather(struct net_rx *rx, size_t want_bytes);
@@ -187,14 +179,10 @@ bool net_rx_gather(struct net_rx *rx, size_t want_bytes);
 bool net_rx_deliver(struct net_rx *rx, size_t bytes, size_t direct, const void *rest);
 
 /* net_tx.c */
-void net_tx_visit(struct net_tx *tx);
+bool net_tx_serve(struct net_tx *tx);
 
 /* net_ctrl.c */
-int net_ctrl_create(struct net *net);
-void net_ctrl_destroy(struct net *net);
-void net_ctrl_start(struct net *net, unsigned int index);
-void net_ctrl_kick(struct net *net);
-void net_ctrl_stop(struct net *net);
+extern const struct virtio_queue_ops net_ctrl_ops;
 
 /* vhost.c */
 struct gmem;

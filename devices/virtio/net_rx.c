@@ -34,7 +34,7 @@ static struct virtio_device *vdev_of(const struct net_rx *rx)
 
 int net_rx_start(struct net_rx *rx)
 {
-	rx->n_slots = MIN((unsigned int)virtq_size(rx->q.vq), (unsigned int)NET_RX_HELD_MAX);
+	rx->n_slots = MIN((unsigned int)virtq_size(rx->q.base->vq), (unsigned int)NET_RX_HELD_MAX);
 	rx->first = rx->held = rx->begin = rx->end = 0;
 	rx->held_bytes = 0;
 	rx->pending = 0;
@@ -58,9 +58,9 @@ static struct virtq_chain *slot(struct net_rx *rx, unsigned int i)
 static void put_back(struct net_rx *rx, struct virtq_chain *chain)
 {
 	if (rx->skipped)
-		virtq_push(rx->q.vq, chain, 0);
+		virtq_push(rx->q.base->vq, chain, 0);
 	else
-		virtq_unpop(rx->q.vq, chain);
+		virtq_unpop(rx->q.base->vq, chain);
 }
 
 /* Put back what was taken ahead. */
@@ -108,12 +108,12 @@ static void compact(struct net_rx *rx)
 static bool pop_writable(struct net_rx *rx, struct virtq_chain *chain)
 {
 	for (unsigned int i = 0; i < DENIED_AT_ONCE; i++) {
-		if (virtq_pop(rx->q.vq, chain) <= 0)
+		if (virtq_pop(rx->q.base->vq, chain) <= 0)
 			return false;
 		if (!chain->denied)
 			return true;
 		rx->skipped |= rx->held > 0;
-		virtq_push(rx->q.vq, chain, 0);
+		virtq_push(rx->q.base->vq, chain, 0);
 	}
 	return false;
 }
@@ -132,9 +132,8 @@ static bool take(struct net_rx *rx)
 	if (!pop_writable(rx, chain))
 		return false;
 	if (!chain->in_bytes || chain->n_out) {
-		virtq_drop(rx->q.vq, chain);
-		rx->q.running = false;
-		virtio_device_broken(vdev_of(rx), chain->n_out ? "receive buffer to be read"
+		virtq_drop(rx->q.base->vq, chain);
+		(void)virtq_break(rx->q.base->vq, chain->n_out ? "receive buffer to be read"
 							       : "empty receive buffer");
 		return false;
 	}
@@ -179,12 +178,12 @@ static void publish(struct net_rx *rx, size_t bytes)
 
 		rx->begin += chain->n_in;
 		rx->held_bytes -= chain->in_bytes;
-		virtq_stage(rx->q.vq, chain, (uint32_t)part);
+		virtq_stage(rx->q.base->vq, chain, (uint32_t)part);
 		rx->first = (rx->first + 1) % rx->n_slots;
 		rx->held--;
 		bytes -= part;
 	}
-	virtq_publish(rx->q.vq);
+	virtq_publish(rx->q.base->vq);
 	if (!rx->held) {
 		rx->begin = rx->end = 0;
 		rx->skipped = false;
@@ -209,6 +208,7 @@ bool net_rx_deliver(struct net_rx *rx, size_t bytes, size_t direct, const void *
 {
 	bool mergeable = virtio_has(vdev_of(rx), NET_F_MRG_RXBUF);
 
+	rx->last_bytes = bytes;
 	if (bytes > NET_PACKET_MAX)
 		return true;
 	adapt(rx, bytes);
@@ -238,7 +238,7 @@ static int receive_one(struct net_rx *rx)
 
 	if (rx->pending)
 		return net_rx_deliver(rx, rx->pending, 0, rx->rest);
-	if (!net_rx_gather(rx, rx->want_bytes) || !rx->q.running)
+	if (!net_rx_gather(rx, rx->want_bytes) || !virtio_queue_running(rx->q.base))
 		return 0;
 	return pair->net->backend->receive(pair);
 }
@@ -247,46 +247,49 @@ static bool may_receive(const struct net_rx *rx)
 {
 	const struct net_pair *pair = rx->q.pair;
 
-	return rx->q.running && atomic_load_explicit(&pair->enabled, memory_order_relaxed) &&
+	return virtio_queue_running(rx->q.base) &&
+	       atomic_load_explicit(&pair->enabled, memory_order_relaxed) &&
 	       (atomic_load_explicit(&pair->net->status, memory_order_relaxed) & NET_S_LINK_UP);
 }
 
-/* Packets until there are none (-EAGAIN), no buffers (0), too many for one visit (1) or an error. */
+/* Packets until there are none (-EAGAIN), no buffers (0), no share of this iteration (1) or an error. */
 static int receive_some(struct net_rx *rx)
 {
-	for (unsigned int budget = NET_BUDGET; budget; budget--) {
-		virtq_kick_disable(rx->q.vq);
+	struct virtio_queue *base = rx->q.base;
+
+	for (;;) {
+		virtq_kick_disable(base->vq);
 		int r = receive_one(rx);
 
-		if (r < 0 || !rx->q.running)
+		if (r < 0 || !virtio_queue_running(base))
 			return r;
-		if (r)
+		if (r) {
+			if (!virtio_queue_spend(base, rx->last_bytes))
+				return 1;
 			continue;
-		/* Out of buffers: the driver's next kick goes on, unless it was already there. */
+		}
+		/* Out of buffers, or of enough of them: the driver's next kick goes on, unless it was
+		 * already there. */
 		give_back(rx);
-		if (!virtq_kick_enable(rx->q.vq))
+		if (!virtq_kick_enable_beyond(base->vq))
 			return 0;
 	}
-	return 1;
 }
 
-void net_rx_visit(struct net_rx *rx)
+bool net_rx_serve(struct net_rx *rx)
 {
-	struct net_pair *pair = rx->q.pair;
+	int r;
 
-	if (!may_receive(rx) || rx->q.poll.in_flight)
-		return;
-	int r = receive_some(rx);
-
+	if (!may_receive(rx))
+		return false;
+	r = receive_some(rx);
 	give_back(rx);
-	loop_defer(pair->loop, &rx->q.turn);
-	if (!rx->q.running)
-		return;
+	if (!virtio_queue_running(rx->q.base))
+		return false;
 	if (r == -EAGAIN)
 		/* Kicks bring nothing while there are no packets. */
-		loop_poll(pair->loop, &rx->q.poll, pair->fd, POLLIN);
-	else if (r > 0)
-		net_queue_again(&rx->q);
+		net_queue_poll(&rx->q, POLLIN);
 	else if (r < 0 && may_receive(rx)) /* else it was detached in between */
-		net_peer_gone(pair->net, err_name(r));
+		net_peer_gone(rx->q.pair->net, err_name(r));
+	return r > 0;
 }

@@ -18,7 +18,7 @@ static bool sendable(const struct net_tx *tx)
 	       (atomic_load_explicit(&net->status, memory_order_relaxed) & NET_S_LINK_UP);
 }
 
-/* False when the backend is full: visited again when it is not. */
+/* False when the backend is full: the queue is served again when it is not. */
 static bool send_one(struct net_tx *tx)
 {
 	struct net_pair *pair = tx->q.pair;
@@ -28,44 +28,36 @@ static bool send_one(struct net_tx *tx)
 		r = pair->net->backend->transmit(pair, tx->chain.out, tx->chain.n_out,
 						 tx->chain.out_bytes);
 	if (r == -EAGAIN)
-		virtq_unpop(tx->q.vq, &tx->chain);
+		virtq_unpop(tx->q.base->vq, &tx->chain);
 	else
-		virtq_push(tx->q.vq, &tx->chain, 0);
-	if (r == -EAGAIN || r > 0) {
-		loop_poll(pair->loop, &tx->q.poll, pair->fd, POLLOUT);
-		return false;
-	}
-	return true;
+		virtq_push(tx->q.base->vq, &tx->chain, 0);
+	if (r != -EAGAIN && r <= 0)
+		return true;
+	net_queue_poll(&tx->q, POLLOUT);
+	return false;
 }
 
-void net_tx_visit(struct net_tx *tx)
+bool net_tx_serve(struct net_tx *tx)
 {
 	struct net_pair *pair = tx->q.pair;
-	const struct net_backend_ops *backend = pair->net->backend;
-	unsigned int budget = NET_BUDGET;
+	struct virtq *vq = tx->q.base->vq;
 
-	if (!tx->q.running || tx->q.poll.in_flight)
-		return;
-	loop_defer(pair->loop, &tx->q.turn);
-	/* What is left of before goes first. */
-	if (backend->drain && backend->drain(pair) == -EAGAIN) {
-		virtq_kick_disable(tx->q.vq);
-		loop_poll(pair->loop, &tx->q.poll, pair->fd, POLLOUT);
-		return;
+	/* The rest of an earlier packet goes first. */
+	if (pair->net->backend->drain && pair->net->backend->drain(pair) == -EAGAIN) {
+		virtq_kick_disable(vq);
+		net_queue_poll(&tx->q, POLLOUT);
+		return false;
 	}
+	tx->chain.iov = tx->pieces;
+	tx->chain.max_iov = ARRAY_SIZE(tx->pieces);
 	do {
-		virtq_kick_disable(tx->q.vq);
-		for (;;) {
-			if (!budget--) {
-				net_queue_again(&tx->q);
-				return;
-			}
-			tx->chain.iov = tx->pieces;
-			tx->chain.max_iov = ARRAY_SIZE(tx->pieces);
-			if (virtq_pop(tx->q.vq, &tx->chain) <= 0)
-				break;
+		virtq_kick_disable(vq);
+		while (virtq_pop(vq, &tx->chain) > 0) {
 			if (!send_one(tx))
-				return;
+				return false;
+			if (!virtio_queue_spend(tx->q.base, tx->chain.out_bytes))
+				return true;
 		}
-	} while (virtq_kick_enable(tx->q.vq));
+	} while (virtq_kick_enable(vq));
+	return false;
 }

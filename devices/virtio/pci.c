@@ -5,7 +5,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -103,14 +102,14 @@ struct virtio_pci {
 	bool attached;
 	unsigned int n_ioeventfds;                             /* added so far */
 	struct bus_ioeventfd ioeventfd[2 * VIRTIO_MAX_QUEUES]; /* by port and by memory, in turn */
-	/* Registers; under the device's lock, and atomic where an interrupt needs them. */
+	/* Registers; under the device's lock. */
 	uint32_t device_feature_select;
 	uint32_t driver_feature_select;
 	uint16_t queue_select;
 	uint8_t isr;
-	_Atomic bool msix_on;
-	_Atomic uint16_t config_vector;
-	_Atomic uint16_t vectors[VIRTIO_MAX_QUEUES];
+	bool msix_on;
+	uint16_t config_vector;
+	uint16_t vectors[VIRTIO_MAX_QUEUES];
 };
 
 static struct virtio_pci *of_dev(struct device *dev)
@@ -134,41 +133,38 @@ static void set_isr(struct virtio_pci *v, uint8_t isr)
 {
 	v->isr = isr;
 	/* Without MSI-X the line is the OR of the bits (4.1.4.5.1). */
-	pci_set_intx(&v->pci, isr && !atomic_load(&v->msix_on));
+	pci_set_intx(&v->pci, isr && !v->msix_on);
 }
 
+/* For queues without an eventfd: INTx; or MSI-X was switched on, or a vector given, a moment ago. */
 static void queue_interrupt(struct virtio_transport *t, unsigned int index)
 {
 	struct virtio_pci *v = of_transport(t);
 
-	if (atomic_load(&v->msix_on)) {
-		uint16_t vector = atomic_load_explicit(&v->vectors[index], memory_order_relaxed);
-
-		if (vector != NO_VECTOR)
-			msix_raise(v->msix, vector);
-		return;
-	}
 	pthread_mutex_lock(&v->dev.lock);
-	set_isr(v, v->isr | ISR_QUEUE);
+	if (!v->msix_on)
+		set_isr(v, v->isr | ISR_QUEUE);
+	else if (v->vectors[index] != NO_VECTOR)
+		msix_raise(v->msix, v->vectors[index]);
 	pthread_mutex_unlock(&v->dev.lock);
 }
 
 static void config_interrupt(struct virtio_transport *t)
 {
 	struct virtio_pci *v = of_transport(t);
-	uint16_t vector = atomic_load(&v->config_vector);
+	uint16_t vector = v->config_vector;
 
 	set_isr(v, v->isr | ISR_CONFIG);
-	if (atomic_load(&v->msix_on) && vector != NO_VECTOR)
+	if (v->msix_on && vector != NO_VECTOR)
 		msix_raise(v->msix, vector);
 }
 
 static int queue_interrupt_fd(struct virtio_transport *t, unsigned int index)
 {
 	struct virtio_pci *v = of_transport(t);
-	uint16_t vector = atomic_load(&v->vectors[index]);
+	uint16_t vector = v->vectors[index];
 
-	return atomic_load(&v->msix_on) && vector != NO_VECTOR ? msix_fd(v->msix, vector) : -1;
+	return v->msix_on && vector != NO_VECTOR ? msix_fd(v->msix, vector) : -1;
 }
 
 static bool dma_allowed(struct virtio_transport *t)
@@ -189,9 +185,9 @@ static void registers_reset(struct virtio_transport *t)
 	v->driver_feature_select = 0;
 	v->queue_select = 0;
 	/* 4.1.5.1.2.1 */
-	atomic_store(&v->config_vector, NO_VECTOR);
+	v->config_vector = NO_VECTOR;
 	for (unsigned int i = 0; i < t->vdev->n_queues; i++)
-		atomic_store(&v->vectors[i], NO_VECTOR);
+		v->vectors[i] = NO_VECTOR;
 	set_isr(v, 0);
 }
 
@@ -222,7 +218,7 @@ static void common_image(struct virtio_pci *v, struct common_cfg *c)
 	*c = (struct common_cfg){
 		.device_feature_select = le32_of(v->device_feature_select),
 		.driver_feature_select = le32_of(v->driver_feature_select),
-		.config_msix_vector = le16_of(atomic_load(&v->config_vector)),
+		.config_msix_vector = le16_of(v->config_vector),
 		.num_queues = le16_of((uint16_t)t->vdev->n_queues),
 		.device_status = transport_status(t),
 		.config_generation = t->generation,
@@ -239,7 +235,7 @@ static void common_image(struct virtio_pci *v, struct common_cfg *c)
 	if (n >= t->vdev->n_queues)
 		return;
 	c->queue_size = le16_of(t->queues[n].size);
-	c->queue_msix_vector = le16_of(atomic_load(&v->vectors[n]));
+	c->queue_msix_vector = le16_of(v->vectors[n]);
 	c->queue_enable = le16_of(t->queues[n].enable);
 	c->queue_notify_off = le16_of((uint16_t)n);
 	put64(c->queue_desc, t->queues[n].desc);
@@ -259,12 +255,12 @@ static uint64_t common_read(struct virtio_pci *v, uint32_t offset, unsigned int 
 	return load_le64(bytes);
 }
 
-static void write_vector(struct virtio_pci *v, _Atomic uint16_t *vector, uint64_t value)
+static void write_vector(struct virtio_pci *v, uint16_t *vector, uint64_t value)
 {
 	/* What cannot be assigned reads back as NO_VECTOR (4.1.5.1.2). */
 	if (v->t.resetting)
 		return;
-	atomic_store(vector, value < msix_vectors(v->msix) ? (uint16_t)value : (uint16_t)NO_VECTOR);
+	*vector = value < msix_vectors(v->msix) ? (uint16_t)value : (uint16_t)NO_VECTOR;
 	transport_interrupts_changed(&v->t);
 }
 
@@ -390,14 +386,14 @@ static uint64_t bar_read(void *opaque, uint64_t offset, unsigned int size)
  * lock; what comes by way of CAP_PCI holds others too, so its loop serves that. */
 static void notified(struct virtio_pci *v, unsigned int index, bool by_cap)
 {
-	struct virtio_device *vdev = v->t.vdev;
+	struct virtio_queue *q = &v->t.vdev->queues[index];
 
-	if (!vdev->queues[index].serve_in_vcpu || by_cap) {
-		fd_event_signal(v->t.queues[index].kick_fd);
+	if (!q->serve_in_vcpu || by_cap) {
+		fd_event_signal(q->kick_fd);
 		return;
 	}
 	pthread_mutex_unlock(&v->dev.lock);
-	vdev->ops->queue_notify(vdev, index);
+	virtio_queue_notify(q);
 	pthread_mutex_lock(&v->dev.lock);
 }
 
@@ -506,7 +502,8 @@ static void config_written(struct pci_device *pci, unsigned int offset, unsigned
 		window_write(v, at, bar_size == 4 ? data : data & ((1u << 8 * bar_size) - 1),
 			     bar_size, true);
 	}
-	if (atomic_exchange(&v->msix_on, msix_enabled(v->msix)) != msix_enabled(v->msix)) {
+	if (v->msix_on != msix_enabled(v->msix)) {
+		v->msix_on = msix_enabled(v->msix);
 		set_isr(v, v->isr);
 		transport_interrupts_changed(&v->t);
 	}
@@ -520,7 +517,7 @@ static void bus_reset(struct pci_device *pci)
 {
 	struct virtio_pci *v = of_pci(pci);
 
-	atomic_store(&v->msix_on, false);
+	v->msix_on = false;
 	transport_reset_begin(&v->t);
 }
 
@@ -593,7 +590,7 @@ static void virtio_pci_reset(struct device *dev)
 	transport_reset(&v->t);
 	pci_device_reset(&v->pci);
 	pthread_mutex_lock(&dev->lock);
-	atomic_store(&v->msix_on, false);
+	v->msix_on = false;
 	registers_reset(&v->t);
 	pthread_mutex_unlock(&dev->lock);
 }
@@ -656,7 +653,7 @@ static int add_ioeventfd(struct virtio_pci *v, struct bus *bus, struct bus_regio
 	*e = (struct bus_ioeventfd){
 		.region = region,
 		.offset = offset + (uint64_t)queue * NOTIFY_MULTIPLIER,
-		.fd = v->t.queues[queue].kick_fd,
+		.fd = v->t.vdev->queues[queue].kick_fd,
 	};
 	r = bus_ioeventfd_add(bus, e);
 	if (r)
@@ -731,9 +728,9 @@ static int set_up(struct virtio_pci *v, const struct device_env *env,
 				   err);
 	if (r)
 		return r;
-	atomic_store(&v->config_vector, NO_VECTOR);
+	v->config_vector = NO_VECTOR;
 	for (unsigned int i = 0; i < vdev->n_queues; i++)
-		atomic_store(&v->vectors[i], NO_VECTOR);
+		v->vectors[i] = NO_VECTOR;
 	r = pci_attach(&v->pci, config->bus, config->addr, err);
 	if (r)
 		return r;

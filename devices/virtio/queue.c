@@ -14,9 +14,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/fd.h"
 #include "base/le.h"
 #include "base/mem.h"
 #include "base/num.h"
+#include "base/probe.h"
 #include "virtio/queue.h"
 
 /* ThreadSanitizer knows no fences; gcc and clang tell of it differently. */
@@ -65,8 +67,8 @@ struct virtq {
 	const struct virtq_ops *ops;
 	void *opaque;
 	unsigned int index;
-	bool started;
-	bool broken;
+	_Atomic uint8_t state; /* enum virtq_state */
+	_Atomic int interrupt_fd;
 	bool event_idx;
 	bool indirect;
 	bool no_notify; /* as the used ring's flag says, without event index */
@@ -140,16 +142,41 @@ static inline void used_store16(struct virtq *q, uint32_t offset, uint16_t value
 	dma_written(&q->port, &iov, 1, sizeof(value));
 }
 
-static int virtq_break(struct virtq *q, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-
-static int virtq_break(struct virtq *q, const char *fmt, ...)
+enum virtq_state virtq_state(const struct virtq *q)
 {
+	return (enum virtq_state)atomic_load_explicit(&q->state, memory_order_relaxed);
+}
+
+void virtq_set_state(struct virtq *q, enum virtq_state state)
+{
+	atomic_store(&q->state, (uint8_t)state);
+}
+
+void virtq_set_interrupt(struct virtq *q, int eventfd)
+{
+	atomic_store_explicit(&q->interrupt_fd, eventfd, memory_order_relaxed);
+}
+
+/* The rings may be written. */
+static bool answers(const struct virtq *q)
+{
+	enum virtq_state state = virtq_state(q);
+
+	return state == VIRTQ_RUNNING || state == VIRTQ_FINISHING;
+}
+
+int virtq_break(struct virtq *q, const char *fmt, ...)
+{
+	uint8_t state = atomic_load(&q->state), broken;
 	char text[160];
 	va_list ap;
 
-	if (q->broken)
-		return -EPROTO;
-	q->broken = true;
+	do {
+		if (state == VIRTQ_OFF || state == VIRTQ_BROKEN || state == VIRTQ_ABANDONING)
+			return -EPROTO;
+		/* Its owner may be stopping it at this moment. */
+		broken = state == VIRTQ_FINISHING ? VIRTQ_ABANDONING : VIRTQ_BROKEN;
+	} while (!atomic_compare_exchange_weak(&q->state, &state, broken));
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
@@ -208,7 +235,7 @@ static inline int rings_check(struct virtq *q)
 /* Open a bracket for use of the rings alone: false when the queue is of no use. */
 static bool rings_enter(struct virtq *q)
 {
-	if (!q->started || q->broken)
+	if (!answers(q))
 		return false;
 	dma_open(&q->port, &q->bracket);
 	if (!rings_check(q))
@@ -231,6 +258,7 @@ int virtq_create(struct virtq **ret, const struct virtq_config *config, struct e
 	q->ops = config->ops;
 	q->opaque = config->opaque;
 	q->index = config->index;
+	atomic_init(&q->interrupt_fd, -1);
 	dma_port_init(&q->port, config->dma, config->requester);
 	*ret = q;
 	return 0;
@@ -252,7 +280,7 @@ void virtq_destroy(struct virtq *q)
 {
 	if (!q)
 		return;
-	if (q->started)
+	if (virtq_state(q) != VIRTQ_OFF)
 		virtq_stop(q);
 	dma_port_done(&q->port);
 	free(q);
@@ -298,12 +326,11 @@ int virtq_start(struct virtq *q, const struct virtq_layout *layout, uint16_t nex
 {
 	int r;
 
-	assert(!q->started);
+	assert(virtq_state(q) == VIRTQ_OFF || virtq_state(q) == VIRTQ_STARTING);
 	if (!is_power_of_two(layout->size) || layout->size > VIRTQ_MAX_SIZE ||
 	    !is_aligned(layout->desc_iova, 16) || !is_aligned(layout->avail_iova, 2) ||
 	    !is_aligned(layout->used_iova, 4))
 		return -EINVAL;
-	q->broken = false;
 	q->event_idx = layout->event_idx;
 	q->indirect = layout->indirect;
 	q->no_notify = false;
@@ -321,7 +348,7 @@ int virtq_start(struct virtq *q, const struct virtq_layout *layout, uint16_t nex
 		rings_free(q);
 		return r;
 	}
-	q->started = true;
+	virtq_set_state(q, VIRTQ_RUNNING);
 	return 0;
 }
 
@@ -336,15 +363,10 @@ void virtq_set_next(struct virtq *q, uint16_t next_avail)
 
 void virtq_stop(struct virtq *q)
 {
-	assert(q->started && !q->in_flight);
-	q->started = false;
+	assert(!q->in_flight);
+	virtq_set_state(q, VIRTQ_OFF);
 	q->staged = 0;
 	rings_free(q);
-}
-
-bool virtq_started(const struct virtq *q)
-{
-	return q->started;
 }
 
 uint16_t virtq_size(const struct virtq *q)
@@ -590,10 +612,8 @@ int virtq_pop(struct virtq *q, struct virtq_chain *chain)
 {
 	int r;
 
-	if (q->broken)
-		return -EPROTO;
-	if (!q->started)
-		return 0;
+	if (virtq_state(q) != VIRTQ_RUNNING)
+		return virtq_state(q) == VIRTQ_BROKEN ? -EPROTO : 0;
 	dma_open(&q->port, &chain->bracket);
 	r = chain_take(q, chain);
 	if (r == 1) {
@@ -631,7 +651,7 @@ static void chain_put(struct virtq *q, struct virtq_chain *chain, uint32_t writt
 	uint32_t *id = ring_at(&q->used, at), *len = ring_at(&q->used, at + 4);
 	const struct iovec marks[2] = {{id, 4}, {len, 4}};
 
-	if (q->broken)
+	if (!answers(q))
 		return;
 	dma_written(&q->port, chain->in, chain->n_in, MIN(written, chain->in_bytes));
 	if (chain->truncated && chain->last_in) {
@@ -649,7 +669,7 @@ static void chain_put(struct virtq *q, struct virtq_chain *chain, uint32_t writt
 
 static void used_publish(struct virtq *q)
 {
-	if (q->broken)
+	if (!answers(q))
 		return;
 	used_store16(q, USED_IDX, q->used_idx);
 	q->unflushed += q->staged;
@@ -694,14 +714,22 @@ static bool interrupt_wanted(struct virtq *q)
 void virtq_flush(struct virtq *q)
 {
 	bool wanted;
+	int fd;
 
 	if (!q->unflushed || !rings_enter(q))
 		return;
 	wanted = interrupt_wanted(q);
 	q->unflushed = 0;
 	rings_leave(q);
-	if (wanted)
+	if (!wanted)
+		return;
+	fd = atomic_load_explicit(&q->interrupt_fd, memory_order_relaxed);
+	if (fd < 0) {
 		q->ops->notify(q->opaque, q->index);
+		return;
+	}
+	probe_interrupt(fd);
+	fd_event_signal(fd);
 }
 
 void virtq_kick_disable(struct virtq *q)
@@ -715,30 +743,43 @@ void virtq_kick_disable(struct virtq *q)
 	rings_leave(q);
 }
 
-bool virtq_kick_enable(struct virtq *q)
+/* Kick when the driver's index passes `seen`: whether it already has. */
+static bool kick_enable(struct virtq *q, uint16_t seen)
 {
 	bool more;
 
-	if (!rings_enter(q))
+	if (virtq_state(q) != VIRTQ_RUNNING || !rings_enter(q))
 		return false;
 	if (q->event_idx) {
-		used_store16(q, USED_RING + USED_ELEM_BYTES * (uint32_t)q->size, q->next_avail);
+		used_store16(q, USED_RING + USED_ELEM_BYTES * (uint32_t)q->size, seen);
 	} else if (q->no_notify) {
 		q->no_notify = false;
 		used_store16(q, USED_FLAGS, 0);
 	}
 	full_barrier(q);
-	more = avail_reload(q) > 0;
+	more = avail_reload(q) >= 0 && q->avail_idx != seen;
 	rings_leave(q);
 	return more;
+}
+
+bool virtq_kick_enable(struct virtq *q)
+{
+	return kick_enable(q, q->next_avail);
+}
+
+bool virtq_kick_enable_beyond(struct virtq *q)
+{
+	return kick_enable(q, q->avail_idx);
 }
 
 bool virtq_has_avail(struct virtq *q)
 {
 	bool more;
 
+	if (virtq_state(q) != VIRTQ_RUNNING)
+		return false;
 	if (q->next_avail != q->avail_idx)
-		return !q->broken;
+		return true;
 	if (!rings_enter(q))
 		return false;
 	more = avail_reload(q) > 0;

@@ -15,7 +15,7 @@
  * All access goes through the queue's dma port; a chain is one bracket from pop to push.
  *
  * Threads: a queue belongs to one loop's thread from virtq_start to virtq_stop, or to whoever holds a lock
- * of its device's; nothing here locks.
+ * of its device's; nothing here locks. Any thread may read its state and set its interrupt.
  * No allocation after virtq_start.
  */
 #ifndef VIRTIO_QUEUE_H
@@ -74,10 +74,20 @@ struct virtq_chain {
 
 struct virtq;
 
+/* The life of a queue. Its owner (queue_server.h) moves it, but that a malformed ring breaks it here. */
+enum virtq_state {
+	VIRTQ_OFF,        /* no rings */
+	VIRTQ_STARTING,   /* its owner is about to call virtq_start */
+	VIRTQ_RUNNING,    /* chains are taken and given back */
+	VIRTQ_BROKEN,     /* the ring, or what is in it, is malformed: neither any more */
+	VIRTQ_FINISHING,  /* it is to stop: those that were taken are given back */
+	VIRTQ_ABANDONING, /* it is to be reset: those that were taken are dropped */
+};
+
 struct virtq_ops {
-	/* Interrupt the driver for this queue. */
+	/* Interrupt the driver for this queue; called where no eventfd was set (virtq_set_interrupt). */
 	void (*notify)(void *opaque, unsigned int index);
-	/* The ring is malformed: text says how. Called once; the queue answers -EPROTO from now on. */
+	/* The ring is malformed: text says how. Called once, when the queue becomes VIRTQ_BROKEN. */
 	void (*broken)(void *opaque, unsigned int index, const char *text);
 };
 
@@ -92,20 +102,28 @@ struct virtq_config {
 int virtq_create(struct virtq **ret, const struct virtq_config *config, struct err *err);
 void virtq_destroy(struct virtq *q);
 
-/* Activate with this layout; checks size, alignment and that the rings are reachable. next_avail is 0 except
- * when state is restored. */
+/* Activate with this layout: RUNNING. Checks size, alignment and that the rings are reachable; a failure
+ * leaves the state as it was. next_avail is 0 except when state is restored. */
 int virtq_start(struct virtq *q, const struct virtq_layout *layout, uint16_t next_avail);
-/* Forget the rings. All chains were pushed or dropped. */
+/* Forget the rings: OFF. All chains were pushed or dropped. */
 void virtq_stop(struct virtq *q);
 /* Somebody else served this queue up to here (vhost): go on from there. Nothing is in flight. */
 void virtq_set_next(struct virtq *q, uint16_t next_avail);
-bool virtq_started(const struct virtq *q);
+enum virtq_state virtq_state(const struct virtq *q);
+/* The owner's moves: OFF to STARTING, any but OFF to FINISHING or ABANDONING. */
+void virtq_set_state(struct virtq *q, enum virtq_state state);
+/* What the driver put into the queue cannot be: BROKEN, and reported, once. Always -EPROTO. */
+int virtq_break(struct virtq *q, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* From now on an interrupt is a write to this eventfd, which stays the caller's and must outlive the
+ * queue; -1: virtq_ops.notify. */
+void virtq_set_interrupt(struct virtq *q, int eventfd);
 
-/* Take the next available chain: 1, 0 when there is none, -EPROTO when the ring is malformed. */
+/* Take the next available chain: 1, 0 when there is none or the queue stops, -EPROTO when it is broken. */
 int virtq_pop(struct virtq *q, struct virtq_chain *chain);
 /* Put the last popped chain back (net receive: not enough buffers yet); only in reverse order of pop. */
 void virtq_unpop(struct virtq *q, struct virtq_chain *chain);
-/* Give it back: `written` bytes of the in-pieces hold data. Closes the bracket. */
+/* Give it back: `written` bytes of the in-pieces hold data. Closes the bracket. While the queue is
+ * BROKEN or ABANDONING the same as virtq_drop. */
 void virtq_push(struct virtq *q, struct virtq_chain *chain, uint32_t written);
 /* The same for several chains that become visible at once (mergeable receive buffers): stage each,
  * then publish. */
@@ -116,10 +134,12 @@ void virtq_drop(struct virtq *q, struct virtq_chain *chain);
 /* After a batch of pushes: interrupt if the driver asked for it. */
 void virtq_flush(struct virtq *q);
 
-/* Kick suppression. disable: the driver need not kick. enable: kick again; true when more became available meanwhile (so
- * the caller goes on instead of sleeping). */
+/* Kick suppression. disable: the driver need not kick. enable: kick again; true when more became available
+ * meanwhile (so the caller goes on instead of sleeping). enable_beyond: the same for a caller that has put
+ * back all there was, since it was not enough: of interest is only what is added to that. */
 void virtq_kick_disable(struct virtq *q);
 bool virtq_kick_enable(struct virtq *q);
+bool virtq_kick_enable_beyond(struct virtq *q);
 
 /* Is a chain available (without taking it)? */
 bool virtq_has_avail(struct virtq *q);

@@ -10,81 +10,54 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "base/num.h"
-#include "base/probe.h"
 
-static struct virtq *vq_of(struct transport_queue *q)
+static struct virtio_transport *transport_of(const struct virtio_queue *q)
 {
-	return q->t->vdev->queues[q->index].vq;
+	return q->vdev->transport;
 }
 
-static struct loop *loop_of(struct transport_queue *q)
+static struct transport_queue *registers_of(const struct virtio_queue *q)
 {
-	return q->t->vdev->queues[q->index].loop;
-}
-
-static bool wanted(const struct transport_queue *q)
-{
-	struct virtio_transport *t = q->t;
-
-	return q->enable && !q->resetting && (t->status & VIRTIO_S_DRIVER_OK) && !t->paused &&
-	       !t->resetting && t->ops->dma_allowed(t);
-}
-
-static void queue_post(struct transport_queue *q)
-{
-	if (loop_post(loop_of(q), &q->work))
-		q->posts++;
-}
-
-static void queue_update(struct transport_queue *q)
-{
-	bool running = q->state == TRANSPORT_QUEUE_RUNNING;
-
-	/* One that is stopping looks again by itself when it has stopped. */
-	if (q->state != TRANSPORT_QUEUE_STOPPING && wanted(q) != running)
-		queue_post(q);
+	return &transport_of(q)->queues[q->index];
 }
 
 void transport_update(struct virtio_transport *t)
 {
 	for (unsigned int i = 0; i < t->vdev->n_queues; i++)
-		queue_update(&t->queues[i]);
+		virtio_queue_update(&t->vdev->queues[i]);
 }
 
-/* Who was handed a queue interrupts by itself, so it must hear where to. */
 void transport_interrupts_changed(struct virtio_transport *t)
 {
-	for (unsigned int i = 0; i < t->vdev->n_queues && t->vdev->ops->queue_call; i++)
-		if (t->queues[i].state == TRANSPORT_QUEUE_RUNNING)
-			queue_post(&t->queues[i]);
+	for (unsigned int i = 0; i < t->vdev->n_queues; i++)
+		virtio_queue_interrupt_changed(&t->vdev->queues[i]);
+}
+
+static bool queue_off(const struct virtio_transport *t, unsigned int index)
+{
+	return virtq_state(t->vdev->queues[index].vq) == VIRTQ_OFF;
 }
 
 /* Registers of one queue as after power-on. */
-static void queue_forget(struct transport_queue *q)
+static void queue_forget(struct virtio_transport *t, unsigned int index)
 {
-	q->size = q->t->vdev->queues[q->index].max_size;
-	q->desc = 0;
-	q->driver = 0;
-	q->device = 0;
-	q->enable = false;
-	q->resetting = false;
-	q->next_avail = 0;
+	t->queues[index] = (struct transport_queue){.size = t->vdev->queues[index].max_size};
 }
 
 /* The last step of a reset, when every queue is off. */
 static void reset_complete(struct virtio_transport *t)
 {
 	for (unsigned int i = 0; i < t->vdev->n_queues; i++) {
-		if (t->queues[i].state != TRANSPORT_QUEUE_OFF)
+		if (!queue_off(t, i))
 			return;
 	}
 	for (unsigned int i = 0; i < t->vdev->n_queues; i++)
-		queue_forget(&t->queues[i]);
+		queue_forget(t, i);
 	t->status = 0;
 	t->accepted = 0;
 	t->vdev->features = 0;
 	t->resetting = false;
-	atomic_store(&t->broken, false);
+	atomic_store(&t->owner.broken, false);
 	if (t->vdev->ops->reset)
 		t->vdev->ops->reset(t->vdev);
 	t->ops->reset(t);
@@ -99,231 +72,132 @@ void transport_reset_begin(struct virtio_transport *t)
 	reset_complete(t);
 }
 
-/* The loop's side. */
+/* What the queue server asks. */
 
-static void stop_part_done(struct transport_queue *q)
+static bool queue_wanted(const struct virtio_queue *q)
 {
-	assert(q->stop_waits);
-	if (--q->stop_waits)
-		return;
-	pthread_mutex_lock(q->t->lock);
-	queue_post(q);
-	pthread_mutex_unlock(q->t->lock);
+	struct virtio_transport *t = transport_of(q);
+	const struct transport_queue *r = registers_of(q);
+
+	return r->enable && !r->resetting && (t->status & VIRTIO_S_DRIVER_OK) && !t->paused &&
+	       !t->resetting && t->ops->dma_allowed(t);
 }
 
-static void watch_kicks(struct transport_queue *q)
+static bool queue_resetting(const struct virtio_queue *q)
 {
-	q->kick_watched = true;
-	loop_watch(loop_of(q), &q->kick, q->kick_fd);
+	return transport_of(q)->resetting || registers_of(q)->resetting;
 }
 
-static void watch_calls(struct transport_queue *q)
+static void queue_layout(const struct virtio_queue *q, struct virtq_layout *layout,
+			 uint16_t *next_avail)
 {
-	q->call_watched = true;
-	loop_watch(loop_of(q), &q->call, q->call_fd);
+	const struct transport_queue *r = registers_of(q);
+
+	*layout = (struct virtq_layout){
+		.size = r->size,
+		.desc_iova = r->desc,
+		.avail_iova = r->driver,
+		.used_iova = r->device,
+		.event_idx = virtio_has(q->vdev, VIRTIO_F_EVENT_IDX),
+		.indirect = virtio_has(q->vdev, VIRTIO_F_INDIRECT_DESC),
+	};
+	*next_avail = r->next_avail;
 }
 
-static void kick_done(struct loop_op *op, int result)
+static int queue_interrupt_fd(const struct virtio_queue *q)
 {
-	struct transport_queue *q = container_of(op, struct transport_queue, kick);
+	struct virtio_transport *t = transport_of(q);
 
-	if (result < 0) {
-		q->kick_watched = false;
-		if (q->state == TRANSPORT_QUEUE_STOPPING)
-			stop_part_done(q);
-		else if (result == -ECANCELED)
-			/* The thread that ran the loop is gone, another does now. */
-			watch_kicks(q);
-		else
-			virtio_device_broken(q->t->vdev, "its kicks cannot be watched");
-		return;
-	}
-	probe_kick(q->t->vdev->name, q->index);
-	if (q->state == TRANSPORT_QUEUE_RUNNING && !atomic_load(&q->t->broken))
-		q->t->vdev->ops->queue_kick(q->t->vdev, q->index);
+	return t->ops->queue_interrupt_fd(t, q->index);
 }
 
-static void call_done(struct loop_op *op, int result)
+static void queue_stopped(struct virtio_queue *q, uint16_t next_avail)
 {
-	struct transport_queue *q = container_of(op, struct transport_queue, call);
+	struct virtio_transport *t = transport_of(q);
 
-	if (result >= 0) {
-		q->t->ops->queue_interrupt(q->t, q->index);
-		return;
-	}
-	q->call_watched = false;
-	if (q->state == TRANSPORT_QUEUE_STOPPING)
-		stop_part_done(q);
-	else if (result == -ECANCELED)
-		watch_calls(q);
-}
-
-static void queue_start(struct transport_queue *q, const struct virtq_layout *layout,
-			uint16_t next_avail)
-{
-	struct virtio_device *vdev = q->t->vdev;
-	int r;
-
-	q->handed_over = false;
-	virtq_port(vq_of(q))->requester = q->t->ops->requester(q->t);
-	r = virtq_start(vq_of(q), layout, next_avail);
-	if (r) {
-		virtio_device_broken(vdev, r == -ENOMEM ? "no memory for a queue"
-							: "a queue's rings are not in memory");
-		return;
-	}
-	vdev->ops->queue_start(vdev, q->index);
-	if (q->handed_over)
-		return;
-	watch_kicks(q);
-	if (!atomic_load(&q->t->broken))
-		vdev->ops->queue_kick(vdev, q->index);
-}
-
-static void queue_stop(struct transport_queue *q)
-{
-	/* One for this function, so that parts which end at once do not end the whole. */
-	q->stop_waits = 1;
-	if (q->kick_watched) {
-		q->stop_waits++;
-		loop_cancel(loop_of(q), &q->kick);
-	}
-	if (q->call_watched) {
-		q->stop_waits++;
-		loop_cancel(loop_of(q), &q->call);
-	}
-	if (virtq_started(vq_of(q))) {
-		q->stop_waits++;
-		q->t->vdev->ops->queue_stop(q->t->vdev, q->index, q->abandon);
-	}
-	stop_part_done(q);
-}
-
-/* Under the lock: everything has ended. */
-static void queue_stopped(struct transport_queue *q)
-{
-	struct virtio_transport *t = q->t;
-
-	if (virtq_started(vq_of(q))) {
-		q->next_avail = virtq_next_avail(vq_of(q));
-		virtq_stop(vq_of(q));
-	}
-	q->state = TRANSPORT_QUEUE_OFF;
-	if (q->resetting)
-		queue_forget(q);
+	registers_of(q)->next_avail = next_avail;
+	if (registers_of(q)->resetting)
+		queue_forget(t, q->index);
 	if (t->resetting)
 		reset_complete(t);
 }
 
-static bool event_idx(const struct virtio_device *vdev)
+static uint32_t queue_requester(const struct virtio_queue *q)
 {
-	return virtio_has(vdev, VIRTIO_F_EVENT_IDX);
+	struct virtio_transport *t = transport_of(q);
+
+	return t->ops->requester(t);
 }
 
-/* An fd that interrupts for this queue as the registers are now. The queue's thread. */
-static int find_call_fd(struct transport_queue *q)
+static void queue_interrupt(struct virtio_queue *q)
 {
-	struct virtio_transport *t = q->t;
-	int fd;
+	struct virtio_transport *t = transport_of(q);
 
-	pthread_mutex_lock(t->lock);
-	fd = t->ops->queue_interrupt_fd(t, q->index);
-	pthread_mutex_unlock(t->lock);
-	if (fd >= 0)
-		return fd;
-	/* INTx has a register to set first, so this process stays in between. */
-	if (q->call_fd < 0)
-		q->call_fd = fd_eventfd();
-	if (q->call_fd >= 0 && !q->call_watched)
-		watch_calls(q);
-	return q->call_fd;
+	t->ops->queue_interrupt(t, q->index);
 }
 
-/* The queue's thread, lock not held. */
-static void follow_interrupts(struct transport_queue *q)
+static void queue_broken(struct virtio_queue *q, const char *text)
 {
-	struct virtio_device *vdev = q->t->vdev;
-	int fd;
+	char line[240];
 
-	if (!q->handed_over || !vdev->ops->queue_call)
-		return;
-	fd = find_call_fd(q);
-	if (fd == q->given_call_fd)
-		return;
-	if (fd < 0 || vdev->ops->queue_call(vdev, q->index, fd)) {
-		virtio_device_broken(vdev, "a queue's interrupt cannot be moved");
-		return;
-	}
-	q->given_call_fd = fd;
-	/* What came on the old one meanwhile may be lost to the driver; one too many is not. */
-	fd_event_signal(fd);
+	snprintf(line, sizeof(line), "queue %u: %s", q->index, text);
+	virtio_device_broken(q->vdev, line);
 }
 
-static void queue_work(struct loop_op *op, int result)
-{
-	struct transport_queue *q = container_of(op, struct transport_queue, work);
-	struct virtio_transport *t = q->t;
-	struct virtq_layout layout;
-	uint16_t next_avail;
-
-	(void)result;
-	pthread_mutex_lock(t->lock);
-	q->posts--;
-	if (q->state == TRANSPORT_QUEUE_STOPPING && !q->stop_waits)
-		queue_stopped(q);
-	if (q->state == TRANSPORT_QUEUE_OFF && wanted(q)) {
-		q->state = TRANSPORT_QUEUE_RUNNING;
-		layout = (struct virtq_layout){
-			.size = q->size,
-			.desc_iova = q->desc,
-			.avail_iova = q->driver,
-			.used_iova = q->device,
-			.event_idx = event_idx(t->vdev),
-			.indirect = virtio_has(t->vdev, VIRTIO_F_INDIRECT_DESC),
-		};
-		next_avail = q->next_avail;
-		pthread_mutex_unlock(t->lock);
-		queue_start(q, &layout, next_avail);
-		pthread_mutex_lock(t->lock);
-	}
-	if (q->state == TRANSPORT_QUEUE_RUNNING && !wanted(q)) {
-		q->state = TRANSPORT_QUEUE_STOPPING;
-		q->abandon = t->resetting || q->resetting;
-		pthread_mutex_unlock(t->lock);
-		queue_stop(q);
-		pthread_mutex_lock(t->lock);
-	}
-	if (q->state == TRANSPORT_QUEUE_RUNNING) {
-		pthread_mutex_unlock(t->lock);
-		follow_interrupts(q);
-		pthread_mutex_lock(t->lock);
-	}
-	pthread_cond_broadcast(&t->still);
-	pthread_mutex_unlock(t->lock);
-}
+static const struct virtio_queue_owner_ops owner_ops = {
+	.wanted = queue_wanted,
+	.resetting = queue_resetting,
+	.layout = queue_layout,
+	.interrupt_fd = queue_interrupt_fd,
+	.stopped = queue_stopped,
+	.requester = queue_requester,
+	.interrupt = queue_interrupt,
+	.broken = queue_broken,
+};
 
 /* What a device calls. */
 
-void virtio_queue_stopped(struct virtio_device *vdev, unsigned int index)
+int virtio_device_init(struct virtio_device *vdev, const struct virtio_device_ops *ops,
+		       const char *name, const struct log *log, unsigned int n_queues,
+		       struct err *err)
 {
-	struct transport_queue *q = &vdev->transport->queues[index];
-
-	assert(q->state == TRANSPORT_QUEUE_STOPPING);
-	stop_part_done(q);
+	vdev->ops = ops;
+	vdev->log = log;
+	snprintf(vdev->name, sizeof(vdev->name), "%s", name);
+	vdev->queues = calloc(n_queues, sizeof(*vdev->queues));
+	if (!vdev->queues)
+		return err_set(err, -ENOMEM, "%s: no memory for %u queues", name, n_queues);
+	vdev->n_queues = n_queues;
+	for (unsigned int i = 0; i < n_queues; i++) {
+		vdev->queues[i].vdev = vdev;
+		vdev->queues[i].index = i;
+	}
+	return 0;
 }
 
-void virtio_config_changed(struct virtio_device *vdev)
+void virtio_device_done(struct virtio_device *vdev)
+{
+	free(vdev->queues);
+	vdev->queues = NULL;
+}
+
+void virtio_config_begin(struct virtio_device *vdev)
+{
+	/* Before it is attached nobody reads. */
+	if (vdev->transport)
+		pthread_mutex_lock(vdev->transport->owner.lock);
+}
+
+void virtio_config_end(struct virtio_device *vdev, bool notify)
 {
 	struct virtio_transport *t = vdev->transport;
 
-	/* Before it is attached nobody has read it. */
 	if (!t)
 		return;
-	pthread_mutex_lock(t->lock);
 	t->generation++;
-	if (t->status & VIRTIO_S_DRIVER_OK && !t->resetting)
+	if (notify && t->status & VIRTIO_S_DRIVER_OK && !t->resetting)
 		t->ops->config_interrupt(t);
-	pthread_mutex_unlock(t->lock);
+	pthread_mutex_unlock(t->owner.lock);
 }
 
 void virtio_device_broken(struct virtio_device *vdev, const char *text)
@@ -333,74 +207,16 @@ void virtio_device_broken(struct virtio_device *vdev, const char *text)
 	log_guest(vdev->log, &vdev->limit, vdev->name, "%s: needs a reset by its driver", text);
 	if (!t)
 		return;
-	pthread_mutex_lock(t->lock);
+	pthread_mutex_lock(t->owner.lock);
 	if (!t->resetting && !(t->status & VIRTIO_S_NEEDS_RESET)) {
-		atomic_store(&t->broken, true);
+		atomic_store(&t->owner.broken, true);
 		t->status |= VIRTIO_S_NEEDS_RESET;
 		/* virtio 1.3, 2.1.2 */
 		if (t->status & VIRTIO_S_DRIVER_OK)
 			t->ops->config_interrupt(t);
 	}
-	pthread_mutex_unlock(t->lock);
+	pthread_mutex_unlock(t->owner.lock);
 }
-
-int virtio_queue_hand_over(struct virtio_device *vdev, unsigned int index,
-			   struct virtio_queue_fds *ret)
-{
-	struct transport_queue *q = &vdev->transport->queues[index];
-	struct virtio_transport *t = q->t;
-
-	assert(q->state == TRANSPORT_QUEUE_RUNNING && !q->kick_watched);
-	q->given_call_fd = find_call_fd(q);
-	if (q->given_call_fd < 0)
-		return q->given_call_fd;
-	pthread_mutex_lock(t->lock);
-	ret->layout = (struct virtq_layout){
-		.size = q->size,
-		.desc_iova = q->desc,
-		.avail_iova = q->driver,
-		.used_iova = q->device,
-		.event_idx = event_idx(vdev),
-		.indirect = virtio_has(vdev, VIRTIO_F_INDIRECT_DESC),
-	};
-	pthread_mutex_unlock(t->lock);
-	ret->kick_fd = q->kick_fd;
-	ret->call_fd = q->given_call_fd;
-	ret->next_avail = virtq_next_avail(vq_of(q));
-	q->handed_over = true;
-	return 0;
-}
-
-void virtio_queue_take_back(struct virtio_device *vdev, unsigned int index, uint16_t next_avail)
-{
-	struct transport_queue *q = &vdev->transport->queues[index];
-
-	if (!q->handed_over)
-		return;
-	virtq_set_next(vq_of(q), next_avail);
-	q->handed_over = false;
-}
-
-static void vq_notify(void *opaque, unsigned int index)
-{
-	struct virtio_transport *t = opaque;
-
-	t->ops->queue_interrupt(t, index);
-}
-
-static void vq_broken(void *opaque, unsigned int index, const char *text)
-{
-	struct virtio_transport *t = opaque;
-	char line[240];
-
-	snprintf(line, sizeof(line), "queue %u: %s", index, text);
-	virtio_device_broken(t->vdev, line);
-}
-
-static const struct virtq_ops vq_ops = {
-	.notify = vq_notify,
-	.broken = vq_broken,
-};
 
 /* Registers. */
 
@@ -480,7 +296,7 @@ void transport_queue_enable(struct virtio_transport *t, unsigned int index)
 	if (!transport_queue_writable(t, index))
 		return;
 	t->queues[index].enable = true;
-	queue_update(&t->queues[index]);
+	virtio_queue_update(&t->vdev->queues[index]);
 }
 
 void transport_queue_reset(struct virtio_transport *t, unsigned int index)
@@ -493,10 +309,10 @@ void transport_queue_reset(struct virtio_transport *t, unsigned int index)
 	if (!q->enable || q->resetting)
 		return;
 	q->resetting = true;
-	if (q->state == TRANSPORT_QUEUE_OFF)
-		queue_forget(q);
+	if (queue_off(t, index))
+		queue_forget(t, index);
 	else
-		queue_update(q);
+		virtio_queue_update(&t->vdev->queues[index]);
 }
 
 void transport_config_read(struct virtio_transport *t, uint32_t offset, void *buf, unsigned int len)
@@ -517,54 +333,49 @@ void transport_config_write(struct virtio_transport *t, uint32_t offset, const v
 
 /* The machine's side. */
 
-static bool queue_still(const struct transport_queue *q)
-{
-	return q->state == TRANSPORT_QUEUE_OFF && !q->posts;
-}
-
-/* Wait until every queue is off and nothing is posted. A loop that is ours to turn is turned. */
+/* Wait until every queue is off and nothing is posted. A loop that is ours to run is run. */
 static void wait_still(struct virtio_transport *t)
 {
-	pthread_mutex_lock(t->lock);
+	pthread_mutex_lock(t->owner.lock);
 	for (unsigned int i = 0; i < t->vdev->n_queues; i++) {
-		struct transport_queue *q = &t->queues[i];
+		const struct virtio_queue *q = &t->vdev->queues[i];
 
-		while (!queue_still(q)) {
-			if (!loop_is_mine(loop_of(q))) {
-				pthread_cond_wait(&t->still, t->lock);
+		while (!virtio_queue_still(q)) {
+			if (!loop_is_mine(q->loop)) {
+				pthread_cond_wait(&t->owner.still, t->owner.lock);
 				continue;
 			}
-			pthread_mutex_unlock(t->lock);
-			loop_iterate(loop_of(q), true);
-			pthread_mutex_lock(t->lock);
+			pthread_mutex_unlock(t->owner.lock);
+			loop_iterate(q->loop, true);
+			pthread_mutex_lock(t->owner.lock);
 		}
 	}
-	pthread_mutex_unlock(t->lock);
+	pthread_mutex_unlock(t->owner.lock);
 }
 
 void transport_quiesce(struct virtio_transport *t, unsigned int phase)
 {
-	pthread_mutex_lock(t->lock);
+	pthread_mutex_lock(t->owner.lock);
 	t->paused = true;
 	transport_update(t);
-	pthread_mutex_unlock(t->lock);
+	pthread_mutex_unlock(t->owner.lock);
 	if (phase > 0)
 		wait_still(t);
 }
 
 void transport_resume(struct virtio_transport *t)
 {
-	pthread_mutex_lock(t->lock);
+	pthread_mutex_lock(t->owner.lock);
 	t->paused = false;
 	transport_update(t);
-	pthread_mutex_unlock(t->lock);
+	pthread_mutex_unlock(t->owner.lock);
 }
 
 void transport_reset(struct virtio_transport *t)
 {
-	pthread_mutex_lock(t->lock);
+	pthread_mutex_lock(t->owner.lock);
 	transport_reset_begin(t);
-	pthread_mutex_unlock(t->lock);
+	pthread_mutex_unlock(t->owner.lock);
 	wait_still(t);
 }
 
@@ -572,68 +383,38 @@ int transport_init(struct virtio_transport *t, const struct virtio_transport_ops
 		   struct virtio_device *vdev, pthread_mutex_t *lock, struct dma_space *dma,
 		   uint64_t offered, struct err *err)
 {
-	int r = -ENOMEM;
+	int r = 0;
 
 	t->ops = ops;
 	t->vdev = vdev;
-	t->lock = lock;
 	t->offered = vdev->features_offered | (offered & ~vdev->features_withheld);
-	pthread_cond_init(&t->still, NULL);
+	t->owner.ops = &owner_ops;
+	t->owner.lock = lock;
+	pthread_cond_init(&t->owner.still, NULL);
 	t->queues = calloc(vdev->n_queues, sizeof(*t->queues));
-	if (!t->queues) {
-		err_set(err, r, "no memory for %u queues", vdev->n_queues);
-		goto fail;
+	if (!t->queues)
+		r = err_set(err, -ENOMEM, "no memory for %u queues", vdev->n_queues);
+	for (unsigned int i = 0; i < vdev->n_queues && !r; i++) {
+		queue_forget(t, i);
+		r = virtio_queue_init(&vdev->queues[i], &t->owner, dma, err);
 	}
-	for (unsigned int i = 0; i < vdev->n_queues; i++)
-		t->queues[i].kick_fd = t->queues[i].call_fd = -1;
-	for (unsigned int i = 0; i < vdev->n_queues; i++) {
-		struct transport_queue *q = &t->queues[i];
-		struct virtq_config config = {
-			.index = i,
-			.dma = dma,
-			.ops = &vq_ops,
-			.opaque = t,
-		};
-
-		q->t = t;
-		q->index = i;
-		q->work.done = queue_work;
-		q->kick.done = kick_done;
-		q->call.done = call_done;
-		queue_forget(q);
-		q->kick_fd = fd_eventfd();
-		if (q->kick_fd < 0) {
-			r = err_set(err, q->kick_fd, "eventfd for queue %u: %s", i,
-				    err_name(q->kick_fd));
-			goto fail;
-		}
-		r = virtq_create(&vdev->queues[i].vq, &config, err);
-		if (r)
-			goto fail;
+	if (r) {
+		transport_done(t);
+		return r;
 	}
 	vdev->transport = t;
 	return 0;
-fail:
-	transport_done(t);
-	return r;
 }
 
 void transport_done(struct virtio_transport *t)
 {
 	if (!t->ops)
 		return;
-	for (unsigned int i = 0; t->queues && i < t->vdev->n_queues; i++) {
-		struct transport_queue *q = &t->queues[i];
-
-		assert(queue_still(q));
-		virtq_destroy(t->vdev->queues[i].vq);
-		t->vdev->queues[i].vq = NULL;
-		fd_close(&q->kick_fd);
-		fd_close(&q->call_fd);
-	}
+	for (unsigned int i = 0; i < t->vdev->n_queues; i++)
+		virtio_queue_done(&t->vdev->queues[i]);
 	free(t->queues);
 	t->queues = NULL;
-	pthread_cond_destroy(&t->still);
+	pthread_cond_destroy(&t->owner.still);
 	t->vdev->transport = NULL;
 	t->ops = NULL;
 }

@@ -1,19 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What every transport of a virtio device has in common: status, feature negotiation, and the life
- * of the queues. Private to transports (pci.c); devices see virtio.h.
+ * What every transport of a virtio device has in common: status, feature negotiation, and what the
+ * registers say about the queues. Private to transports (pci.c); devices see virtio.h.
  *
  * A queue runs while it is wanted:
  *
  *     enabled and DRIVER_OK, and the device is not paused, not being reset, and may do DMA
  *
- * Whatever changes one of these calls transport_update, which posts to the loop of each queue whose
- * state differs; only that loop's thread moves a queue:
- *
- *     OFF ── virtq_start, queue_start, kicks ──► RUNNING ── queue_stop ──► STOPPING ──► OFF
- *                                                              the device: virtio_queue_stopped
- *
- * So a register write never waits: reset is over when the last queue is OFF, and until then status
+ * Whatever changes one of these calls transport_update; the queue server moves the queues to that.
+ * So a register write never waits: reset is over when the last queue is off, and until then status
  * reads non-zero (virtio 1.3, 4.1.4.3.2), queue_reset reads 1, and the registers are not writable.
  *
  * DMA not allowed (PCI bus mastering off) is treated like a pause: requests in flight finish, new ones
@@ -49,7 +44,7 @@ enum {
 struct virtio_transport;
 
 struct virtio_transport_ops {
-	/* Interrupt for a queue. Any thread, lock not held. */
+	/* Interrupt for a queue that has no fd for it. Any thread, lock not held. */
 	void (*queue_interrupt)(struct virtio_transport *t, unsigned int index);
 	/* Interrupt for a change of configuration or status. */
 	void (*config_interrupt)(struct virtio_transport *t);
@@ -61,47 +56,25 @@ struct virtio_transport_ops {
 	void (*reset)(struct virtio_transport *t);
 };
 
-enum transport_queue_state {
-	TRANSPORT_QUEUE_OFF,
-	TRANSPORT_QUEUE_RUNNING,
-	TRANSPORT_QUEUE_STOPPING,
-};
-
+/* Registers of a queue: the driver writes them while it is not enabled. */
 struct transport_queue {
-	struct virtio_transport *t;
-	unsigned int index;
-	/* Registers: the driver writes them while the queue is not enabled. */
 	uint16_t size;
 	uint64_t desc, driver, device;
 	bool enable;
-	bool resetting; /* queue_reset */
-	/* Changed by the loop's thread only, under the lock; so that thread may read it without. */
-	enum transport_queue_state state;
-	unsigned int posts; /* runs of work that are to come: the queue's memory must stay */
-	uint16_t next_avail;
-	/* The loop's thread alone. */
-	bool abandon;
-	bool handed_over;
-	bool kick_watched, call_watched;
-	unsigned int stop_waits; /* parts of a stop that are not done */
-	struct loop_op work, kick, call;
-	int kick_fd;       /* from init to done */
-	int call_fd;       /* -1 unless a queue was handed over that has no interrupt fd */
-	int given_call_fd; /* what whoever serves the queue interrupts by. The loop's thread alone */
+	bool resetting;      /* queue_reset */
+	uint16_t next_avail; /* where it was when it last stopped */
 };
 
 struct virtio_transport {
 	const struct virtio_transport_ops *ops;
 	struct virtio_device *vdev;
-	pthread_mutex_t *lock;
-	pthread_cond_t still; /* some queue became OFF */
+	struct virtio_queue_owner owner; /* with the lock */
 	uint8_t status;
 	uint8_t generation;
 	bool paused;
 	bool resetting;
 	uint64_t offered;
-	uint64_t accepted; /* as the driver writes it, before FEATURES_OK */
-	_Atomic bool broken;
+	uint64_t accepted;              /* as the driver writes it, before FEATURES_OK */
 	struct transport_queue *queues; /* vdev->n_queues */
 };
 

@@ -146,16 +146,15 @@ static int start_ring(struct vhost *v, unsigned int ring, const struct virtio_qu
 
 int vhost_start(struct vhost *v, struct net_queue *q)
 {
-	struct virtio_device *vdev = &v->pair->net->vdev;
-	unsigned int ring = q->index & 1;
+	unsigned int ring = q->base->index & 1;
 	struct virtio_queue_fds fds;
-	int r = virtio_queue_hand_over(vdev, q->index, &fds);
+	int r = virtio_queue_hand_over(q->base, &fds);
 
 	if (r)
 		return r;
 	r = start_ring(v, ring, &fds);
 	if (r) {
-		virtio_queue_take_back(vdev, q->index, fds.next_avail);
+		virtio_queue_take_back(q->base, fds.next_avail);
 		return r;
 	}
 	v->active |= 1u << ring;
@@ -166,7 +165,7 @@ int vhost_start(struct vhost *v, struct net_queue *q)
 
 int vhost_set_call(struct vhost *v, const struct net_queue *q, int call_fd)
 {
-	struct vhost_vring_file irq = {.index = q->index & 1, .fd = call_fd};
+	struct vhost_vring_file irq = {.index = q->base->index & 1, .fd = call_fd};
 
 	return call(v, VHOST_SET_VRING_CALL, &irq);
 }
@@ -178,7 +177,7 @@ int vhost_error_fd(const struct vhost *v, unsigned int ring)
 
 void vhost_stop(struct vhost *v, struct net_queue *q)
 {
-	unsigned int ring = q->index & 1;
+	unsigned int ring = q->base->index & 1;
 	struct vhost_vring_file none = {.index = ring, .fd = -1};
 	struct vhost_vring_state base = {.index = ring};
 
@@ -188,7 +187,7 @@ void vhost_stop(struct vhost *v, struct net_queue *q)
 	/* Returns when the kernel's thread is done with this ring. */
 	(void)call(v, VHOST_NET_SET_BACKEND, &none);
 	(void)call(v, VHOST_GET_VRING_BASE, &base);
-	virtio_queue_take_back(&v->pair->net->vdev, q->index, (uint16_t)base.num);
+	virtio_queue_take_back(q->base, (uint16_t)base.num);
 }
 
 int vhost_create(struct vhost **ret, struct net_pair *pair, struct gmem *gmem, uint64_t *features,

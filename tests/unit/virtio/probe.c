@@ -31,24 +31,24 @@ static void probe_config_write(struct virtio_device *vdev, uint32_t offset, cons
 	memcpy(probe_of(vdev)->config + offset, buf, len);
 }
 
-static void probe_start(struct virtio_device *vdev, unsigned int index)
+static int probe_start(struct virtio_queue *base)
 {
-	struct probe *p = probe_of(vdev);
-	struct probe_queue *q = &p->q[index];
+	struct probe_queue *q = base->opaque;
 
-	cr_assert(!q->running && virtq_started(vdev->queues[index].vq));
+	cr_assert(!q->running && virtio_queue_running(base));
 	q->running = true;
 	q->starts++;
-	if (p->hand_over)
-		cr_assert_eq(virtio_queue_hand_over(vdev, index, &p->fds), 0);
+	if (q->p->hand_over)
+		cr_assert_eq(virtio_queue_hand_over(base, &q->p->fds), 0);
+	return 0;
 }
 
-static int probe_call(struct virtio_device *vdev, unsigned int index, int call_fd)
+static int probe_call(struct virtio_queue *base, int call_fd)
 {
-	struct probe *p = probe_of(vdev);
+	struct probe_queue *q = base->opaque;
 
-	cr_assert(p->hand_over && p->q[index].running);
-	p->fds.call_fd = call_fd;
+	cr_assert(q->p->hand_over && q->running);
+	q->p->fds.call_fd = call_fd;
 	return 0;
 }
 
@@ -68,67 +68,73 @@ static void answer(struct probe_queue *q, struct virtq_chain *c)
 		   (uint32_t)iov_from_buf(c->in, c->n_in, 0, &n, sizeof(n)));
 }
 
-static void probe_kick(struct virtio_device *vdev, unsigned int index)
+static bool probe_serve(struct virtio_queue *base)
 {
-	struct probe_queue *q = &probe_of(vdev)->q[index];
-	struct virtq *vq = vdev->queues[index].vq;
+	struct probe_queue *q = base->opaque;
+	struct virtq *vq = base->vq;
 
 	cr_assert(q->running);
 	q->kicks++;
 	do {
 		virtq_kick_disable(vq);
 		while (q->held < SIZE && virtq_pop(vq, &q->chain[q->held]) > 0) {
-			if (q->p->hold)
+			if (q->p->hold) {
 				q->held++;
-			else
+				virtio_queue_hold(base);
+			} else {
 				answer(q, &q->chain[q->held]);
+			}
 		}
 		if (q->p->meanwhile)
 			q->p->meanwhile(q->p->opaque);
 	} while (virtq_kick_enable(vq) && q->held < SIZE);
 	if (q->p->meanwhile)
 		q->p->meanwhile(q->p->opaque);
-	virtq_flush(vq);
+	return false;
 }
 
 static void finish_stop(struct probe_queue *q)
 {
-	struct virtq *vq = q->p->vdev.queues[q->index].vq;
+	struct virtio_queue *base = &q->p->vdev.queues[q->index];
 
-	while (q->held) {
-		if (q->abandoned)
-			virtq_drop(vq, &q->chain[--q->held]);
-		else
-			answer(q, &q->chain[--q->held]);
-	}
-	if (!q->abandoned)
-		virtq_flush(vq);
-	q->stopping = false;
-	virtio_queue_stopped(&q->p->vdev, q->index);
+	for (; q->held; virtio_queue_release(base))
+		answer(q, &q->chain[--q->held]);
+	if (q->ending)
+		virtio_queue_release(base);
+	q->ending = false;
 }
 
-static void probe_stop(struct virtio_device *vdev, unsigned int index, bool abandon)
+static void probe_cancel(struct virtio_queue *base)
 {
-	struct probe *p = probe_of(vdev);
-	struct probe_queue *q = &p->q[index];
+	struct probe_queue *q = base->opaque;
 
-	cr_assert(q->running);
+	/* It may have broken before its start. */
+	if (!q->running)
+		return;
 	q->running = false;
 	q->stops++;
-	q->abandoned = abandon;
-	q->stopping = true;
-	if (p->hand_over)
-		virtio_queue_take_back(vdev, index, 7);
-	if (!p->hold_stop)
+	q->abandoned = virtq_state(base->vq) == VIRTQ_ABANDONING;
+	q->ending = true;
+	virtio_queue_hold(base);
+	if (q->p->hand_over)
+		virtio_queue_take_back(base, 7);
+	if (!q->p->hold_stop)
 		finish_stop(q);
 }
+
+static const struct virtio_queue_ops probe_queue_ops = {
+	.start = probe_start,
+	.serve = probe_serve,
+	.cancel = probe_cancel,
+	.set_call = probe_call,
+};
 
 static void release_done(struct loop_op *op, int result)
 {
 	struct probe_queue *q = container_of(op, struct probe_queue, release);
 
 	(void)result;
-	if (q->stopping)
+	if (q->ending)
 		finish_stop(q);
 }
 
@@ -145,12 +151,13 @@ static void probe_reset(struct virtio_device *vdev)
 	struct probe *p = probe_of(vdev);
 
 	for (unsigned int i = 0; i < QUEUES; i++)
-		cr_assert(!p->q[i].running && !p->q[i].stopping);
+		cr_assert(!p->q[i].running && !p->q[i].ending);
 	p->resets++;
 }
 
 static void probe_destroy(struct virtio_device *vdev)
 {
+	virtio_device_done(vdev);
 	free(probe_of(vdev));
 }
 
@@ -160,10 +167,6 @@ static const struct virtio_device_ops probe_ops = {
 	.features_ok = probe_features_ok,
 	.config_read = probe_config_read,
 	.config_write = probe_config_write,
-	.queue_start = probe_start,
-	.queue_kick = probe_kick,
-	.queue_stop = probe_stop,
-	.queue_call = probe_call,
 	.reset = probe_reset,
 	.destroy = probe_destroy,
 };
@@ -172,17 +175,17 @@ static struct probe *probe_create(struct guest *g, unsigned int loops)
 {
 	struct probe *p = calloc(1, sizeof(*p));
 
-	p->vdev.ops = &probe_ops;
-	p->vdev.log = guest_log(g);
-	strcpy(p->vdev.name, "probe0");
+	cr_assert_eq(virtio_device_init(&p->vdev, &probe_ops, "probe0", guest_log(g), QUEUES, NULL),
+		     0);
 	p->vdev.features_offered = 1ull << PROBE_FEATURE | 1ull << PROBE_HIGH_FEATURE;
 	p->vdev.config_bytes = CONFIG_BYTES;
-	p->vdev.n_queues = QUEUES;
 	for (unsigned int i = 0; i < QUEUES; i++) {
 		struct probe_queue *q = &p->q[i];
 
 		p->vdev.queues[i].loop = guest_loop(g, i % loops);
 		p->vdev.queues[i].max_size = SIZE;
+		p->vdev.queues[i].ops = &probe_queue_ops;
+		p->vdev.queues[i].opaque = q;
 		q->p = p;
 		q->index = i;
 		q->release.done = release_done;

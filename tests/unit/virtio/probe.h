@@ -41,7 +41,8 @@ struct probe {
 		unsigned int index;
 		_Atomic unsigned int starts, stops, kicks;
 		bool abandoned; /* the last stop */
-		bool running, stopping;
+		bool running;
+		bool ending; /* cancelled, and held until probe_release */
 		unsigned int held;
 		struct virtq_chain chain[SIZE];
 		struct iovec iov[SIZE][4];

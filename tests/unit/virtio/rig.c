@@ -114,7 +114,7 @@ void rig_settle(struct rig *rig)
 static bool any_on(struct rig *rig)
 {
 	for (unsigned int i = 0; i < rig->vdev->n_queues; i++)
-		if (rig->t.queues[i].state != TRANSPORT_QUEUE_OFF || rig->t.queues[i].posts)
+		if (!virtio_queue_still(&rig->vdev->queues[i]))
 			return true;
 	return false;
 }
@@ -261,7 +261,7 @@ int rig_add(struct rig_queue *q, const struct rig_seg *segs, unsigned int n, boo
 
 void rig_kick(struct rig_queue *q)
 {
-	fd_event_signal(q->rig->t.queues[q->index].kick_fd);
+	fd_event_signal(q->rig->vdev->queues[q->index].kick_fd);
 }
 
 bool rig_take(struct rig_queue *q, struct rig_used *used)

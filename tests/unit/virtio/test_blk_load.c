@@ -251,7 +251,7 @@ Test(blk_load, quiesce_finishes_what_is_in_flight_and_resume_goes_on)
 	rig_kick(&d.rig.queues[0]);
 	loop_iterate(d.rig.loop, true);
 	transport_quiesce(&d.rig.t, 0);
-	while (d.rig.t.queues[0].state != TRANSPORT_QUEUE_OFF)
+	while (!virtio_queue_still(&d.rig.vdev->queues[0]))
 		loop_iterate(d.rig.loop, true);
 	transport_quiesce(&d.rig.t, 1);
 	for (int i = 0; i < 20; i++)

@@ -166,6 +166,31 @@ Test(net, frames_wait_for_buffers_and_none_is_lost)
 	nic_close(&n);
 }
 
+static void timer_over(struct loop_op *op, int result)
+{
+	(void)op;
+	cr_assert_eq(result, 0);
+}
+
+Test(net, too_few_buffers_are_waited_for_asleep)
+{
+	struct nic n;
+	static uint8_t frame[4000];
+	struct loop_op timer = {.done = timer_over};
+	unsigned int iterations = 0;
+
+	nic_open_socket(&n, USUAL, LOOP_AUTO);
+	make_frame(frame, sizeof(frame), 1);
+	peer_send(&n, frame, sizeof(frame));
+	nic_give_many(&n, RX, 1, 1526);
+	rig_settle(&n.rig);
+	loop_timer(n.rig.loop, &timer, 20000000);
+	for (; timer.in_flight; iterations++)
+		cr_assert_eq(loop_iterate(n.rig.loop, true), 0);
+	cr_expect_lt(iterations, 10);
+	nic_close(&n);
+}
+
 Test(net, frames_that_arrive_byte_by_byte)
 {
 	struct nic n;

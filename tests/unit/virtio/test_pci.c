@@ -180,7 +180,8 @@ Test(pci, without_msix_the_line_follows_the_isr)
 	cr_assert_eq(drv_bar_read(r.d, r.d->isr, 1), 1);
 	cr_assert_not(drv_intx(r.d));
 	cr_assert_eq(drv_bar_read(r.d, r.d->isr, 1), 0);
-	virtio_config_changed(&r.p->vdev);
+	virtio_config_begin(&r.p->vdev);
+	virtio_config_end(&r.p->vdev, true);
 	cr_assert(drv_intx(r.d));
 	cr_assert_eq(drv_bar_read(r.d, r.d->isr, 1), 2);
 	request(&r, 0);
@@ -221,12 +222,14 @@ Test(pci, a_change_of_configuration_is_told)
 	struct rig r = rig_create(NULL);
 	uint64_t generation;
 
-	virtio_config_changed(&r.p->vdev);
+	virtio_config_begin(&r.p->vdev);
+	virtio_config_end(&r.p->vdev, true);
 	drv_start(r.d, 0, SIZE);
 	cr_assert_eq(drv_interrupts(r.d, QUEUES), 0, "nobody was there to tell");
 	generation = drv_common_read(r.d, GENERATION, 1);
 	r.p->config[4] = 0x5a;
-	virtio_config_changed(&r.p->vdev);
+	virtio_config_begin(&r.p->vdev);
+	virtio_config_end(&r.p->vdev, true);
 	cr_assert_eq(drv_interrupts(r.d, QUEUES), 1);
 	cr_assert_neq(drv_common_read(r.d, GENERATION, 1), generation);
 	cr_assert_eq(drv_bar_read(r.d, r.d->config + 4, 4), 0x5a);
