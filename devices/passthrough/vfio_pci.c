@@ -88,12 +88,30 @@ static void device_destroy(struct device *dev)
 	free(v);
 }
 
+static int device_save(struct device *dev, struct state_writer *w, struct err *err)
+{
+	(void)w;
+	return err_set(err, -EOPNOTSUPP,
+		       "%s: the state of a passed-through device is in its hardware, from which "
+		       "it cannot be had yet; remove the device first",
+		       dev->name);
+}
+
+static int device_load(struct device *dev, struct state_reader *r, struct err *err)
+{
+	(void)r;
+	return err_set(err, -EOPNOTSUPP, "%s: no state can be put into a passed-through device yet",
+		       dev->name);
+}
+
 static const struct device_ops device_ops = {
 	.type = "vfio-pci",
 	.reset = device_reset,
 	.quiesce = device_quiesce,
 	.resume = device_resume,
 	.destroy = device_destroy,
+	.save = device_save,
+	.load = device_load,
 };
 
 /* Everything that talks to the device, before the guest can. */

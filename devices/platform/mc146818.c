@@ -354,12 +354,13 @@ static const struct state_field mc146818_fields[] = {
 };
 
 /* What no guest can write, and what the arithmetic does not take. */
-static int check_state(const void *record, const void *live, struct err *err)
+static int check_state(const void *record, const void *live, uint32_t i, struct err *err)
 {
 	const struct mc146818 *m = record;
 	struct mc146818 same = *m;
 
 	(void)live;
+	(void)i;
 	update_irqf(&same);
 	if (m->reg[REG_C] & ~(C_IRQF | C_PF | C_AF | C_UF) || same.reg[REG_C] != m->reg[REG_C])
 		return err_set(err, -EPROTO, "reg[%d] is 0x%x, with 0x%x enabled: impossible",

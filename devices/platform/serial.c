@@ -425,12 +425,13 @@ STATE_DERIVED(struct serial, "nothing is in flight while it is frozen", kicked, 
 	      write_op, delay_op, reading, writing, delaying, read_waits, write_waits);
 STATE_DERIVED(struct serial_ring, "made by serial_host_init", bytes, size);
 
-static int serial_check(const void *record, const void *live, struct err *err)
+static int serial_check(const void *record, const void *live, uint32_t i, struct err *err)
 {
 	const struct serial *s = record;
 	size_t room = SERIAL_TX_BYTES - s->tx.count;
 
 	(void)live;
+	(void)i;
 	if (s->fifo_count > fifo_depth(s))
 		return err_set(err, -EPROTO, "fifo_count is %u; with fcr 0x%x at most %u",
 			       s->fifo_count, s->fcr, fifo_depth(s));

@@ -291,11 +291,12 @@ static void apply_msi(void *live, const void *record, uint32_t n)
 	}
 }
 
-static int check_msi(const void *record, const void *live, struct err *err)
+static int check_msi(const void *record, const void *live, uint32_t i, struct err *err)
 {
 	uint32_t pending = ((const struct msi_record *)record)->pending;
 	const struct msi *m = live;
 
+	(void)i;
 	return (uint64_t)pending >> m->n
 		       ? err_set(err, -EPROTO, "pending is 0x%x; there are %u vectors", pending,
 				 m->n)

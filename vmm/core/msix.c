@@ -366,11 +366,12 @@ static void apply_vector(void *live, const void *record, uint32_t i)
 	msix_config_written(m);
 }
 
-static int check_vector(const void *record, const void *live, struct err *err)
+static int check_vector(const void *record, const void *live, uint32_t i, struct err *err)
 {
 	uint32_t control = load_le32(&((const struct vector_record *)record)->entry[ENTRY_CONTROL]);
 
 	(void)live;
+	(void)i;
 	if (control > ENTRY_MASKED)
 		return err_set(err, -EPROTO, "entry has vector control 0x%x; its bits are 0x%x",
 			       control, ENTRY_MASKED);

@@ -59,12 +59,12 @@ static void apply_function(void *live, const void *record, uint32_t n)
 				 __ATOMIC_RELAXED);
 }
 
-static int check_function(const void *record, const void *live, struct err *err)
+static int check_function(const void *record, const void *live, uint32_t i, struct err *err)
 {
 	const struct function_record *f = record;
 	const struct pci_device *dev = live;
 
-	for (unsigned int i = 0; i < PCI_CONFIG_BYTES; i++) {
+	for (i = 0; i < PCI_CONFIG_BYTES; i++) {
 		if (f->config[i] & ~writable(dev, i))
 			return err_set(err, -EPROTO,
 				       "config[%u] is %u; no guest can set bits but 0x%x there", i,

@@ -433,7 +433,7 @@ static int load_records(struct state_reader *r, struct staged *st, struct err *e
 			if (ret)
 				return ret;
 		}
-		ret = s->check ? s->check(record, st->live, err) : 0;
+		ret = s->check ? s->check(record, st->live, i, err) : 0;
 		if (ret)
 			return err_prefix(err, "%s: section '%s'", r->owner, r->name);
 	}

@@ -85,7 +85,7 @@ struct state_section {
 	void (*apply)(void *live, const void *record, uint32_t i);
 	/* Is a record with the fields as loaded possible? What is in no field is as it is here. 0, or
 	 * -EPROTO and a message that begins with the field. May be NULL. */
-	int (*check)(const void *record, const void *live, struct err *err);
+	int (*check)(const void *record, const void *live, uint32_t i, struct err *err);
 };
 
 #define STATE_KIND(value) _Generic((value), bool: STATE_BOOL, default: STATE_NUMBER)

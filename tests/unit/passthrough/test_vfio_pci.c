@@ -8,6 +8,7 @@
 #include "base/le.h"
 #include "base/num.h"
 #include "core/loop.h"
+#include "core/state.h"
 #include "fake_vfio.h"
 
 #define ECAM   0xe0000000ull
@@ -665,4 +666,16 @@ Test(split, holes_and_sparse_areas)
 	cr_assert_eq(vfio_bar_split(&all, 1, holes, 1, 0x10000, out, 4), 0);
 	/* more than there is room for: counted */
 	cr_assert_eq(vfio_bar_split(&all, 1, holes, 2, 0x1000, out, 1), 2);
+}
+
+Test(vfio_pci, its_state_is_refused_with_the_reason)
+{
+	struct state_buffer buffer = {0};
+	struct state_writer w;
+
+	state_writer_begin(&w, state_buffer_sink, &buffer);
+	cr_assert_eq(state_save_device(&w, dev, &err), -EOPNOTSUPP);
+	cr_assert(strstr(err.text, "is in its hardware"));
+	cr_assert_eq(dev->ops->load(dev, NULL, &err), -EOPNOTSUPP);
+	free(buffer.bytes);
 }
