@@ -136,8 +136,8 @@ static void latch(struct mc146818 *m, uint64_t now_ns)
 	m->reg[MC146818_CENTURY] = encode(m, (tm.tm_year + 1900) / 100);
 }
 
-/* Make the clock go on from what the time registers hold, sub_ns into that second. Whatever a guest
- * put there, a date comes of it. */
+/* Let the clock continue from the time registers, sub_ns into that second. Any value that a guest
+ * wrote there gives a date. */
 static void commit(struct mc146818 *m, uint64_t now_ns, uint64_t sub_ns)
 {
 	struct tm tm = {
@@ -353,7 +353,7 @@ static const struct state_field mc146818_fields[] = {
 	STATE_ONE(struct mc146818, divider_reset),
 };
 
-/* What no guest can write, and what the arithmetic does not take. */
+/* Values that no guest can write, or that the arithmetic cannot handle. */
 static int check_state(const void *record, const void *live, uint32_t i, struct err *err)
 {
 	const struct mc146818 *m = record;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The MC146818 clock's registers as a pure model: every function is told what time it is (host's
- * UTC in nanoseconds), so that nothing here waits, and tests own the clock.
+ * The MC146818 clock's registers as a pure model: every function gets the time (host's UTC in
+ * nanoseconds) from its caller, so nothing here waits, and tests own the clock.
  *
  * The clock is an offset to the host's. While the guest holds it (SET, or the divider in reset) the
- * time registers are storage; letting go makes an offset of what they hold. Flags are worked out
- * when somebody looks, from what has passed since the last look.
+ * time registers are storage; when it is released, their value becomes the offset. Flags are
+ * computed on access, from the time since the last access.
  *
  * Threads: the caller's lock.
  */
@@ -28,7 +28,7 @@ struct mc146818 {
 	uint8_t reg[MC146818_REGISTERS];
 	int64_t offset_s;   /* of the guest's clock to the host's */
 	uint32_t phase_ns;  /* added to the host's nanoseconds first */
-	uint64_t seen_ns;   /* host time up to which flags are worked out */
+	uint64_t seen_ns;   /* host time up to which flags are computed */
 	bool divider_reset; /* the divider was held in reset since the registers were frozen */
 };
 
@@ -37,7 +37,7 @@ void mc146818_init(struct mc146818 *m, uint64_t now_ns);
 void mc146818_reset(struct mc146818 *m, uint64_t now_ns);
 uint8_t mc146818_read(struct mc146818 *m, uint8_t index, uint64_t now_ns);
 void mc146818_write(struct mc146818 *m, uint8_t index, uint8_t value, uint64_t now_ns);
-/* Work out the flags up to now. */
+/* Compute the flags up to now. */
 void mc146818_advance(struct mc146818 *m, uint64_t now_ns);
 /* The level of the interrupt pin, after advance. */
 bool mc146818_irq(const struct mc146818 *m);

@@ -3,11 +3,13 @@
  * The few platform devices a modern guest needs: RTC, ACPI power management (S5, power button),
  * reset ports, pvpanic, PCIe root ports.
  *
- * The port numbers and GSIs are here because the ACPI tables (firmware/) are told of them by the
- * machine; nothing else may assume them.
+ * The port numbers and GSIs are here because the machine passes them to the ACPI tables
+ * (firmware/); nothing else may assume them.
  *
- * The loop of the RTC and of serial ports must be the machine's own: their destroy turns it until
- * nothing of theirs is in flight. So destroy is not called from inside one of its callbacks.
+ * Threads: creation and destruction in the machine's thread; register accesses in vCPU threads,
+ * under the device's lock. The loop of the RTC and of serial ports must be the machine's own:
+ * destroy runs it until nothing of the device is in flight, so destroy must not be called from one
+ * of its callbacks. Errors: a negative errno, with err.
  */
 #ifndef PLATFORM_PLATFORM_H
 #define PLATFORM_PLATFORM_H
@@ -32,8 +34,8 @@ enum {
 	PLATFORM_S5_TYPE = 5,        /* SLP_TYP of power off, in PM1 control and in \_S5 */
 };
 
-/* What the guest asked for by a register; called in a vCPU thread under the device's lock: record and
- * post. */
+/* A request that the guest made through a register. Called in a vCPU thread under the device's
+ * lock: record and post. */
 enum platform_event {
 	PLATFORM_POWER_OFF, /* S5 */
 	PLATFORM_RESET,
@@ -55,8 +57,8 @@ int pm_create(struct device **ret, const struct device_env *env, const struct pl
 void pm_power_button(struct device *dev);
 
 /* Port 0xcf9, and the ACPI reset register which is the same; for guests that use them, the keyboard
- * controller's reset (port 0x64, command 0xfe) and the fast reset of port 0x92. root forwards 0xcf9;
- * the device is destroyed before it. */
+ * controller's reset (port 0x64, command 0xfe) and the fast reset of port 0x92. root forwards
+ * 0xcf9; the device is destroyed before it. */
 int reset_create(struct device **ret, const struct device_env *env, struct pci_root *root,
 		 const struct platform_sink *sink, struct err *err);
 
@@ -72,9 +74,9 @@ struct root_port_config {
 int root_port_create(struct device **ret, const struct device_env *env, struct pci_root *root,
 		     const struct root_port_config *config, struct err *err);
 struct pci_bus *root_port_bus(struct device *dev);
-/* Tell the slot that a device has been attached below, or is about to leave: the presence and link bits
- * change, and a guest whose driver is listening gets a hot-plug interrupt. Machine's thread, not
- * under pci_root_lock. */
+/* Report to the slot that a device has been attached below, or is about to leave: the presence and
+ * link bits change, and a guest with a hot-plug driver gets an interrupt. Machine's thread,
+ * not under pci_root_lock. */
 void root_port_set_present(struct device *dev, bool present);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* pvpanic on a port: a guest kernel says that it panicked, or that a crash kernel takes over. */
+/* pvpanic on a port: a guest kernel reports that it panicked, or that a crash kernel takes over. */
 #include <errno.h>
 
 #include "base/mem.h"

@@ -12,8 +12,8 @@
 #include "platform/platform.h"
 
 enum {
-	/* 0xcf9: a reset happens when RST_CPU goes from 0 to 1; SYS_RST says which kind, FULL_RST
-	 * that power is cycled too. All are the same machine reset here. */
+	/* 0xcf9: a reset happens when RST_CPU goes from 0 to 1; SYS_RST selects the kind, FULL_RST
+	 * cycles power too. All are the same machine reset here. */
 	CF9_SYS_RST = 1 << 1,
 	CF9_RST_CPU = 1 << 2,
 	CF9_FULL_RST = 1 << 3,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A PCIe root port: a bridge whose slot tells the guest, by native hot plug, when something has been
- * plugged in below it (PCI Express Base 6.0, 6.7 and 7.5.3). Standard registers are pci.c's; here is
- * what happens by itself.
+ * A PCIe root port: a bridge whose slot reports to the guest, by native hot plug, when a device has
+ * been plugged in below it (PCI Express Base 6.0, 6.7 and 7.5.3). Standard registers are pci.c's;
+ * this file has those that change by themselves.
  *
  * It has one MSI-X vector, for hot plug (and PME, which nothing here raises), and a line otherwise.
  */
@@ -17,8 +17,8 @@
 #include "platform/platform.h"
 
 enum {
-	/* The identity of QEMU's generic root port, which promises no more than the class code does and
-	 * so is what no guest has a quirk for. */
+	/* The identity of QEMU's generic root port: it promises no more than the class code, and no
+	 * guest has a quirk for it. */
 	VENDOR = 0x1b36,
 	DEVICE = 0x000c,
 	CLASS_BRIDGE = 0x060400,
@@ -58,8 +58,8 @@ enum {
 	AER_ROOT_COMMAND = 0x2c,
 	AER_ROOT_STATUS = 0x30,
 	/* Data link protocol, poisoned TLP, flow control, completion timeout, completer abort,
-	 * unexpected completion, receiver overflow, malformed TLP, unsupported request, ACS violation:
-	 * those every port has, and those that come with its ACS and link. */
+	 * unexpected completion, receiver overflow, malformed TLP, unsupported request, ACS
+	 * violation: those every port has, and those that come with its ACS and link. */
 	AER_UNCORRECTABLE_BITS = 0x37f010,
 	/* Of these, fatal unless software says otherwise (7.8.4.4). */
 	AER_FATAL_BITS = 0x062010,

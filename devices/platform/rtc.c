@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The clock at ports 0x70 and 0x71: mc146818.c's registers, the host's time, and a timer that runs
- * only while an interrupt is enabled and not yet raised. A guest that wants 8192 interrupts a second
- * gets one for each that it takes.
+ * only while an interrupt is enabled and not yet raised. A guest that wants 8192 interrupts a
+ * second gets one for each that it takes.
  */
 #include <errno.h>
 #include <time.h>

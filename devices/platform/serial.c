@@ -10,7 +10,7 @@
  *
  * The line has hardware flow control: the host sends only while the guest holds RTS up, and never
  * more than the receive FIFO takes, so there are no overruns but in loopback. When the FIFO holds
- * less than the trigger level, everything there was has come, and the character timeout is told at
+ * less than the trigger level, the whole input has arrived, so the character timeout is reported at
  * once.
  */
 #include <errno.h>
@@ -209,7 +209,7 @@ static void write_mcr(struct serial *s, uint8_t v)
 
 static void write_fcr(struct serial *s, uint8_t v)
 {
-	/* What was transmitted is with the host: there is no FIFO of ours to clear on that side. */
+	/* Transmitted bytes are already with the host: there is no FIFO to clear on that side. */
 	if ((v & FCR_CLEAR_RX) || ((v ^ s->fcr) & FCR_ENABLE)) {
 		s->fifo_head = 0;
 		s->fifo_count = 0;
@@ -336,7 +336,7 @@ static const struct bus_ops serial_bus_ops = {
 	.max = 1,
 };
 
-/* Master reset (data sheet, table 1). What the host has of the line, both ways, stays. */
+/* Master reset (data sheet, table 1). Both rings of the line keep their bytes. */
 static void power_on(struct serial *s)
 {
 	s->ier = s->fcr = s->lcr = s->mcr = s->scr = 0;
@@ -435,7 +435,7 @@ static int serial_check(const void *record, const void *live, uint32_t i, struct
 	if (s->fifo_count > fifo_depth(s))
 		return err_set(err, -EPROTO, "fifo_count is %u; with fcr 0x%x at most %u",
 			       s->fifo_count, s->fcr, fifo_depth(s));
-	/* Otherwise nothing would ever change it. */
+	/* Nothing else would ever set it. */
 	if (s->thre ? room < SERIAL_FIFO_BYTES : room >= SERIAL_TX_BYTES / 2)
 		return err_set(err, -EPROTO, "thre is %d with tx.count %zu", s->thre, s->tx.count);
 	return 0;

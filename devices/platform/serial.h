@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A 16550A serial port at the PC's addresses, interrupt-driven, with FIFOs and real flow control
- * towards the host: what the output cannot take yet keeps THRE clear, so nothing is lost in a flood;
- * input waits in the host until the receive FIFO has room.
+ * towards the host: what the output cannot take yet keeps THRE clear, so nothing is lost in a
+ * flood; input waits in the host until the receive FIFO has room.
  */
 #ifndef PLATFORM_SERIAL_H
 #define PLATFORM_SERIAL_H

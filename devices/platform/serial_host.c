@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The host's end of a serial line. Output is gathered for a moment, so that a line of text costs one
- * write and not one per character; input is read ahead by no more than one ring.
+ * The host's end of a serial line. Output is collected for a moment, so that a line of text costs
+ * one write instead of one per character; input is read ahead by no more than one ring.
  */
 #include <errno.h>
 #include <poll.h>
@@ -18,7 +18,7 @@ enum {
 	FLUSH_STEP_NS = 50000000,
 };
 
-/* A consumer that takes nothing for so long at the end of the machine is given up. */
+/* At the end of the machine, a consumer that takes nothing for this long is abandoned. */
 static const uint64_t flush_patience_ns = 2000000000;
 
 size_t serial_ring_room(const struct serial_ring *ring)

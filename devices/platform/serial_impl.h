@@ -6,8 +6,8 @@
  *   THR ─► tx ring ─► write(out_fd)        read(in_fd) ─► rx ring ─► receive FIFO ─► RBR
  *
  * The device's lock guards everything here but what is marked as the loop's. A span of a ring that
- * is being written or read by the kernel is left alone by the other side: bytes are only added behind
- * or taken in front of it.
+ * is being written or read by the kernel is left alone by the other side: bytes are only added
+ * behind or taken in front of it.
  */
 #ifndef PLATFORM_SERIAL_IMPL_H
 #define PLATFORM_SERIAL_IMPL_H
@@ -52,7 +52,8 @@ struct serial {
 	uint8_t fifo[SERIAL_FIFO_BYTES];
 	unsigned int fifo_head, fifo_count;
 	bool quiesced; /* nothing reaches the FIFO */
-	bool frozen; /* the rings were saved, or are being loaded: they stay as they are until resume */
+	bool frozen;   /* the rings were saved, or are being loaded: they stay as they are until
+			  resume */
 
 	struct serial_ring tx, rx;
 	uint8_t tx_bytes[SERIAL_TX_BYTES];
@@ -81,8 +82,8 @@ void serial_host_init(struct serial *s);
 void serial_host_kick(struct serial *s);
 /* A byte joined the tx ring: kick when that is due. Lock held. */
 void serial_host_wrote(struct serial *s);
-/* End what is in flight and begin nothing until serial_host_thaw (lock held), so that no byte is lost
- * or sent twice when the rings go elsewhere. Machine's thread. */
+/* End what is in flight and begin nothing until serial_host_thaw (lock held), so that no byte is
+ * lost or sent twice when the rings go elsewhere. Machine's thread. */
 void serial_host_freeze(struct serial *s);
 void serial_host_thaw(struct serial *s);
 /* Write out what is left (as long as it moves), end what is in flight. Machine's thread. */

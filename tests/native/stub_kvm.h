@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A KVM that runs no guest: calls for vm_create() (machine/vm.h), for whole machines on a host without
- * KVM. Its files are memfds, so they are duplicated, mapped and closed like the kernel's.
+ * A KVM that runs no guest: calls for vm_create() (machine/vm.h), for whole machines on a host
+ * without KVM. Its files are memfds, so they are duplicated, mapped and closed like the kernel's.
  *
- * It keeps what it is given as data: memory slots, GSI routes, irqfds, ioeventfds, lines, and the state
- * of VMs and vCPUs; reads give back what was written. What Linux refuses (a slot over another, an
- * ioeventfd twice, an irqfd on an eventfd that has one), it refuses with the same errno. KVM_RUN waits
- * until its thread is kicked, and returns -EINTR. It has no VFIO device (-ENODEV).
+ * It keeps what it is given as data: memory slots, GSI routes, irqfds, ioeventfds, lines, and the
+ * state of VMs and vCPUs; reads give back what was written. What Linux refuses (a slot over
+ * another, an ioeventfd twice, an irqfd on an eventfd that has one), it refuses with the same
+ * errno. KVM_RUN waits until its thread is kicked, and returns -EINTR. It has no VFIO device
+ * (-ENODEV).
  *
  * Threads: any. State: one per process, of the files that are open. A request that it does not know
  * ends the test, since nobody wrote down what the kernel would do.
@@ -24,7 +25,8 @@ extern const struct kvm_calls stub_kvm_calls;
 /* What stands for an open /dev/kvm; close it. */
 int stub_kvm_open(void);
 
-/* The call number n from now on (0: the next) fails with this errno, once. KVM_RUN is not counted. */
+/* The call number n from now on (0: the next) fails with this errno, once. KVM_RUN is not
+ * counted. */
 void stub_kvm_fail(unsigned int n, int error);
 /* Whether that has happened. */
 bool stub_kvm_failed(void);

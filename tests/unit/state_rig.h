@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A device's state taken from one and put into another, which is then to go on as the first would have. */
+/* A device's state taken from one and put into another, which is then to go on as the first would
+ * have. */
 #ifndef TESTS_STATE_RIG_H
 #define TESTS_STATE_RIG_H
 
@@ -49,8 +50,8 @@ static inline void state_assert_same(const struct state_buffer *a, const struct 
 			     a->bytes[i], b->bytes[i]);
 }
 
-/* From one that is quiesced with this, and stays so, to a fresh one, which goes on. What is saved of
- * that one before it does so is the same. */
+/* From one that is quiesced with this, and stays so, to a fresh one, which goes on. What is saved
+ * of that one before it does so is the same. */
 static inline void state_move(struct device *from, struct device *to)
 {
 	struct err err = ERR_INIT;
