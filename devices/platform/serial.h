@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A 16550A serial port at the PC's addresses, interrupt-driven, with FIFOs and real flow control
- * towards the host: what the output cannot take yet keeps THRE clear, so nothing is lost in a
+ * towards the host: while the output cannot take more, THRE stays clear, so nothing is lost in a
  * flood; input waits in the host until the receive FIFO has room.
+ *
+ * Threads, errors: as platform.h says. The file descriptors stay the caller's.
  */
 #ifndef PLATFORM_SERIAL_H
 #define PLATFORM_SERIAL_H
