@@ -75,11 +75,14 @@ static void init_vm(struct hospes_vm *vm, const struct hospes_vm_options *option
 	};
 	vm->wake.done = wake_done;
 	vm->owner = pthread_self();
-	atomic_store(&vm->owned, true);
+	/* Without a thread of its own the machine is its creator's until another one runs it. */
+	vm->no_thread = vm->options.flags & HOSPES_VM_THREAD;
+	atomic_store(&vm->owned, !vm->no_thread);
 	list_init(&vm->plugged);
 	list_init(&vm->devices);
 	list_init(&vm->commands);
 	pthread_mutex_init(&vm->mutex, NULL);
+	pthread_mutex_init(&vm->acting, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&vm->changed, &attr);
@@ -91,6 +94,7 @@ static void free_vm(struct hospes_vm *vm)
 	vm_unbuild(vm);
 	config_done(&vm->config);
 	pthread_cond_destroy(&vm->changed);
+	pthread_mutex_destroy(&vm->acting);
 	pthread_mutex_destroy(&vm->mutex);
 	free(vm);
 }
@@ -148,17 +152,10 @@ void hospes_vm_destroy(struct hospes_vm *vm)
 int hospes_vm_start(struct hospes_vm *vm, struct hospes_error *error)
 {
 	struct err err = ERR_INIT;
-	int rc = 0;
+	int rc = vm_start_threads(vm, &err);
 
-	if (atomic_load(&vm->state) != HOSPES_CREATED)
-		return give(error, &err, vm_call(vm, vm_do_start, NULL, &err));
-	rc = vm_start_io_threads(vm, &err);
-	if (!rc && vm->options.flags & HOSPES_VM_THREAD)
-		rc = vm_start_thread(vm, &err);
 	if (!rc)
 		rc = vm_call(vm, vm_do_start, NULL, &err);
-	else
-		vm_stop_io_threads(vm);
 	return give(error, &err, rc);
 }
 

@@ -36,7 +36,8 @@ struct vm_layout;
 
 /* Functions may be NULL, but for create. Their messages name the device by its id. */
 struct device_kind {
-	/* .what is the kind's name ("disk"), .bytes of the struct that begins with struct config_device. */
+	/* .what is the kind's name ("disk"), .bytes of the struct that begins with struct config_device; "id" is
+	 * one of the keys, or nobody frees it. */
 	struct schema schema;
 	const char *key; /* of the document: "disks" */
 	unsigned int

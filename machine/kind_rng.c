@@ -7,6 +7,7 @@
 
 #define AT(member) .offset = offsetof(struct config_device, member)
 static const struct schema_field fields[] = {
+	{"id", SCHEMA_STRING, AT(id)},
 	{"enabled", SCHEMA_BOOL, AT(enabled)},
 	{"addr", SCHEMA_PCI, AT(addr)},
 	{NULL},

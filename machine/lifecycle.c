@@ -28,7 +28,7 @@ static void set_state(struct hospes_vm *vm, enum hospes_state state)
 	vm_emit(vm, HOSPES_EVENT_STATE, (int)state, "");
 }
 
-/* --- from vCPU threads: record and post --- */
+/* --- from vCPU and I/O threads: record and post --- */
 
 /* The first request counts: on hardware nothing runs after a reset or a power off, while here the vCPUs
  * go on until the machine's thread stops them. Linux, for one, faults on purpose 50 µs after it has
@@ -62,9 +62,20 @@ void vm_platform_event(void *opaque, enum platform_event event)
 	}
 }
 
+/* The first to fail gives the message; the others fail for the same reason. */
+static void fail(struct hospes_vm *vm, enum vm_request request, const char *text)
+{
+	pthread_mutex_lock(&vm->mutex);
+	if (!vm->crash_text[0])
+		snprintf(vm->crash_text, sizeof(vm->crash_text), "%s", text);
+	pthread_mutex_unlock(&vm->mutex);
+	vm_request(vm, request);
+}
+
 void vm_vcpu_event(void *opaque, unsigned int index, enum vcpu_event event, const char *text)
 {
 	struct hospes_vm *vm = opaque;
+	char line[sizeof(vm->crash_text)];
 
 	switch (event) {
 	case VCPU_RESET:
@@ -80,13 +91,9 @@ void vm_vcpu_event(void *opaque, unsigned int index, enum vcpu_event event, cons
 	case VCPU_INTERNAL_ERROR:
 		break;
 	}
-	/* The first vCPU to fail gets the message; the others fail for the same reason. */
-	pthread_mutex_lock(&vm->mutex);
-	if (!vm->crash_text[0])
-		snprintf(vm->crash_text, sizeof(vm->crash_text), "vCPU %u: %s", index,
-			 event == VCPU_SHUTDOWN ? "triple fault" : text);
-	pthread_mutex_unlock(&vm->mutex);
-	vm_request(vm, event == VCPU_SHUTDOWN ? VM_CRASH : VM_ERROR);
+	snprintf(line, sizeof(line), "vCPU %u: %s", index,
+		 event == VCPU_SHUTDOWN ? "triple fault" : text);
+	fail(vm, event == VCPU_SHUTDOWN ? VM_CRASH : VM_ERROR, line);
 }
 
 /* --- state changes, in the machine's thread, outside loop callbacks --- */
@@ -323,6 +330,35 @@ static bool is_machine_thread(struct hospes_vm *vm)
 	return atomic_load(&vm->owned) && pthread_equal(vm->owner, pthread_self());
 }
 
+/* In this thread, while the machine has none: false when it has. */
+static bool call_here(struct hospes_vm *vm, struct vm_command *command)
+{
+	bool here;
+
+	pthread_mutex_lock(&vm->acting);
+	pthread_mutex_lock(&vm->mutex);
+	here = vm->no_thread;
+	pthread_mutex_unlock(&vm->mutex);
+	if (here)
+		command->result = command->fn(vm, command->arg, command->err);
+	pthread_mutex_unlock(&vm->acting);
+	return here;
+}
+
+/* In the machine's thread: false when that has ended. */
+static bool call_there(struct hospes_vm *vm, struct vm_command *command)
+{
+	pthread_mutex_lock(&vm->mutex);
+	if (!vm->no_thread) {
+		list_append(&vm->commands, &command->link);
+		loop_post(vm->loop, &vm->wake);
+		while (!command->done)
+			pthread_cond_wait(&vm->changed, &vm->mutex);
+	}
+	pthread_mutex_unlock(&vm->mutex);
+	return command->done;
+}
+
 int vm_call(struct hospes_vm *vm, int (*fn)(struct hospes_vm *vm, void *arg, struct err *err),
 	    void *arg, struct err *err)
 {
@@ -330,17 +366,8 @@ int vm_call(struct hospes_vm *vm, int (*fn)(struct hospes_vm *vm, void *arg, str
 
 	if (is_machine_thread(vm))
 		return fn(vm, arg, err);
-	pthread_mutex_lock(&vm->mutex);
-	if (vm->no_thread) {
-		/* Stopped for good: what is still possible needs no thread. */
-		pthread_mutex_unlock(&vm->mutex);
-		return fn(vm, arg, err);
-	}
-	list_append(&vm->commands, &command.link);
-	loop_post(vm->loop, &vm->wake);
-	while (!command.done)
-		pthread_cond_wait(&vm->changed, &vm->mutex);
-	pthread_mutex_unlock(&vm->mutex);
+	while (!call_here(vm, &command) && !call_there(vm, &command))
+		;
 	return command.result;
 }
 
@@ -401,15 +428,18 @@ int vm_start_thread(struct hospes_vm *vm, struct err *err)
 {
 	int rc;
 
-	atomic_store(&vm->owned, false);
+	pthread_mutex_lock(&vm->mutex);
+	vm->no_thread = false;
+	pthread_mutex_unlock(&vm->mutex);
 	rc = thread_start(&vm->thread, THREAD_MACHINE, 0, machine_thread, vm);
-	if (rc) {
-		vm->owner = pthread_self();
-		atomic_store(&vm->owned, true);
-		return err_set(err, rc, "cannot start a thread: %s", err_name(rc));
-	}
-	vm->thread_running = true;
-	return 0;
+	vm->thread_running = !rc;
+	if (!rc)
+		return 0;
+	pthread_mutex_lock(&vm->mutex);
+	run_commands_locked(vm);
+	vm->no_thread = true;
+	pthread_mutex_unlock(&vm->mutex);
+	return err_set(err, rc, "cannot start a thread: %s", err_name(rc));
 }
 
 void vm_join_thread(struct hospes_vm *vm)
@@ -425,16 +455,25 @@ void vm_join_thread(struct hospes_vm *vm)
 static void *io_thread(void *opaque)
 {
 	struct vm_io_thread *io = opaque;
+	int rc = loop_run(io->loop);
+	char text[80];
 
-	loop_run(io->loop);
+	/* Its queues stand still: the machine cannot go on. */
+	if (rc) {
+		snprintf(text, sizeof(text), "the event loop of an I/O thread failed: %s",
+			 err_name(rc));
+		fail(io->vm, VM_ERROR, text);
+	}
 	return NULL;
 }
 
-static int start_io_thread(struct vm_io_thread *io, enum thread_role role, unsigned int index,
-			   struct err *err)
+static int start_io_thread(struct hospes_vm *vm, struct vm_io_thread *io, enum thread_role role,
+			   unsigned int index, struct err *err)
 {
-	int rc = thread_start(&io->thread, role, index, io_thread, io);
+	int rc;
 
+	io->vm = vm;
+	rc = thread_start(&io->thread, role, index, io_thread, io);
 	if (rc)
 		return err_set(err, rc, "cannot start an I/O thread: %s", err_name(rc));
 	io->running = true;
@@ -455,9 +494,9 @@ int vm_start_io_threads(struct hospes_vm *vm, struct err *err)
 	int rc = 0;
 
 	for (unsigned int i = 0; i < vm->config.io_threads && !rc; i++)
-		rc = start_io_thread(&vm->io[i], THREAD_IO, i, err);
+		rc = start_io_thread(vm, &vm->io[i], THREAD_IO, i, err);
 	if (!rc && vm->viommu_io.loop)
-		rc = start_io_thread(&vm->viommu_io, THREAD_VIOMMU, 0, err);
+		rc = start_io_thread(vm, &vm->viommu_io, THREAD_VIOMMU, 0, err);
 	return rc;
 }
 
@@ -467,4 +506,21 @@ void vm_stop_io_threads(struct hospes_vm *vm)
 	stop_io_thread(&vm->viommu_io);
 	for (unsigned int i = 0; i < vm->config.io_threads; i++)
 		stop_io_thread(&vm->io[i]);
+}
+
+int vm_start_threads(struct hospes_vm *vm, struct err *err)
+{
+	int rc = 0;
+
+	pthread_mutex_lock(&vm->acting);
+	if (!vm->threads_started && atomic_load(&vm->state) == HOSPES_CREATED) {
+		rc = vm_start_io_threads(vm, err);
+		if (!rc && vm->options.flags & HOSPES_VM_THREAD)
+			rc = vm_start_thread(vm, err);
+		if (rc)
+			vm_stop_io_threads(vm);
+		vm->threads_started = !rc;
+	}
+	pthread_mutex_unlock(&vm->acting);
+	return rc;
 }

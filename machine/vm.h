@@ -43,6 +43,7 @@ enum vm_request {
 
 /* A loop with a thread of its own, for queues. */
 struct vm_io_thread {
+	struct hospes_vm *vm;
 	struct loop *loop;
 	pthread_t thread;
 	bool running;
@@ -114,7 +115,11 @@ struct hospes_vm {
 	pthread_t owner;    /* the machine's thread */
 	pthread_t thread;   /* ours, with HOSPES_VM_THREAD */
 	bool thread_running;
-	bool no_thread; /* guarded by mutex: our thread has ended */
+	/* Held by whoever acts as the machine's thread while that does not exist: with HOSPES_VM_THREAD
+	 * before the start, and once it has ended. Before mutex. */
+	pthread_mutex_t acting;
+	bool threads_started; /* guarded by acting */
+	bool no_thread; /* guarded by mutex: there is no machine's thread, and none to come by itself */
 
 	pthread_mutex_t mutex;  /* guards commands and their `done` */
 	pthread_cond_t changed; /* a command is done, or the machine stopped */
@@ -189,6 +194,8 @@ int vm_iterate(struct hospes_vm *vm, bool wait);
 int vm_start_thread(struct hospes_vm *vm, struct err *err);
 void vm_join_thread(struct hospes_vm *vm);
 int vm_start_io_threads(struct hospes_vm *vm, struct err *err);
+/* All that the machine asks for, once, whoever calls: any thread. */
+int vm_start_threads(struct hospes_vm *vm, struct err *err);
 void vm_stop_io_threads(struct hospes_vm *vm);
 
 /* status.c */

@@ -17,7 +17,8 @@
  * embedder's, who calls hospes_vm_run, or hospes_vm_iterate whenever the fd of hospes_vm_fd polls
  * readable. Every function on a machine except destroy may be called from any thread. Calls that
  * change its state run in the machine's thread and return when they are done; so with the
- * embedder's loop, another thread that makes such a call waits for the next iteration. Callbacks
+ * embedder's loop, another thread that makes such a call waits for the next iteration. (The library's
+ * thread exists from the start to the end; before and after, callers take turns in its place.) Callbacks
  * run in library threads: they must not block, and must not call back into the same machine, except
  * hospes_vm_state.
  *
@@ -77,7 +78,8 @@ enum hospes_event_type {
 	HOSPES_EVENT_OUTCOME,      /* about to stop: value is enum hospes_outcome */
 	HOSPES_EVENT_RESET,        /* the guest was reset and goes on */
 	HOSPES_EVENT_DEVICE_ERROR, /* text names the device and the error */
-	/* Of passed-through devices; value is the index in the document's list. */
+	/* Of passed-through devices; value is the index in the document's list (of one that was added
+	 * later: the lowest that was free). */
 	HOSPES_EVENT_DEVICE_REQUESTED, /* the host requests it: it is removed from the guest */
 	HOSPES_EVENT_DEVICE_GONE,      /* it no longer responds: likewise */
 	HOSPES_EVENT_DEVICE_RESET,     /* it was reset */

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The threads that a machine starts beside its vCPUs: an embedder's signals never run in them. */
 #include <criterion/criterion.h>
+#include <fcntl.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "base/thread.h"
 #include "machine/vm.h"
@@ -80,4 +83,31 @@ Test(machine_threads, the_machines_thread_blocks_signals)
 	cr_expect_eq(l.role, THREAD_MACHINE);
 	loop_destroy(vm->loop);
 	free(vm);
+}
+
+static void woken(struct loop_op *op, int result)
+{
+	(void)op;
+	(void)result;
+}
+
+Test(machine_threads, an_io_thread_whose_loop_fails_ends_the_machine, .timeout = 20)
+{
+	struct hospes_vm *vm = machine();
+	struct err err = ERR_INIT;
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	vm->wake.done = woken;
+	vm->config.io_threads = 1;
+	cr_assert_eq(loop_create(&vm->loop, &(struct loop_config){0}, &err), 0);
+	cr_assert_eq(loop_create(&vm->io[0].loop, &(struct loop_config){0}, &err), 0);
+	/* Its ring is none any more. */
+	cr_assert_eq(dup3(null, loop_fd(vm->io[0].loop), O_CLOEXEC), loop_fd(vm->io[0].loop));
+	cr_assert_eq(vm_start_io_threads(vm, &err), 0, "%s", err.text);
+	cr_assert_eq(loop_iterate(vm->loop, true), 0);
+	cr_expect_eq(atomic_load(&vm->request), VM_ERROR);
+	cr_expect(strstr(vm->crash_text, "I/O thread"), "%s", vm->crash_text);
+	vm_stop_io_threads(vm);
+	loop_destroy(vm->loop);
+	close(null);
 }

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+// Calls on a machine from threads that do not run it: before its start, and several starts at a time.
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "base/num.h"
+#include "rig.h"
+
+static struct rig rig;
+
+static void set_up(void)
+{
+	rig_init(&rig, true);
+}
+
+static void tear_down(void)
+{
+	rig_done(&rig);
+}
+
+/* A call that never returns is ended by the time-out. */
+TestSuite(calls, .init = set_up, .fini = tear_down, .timeout = 30);
+
+struct caller {
+	struct hospes_vm *vm;
+	pthread_barrier_t *together;
+	int (*fn)(struct hospes_vm *vm, struct hospes_error *error);
+	int result;
+};
+
+static void *call(void *opaque)
+{
+	struct caller *c = opaque;
+	struct hospes_error error;
+
+	if (c->together)
+		pthread_barrier_wait(c->together);
+	c->result = c->fn(c->vm, &error);
+	return NULL;
+}
+
+static int call_elsewhere(struct hospes_vm *vm,
+			  int (*fn)(struct hospes_vm *vm, struct hospes_error *error))
+{
+	struct caller c = {.vm = vm, .fn = fn};
+	pthread_t thread;
+
+	cr_assert_eq(pthread_create(&thread, NULL, call, &c), 0);
+	pthread_join(thread, NULL);
+	return c.result;
+}
+
+static int ask_status(struct hospes_vm *vm, struct hospes_error *error)
+{
+	char *text;
+	int rc = hospes_vm_status(vm, &text, error);
+
+	if (!rc)
+		hospes_free(text);
+	return rc;
+}
+
+Test(calls, before_the_start_return_to_another_thread)
+{
+	struct hospes_vm *vm = rig_create(&rig, rig_least, HOSPES_VM_THREAD);
+
+	cr_assert_eq(call_elsewhere(vm, ask_status), 0);
+	cr_assert_eq(call_elsewhere(vm, hospes_vm_pause), -EBUSY);
+	cr_assert_eq(call_elsewhere(vm, hospes_vm_stop), 0);
+	cr_assert_eq(hospes_vm_state(vm), HOSPES_STOPPED);
+	cr_assert_eq(call_elsewhere(vm, hospes_vm_start), -EBUSY);
+	hospes_vm_destroy(vm);
+}
+
+Test(calls, another_thread_may_start_it)
+{
+	struct hospes_vm *vm = rig_create(&rig, rig_everything, HOSPES_VM_THREAD);
+
+	cr_assert_eq(call_elsewhere(vm, hospes_vm_start), 0);
+	cr_assert_eq(hospes_vm_state(vm), HOSPES_RUNNING);
+	cr_assert_eq(call_elsewhere(vm, hospes_vm_stop), 0);
+	cr_assert_eq(call_elsewhere(vm, ask_status), 0);
+	hospes_vm_destroy(vm);
+}
+
+Test(calls, of_several_starts_one_succeeds)
+{
+	enum { CALLERS = 8, ROUNDS = 20 };
+	unsigned int threads = rig_threads(UINT_MAX), fds = rig_fds();
+
+	for (int round = 0; round < ROUNDS; round++) {
+		struct hospes_vm *vm = rig_create(&rig, rig_everything, HOSPES_VM_THREAD);
+		struct caller callers[CALLERS];
+		pthread_t thread[CALLERS];
+		pthread_barrier_t together;
+		unsigned int started = 0;
+
+		pthread_barrier_init(&together, NULL, CALLERS);
+		for (int i = 0; i < CALLERS; i++) {
+			callers[i] = (struct caller){vm, &together, hospes_vm_start, 0};
+			cr_assert_eq(pthread_create(&thread[i], NULL, call, &callers[i]), 0);
+		}
+		for (int i = 0; i < CALLERS; i++) {
+			pthread_join(thread[i], NULL);
+			started += callers[i].result == 0;
+			cr_assert(callers[i].result == 0 || callers[i].result == -EBUSY);
+		}
+		pthread_barrier_destroy(&together);
+		cr_assert_eq(started, 1u);
+		hospes_vm_destroy(vm);
+		cr_assert_eq(rig_threads(threads), threads);
+		cr_assert_eq(rig_fds(), fds);
+	}
+}
