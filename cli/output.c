@@ -3,11 +3,14 @@
 #include "output.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "cli.h"
 
@@ -24,14 +27,40 @@ void cli_error(const char *fmt, ...)
 	fputc('\n', stderr);
 }
 
+/* For this user alone, never by way of a link that somebody else made, and without waiting for a reader of a
+ * pipe. */
+static FILE *open_log(const char *path)
+{
+	int fd =
+		open(path,
+		     O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK,
+		     0600);
+	struct stat st;
+	FILE *to;
+
+	if (fd < 0)
+		return NULL;
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink > 1)
+		errno = EMLINK;
+	else if (fcntl(fd, F_SETFL, O_APPEND) == 0 && (to = fdopen(fd, "a")))
+		return to;
+	close(fd);
+	return NULL;
+}
+
 int output_open(struct output *output, const char *path, bool json)
 {
 	*output = (struct output){.to = stderr, .json = json};
 	if (!path)
 		return CLI_OK;
-	output->to = fopen(path, "ae");
+	output->to = open_log(path);
 	if (!output->to) {
-		cli_error("--log '%s': %s", path, strerror(errno));
+		cli_error("--log '%s': %s", path,
+			  errno == ELOOP ? "is a symbolic link; give the file that is meant"
+			  : errno == EMLINK
+				  ? "has other names too (hard links); give a file of its own"
+			  : errno == ENXIO ? "is a pipe that nobody reads"
+					   : strerror(errno));
 		return CLI_FAILED;
 	}
 	setvbuf(output->to, NULL, _IOLBF, 0);

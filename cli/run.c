@@ -310,19 +310,33 @@ static int take_terminal(struct run *run, json_t *document)
 	return CLI_OK;
 }
 
+static void add_ending_signals(sigset_t *set)
+{
+	sigaddset(set, SIGTERM);
+	sigaddset(set, SIGINT);
+	sigaddset(set, SIGHUP);
+}
+
+/* Until there is a machine they end this process, however long its creation takes. */
+static void take_ending_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	add_ending_signals(&set);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
 static int open_fds(struct run *run)
 {
 	sigset_t set;
 
-	/* Blocked before any thread is made, so that all of them leave these to us. */
 	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGHUP);
 	sigaddset(&set, SIGWINCH);
 	sigaddset(&set, SIGUSR1);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	add_ending_signals(&set);
 	run->signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
 	run->stopped_fd = eventfd(0, EFD_CLOEXEC);
 	run->grace_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
@@ -360,6 +374,7 @@ static int run_machine(struct run *run, json_t *document)
 		return CLI_FAILED;
 	}
 	free(text);
+	take_ending_signals();
 	if (run->to_guest >= 0)
 		terminal_raw();
 	if (hospes_vm_start(run->vm, &error) < 0) {

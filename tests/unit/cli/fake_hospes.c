@@ -62,6 +62,7 @@ int hospes_config_check(const char *json, size_t length, char **effective,
 int hospes_vm_create(struct hospes_vm **vm, const char *json, size_t length,
 		     const struct hospes_vm_options *options, struct hospes_error *error)
 {
+	pthread_sigmask(SIG_BLOCK, NULL, &fake.blocked_at_create);
 	machine = (struct hospes_vm){.options = *options};
 	*vm = &machine;
 	return call(error, "create", "%.*s", (int)length, json);
@@ -71,6 +72,7 @@ int hospes_vm_start(struct hospes_vm *vm, struct hospes_error *error)
 {
 	int rc = call(error, "start", "%s", "");
 
+	pthread_sigmask(SIG_BLOCK, NULL, &fake.blocked_at_start);
 	if (!rc && fake.outcome != HOSPES_OUTCOME_NONE)
 		stop_with(vm, fake.outcome);
 	return rc;

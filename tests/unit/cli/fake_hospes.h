@@ -4,6 +4,8 @@
 #ifndef TEST_FAKE_HOSPES_H
 #define TEST_FAKE_HOSPES_H
 
+#include <signal.h>
+
 #include "hospes/hospes.h"
 
 extern struct fake {
@@ -13,6 +15,8 @@ extern struct fake {
 	/* A machine that is started is done by itself with this outcome. NONE: it waits for the
 	 * end. */
 	enum hospes_outcome outcome;
+	sigset_t blocked_at_create; /* while the machine was created */
+	sigset_t blocked_at_start;
 } fake;
 
 /* Run a command; its status. What it prints is in fake_out and fake_err. */

@@ -3,7 +3,10 @@
 #include <criterion/criterion.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -43,6 +46,47 @@ Test(run, a_machine_is_created_started_and_destroyed)
 	cr_assert_eq(RUN("--kernel", "k", "--console=none"), CLI_OK);
 	cr_assert_str_eq(fake.calls, "create({\"kernel\":{\"path\":\"k\"},\"consoles\":[]}) "
 				     "start() destroy() ");
+}
+
+Test(run, creating_a_machine_can_be_interrupted)
+{
+	static const int ending[] = {SIGTERM, SIGINT, SIGHUP};
+
+	fake = (struct fake){.outcome = HOSPES_OUTCOME_POWERED_OFF};
+	cr_assert_eq(RUN("--kernel", "k", "--console=none"), CLI_OK);
+	for (size_t i = 0; i < sizeof(ending) / sizeof(ending[0]); i++) {
+		cr_assert(!sigismember(&fake.blocked_at_create, ending[i]), "%d", ending[i]);
+		cr_assert(sigismember(&fake.blocked_at_start, ending[i]), "%d", ending[i]);
+	}
+}
+
+Test(run, the_log_is_not_written_through_a_link)
+{
+	char dir[] = "/tmp/hospes-log-XXXXXX", link[64], command[64];
+
+	cr_assert(mkdtemp(dir));
+	snprintf(link, sizeof(link), "%s/link", dir);
+	cr_assert_eq(symlink("precious", link), 0);
+	fake = (struct fake){.outcome = HOSPES_OUTCOME_POWERED_OFF};
+	cr_assert_eq(RUN("--kernel", "k", "--console=none", "--log", link), CLI_FAILED);
+	cr_assert(strstr(fake_err, "symbolic link"), "%s", fake_err);
+	snprintf(command, sizeof(command), "rm -r %s", dir);
+	cr_assert_eq(system(command), 0);
+}
+
+Test(run, the_log_is_this_users_alone)
+{
+	char path[] = "/tmp/hospes-log-XXXXXX";
+	struct stat st;
+
+	close(mkstemp(path));
+	unlink(path);
+	umask(0);
+	fake = (struct fake){.outcome = HOSPES_OUTCOME_POWERED_OFF};
+	cr_assert_eq(RUN("--kernel", "k", "--console=none", "--log", path), CLI_OK);
+	cr_assert_eq(stat(path, &st), 0);
+	cr_assert_eq(st.st_mode & 0777, 0600);
+	unlink(path);
 }
 
 Test(run, without_a_console_a_serial_one_is_on_the_terminal)
