@@ -10,6 +10,7 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "core/state.h"
 
 /* Device configuration (virtio 1.3, 5.2.4), up to what is offered. */
 struct blk_config_space {
@@ -208,7 +209,7 @@ static void blk_reset(struct virtio_device *vdev)
 
 /* Configuration */
 
-static int blk_features_ok(struct virtio_device *vdev, uint64_t features)
+static int blk_features_set(struct virtio_device *vdev, uint64_t features)
 {
 	struct blk *blk = blk_of(vdev);
 
@@ -279,13 +280,27 @@ static void blk_destroy(struct virtio_device *vdev)
 	free(blk);
 }
 
+/* Requests in flight end before it is saved. */
+static const struct state_field blk_fields[] = {
+	STATE_ONE(struct blk, writeback),
+	STATE_ONE(struct blk, sectors, .same = true),
+};
+static const struct state_section blk_section = STATE_SECTION("blk", 1, struct blk, blk_fields);
+
+STATE_DERIVED(struct blk, "has sections of its own", vdev);
+STATE_DERIVED(struct blk, "the setup, and made from it", fd, block_bytes, align_bytes, readonly,
+	      discard, cache_writeback, zeroes, id);
+STATE_DERIVED(struct blk, "what this host's file has refused", no_punch, no_zero_range);
+STATE_DERIVED(struct blk, "empty while the queues are off", queues);
+
 static const struct virtio_device_ops blk_ops = {
 	.id = 2,
 	.type = "virtio-blk",
-	.features_ok = blk_features_ok,
+	.features_set = blk_features_set,
 	.config_read = blk_config_read,
 	.config_write = blk_config_write,
 	.reset = blk_reset,
+	.state = &blk_section,
 	.destroy = blk_destroy,
 };
 

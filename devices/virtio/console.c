@@ -15,6 +15,7 @@
 #include "base/le.h"
 #include "base/mem.h"
 #include "base/num.h"
+#include "core/state.h"
 
 enum {
 	CONSOLE_ID = 3,
@@ -275,11 +276,39 @@ static void console_destroy(struct virtio_device *vdev)
 	free(of_vdev(vdev));
 }
 
+static const struct state_field console_fields[] = {
+	STATE_ONE(struct console, in_start, .max = CONSOLE_IN_BYTES),
+	STATE_ONE(struct console, in_bytes, .max = CONSOLE_IN_BYTES),
+	STATE_ARRAY(struct console, in),
+	STATE_ONE(struct console, out_skip),
+};
+
+STATE_DERIVED(struct console, "has sections of its own", vdev);
+STATE_DERIVED(struct console, "of this host's terminal", in_fd, out_fd, size);
+STATE_DERIVED(struct console, "nothing is in flight while the queues are off", rx, tx, rx_pieces,
+	      tx_pieces, in_state, in_op, out_state, out_op, out_at, out);
+
+static int console_check(const void *record, const void *live, uint32_t i, struct err *err)
+{
+	const struct console *c = record;
+
+	(void)live;
+	(void)i;
+	if (c->in_start > c->in_bytes)
+		return err_set(err, -EPROTO, "in_start is %u, behind in_bytes %u", c->in_start,
+			       c->in_bytes);
+	return 0;
+}
+
+static const struct state_section console_section =
+	STATE_SECTION("console", 1, struct console, console_fields, .check = console_check);
+
 static const struct virtio_device_ops console_ops = {
 	.id = CONSOLE_ID,
 	.type = "virtio-console",
 	.config_read = console_config_read,
 	.reset = console_reset,
+	.state = &console_section,
 	.destroy = console_destroy,
 };
 

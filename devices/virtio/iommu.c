@@ -215,7 +215,7 @@ static void dev_config_write(struct virtio_device *vdev, uint32_t offset, const 
 }
 
 /* A driver takes over: from here on the endpoints are where a reset puts them (5.13.5). */
-static int dev_features_ok(struct virtio_device *vdev, uint64_t features)
+static int dev_features_set(struct virtio_device *vdev, uint64_t features)
 {
 	(void)features;
 	viommu_settle(of_vdev(vdev)->viommu);
@@ -242,9 +242,10 @@ static void dev_destroy(struct virtio_device *vdev)
 }
 
 static const struct virtio_device_ops dev_ops = {
+	.no_state = "the state of a virtual IOMMU, its domains and mappings, cannot be saved yet",
 	.id = IOMMU_ID,
 	.type = "virtio-iommu",
-	.features_ok = dev_features_ok,
+	.features_set = dev_features_set,
 	.config_read = dev_config_read,
 	.config_write = dev_config_write,
 	.reset = dev_reset,

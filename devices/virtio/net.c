@@ -9,6 +9,7 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "core/state.h"
 
 /* Device configuration (virtio 1.3, 5.1.4), up to what is offered. */
 struct net_config_space {
@@ -241,11 +242,17 @@ static const struct {
 
 static int net_features_ok(struct virtio_device *vdev, uint64_t features)
 {
-	struct net *net = net_of(vdev);
-
+	(void)vdev;
 	for (size_t i = 0; i < ARRAY_SIZE(needs); i++)
 		if ((features & needs[i].feature) && !(features & needs[i].any_of))
 			return -EINVAL;
+	return 0;
+}
+
+static int net_features_set(struct virtio_device *vdev, uint64_t features)
+{
+	struct net *net = net_of(vdev);
+
 	assign_queues(net, features);
 	return net->backend->set_offloads(net, features & NET_GUEST_OFFLOADS);
 }
@@ -296,12 +303,99 @@ static void net_destroy(struct virtio_device *vdev)
 	free(net);
 }
 
+/* What the driver has set by the control queue, and the link. Packets that are on their way in this
+ * process, but in no queue of the guest, are lost, as on any wire. */
+struct net_record {
+	uint64_t mac;
+	uint64_t offloads;
+	uint16_t status;
+	uint16_t pairs;   /* in use */
+	uint16_t n_pairs; /* that there are */
+	uint16_t mtu;
+};
+
+static const struct state_field net_fields[] = {
+	STATE_ONE(struct net_record, mac, .mask = 0xffffffffffff),
+	STATE_ONE(struct net_record, offloads, .mask = NET_GUEST_OFFLOADS),
+	STATE_ONE(struct net_record, status, .mask = NET_S_LINK_UP | NET_S_ANNOUNCE),
+	STATE_ONE(struct net_record, pairs, .max = NET_PAIRS_MAX),
+	STATE_ONE(struct net_record, n_pairs, .same = true),
+	STATE_ONE(struct net_record, mtu, .same = true),
+};
+
+STATE_DERIVED(struct net, "has sections of its own", vdev);
+STATE_DERIVED(struct net, "the setup", backend, mac_initial);
+STATE_DERIVED(struct net, "written as a struct net_record", n_pairs, mac, status, offloads, mtu,
+	      pairs);
+STATE_DERIVED(struct net_pair, "made by init_pairs", net, index, fd, wake_fd, vhost_fd, vhost);
+STATE_DERIVED(struct net_pair, "the first `pairs` of struct net_record", enabled);
+STATE_DERIVED(struct net_pair, "of this host's end of the wire", backend);
+STATE_DERIVED(struct net_pair, "empty while the queues are off", rx, tx);
+
+static void fill_net(void *record, const void *live, uint32_t i)
+{
+	const struct net *net =
+		container_of((struct virtio_device *)(uintptr_t)live, struct net, vdev);
+	struct net_record *r = record;
+
+	(void)i;
+	r->mac = atomic_load(&net->mac);
+	r->offloads = atomic_load(&net->offloads);
+	r->status = atomic_load(&net->status);
+	for (unsigned int k = 0; k < net->n_pairs; k++)
+		r->pairs += atomic_load(&net->pairs[k].enabled);
+	r->n_pairs = (uint16_t)net->n_pairs;
+	r->mtu = net->mtu;
+}
+
+static void apply_net(void *live, const void *record, uint32_t i)
+{
+	struct net *net = net_of(live);
+	const struct net_record *r = record;
+	int ret;
+
+	(void)i;
+	assign_queues(net, net->vdev.features);
+	atomic_store(&net->mac, r->mac);
+	atomic_store(&net->status, r->status);
+	net->backend->set_carrier(net, link_is_up(net));
+	ret = net->backend->set_offloads(net, r->offloads);
+	if (!ret)
+		ret = net_enable_pairs(net, r->pairs);
+	if (ret)
+		net_peer_gone(net, err_name(ret));
+}
+
+static int check_net(const void *record, const void *live, uint32_t i, struct err *err)
+{
+	const struct virtio_device *vdev = live;
+	const struct net_record *r = record;
+
+	(void)i;
+	if (r->mac & 1)
+		return err_set(err, -EPROTO, "mac is 0x%llx: a multicast address",
+			       (unsigned long long)r->mac);
+	if (r->offloads & ~vdev->features_offered)
+		return err_set(err, -EPROTO, "offloads is 0x%llx; this device offers 0x%llx",
+			       (unsigned long long)r->offloads,
+			       (unsigned long long)(vdev->features_offered & NET_GUEST_OFFLOADS));
+	if (r->pairs < 1 || r->pairs > r->n_pairs)
+		return err_set(err, -EPROTO, "pairs is %u, of %u", r->pairs, r->n_pairs);
+	return 0;
+}
+
+static const struct state_section net_section =
+	STATE_SECTION("net", 1, struct net_record, net_fields, .fill = fill_net, .apply = apply_net,
+		      .check = check_net);
+
 static const struct virtio_device_ops net_ops = {
 	.id = 1,
 	.type = "virtio-net",
 	.features_ok = net_features_ok,
+	.features_set = net_features_set,
 	.config_read = net_config_read,
 	.reset = net_reset,
+	.state = &net_section,
 	.destroy = net_destroy,
 };
 

@@ -227,7 +227,7 @@ uint8_t transport_status(const struct virtio_transport *t)
 	return t->status;
 }
 
-static bool features_acceptable(struct virtio_transport *t)
+bool transport_features_acceptable(const struct virtio_transport *t)
 {
 	uint64_t must =
 		1ull << VIRTIO_F_VERSION_1 | (t->offered & 1ull << VIRTIO_F_ACCESS_PLATFORM);
@@ -252,7 +252,9 @@ void transport_write_status(struct virtio_transport *t, uint8_t value)
 	}
 	/* Bits are only ever added (2.1.1); those that may not be yet stay clear. */
 	if (set & VIRTIO_S_FEATURES_OK) {
-		if (t->status & VIRTIO_S_DRIVER_OK || !features_acceptable(t))
+		if (t->status & VIRTIO_S_DRIVER_OK || !transport_features_acceptable(t) ||
+		    (t->vdev->ops->features_set &&
+		     t->vdev->ops->features_set(t->vdev, t->accepted)))
 			set &= (uint8_t)~VIRTIO_S_FEATURES_OK;
 		else
 			t->vdev->features = t->accepted;

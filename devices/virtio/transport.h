@@ -33,6 +33,7 @@ enum {
 	VIRTIO_S_FEATURES_OK = 8,
 	VIRTIO_S_NEEDS_RESET = 64,
 	VIRTIO_S_FAILED = 128,
+	VIRTIO_S_ALL = 0xcf,
 
 	VIRTIO_F_INDIRECT_DESC = 28,
 	VIRTIO_F_EVENT_IDX = 29,
@@ -42,6 +43,8 @@ enum {
 };
 
 struct virtio_transport;
+struct state_writer;
+struct state_reader;
 
 struct virtio_transport_ops {
 	/* Interrupt for a queue that has no fd for it. Any thread, lock not held. */
@@ -107,6 +110,12 @@ void transport_reset_begin(struct virtio_transport *t);
 void transport_update(struct virtio_transport *t);
 /* What queue_interrupt_fd answers changed. */
 void transport_interrupts_changed(struct virtio_transport *t);
+
+/* Would the device take what was accepted? Changes nothing. */
+bool transport_features_acceptable(const struct virtio_transport *t);
+/* Sections of a quiesced device, behind those of the transport (device.h, core/state.h). */
+int transport_save(struct virtio_transport *t, struct state_writer *w, struct err *err);
+int transport_load(struct virtio_transport *t, struct state_reader *r, struct err *err);
 
 /* The machine's thread, lock not held, outside any loop callback. */
 void transport_quiesce(struct virtio_transport *t, unsigned int phase);

@@ -27,14 +27,18 @@
 #include "base/log.h"
 #include "virtio/queue_server.h"
 
+struct state_section;
+
 enum { VIRTIO_MAX_QUEUES = 65 };
 
 struct virtio_device_ops {
 	uint16_t id;      /* virtio 1.3, 5: 1 net, 2 block, 3 console, 4 entropy */
 	const char *type; /* "virtio-blk" */
 	/* The driver accepted `features` (a subset of what is offered, VERSION_1 included): -EINVAL
-	 * refuses a combination, FEATURES_OK then stays clear. */
+	 * refuses a combination, FEATURES_OK then stays clear. Changes nothing. May be NULL. */
 	int (*features_ok)(struct virtio_device *vdev, uint64_t features);
+	/* They are accepted: take them into use. Negative: refused all the same. May be NULL. */
+	int (*features_set)(struct virtio_device *vdev, uint64_t features);
 	/* Config space beyond the common part: fill buf from offset. Reads past the end give zeroes. */
 	void (*config_read)(struct virtio_device *vdev, uint32_t offset, void *buf,
 			    unsigned int len);
@@ -43,6 +47,11 @@ struct virtio_device_ops {
 	/* All queues have stopped and the device was reset: drop negotiated state. Under the device
 	 * lock, in whichever thread saw the last queue stop. */
 	void (*reset)(struct virtio_device *vdev);
+	/* The device's own state (core/state.h), of one record, whose `live` is its struct virtio_device.
+	 * Loaded behind features and queues, while these are off. NULL: it has none. */
+	const struct state_section *state;
+	/* Why its state cannot be saved, for the user; NULL: it can. */
+	const char *no_state;
 	void (*destroy)(struct virtio_device *vdev); /* ends with virtio_device_done; takes NULL */
 };
 

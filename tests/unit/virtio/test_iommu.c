@@ -2,6 +2,7 @@
 // virtio-iommu through its rings: requests as they lie in memory, what is malformed, PROBE, bypass in
 // the configuration, faults on the event queue. Built once for each TRANSPORT: the answers are the same.
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -9,6 +10,8 @@
 #include <linux/virtio_iommu.h>
 
 #include "base/num.h"
+#include "core/device.h"
+#include "core/state.h"
 #include "driver.h"
 #include "iommu/viommu.h"
 #include "virtio/iommu.h"
@@ -363,4 +366,15 @@ Test(virtio_iommu, resets_while_requests_come)
 	atomic_store(&ended, true);
 	pthread_join(thread, NULL);
 	guest_join_loops(g);
+}
+
+Test(virtio_iommu, its_state_is_refused_with_the_reason)
+{
+	struct state_buffer buffer = {0};
+	struct state_writer w;
+
+	state_writer_begin(&w, state_buffer_sink, &buffer);
+	cr_assert_eq(state_save_device(&w, d->dev, &err), -EOPNOTSUPP);
+	cr_assert_not_null(strstr(err.text, "the state of a virtual IOMMU"), "%s", err.text);
+	free(buffer.bytes);
 }
