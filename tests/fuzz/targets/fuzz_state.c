@@ -13,15 +13,29 @@
 #include "fuzz.h"
 #include "base/le.h"
 #include "base/num.h"
+#include "core/dma.h"
+#include "core/gmem.h"
 #include "core/loop.h"
 #include "core/state.h"
 #include "platform/platform.h"
 #include "platform/serial.h"
+#include "virtio/console.h"
+#include "virtio/pci.h"
+#include "virtio/rng.h"
 
-#define ECAM    0xb0000000ull
-#define BAR_GPA 0xc0100000ull
+#define ECAM       0xb0000000ull
+#define BAR_GPA    0xc0100000ull
+#define VIRTIO_GPA 0xc8000000ull /* BAR of the virtio device in slot 2; the next 1 MiB behind */
 
-enum { DEVICES = 6, SECTIONS_MAX = 24, HEAD = 16, END = 12 };
+enum {
+	DEVICES = 8,
+	VIRTIO = 6, /* the first of them that is one */
+	SECTIONS_MAX = 48,
+	HEAD = 16,
+	END = 12,
+	RAM_BYTES = 1 << 20,
+	RINGS_GPA = 0x1000,
+};
 
 struct machine {
 	struct bus *mmio, *pio;
@@ -32,6 +46,8 @@ struct machine {
 
 static struct log silent;
 static struct loop *loop;
+static struct gmem *gmem;
+static struct dma_space *dma;
 static int null_fd = -1;
 
 static int set_routes(void *opaque, const struct irq_route *routes, unsigned int n)
@@ -74,6 +90,20 @@ static void event(void *opaque, enum platform_event event)
 	(void)event;
 }
 
+static void add_virtio(struct machine *m, const struct device_env *env)
+{
+	const struct virtio_rng_setup rng = {.name = "rng0", .loop = loop};
+	const struct virtio_console_setup console = {
+		.name = "console0", .loop = loop, .in_fd = -1, .out_fd = null_fd};
+	const struct virtio_pci_config pci = {.bus = pci_root_bus(m->root)};
+	struct virtio_device *vdev;
+
+	check(!virtio_rng_create(&vdev, &rng, &silent, NULL));
+	check(!virtio_pci_create(&m->dev[VIRTIO], env, &pci, vdev, NULL));
+	check(!virtio_console_create(&vdev, &console, &silent, NULL));
+	check(!virtio_pci_create(&m->dev[VIRTIO + 1], env, &pci, vdev, NULL));
+}
+
 static void machine_make(struct machine *m)
 {
 	static const struct platform_sink sink = {.event = event};
@@ -97,8 +127,12 @@ static void machine_make(struct machine *m)
 	c.pio = m->pio;
 	c.irq = m->chip;
 	check(!pci_root_create(&m->root, &c, NULL));
-	const struct device_env env = {
-		.log = &silent, .mmio = m->mmio, .pio = m->pio, .irq = m->chip, .loop = loop};
+	const struct device_env env = {.log = &silent,
+				       .mmio = m->mmio,
+				       .pio = m->pio,
+				       .irq = m->chip,
+				       .loop = loop,
+				       .dma = dma};
 
 	check(!serial_create(&m->dev[0], &env, &serial, NULL));
 	check(!rtc_create(&m->dev[1], &env, NULL));
@@ -106,6 +140,7 @@ static void machine_make(struct machine *m)
 	check(!pvpanic_create(&m->dev[3], &env, &sink, NULL));
 	check(!reset_create(&m->dev[4], &env, m->root, &sink, NULL));
 	check(!root_port_create(&m->dev[5], &env, m->root, &port, NULL));
+	add_virtio(m, &env);
 }
 
 static void quiesce(struct machine *m)
@@ -124,6 +159,38 @@ static void machine_end(struct machine *m)
 	bus_destroy(m->pio);
 	bus_destroy(m->mmio);
 	check(!loop_in_flight(loop));
+}
+
+static void write_mem(struct machine *m, uint64_t gpa, uint64_t value, unsigned int size)
+{
+	(void)bus_write(m->mmio, gpa, &value, size);
+}
+
+/* A driver that takes a virtio device over, up to a status, with this queue; offsets are those of
+ * virtio 1.3, 4.1.4.3 in a BAR that begins with them. */
+static void drive(struct machine *m, unsigned int slot, uint8_t value)
+{
+	static const uint8_t statuses[] = {1, 3, 11, 15};
+	uint64_t config = ECAM + ((uint64_t)slot << 15), bar = VIRTIO_GPA + ((slot - 2ull) << 20);
+	uint64_t rings = RINGS_GPA + slot * 0x10000ull;
+
+	write_mem(m, config + 4, 6, 2);
+	write_mem(m, config + 0x10, bar, 4);
+	write_mem(m, config + 0x14, 0, 4);
+	write_mem(m, bar + 0x14, 0, 1);
+	loop_iterate(loop, false);
+	for (unsigned int i = 0; i <= (value & 3u); i++) {
+		write_mem(m, bar + 0x08, 1, 4);
+		write_mem(m, bar + 0x0c, 1, 4);
+		write_mem(m, bar + 0x14, statuses[i], 1);
+	}
+	write_mem(m, bar + 0x16, value >> 2 & 1, 2);
+	write_mem(m, bar + 0x18, 16, 2);
+	write_mem(m, bar + 0x20, rings, 8);
+	write_mem(m, bar + 0x28, rings + 0x1000, 8);
+	write_mem(m, bar + 0x30, rings + 0x2000, 8);
+	write_mem(m, bar + 0x1c, 1, 2);
+	loop_iterate(loop, false);
 }
 
 /* One access, as two bytes say: every port and register of interest, read or written. */
@@ -155,6 +222,8 @@ static void poke(struct machine *m, uint8_t where, uint8_t value)
 		(void)(read ? bus_read(m->mmio, at, &v, 1) : bus_write(m->mmio, at, &v, 1));
 	else
 		(void)(read ? bus_read(m->mmio, at, &v, 4) : bus_write(m->mmio, at, &v, 4));
+	if (where >= 0xfd && where < 0xff)
+		drive(m, where - 0xfbu, value);
 	if (where == 0xff) {
 		pm_power_button(m->dev[2]);
 		root_port_set_present(m->dev[5], value & 1);
@@ -357,12 +426,24 @@ static void use(struct machine *m, struct input *in)
 		if (i % 32 == 0)
 			loop_iterate(loop, false);
 	}
+	drive(m, 2, 3);
+	drive(m, 3, 3);
 	for (unsigned int n = 0; n < 64 && in->size; n++) {
 		uint8_t where = u8(in);
 
 		poke(m, where, u8(in));
 	}
 	loop_iterate(loop, false);
+}
+
+static void make_memory(void)
+{
+	const struct gmem_region_config ram = {
+		.name = "ram", .size_bytes = RAM_BYTES, .numa_node = -1, .fd = -1};
+
+	check(!gmem_create(&gmem, &silent, NULL) && !gmem_begin(gmem, NULL));
+	check(!gmem_add(gmem, &ram, NULL) && !gmem_commit(gmem, NULL));
+	check(!dma_space_create(&dma, gmem, NULL, NULL, NULL));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -374,6 +455,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (!loop) {
 		check(!loop_create(&loop, &config, NULL));
+		make_memory();
 		null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
 		check(null_fd >= 0);
 	}
@@ -381,6 +463,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		stream = made_stream(&in);
 	else
 		check(!state_buffer_sink(&stream, in.data, in.size));
+	memset(gmem_host(gmem, 0, RAM_BYTES, true), 0, RAM_BYTES);
 	machine_make(&to);
 	quiesce(&to);
 	if (load(&to, &stream)) {
