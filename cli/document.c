@@ -81,7 +81,7 @@ const struct option document_options[] = {
 	 FLAG(FLAG_VALUE, "rng", "enabled", NULL)},
 	{"root-ports", "N", "spare PCIe root ports (2)",
 	 FLAG(FLAG_VALUE, "pci", "root_ports", NULL)},
-	{"io-threads", "N", "threads for disks and networks (0: the main thread)",
+	{"io-threads", "N", "threads for disks and networks (1 with a disk)",
 	 FLAG(FLAG_VALUE, NULL, "io_threads", NULL)},
 	{"name", "TEXT", "name of the machine", FLAG(FLAG_VALUE, NULL, "name", NULL)},
 	{"uuid", "UUID", "its UUID", FLAG(FLAG_VALUE, NULL, "uuid", NULL)},

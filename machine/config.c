@@ -122,6 +122,7 @@ static const struct schema_field smbios_fields[] = {
 static const struct schema smbios_schema = {"smbios", smbios_fields, sizeof(struct config_smbios),
 					    NULL};
 
+static const struct config machine_defaults = {.io_threads = CONFIG_IO_THREADS_AUTO};
 static const struct schema_field machine_fields[] = {
 	{"name", SCHEMA_STRING, AT(config, name)},
 	{"uuid", SCHEMA_UUID, AT(config, uuid)},
@@ -148,7 +149,8 @@ static const struct schema *document(struct document *d)
 {
 	struct schema_field *f = d->fields + ARRAY_SIZE(machine_fields);
 
-	*d = (struct document){.schema = {"machine", d->fields, sizeof(struct config), NULL}};
+	*d = (struct document){
+		.schema = {"machine", d->fields, sizeof(struct config), &machine_defaults}};
 	memcpy(d->fields, machine_fields, sizeof(machine_fields));
 	for (const struct device_kind *const *kind = device_kinds; *kind; kind++) {
 		assert(f < d->fields + ARRAY_SIZE(d->fields) - 1);

@@ -67,6 +67,8 @@ struct config_smbios {
 	char *version;
 };
 
+#define CONFIG_IO_THREADS_AUTO UINT32_MAX
+
 enum config_on_reset {
 	CONFIG_ON_RESET_RESTART,
 	CONFIG_ON_RESET_STOP,
@@ -95,7 +97,7 @@ struct config {
 	struct config_viommu viommu;
 	struct config_pci pci;
 	struct config_smbios smbios;
-	uint32_t io_threads;
+	uint32_t io_threads; /* CONFIG_IO_THREADS_AUTO until it is validated */
 	int on_reset;
 };
 

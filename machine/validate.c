@@ -11,6 +11,7 @@
 #include "base/rand.h"
 #include "iommu/ioas.h"
 #include "machine/kind_console.h"
+#include "machine/kind_disk.h"
 
 static int check_cpus(struct config_cpus *cpus, struct err *err)
 {
@@ -116,6 +117,10 @@ int config_validate(struct config *c, struct err *err)
 		rc = check_cpus(&c->cpus, err);
 	if (!rc)
 		rc = check_memory(&c->memory, err);
+	/* A disk's requests are as large as the guest likes: they are not to keep the machine's thread, which
+	 * answers signals and the public API, from its work. */
+	if (c->io_threads == CONFIG_IO_THREADS_AUTO)
+		c->io_threads = config_next(c, NULL, &kind_disk) ? 1 : 0;
 	if (!rc)
 		rc = config_check_devices(c, err);
 	if (!rc)

@@ -226,6 +226,7 @@ static void fill_config(struct blk *blk, struct blk_config_space *c)
 
 	*c = (struct blk_config_space){
 		.capacity = le64_of(atomic_load(&blk->sectors)),
+		.size_max = le32_of(BLK_SLICE_BYTES),
 		.seg_max = le32_of(MAX(seg_max, 1u)),
 		.blk_size = le32_of(blk->block_bytes),
 		.topology.physical_block_exp =
@@ -340,7 +341,8 @@ static int check_setup(const struct virtio_blk_setup *c, struct err *err)
 
 static uint64_t feature_bits(const struct virtio_blk_setup *c)
 {
-	uint64_t f = 1ull << BLK_F_SEG_MAX | 1ull << BLK_F_BLK_SIZE | 1ull << BLK_F_TOPOLOGY;
+	uint64_t f = 1ull << BLK_F_SIZE_MAX | 1ull << BLK_F_SEG_MAX | 1ull << BLK_F_BLK_SIZE |
+		     1ull << BLK_F_TOPOLOGY;
 
 	if (c->queues > 1)
 		f |= 1ull << BLK_F_MQ;

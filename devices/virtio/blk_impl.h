@@ -33,6 +33,9 @@ enum {
 	/* Zeroes are written from one read-only area, several times per call. */
 	BLK_ZERO_BYTES = 64 << 10,
 	BLK_ZERO_PIECES = 16,
+	/* A request is transferred in slices of this, so that no single operation of the host's is as long
+	 * as the guest likes; what Linux asks for at a time is less. Also the longest segment offered. */
+	BLK_SLICE_BYTES = 4 << 20,
 	BLK_RETRIES = 16,
 };
 
@@ -53,6 +56,7 @@ enum blk_status {
 
 /* virtio 1.3, 5.2.3 */
 enum blk_feature {
+	BLK_F_SIZE_MAX = 1,
 	BLK_F_SEG_MAX = 2,
 	BLK_F_RO = 5,
 	BLK_F_BLK_SIZE = 6,
@@ -88,13 +92,14 @@ struct blk_request {
 	uint32_t type;
 	bool syncing; /* the data is written; making it durable */
 	bool zeroing; /* write zeroes by writing them */
+	int mode;     /* of the fallocate in flight */
 	uint8_t retries;
 	int bounce; /* slot, or -1 */
 	uint8_t *status;
 	uint64_t offset; /* of the data on the disk, bytes */
 	uint64_t bytes;
 	uint64_t done;            /* of `bytes`; of the present range for range requests */
-	const struct iovec *data; /* what is left to transfer */
+	const struct iovec *data; /* the present slice of what is left to transfer */
 	unsigned int n_data;
 	unsigned int n_ranges;
 	unsigned int range; /* the present one */

@@ -143,14 +143,14 @@ static void transfer(struct blk_request *req)
 			    offset);
 }
 
-/* What is left after a short transfer, as pieces again. */
-static void slice_rest(struct blk_request *req)
+/* What comes next, after a slice or a short transfer, as pieces again. */
+static void next_slice(struct blk_request *req)
 {
 	unsigned int n;
 	size_t skip;
 	const struct iovec *iov = guest_extents(req, &n, &skip);
 	int pieces = iov_slice(req->slice, VIRTQ_MAX_PIECES, iov, n, skip + req->done,
-			       req->bytes - req->done);
+			       MIN(req->bytes - req->done, (uint64_t)BLK_SLICE_BYTES));
 
 	assert(pieces > 0); /* no more pieces than the chain has */
 	req->data = req->slice;
@@ -171,7 +171,7 @@ static void transfer_done(struct blk_request *req, int result)
 	req->done += (uint64_t)result;
 	if (req->done < req->bytes) {
 		if (req->bounce < 0)
-			slice_rest(req);
+			next_slice(req);
 		transfer(req);
 		return;
 	}
@@ -199,14 +199,16 @@ static void start_transfer(struct blk_request *req, uint64_t sector)
 	}
 	req->offset = sector << BLK_SECTOR_BITS;
 	/* The usual layout needs no new array: header and status have pieces of their own. */
-	if (in && chain->in[chain->n_in - 1].iov_len == 1) {
+	if (req->bytes > BLK_SLICE_BYTES) {
+		next_slice(req);
+	} else if (in && chain->in[chain->n_in - 1].iov_len == 1) {
 		req->data = chain->in;
 		req->n_data = chain->n_in - 1;
 	} else if (!in && chain->out[0].iov_len == sizeof(struct blk_header)) {
 		req->data = chain->out + 1;
 		req->n_data = chain->n_out - 1;
 	} else {
-		slice_rest(req);
+		next_slice(req);
 	}
 	transfer(req);
 }
@@ -234,15 +236,15 @@ static void submit_range(struct blk_request *req)
 	struct blk *blk = blk_of(req);
 	bool unmap = le32_get(req->ranges[req->range].flags) & 1;
 	bool discard = req->type == BLK_T_DISCARD;
-	int mode = 0;
 
+	req->mode = 0;
 	if ((discard || unmap) && !atomic_load_explicit(&blk->no_punch, memory_order_relaxed))
-		mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+		req->mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
 	else if (!discard && !atomic_load_explicit(&blk->no_zero_range, memory_order_relaxed))
-		mode = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
+		req->mode = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
 
-	if (mode) {
-		loop_fallocate(req->queue->base->loop, &req->op, blk->fd, mode, req->offset,
+	if (req->mode) {
+		loop_fallocate(req->queue->base->loop, &req->op, blk->fd, req->mode, req->offset,
 			       req->bytes);
 	} else if (discard) {
 		blk_request_finish(req, BLK_S_UNSUPP);
@@ -280,13 +282,10 @@ static void range_done(struct blk_request *req, int result)
 			return;
 		}
 	} else if (!req->zeroing && (result == -EOPNOTSUPP || result == -ENOSYS)) {
-		/* Which one was tried follows from what was known then; try the next. */
-		bool unmap = le32_get(req->ranges[req->range].flags) & 1;
-		bool punched = (req->type == BLK_T_DISCARD || unmap) &&
-			       !atomic_load_explicit(&blk->no_punch, memory_order_relaxed);
-
-		atomic_store_explicit(punched ? &blk->no_punch : &blk->no_zero_range, true,
-				      memory_order_relaxed);
+		/* Another queue may have learned the same meanwhile. */
+		atomic_store_explicit(req->mode & FALLOC_FL_PUNCH_HOLE ? &blk->no_punch
+								       : &blk->no_zero_range,
+				      true, memory_order_relaxed);
 		submit_range(req);
 		return;
 	} else if (result < 0 || req->zeroing) {

@@ -191,6 +191,16 @@ void loop_finish_later(struct loop *loop, struct loop_op *op, int result)
 	list_append(&loop->finished, &op->link);
 }
 
+uint64_t loop_op_bytes(const struct loop_op *op)
+{
+	uint64_t sum = 0;
+
+	if (op->verb == LOOP_READ || op->verb == LOOP_WRITE)
+		for (unsigned int i = 0; i < op->n; i++)
+			sum += op->iov[i].iov_len;
+	return sum;
+}
+
 void loop_watch_event(struct loop_op *op, uint64_t value)
 {
 	op->done(op, value > INT_MAX ? INT_MAX : (int)value);

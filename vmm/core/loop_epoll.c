@@ -439,15 +439,22 @@ static void run_timers(struct loop *loop)
 
 static void run_ready(struct loop *loop, struct list *now_ready)
 {
+	uint64_t bytes = 0;
 	struct list *item;
 
-	while ((item = list_pop(now_ready))) {
+	while (bytes < LOOP_INLINE_BYTES && (item = list_pop(now_ready))) {
 		struct loop_op *op = container_of(item, struct loop_op, link);
 		int result = do_file(op);
 
+		bytes += loop_op_bytes(op);
 		op->place = PLACE_NOWHERE;
 		loop_finish(loop, op, result);
 	}
+	/* The rest is first in the next iteration. */
+	while (!list_empty(&ep(loop)->ready))
+		list_append(now_ready, list_pop(&ep(loop)->ready));
+	while ((item = list_pop(now_ready)))
+		list_append(&ep(loop)->ready, item);
 }
 
 static void retry_waiting(struct loop *loop)

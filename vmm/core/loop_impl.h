@@ -24,6 +24,10 @@ enum loop_verb {
 	LOOP_TIMER, /* when */
 };
 
+/* The bytes that one iteration transfers in the loop's own thread, where the kernel has them at hand (in its
+ * page cache) or the backend knows no other way. */
+enum { LOOP_INLINE_BYTES = 4 << 20 };
+
 struct loop_backend_ops {
 	const char *name;
 	int (*create)(struct loop *loop, unsigned int depth, struct err *err);
@@ -64,6 +68,8 @@ struct loop {
 void loop_finish(struct loop *loop, struct loop_op *op, int result);
 /* The same, but in the next turn. */
 void loop_finish_later(struct loop *loop, struct loop_op *op, int result);
+/* Bytes of a transfer. */
+uint64_t loop_op_bytes(const struct loop_op *op);
 /* An event of a watch that goes on: the counter was `value`. */
 void loop_watch_event(struct loop_op *op, uint64_t value);
 

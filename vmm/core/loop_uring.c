@@ -25,6 +25,7 @@ struct loop_uring {
 	/* The submission queue was full and the kernel did not take it: tried again in each turn. */
 	struct list waiting;
 	struct list cancels;
+	uint64_t inline_bytes; /* of what the next submission may do at once */
 };
 
 static struct loop_uring *uring(struct loop *loop)
@@ -102,6 +103,22 @@ static struct io_uring_sqe *next_sqe(struct loop_uring *u)
 	return sqe;
 }
 
+/* The kernel transfers what it has in its page cache inside io_uring_enter. What is beyond an iteration's
+ * share is for its worker threads: true. */
+static bool beyond_share(struct loop_uring *u, const struct loop_op *op)
+{
+	uint64_t bytes;
+
+	/* Streams are waited for, not copied at once. */
+	if (op->verb > LOOP_WRITE || op->offset < 0)
+		return false;
+	bytes = loop_op_bytes(op);
+	if (bytes > LOOP_INLINE_BYTES - u->inline_bytes)
+		return true;
+	u->inline_bytes += bytes;
+	return false;
+}
+
 static bool try_start(struct loop_uring *u, struct loop_op *op)
 {
 	struct io_uring_sqe *sqe;
@@ -145,6 +162,8 @@ static bool try_start(struct loop_uring *u, struct loop_op *op)
 		break;
 	}
 	io_uring_sqe_set_data(sqe, op);
+	if (beyond_share(u, op))
+		io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
 	return true;
 }
 
@@ -269,6 +288,7 @@ static int uring_iterate(struct loop *loop, bool wait)
 	int rc;
 
 	retry(loop);
+	u->inline_bytes = 0; /* what follows is for the next submission */
 	if (io_uring_cq_ready(&u->ring))
 		wait = false;
 	rc = wait ? io_uring_submit_and_wait(&u->ring, 1)

@@ -282,6 +282,27 @@ Test(config, the_effective_document_keeps_devices_where_they_are)
 	config_done(&again);
 }
 
+Test(config, a_disk_brings_an_io_thread_unless_the_document_says_otherwise)
+{
+	static const struct {
+		const char *text;
+		uint32_t threads;
+	} cases[] = {
+		{"{" K "}", 0},
+		{"{" K ", \"disks\": [{\"path\": \"d\"}]}", 1},
+		{"{" K ", \"io_threads\": 0, \"disks\": [{\"path\": \"d\"}]}", 0},
+		{"{" K ", \"io_threads\": 3, \"disks\": [{\"path\": \"d\"}]}", 3},
+	};
+	struct config c;
+	struct err err;
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		cr_assert_eq(read_text(&c, cases[i].text, &err), 0, "%s", err.text);
+		cr_expect_eq(c.io_threads, cases[i].threads, "case %zu: %u", i, c.io_threads);
+		config_done(&c);
+	}
+}
+
 Test(config, what_is_behind_the_guests_iommu)
 {
 	const char *text = "{" K ", \"viommu\": {\"enabled\": true}, \"disks\": ["
