@@ -224,8 +224,8 @@ int ioas_create(struct ioas **ret, struct iommu *iommu, const char *name, struct
 	ioas->page_sizes = IOAS_PAGE_BYTES;
 	list_init(&ioas->link);
 	list_init(&ioas->endpoints);
-	pthread_rwlock_init(&ioas->calls, NULL);
-	pthread_rwlock_init(&ioas->lock, NULL);
+	pthread_mutex_init(&ioas->devices, NULL);
+	pthread_mutex_init(&ioas->lock, NULL);
 	mappings_init(&ioas->mappings);
 	ioas->name = strdup(name);
 	if (!ioas->name) {
@@ -244,8 +244,8 @@ int ioas_create(struct ioas **ret, struct iommu *iommu, const char *name, struct
 fail:
 	ledger_destroy(ioas->ledger);
 	free(ioas->name);
-	pthread_rwlock_destroy(&ioas->lock);
-	pthread_rwlock_destroy(&ioas->calls);
+	pthread_mutex_destroy(&ioas->lock);
+	pthread_mutex_destroy(&ioas->devices);
 	free(ioas);
 	err_prefix(err, "address space '%s'", name);
 	return code;
@@ -260,8 +260,8 @@ void ioas_destroy(struct ioas *ioas)
 	ioas->iommu->ops->space_close(ioas);
 	mappings_done(&ioas->mappings);
 	ledger_destroy(ioas->ledger);
-	pthread_rwlock_destroy(&ioas->lock);
-	pthread_rwlock_destroy(&ioas->calls);
+	pthread_mutex_destroy(&ioas->lock);
+	pthread_mutex_destroy(&ioas->devices);
 	free(ioas->name);
 	free(ioas);
 }
@@ -276,9 +276,25 @@ struct iommu *ioas_iommu(const struct ioas *ioas)
 	return ioas->iommu;
 }
 
-struct ledger *ioas_ledger(const struct ioas *ioas)
+void ioas_totals(struct ioas *ioas, struct ledger_totals *ret)
 {
-	return ioas->ledger;
+	pthread_mutex_lock(&ioas->lock);
+	ledger_totals(ioas->ledger, ret);
+	pthread_mutex_unlock(&ioas->lock);
+}
+
+void ioas_requested(struct ioas *ioas, uint64_t bytes, bool on)
+{
+	pthread_mutex_lock(&ioas->lock);
+	ledger_request(ioas->ledger, bytes, on);
+	pthread_mutex_unlock(&ioas->lock);
+}
+
+void ioas_stale(struct ioas *ioas, uint64_t bytes, bool on)
+{
+	pthread_mutex_lock(&ioas->lock);
+	ledger_stale(ioas->ledger, bytes, on);
+	pthread_mutex_unlock(&ioas->lock);
 }
 
 uint64_t ioas_page_sizes(const struct ioas *ioas)
@@ -323,10 +339,18 @@ static void set_pinning(struct ioas *ioas, bool on)
 {
 	if (ioas->pinning == on || ioas->iommu->ops->kind == IOMMU_SOFT)
 		return;
-	pthread_rwlock_wrlock(&ioas->lock);
+	pthread_mutex_lock(&ioas->lock);
 	ioas->pinning = on;
 	ledger_pinned(ioas->ledger, on ? (int64_t)ioas->own_bytes : -(int64_t)ioas->own_bytes);
-	pthread_rwlock_unlock(&ioas->lock);
+	pthread_mutex_unlock(&ioas->lock);
+}
+
+/* For a call that ends now and pins nothing. */
+static void record(struct ioas *ioas, enum ledger_op op, uint64_t start_ns, int code)
+{
+	pthread_mutex_lock(&ioas->lock);
+	ledger_record(ioas->ledger, op, 0, 0, UINT64_MAX, start_ns, code);
+	pthread_mutex_unlock(&ioas->lock);
 }
 
 /* type1 has dropped all mappings with the last device of a space. */
@@ -337,11 +361,11 @@ static void forget_mappings(struct ioas *ioas)
 
 	if (!bytes)
 		return;
-	pthread_rwlock_wrlock(&ioas->lock);
+	pthread_mutex_lock(&ioas->lock);
 	mappings_clear(&ioas->mappings);
 	ioas->own_bytes = 0;
-	pthread_rwlock_unlock(&ioas->lock);
 	ledger_record(ioas->ledger, LEDGER_UNMAP, 0, bytes, UINT64_MAX, start_ns, 0);
+	pthread_mutex_unlock(&ioas->lock);
 }
 
 static void leave(struct iommu_endpoint *endpoint)
@@ -365,9 +389,9 @@ int ioas_attach(struct ioas *ioas, struct iommu_endpoint *endpoint, struct err *
 	assert(ioas->iommu == endpoint->iommu);
 	if (endpoint->ioas == ioas)
 		return 0;
-	pthread_rwlock_wrlock(&ioas->calls);
+	pthread_mutex_lock(&ioas->devices);
 	code = ioas->iommu->ops->attach(ioas, endpoint, err);
-	ledger_record(ioas->ledger, LEDGER_ATTACH, 0, 0, UINT64_MAX, start_ns, code);
+	record(ioas, LEDGER_ATTACH, start_ns, code);
 	if (!code) {
 		if (endpoint->ioas)
 			leave(endpoint);
@@ -375,7 +399,7 @@ int ioas_attach(struct ioas *ioas, struct iommu_endpoint *endpoint, struct err *
 		list_append(&ioas->endpoints, &endpoint->link);
 		set_pinning(ioas, true);
 	}
-	pthread_rwlock_unlock(&ioas->calls);
+	pthread_mutex_unlock(&ioas->devices);
 	if (code)
 		err_prefix(err, "%s: address space '%s'", endpoint->name, ioas->name);
 	return code;
@@ -407,11 +431,11 @@ void ioas_detach(struct iommu_endpoint *endpoint)
 	if (!ioas)
 		return;
 	start_ns = ledger_now(ioas->ledger);
-	pthread_rwlock_wrlock(&ioas->calls);
+	pthread_mutex_lock(&ioas->devices);
 	ioas->iommu->ops->detach(endpoint);
 	leave(endpoint);
-	pthread_rwlock_unlock(&ioas->calls);
-	ledger_record(ioas->ledger, LEDGER_DETACH, 0, 0, UINT64_MAX, start_ns, 0);
+	pthread_mutex_unlock(&ioas->devices);
+	record(ioas, LEDGER_DETACH, start_ns, 0);
 }
 
 struct iommu_endpoint *ioas_first_endpoint(const struct ioas *ioas)
@@ -429,18 +453,23 @@ int ioas_dirty_set(struct ioas *ioas, bool on)
 
 	if (!ioas->iommu->ops->dirty_set)
 		return -EOPNOTSUPP;
-	pthread_rwlock_wrlock(&ioas->calls);
+	pthread_mutex_lock(&ioas->devices);
 	ret = ioas->iommu->ops->dirty_set(ioas, on);
-	pthread_rwlock_unlock(&ioas->calls);
+	pthread_mutex_unlock(&ioas->devices);
 	return ret;
 }
 
 int ioas_dirty_read(struct ioas *ioas, uint64_t iova, uint64_t bytes, uint64_t page_bytes,
 		    uint64_t *bitmap)
 {
+	int ret;
+
 	if (!ioas->iommu->ops->dirty_read)
 		return -EOPNOTSUPP;
 	if (!is_power_of_two(page_bytes) || !bytes || !is_aligned(iova | bytes, page_bytes))
 		return -EINVAL;
-	return ioas->iommu->ops->dirty_read(ioas, iova, bytes, page_bytes, bitmap);
+	pthread_mutex_lock(&ioas->devices);
+	ret = ioas->iommu->ops->dirty_read(ioas, iova, bytes, page_bytes, bitmap);
+	pthread_mutex_unlock(&ioas->devices);
+	return ret;
 }

@@ -19,8 +19,10 @@
  * Addresses: iova is the device's, hva is ours. All ranges are multiples of the space's page size
  * unless said otherwise, and never wrap.
  *
- * Threads: ioas_map, _unmap, _copy and the dirty calls may be called by any thread, also at the same
- * time (the backend serialises what it must); everything else by the machine's thread.
+ * Threads: ioas_map, _unmap, _copy, the dirty calls and what is counted may be called by any thread,
+ * also at the same time. Everything else comes from one thread at a time (the machine's, or whoever
+ * holds the virtual IOMMU's lock); with type1 nothing is mapped while the first device comes or the
+ * last one goes.
  */
 #ifndef IOMMU_IOAS_H
 #define IOMMU_IOAS_H
@@ -34,7 +36,7 @@
 struct iommu;
 struct ioas;
 struct iommu_endpoint;
-struct ledger;
+struct ledger_totals;
 
 enum iommu_kind {
 	IOMMU_AUTO, /* iommufd where kernel and devices have it, else type1: iommu_reason() says why */
@@ -116,7 +118,11 @@ int ioas_create(struct ioas **ret, struct iommu *iommu, const char *name, struct
 void ioas_destroy(struct ioas *ioas);
 const char *ioas_name(const struct ioas *ioas);
 struct iommu *ioas_iommu(const struct ioas *ioas);
-struct ledger *ioas_ledger(const struct ioas *ioas);
+/* What was done to it, what it cost and exposed (ledger.h). */
+void ioas_totals(struct ioas *ioas, struct ledger_totals *ret);
+/* The guest asked for (on) or took back `bytes` in it; and: what it took back is still mapped. */
+void ioas_requested(struct ioas *ioas, uint64_t bytes, bool on);
+void ioas_stale(struct ioas *ioas, uint64_t bytes, bool on);
 
 /* An endpoint that is attached elsewhere moves: at once, with no moment in between at which it
  * reaches neither (iommufd), or -EOPNOTSUPP (type1). -EINVAL with the conflict when something is
@@ -156,8 +162,9 @@ void ioas_call_nothing(const struct ioas *ioas);
  *   -ENOMEM   limit of locked memory, or no memory
  *   -ENOSPC   too many mappings, or outside of what is usable
  *   -EBUSY    another call is at work on a part of the range
- * ioas_unmap takes away every mapping that lies wholly in the range, and none of it when one lies
- * partly in it (-ERANGE). When it returns no device can reach the range any more. *unmapped: bytes. */
+ * ioas_unmap removes every mapping that lies wholly in the range, and none when one lies partly in it
+ * (-ERANGE). When it returns 0 no device can reach the range any more. When the kernel refuses a part,
+ * what it did unmap is unmapped here too, and the rest stays. *unmapped: bytes. */
 int ioas_map(struct ioas *ioas, uint64_t iova, uint64_t bytes, const struct ioas_memory *memory,
 	     unsigned int access);
 int ioas_unmap(struct ioas *ioas, uint64_t iova, uint64_t bytes, uint64_t *unmapped);
@@ -185,7 +192,7 @@ int ioas_explain(const struct ioas *ioas, int code, uint64_t iova, uint64_t byte
 
 /* For a fault: what iova means now, else what it was last (ledger_history): "mapped read-only (gpa
  * 0x1c3000)", "unmapped 3.1 ms ago (request 8812, gpa 0x1c3000)", "never mapped". */
-void ioas_history(const struct ioas *ioas, uint64_t iova, char *text, unsigned int bytes);
+void ioas_history(struct ioas *ioas, uint64_t iova, char *text, unsigned int bytes);
 
 /* Dirty tracking by the hardware: -EOPNOTSUPP where it has none. One bit per page_bytes, set by
  * ioas_dirty_read, which clears it in the hardware. Set is the machine's thread's; with devices

@@ -58,8 +58,8 @@ struct ioas {
 	char *name;
 	struct ledger *ledger;
 	struct list endpoints;
-	pthread_rwlock_t calls; /* system calls: shared; what replaces the kernel's object: alone */
-	pthread_rwlock_t lock;  /* mappings and own_bytes; innermost */
+	pthread_mutex_t devices; /* attach, detach, dirty tracking: endpoints, tables, container */
+	pthread_mutex_t lock;    /* mappings, own_bytes, pinning and the ledger; innermost */
 	struct mappings mappings;
 	uint64_t own_bytes; /* not shared with another space: pinned while there is a table */
 	bool pinning;       /* a device is attached, so that what is mapped is pinned */
@@ -94,9 +94,6 @@ struct ioas_ops {
 	/* NULL: cannot. */
 	int (*copy)(struct ioas *ioas, uint64_t iova, uint64_t bytes, struct ioas *from,
 		    uint64_t from_iova, unsigned int access);
-	/* Make what is mapped these mappings, which cover the same: finer ones. Devices reach all of it
-	 * throughout. NULL: cannot. */
-	int (*split)(struct ioas *ioas, const struct mappings *finer);
 	int (*pin)(struct ioas *ioas, const struct iommu_endpoint *endpoint); /* NULL: cannot */
 	void (*nothing)(const struct ioas *ioas); /* NULL: makes no system calls */
 	/* NULL: all of 2^64. */
@@ -112,15 +109,7 @@ struct ioas_ops {
 
 extern const struct ioas_ops ioas_iommufd_ops, ioas_type1_ops, ioas_soft_ops;
 
-/* The kernel unmaps only what it mapped in one call. Cut every mapping where one of `at` begins or ends,
- * so that each of those can be unmapped by itself; devices reach all of it throughout. -EOPNOTSUPP: the
- * backend cannot (ioas_can_split). Only soft can: iommufd could put a finer copy of the table in place of
- * the first, but VT-d's driver blocks the device for a moment when its table is replaced (Linux 6.12:
- * intel_iommu_attach_device), and DMA that happens then is lost. Not while another thread maps or unmaps
- * in it. */
-bool ioas_can_split(const struct ioas *ioas);
-int ioas_split(struct ioas *ioas, const struct mappings *at);
-/* Everything. */
+/* All that it has mapped; no device is attached. */
 void ioas_unmap_all(struct ioas *ioas);
 
 /* The lowest mapping of ioas in [first, last], for messages; false: none. */

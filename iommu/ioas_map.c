@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Mapping and unmapping: checked against the table of what is mapped, done by the backend, written
 // to the ledger. The lock is held for the table only, never over a system call; a range that a call
-// is at work on is marked busy meanwhile.
+// is at work on is COMING or GOING meanwhile.
 #include <errno.h>
 #include <stdio.h>
 
@@ -36,7 +36,7 @@ static int reserve_locked(struct ioas *ioas, uint64_t iova, uint64_t last, const
 	mapping->hva = as->hva;
 	mapping->access = as->access;
 	mapping->shared = as->shared;
-	mapping->busy = true;
+	mapping->state = MAPPING_COMING;
 	*ret = mapping;
 	return 0;
 }
@@ -46,7 +46,7 @@ static int64_t settle_locked(struct ioas *ioas, struct mapping *mapping, int cod
 {
 	int64_t own_bytes = mapping->shared ? 0 : (int64_t)(mapping->last - mapping->iova + 1);
 
-	mapping->busy = false;
+	mapping->state = MAPPING_WANTED;
 	if (!code)
 		return own_bytes;
 	mappings_remove(&ioas->mappings, mapping);
@@ -77,7 +77,7 @@ static int check_map(const struct ioas *ioas, const struct ioas_mapping *m, uint
 static void reserve_all(struct ioas *ioas, struct ioas_mapping *maps, unsigned int n,
 			struct mapping **places)
 {
-	pthread_rwlock_wrlock(&ioas->lock);
+	pthread_mutex_lock(&ioas->lock);
 	for (unsigned int i = 0; i < n; i++) {
 		struct ioas_mapping *m = &maps[i];
 		const struct mapping as = {
@@ -92,7 +92,7 @@ static void reserve_all(struct ioas *ioas, struct ioas_mapping *maps, unsigned i
 		if (!m->result)
 			m->result = reserve_locked(ioas, m->iova, last, &as, &places[i]);
 	}
-	pthread_rwlock_unlock(&ioas->lock);
+	pthread_mutex_unlock(&ioas->lock);
 }
 
 static void call_all(struct ioas *ioas, struct ioas_mapping *maps, unsigned int n,
@@ -100,7 +100,6 @@ static void call_all(struct ioas *ioas, struct ioas_mapping *maps, unsigned int 
 {
 	uint64_t now_ns = ledger_now(ioas->ledger);
 
-	pthread_rwlock_rdlock(&ioas->calls);
 	for (unsigned int i = 0; i < n; i++) {
 		struct ioas_mapping *m = &maps[i];
 		struct ledger_entry *entry = &entries[i];
@@ -119,20 +118,19 @@ static void call_all(struct ioas *ioas, struct ioas_mapping *maps, unsigned int 
 		entry->end_ns = now_ns;
 		entry->code = m->result;
 	}
-	pthread_rwlock_unlock(&ioas->calls);
 }
 
 static void settle_all(struct ioas *ioas, unsigned int n, struct mapping *const *places,
 		       struct ledger_entry *entries)
 {
-	pthread_rwlock_wrlock(&ioas->lock);
+	pthread_mutex_lock(&ioas->lock);
 	for (unsigned int i = 0; i < n; i++) {
 		int64_t own_bytes = places[i] ? settle_locked(ioas, places[i], entries[i].code) : 0;
 
 		entries[i].pinned_bytes = pinned(ioas, own_bytes);
 	}
 	ledger_enter(ioas->ledger, entries, n);
-	pthread_rwlock_unlock(&ioas->lock);
+	pthread_mutex_unlock(&ioas->lock);
 }
 
 void ioas_map_all(struct ioas *ioas, struct ioas_mapping *mappings, unsigned int n)
@@ -165,81 +163,121 @@ int ioas_map(struct ioas *ioas, uint64_t iova, uint64_t bytes, const struct ioas
 
 /* --- unmap --- */
 
-/* A run of mappings without a gap between them, marked busy so that they stay. */
+/* A run of areas without a gap between them, GOING so that they stay in the table meanwhile. */
 struct run {
 	struct mapping *first;
-	uint64_t iova, last, gpa;
+	uint64_t last;
 };
 
 /* The next one in [iova, last]. */
 static int take_run(struct ioas *ioas, uint64_t iova, uint64_t last, struct run *run)
 {
-	struct mapping *mapping = mappings_find(&ioas->mappings, iova, last);
+	struct mapping *area = mappings_find(&ioas->mappings, iova, last);
 
-	if (!mapping)
+	if (!area)
 		return -ENOENT;
-	if (mapping->busy)
+	if (area->state != MAPPING_WANTED)
 		return -EBUSY;
-	*run = (struct run){.first = mapping, .iova = mapping->iova, .gpa = mapping->gpa};
+	run->first = area;
 	do {
-		mapping->busy = true;
-		run->last = mapping->last;
-		mapping = mappings_next(mapping, last);
-	} while (mapping && mapping->iova == run->last + 1 && !mapping->busy);
+		area->state = MAPPING_GOING;
+		run->last = area->last;
+		area = mappings_next(area, last);
+	} while (area && area->iova == run->last + 1 && area->state == MAPPING_WANTED);
 	return 0;
 }
 
-static void finish_run(struct ioas *ioas, const struct run *run, struct ledger_entry *entry)
+/* What became of the areas from `first` to that which ends at `last` is known. Returns the bytes that are
+ * gone. */
+static uint64_t finish_run(struct ioas *ioas, struct mapping *first, uint64_t last,
+			   struct ledger_entry *entry)
 {
 	int64_t own_bytes = 0;
 
-	for (struct mapping *next, *mapping = run->first; mapping; mapping = next) {
-		next = mappings_next(mapping, run->last);
-		mapping->busy = false;
+	/* Run by run: what lies in the gaps was not unmapped, and a fault must not say so. */
+	entry->iova = first->iova;
+	entry->bytes = last - first->iova + 1;
+	entry->gpa = first->gpa;
+	entry->start_ns = entry->end_ns;
+	entry->end_ns = ledger_now(ioas->ledger);
+	for (struct mapping *next, *area = first; area; area = next) {
+		next = mappings_next(area, last);
+		area->state = MAPPING_WANTED;
 		if (!entry->code) {
-			if (!mapping->shared)
-				own_bytes -= (int64_t)(mapping->last - mapping->iova + 1);
-			mappings_remove(&ioas->mappings, mapping);
+			if (!area->shared)
+				own_bytes -= (int64_t)(area->last - area->iova + 1);
+			mappings_remove(&ioas->mappings, area);
 		}
 	}
 	entry->pinned_bytes = pinned(ioas, own_bytes);
 	ledger_enter(ioas->ledger, entry, 1);
+	return entry->code ? 0 : entry->bytes;
+}
+
+static int call_unmap(struct ioas *ioas, uint64_t iova, uint64_t last)
+{
+	int ret;
+
+	pthread_mutex_unlock(&ioas->lock);
+	ret = ioas->iommu->ops->unmap(ioas, iova, last - iova + 1);
+	probe_unmap(iova, last - iova + 1, ret);
+	pthread_mutex_lock(&ioas->lock);
+	return ret;
+}
+
+/* A call that fails in the middle has unmapped the areas before that place (IOMMU_IOAS_UNMAP of Linux 6.12
+ * and 7.3). So area by area, where -ENOENT means that the first call took it; the one that is refused and
+ * all behind it stay. */
+static int unmap_singly(struct ioas *ioas, const struct run *run, struct ledger_entry *entry,
+			uint64_t *unmapped)
+{
+	for (struct mapping *next, *area = run->first; area; area = next) {
+		int ret = call_unmap(ioas, area->iova, area->last);
+
+		next = mappings_next(area, run->last);
+		entry->code = ret == -ENOENT ? 0 : ret;
+		*unmapped += finish_run(ioas, area, entry->code ? run->last : area->last, entry);
+		if (entry->code)
+			return entry->code;
+	}
+	return 0;
+}
+
+static int unmap_locked(struct ioas *ioas, uint64_t iova, uint64_t last, uint64_t *unmapped)
+{
+	struct ledger_entry entry = {.op = LEDGER_UNMAP, .end_ns = ledger_now(ioas->ledger)};
+	struct run run;
+	int ret;
+
+	if (mappings_cut(&ioas->mappings, iova, last))
+		return -ERANGE;
+	while (!(ret = take_run(ioas, iova, last, &run))) {
+		bool single = run.first->last == run.last;
+
+		ret = entry.code = call_unmap(ioas, run.first->iova, run.last);
+		if (ret && !single)
+			ret = unmap_singly(ioas, &run, &entry, unmapped);
+		else
+			*unmapped += finish_run(ioas, run.first, run.last, &entry);
+		if (ret || run.last == last)
+			return ret;
+		iova = run.last + 1;
+	}
+	return ret == -ENOENT ? 0 : ret; /* there are no more */
 }
 
 int ioas_unmap(struct ioas *ioas, uint64_t iova, uint64_t bytes, uint64_t *unmapped)
 {
-	struct ledger_entry entry = {.op = LEDGER_UNMAP, .end_ns = ledger_now(ioas->ledger)};
-	uint64_t last, at = iova;
-	struct run run;
+	uint64_t last;
 	int ret = check_range(ioas, iova, bytes, &last);
 
 	*unmapped = 0;
 	if (ret)
 		return ret;
-	pthread_rwlock_wrlock(&ioas->lock);
-	ret = mappings_cut(&ioas->mappings, iova, last) ? -ERANGE : 0;
-	while (!ret && !(ret = take_run(ioas, at, last, &run))) {
-		/* Run by run: what lies in the gaps was not unmapped, and a fault must not say so. */
-		entry.iova = run.iova;
-		entry.bytes = run.last - run.iova + 1;
-		entry.gpa = run.gpa;
-		entry.start_ns = entry.end_ns;
-		pthread_rwlock_unlock(&ioas->lock);
-		pthread_rwlock_rdlock(&ioas->calls);
-		ret = entry.code = ioas->iommu->ops->unmap(ioas, run.iova, entry.bytes);
-		probe_unmap(run.iova, entry.bytes, ret);
-		pthread_rwlock_unlock(&ioas->calls);
-		entry.end_ns = ledger_now(ioas->ledger);
-		pthread_rwlock_wrlock(&ioas->lock);
-		finish_run(ioas, &run, &entry);
-		if (!ret)
-			*unmapped += entry.bytes;
-		at = run.last + 1;
-		if (run.last == last)
-			break;
-	}
-	pthread_rwlock_unlock(&ioas->lock);
-	return ret == -ENOENT ? 0 : ret; /* there are no more */
+	pthread_mutex_lock(&ioas->lock);
+	ret = unmap_locked(ioas, iova, last, unmapped);
+	pthread_mutex_unlock(&ioas->lock);
+	return ret;
 }
 
 void ioas_unmap_all(struct ioas *ioas)
@@ -249,14 +287,14 @@ void ioas_unmap_all(struct ioas *ioas)
 	for (;;) {
 		const struct mapping *mapping;
 
-		pthread_rwlock_rdlock(&ioas->lock);
+		pthread_mutex_lock(&ioas->lock);
 		mapping = mappings_find(&ioas->mappings, 0, UINT64_MAX);
 		if (mapping)
 			first = mapping->iova;
 		for (const struct mapping *m = mapping; m && (m == mapping || m->iova == last + 1);
 		     m = mappings_next(m, UINT64_MAX))
 			last = m->last;
-		pthread_rwlock_unlock(&ioas->lock);
+		pthread_mutex_unlock(&ioas->lock);
 		if (!mapping || ioas_unmap(ioas, first, last - first + 1, &unmapped))
 			return;
 	}
@@ -271,9 +309,9 @@ static int source_extent(struct ioas *from, uint64_t iova, uint64_t last, unsign
 	const struct mapping *mapping;
 	int ret = 0;
 
-	pthread_rwlock_rdlock(&from->lock);
+	pthread_mutex_lock(&from->lock);
 	mapping = mappings_find(&from->mappings, iova, iova);
-	if (!mapping || mapping->busy) {
+	if (!mapping || mapping->state != MAPPING_WANTED) {
 		ret = -ENOENT;
 	} else if ((access & IOAS_WRITE) && !(mapping->access & IOAS_WRITE)) {
 		ret = -EPERM;
@@ -286,20 +324,20 @@ static int source_extent(struct ioas *from, uint64_t iova, uint64_t last, unsign
 		piece->hva += off;
 		piece->gpa += piece->gpa == UINT64_MAX ? 0 : off;
 	}
-	pthread_rwlock_unlock(&from->lock);
+	pthread_mutex_unlock(&from->lock);
 	return ret;
 }
 
 /* The copies in [iova, last] are mapped now, or are not to be there. */
 static void settle(struct ioas *ioas, uint64_t iova, uint64_t last, int code)
 {
-	pthread_rwlock_wrlock(&ioas->lock);
+	pthread_mutex_lock(&ioas->lock);
 	for (struct mapping *next, *mapping = mappings_find(&ioas->mappings, iova, last); mapping;
 	     mapping = next) {
 		next = mappings_next(mapping, last);
 		settle_locked(ioas, mapping, code);
 	}
-	pthread_rwlock_unlock(&ioas->lock);
+	pthread_mutex_unlock(&ioas->lock);
 }
 
 /* Places for all pieces of [from_iova, from_last], at iova and up. */
@@ -316,10 +354,10 @@ static int reserve_copy(struct ioas *ioas, uint64_t iova, struct ioas *from, uin
 			break;
 		piece.access = access;
 		piece.shared = true;
-		pthread_rwlock_wrlock(&ioas->lock);
+		pthread_mutex_lock(&ioas->lock);
 		ret = reserve_locked(ioas, iova, iova + (piece.last - piece.iova), &piece,
 				     &ignored);
-		pthread_rwlock_unlock(&ioas->lock);
+		pthread_mutex_unlock(&ioas->lock);
 		if (ret || piece.last == from_last)
 			break;
 		iova += piece.last - piece.iova + 1;
@@ -344,16 +382,12 @@ int ioas_copy(struct ioas *ioas, uint64_t iova, uint64_t bytes, struct ioas *fro
 	if (!ret)
 		ret = reserve_copy(ioas, iova, from, from_iova, from_last, access);
 	if (!ret) {
-		pthread_rwlock_rdlock(&ioas->calls);
-		if (from != ioas)
-			pthread_rwlock_rdlock(&from->calls);
 		ret = ioas->iommu->ops->copy(ioas, iova, bytes, from, from_iova, access);
-		if (from != ioas)
-			pthread_rwlock_unlock(&from->calls);
-		pthread_rwlock_unlock(&ioas->calls);
 		settle(ioas, iova, last, ret);
 	}
+	pthread_mutex_lock(&ioas->lock);
 	ledger_record(ioas->ledger, LEDGER_COPY, iova, bytes, UINT64_MAX, start_ns, ret);
+	pthread_mutex_unlock(&ioas->lock);
 	return ret;
 }
 
@@ -389,53 +423,49 @@ int ioas_map_sharing(struct ioas *ioas, uint64_t iova, uint64_t bytes,
 
 bool ioas_mapped_in(const struct ioas *ioas, uint64_t first, uint64_t last, uint64_t *iova)
 {
-	pthread_rwlock_t *lock = (pthread_rwlock_t *)&ioas->lock;
+	pthread_mutex_t *lock = (pthread_mutex_t *)&ioas->lock;
 	const struct mapping *mapping;
 
-	pthread_rwlock_rdlock(lock);
+	pthread_mutex_lock(lock);
 	mapping = mappings_find(&ioas->mappings, first, last);
 	if (mapping)
 		*iova = mapping->iova;
-	pthread_rwlock_unlock(lock);
+	pthread_mutex_unlock(lock);
 	return mapping != NULL;
 }
 
-void ioas_history(const struct ioas *ioas, uint64_t iova, char *text, unsigned int bytes)
+void ioas_history(struct ioas *ioas, uint64_t iova, char *text, unsigned int bytes)
 {
 	static const char *const how[] = {"", "read-only", "write-only", "for reading and writing"};
-	pthread_rwlock_t *lock = (pthread_rwlock_t *)&ioas->lock;
-	const struct mapping *found;
-	struct mapping now = {0};
+	const struct mapping *now;
 
-	pthread_rwlock_rdlock(lock);
-	found = mappings_find(&ioas->mappings, iova, iova);
-	if (found)
-		now = *found;
-	pthread_rwlock_unlock(lock);
-	if (!found)
+	pthread_mutex_lock(&ioas->lock);
+	now = mappings_find(&ioas->mappings, iova, iova);
+	if (!now)
 		ledger_history(ioas->ledger, iova, text, bytes);
-	else if (now.gpa == UINT64_MAX)
-		snprintf(text, bytes, "mapped %s", how[now.access & 3]);
+	else if (now->gpa == UINT64_MAX)
+		snprintf(text, bytes, "mapped %s", how[now->access & 3]);
 	else
-		snprintf(text, bytes, "mapped %s (gpa 0x%llx)", how[now.access & 3],
-			 (unsigned long long)(now.gpa + (iova - now.iova)));
+		snprintf(text, bytes, "mapped %s (gpa 0x%llx)", how[now->access & 3],
+			 (unsigned long long)(now->gpa + (iova - now->iova)));
+	pthread_mutex_unlock(&ioas->lock);
 }
 
 int ioas_soft_translate(const struct ioas *ioas, uint64_t iova, unsigned int access, void **hva,
 			uint64_t *contiguous)
 {
-	pthread_rwlock_t *lock = (pthread_rwlock_t *)&ioas->lock;
+	pthread_mutex_t *lock = (pthread_mutex_t *)&ioas->lock;
 	const struct mapping *mapping;
 	int ret = -EFAULT;
 
 	assert(ioas->iommu->ops->kind == IOMMU_SOFT);
-	pthread_rwlock_rdlock(lock);
+	pthread_mutex_lock(lock);
 	mapping = mappings_find(&ioas->mappings, iova, iova);
-	if (mapping && !mapping->busy && (mapping->access & access) == access) {
+	if (mapping && mapping->state == MAPPING_WANTED && (mapping->access & access) == access) {
 		*hva = mapping->hva + (iova - mapping->iova);
 		*contiguous = mapping->last - iova + 1;
 		ret = 0;
 	}
-	pthread_rwlock_unlock(lock);
+	pthread_mutex_unlock(lock);
 	return ret;
 }

@@ -86,13 +86,6 @@ static int soft_copy(struct ioas *ioas, uint64_t iova, uint64_t bytes, struct io
 	return 0;
 }
 
-static int soft_split(struct ioas *ioas, const struct mappings *finer)
-{
-	(void)ioas;
-	(void)finer;
-	return 0;
-}
-
 const struct ioas_ops ioas_soft_ops = {
 	.kind = IOMMU_SOFT,
 	.open = soft_open,
@@ -106,5 +99,4 @@ const struct ioas_ops ioas_soft_ops = {
 	.map = soft_map,
 	.unmap = soft_unmap,
 	.copy = soft_copy,
-	.split = soft_split,
 };

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The ledger: counters, integrals over time, and a ring of recent operations, under one short lock.
+// The ledger: counters, integrals over time, and a ring of recent operations.
 #include "iommu/ledger.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -20,7 +19,6 @@ struct recent {
 };
 
 struct ledger {
-	pthread_mutex_t lock; /* all below */
 	ledger_clock_fn *clock;
 	void *clock_opaque;
 	struct ledger_totals totals;
@@ -56,7 +54,6 @@ int ledger_create(struct ledger **ret, struct err *err)
 
 	if (!mem_new(ledger))
 		return err_set(err, -ENOMEM, "ledger: out of memory");
-	pthread_mutex_init(&ledger->lock, NULL);
 	ledger_set_clock(ledger, monotonic, NULL);
 	*ret = ledger;
 	return 0;
@@ -64,9 +61,6 @@ int ledger_create(struct ledger **ret, struct err *err)
 
 void ledger_destroy(struct ledger *ledger)
 {
-	if (!ledger)
-		return;
-	pthread_mutex_destroy(&ledger->lock);
 	free(ledger);
 }
 
@@ -155,10 +149,8 @@ static void enter(struct ledger *ledger, const struct ledger_entry *e)
 
 void ledger_enter(struct ledger *ledger, const struct ledger_entry *entries, unsigned int n)
 {
-	pthread_mutex_lock(&ledger->lock);
 	for (unsigned int i = 0; i < n; i++)
 		enter(ledger, &entries[i]);
-	pthread_mutex_unlock(&ledger->lock);
 }
 
 void ledger_record(struct ledger *ledger, enum ledger_op op, uint64_t iova, uint64_t bytes,
@@ -181,44 +173,36 @@ void ledger_request(struct ledger *ledger, uint64_t bytes, bool on)
 {
 	uint64_t now_ns = ledger_now(ledger);
 
-	pthread_mutex_lock(&ledger->lock);
 	integrate(ledger, now_ns);
 	ledger->asked = true;
 	level(&ledger->totals.requested_bytes, bytes, on);
-	pthread_mutex_unlock(&ledger->lock);
 }
 
 void ledger_stale(struct ledger *ledger, uint64_t bytes, bool on)
 {
 	uint64_t now_ns = ledger_now(ledger);
 
-	pthread_mutex_lock(&ledger->lock);
 	integrate(ledger, now_ns);
 	level(&ledger->totals.stale_bytes, bytes, on);
-	pthread_mutex_unlock(&ledger->lock);
 }
 
 void ledger_pinned(struct ledger *ledger, int64_t delta_bytes)
 {
 	uint64_t now_ns = ledger_now(ledger);
 
-	pthread_mutex_lock(&ledger->lock);
 	integrate(ledger, now_ns);
 	change(&ledger->totals.pinned_bytes, delta_bytes);
-	pthread_mutex_unlock(&ledger->lock);
 }
 
 void ledger_totals(struct ledger *ledger, struct ledger_totals *ret)
 {
 	uint64_t now_ns = ledger_now(ledger);
 
-	pthread_mutex_lock(&ledger->lock);
 	integrate(ledger, now_ns);
 	*ret = ledger->totals;
 	ret->at_ns = ledger->integrated_ns;
 	if (!ledger->asked)
 		ret->requested_bytes = ret->mapped_bytes;
-	pthread_mutex_unlock(&ledger->lock);
 }
 
 uint64_t ledger_quantile_ns(const struct ledger_kind *kind, double share)
@@ -260,25 +244,20 @@ static void print_age(char *text, size_t bytes, uint64_t ns)
 
 void ledger_history(struct ledger *ledger, uint64_t iova, char *text, unsigned int bytes)
 {
-	uint64_t now_ns = ledger_now(ledger), serial;
-	struct recent r = {0};
-	const struct recent *found;
+	uint64_t now_ns = ledger_now(ledger);
+	const struct recent *found = newest(ledger, iova);
+	struct recent r;
 	char age[32];
 
-	pthread_mutex_lock(&ledger->lock);
-	found = newest(ledger, iova);
-	if (found)
-		r = *found;
-	serial = ledger->serial;
-	pthread_mutex_unlock(&ledger->lock);
 	if (!found) {
-		if (serial <= LEDGER_RECENT)
+		if (ledger->serial <= LEDGER_RECENT)
 			snprintf(text, bytes, "never mapped");
 		else
 			snprintf(text, bytes, "not in the last %u operations",
 				 (unsigned int)LEDGER_RECENT);
 		return;
 	}
+	r = *found;
 	print_age(age, sizeof(age), now_ns - MIN(r.when_ns, now_ns));
 	if (r.gpa == UINT64_MAX)
 		snprintf(text, bytes, "%s %s ago (request %llu)",

@@ -7,7 +7,7 @@
  * the over-exposure. Bytes that stay reachable after the guest took them back are stale, and
  * integrated likewise. A ring of recent operations lets a fault say what its address was last.
  *
- * Threads: any, at the same time; recording takes one short lock of the ledger's own.
+ * Threads: the lock of its owner guards it (ioas.h: its own); ledger_now needs none.
  */
 #ifndef IOMMU_LEDGER_H
 #define IOMMU_LEDGER_H
@@ -57,7 +57,8 @@ uint64_t ledger_now(const struct ledger *ledger);
 typedef uint64_t ledger_clock_fn(void *opaque);
 void ledger_set_clock(struct ledger *ledger, ledger_clock_fn *clock, void *opaque);
 
-/* An operation on [iova, iova + bytes). Those of one drain have one end, so that the clock is read once. */
+/* An operation on [iova, iova + bytes). Those of one batch have one end, so that
+ * the clock is read once. */
 struct ledger_entry {
 	enum ledger_op op;
 	uint64_t iova, bytes;

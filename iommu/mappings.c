@@ -74,7 +74,7 @@ static void node_put(struct mappings *m, struct mapping *node)
 
 /* --- the tree --- */
 
-/* Where `old` hangs, `new` hangs now. */
+/* `new` takes the place of `old`. */
 static void replace(struct mappings *m, const struct mapping *old, struct mapping *new)
 {
 	struct mapping *parent = old->parent;
@@ -108,7 +108,7 @@ static void rotate_up(struct mappings *m, struct mapping *node)
 }
 
 /* Between its neighbours: one of the two has no child on that side. */
-static void hang(struct mappings *m, struct mapping *node)
+static void insert(struct mappings *m, struct mapping *node)
 {
 	if (node->before && !node->before->right) {
 		node->before->right = node;
@@ -123,7 +123,7 @@ static void hang(struct mappings *m, struct mapping *node)
 		rotate_up(m, node);
 }
 
-static void unlink_mapping(struct mappings *m, struct mapping *node)
+static void unlink_node(struct mappings *m, struct mapping *node)
 {
 	while (node->left && node->right)
 		rotate_up(m,
@@ -133,7 +133,7 @@ static void unlink_mapping(struct mappings *m, struct mapping *node)
 
 /* --- the table --- */
 
-/* The first mapping that does not end before `first`, and the one before it: NULL where there is none. */
+/* The first mapping that does not end before `first`, and the one before it; NULL: none. */
 static struct mapping *place(const struct mappings *m, uint64_t first, struct mapping **before)
 {
 	struct mapping *at = m->recent, *next = NULL;
@@ -167,16 +167,17 @@ struct mapping *mappings_find(const struct mappings *m, uint64_t first, uint64_t
 	return found && found->iova <= last ? found : NULL;
 }
 
+static bool is_cut(const struct mapping *m, uint64_t first, uint64_t last)
+{
+	return m && m->state != MAPPING_GOING && m->state != MAPPING_RETAINED &&
+	       (m->iova < first || m->last > last);
+}
+
 bool mappings_cut(const struct mappings *m, uint64_t first, uint64_t last)
 {
-	const struct mapping *low = mappings_find(m, first, last), *high;
-
-	if (!low || low->iova < first)
-		return low != NULL;
-	if (low->last >= last)
-		return low->last > last;
-	high = mappings_find(m, last, last);
-	return high && high->last > last;
+	/* Only those at its ends can. */
+	return is_cut(mappings_find(m, first, first), first, last) ||
+	       is_cut(mappings_find(m, last, last), first, last);
 }
 
 int mappings_insert(struct mappings *m, uint64_t iova, uint64_t last, struct mapping **ret)
@@ -194,7 +195,7 @@ int mappings_insert(struct mappings *m, uint64_t iova, uint64_t last, struct map
 	node->priority = next_priority(m);
 	node->before = before;
 	node->next = next;
-	hang(m, node);
+	insert(m, node);
 	if (before)
 		before->next = node;
 	if (next)
@@ -208,7 +209,7 @@ int mappings_insert(struct mappings *m, uint64_t iova, uint64_t last, struct map
 
 void mappings_remove(struct mappings *m, struct mapping *mapping)
 {
-	unlink_mapping(m, mapping);
+	unlink_node(m, mapping);
 	if (mapping->before)
 		mapping->before->next = mapping->next;
 	if (mapping->next)

@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is mapped in an I/O address space: ranges of I/O addresses that do not overlap, sorted. All
- * backends are measured against this one table, so that they answer alike; for the soft backend it
- * is the translation itself.
+ * A table of mappings: ranges of I/O addresses that do not overlap, sorted. Two kinds of table are
+ * made of it:
+ *
+ *   what a guest has mapped in a domain   its owner is the virtual IOMMU; one record per MAP request
+ *   what an ioas has mapped               one record per area, which is one mapping of the kernel
+ *
+ * An area may serve several records of a guest. The kernel unmaps whole areas only, so a strategy
+ * that shares them counts the records of each, by the word that it has in every record.
  *
  * A treap: a search tree by address, a heap by random priorities, so that no order in which a guest
- * maps makes it deep; and a list in order. Nodes come from chunks that are kept: in the steady state of a device that
- * maps and unmaps nothing is allocated.
+ * maps makes it deep; and a list in order. Nodes come from chunks that are kept: in the steady state
+ * of a device that maps and unmaps nothing is allocated.
  *
- * Threads: the caller's lock.
+ * Threads: the caller's lock. A state may be read under a shared lock while its owner changes it.
  */
 #ifndef IOMMU_MAPPINGS_H
 #define IOMMU_MAPPINGS_H
@@ -19,13 +24,21 @@
 
 #include "base/err.h"
 
+enum mapping_state {
+	MAPPING_WANTED,   /* in force */
+	MAPPING_COMING,   /* a call that makes it is under way: nothing reaches it yet */
+	MAPPING_RETAINED, /* the guest has unmapped it, and its strategy keeps it in the hardware */
+	MAPPING_GOING,    /* a call that removes it is under way: nothing new reaches it */
+};
+
 struct mapping {
 	uint64_t iova, last; /* inclusive */
 	uint64_t gpa;        /* what it means to the guest, UINT64_MAX: nothing */
-	char *hva;
+	char *hva;           /* of a guest's: NULL if its memory is not contiguous on the host */
+	uint64_t word;       /* the strategy's own; 0 until it writes it */
 	unsigned int access; /* enum ioas_access */
-	bool busy;           /* a call that makes it or takes it away is under way */
-	bool shared;         /* its pins belong to another space */
+	_Atomic(enum mapping_state) state;
+	bool shared; /* its pins belong to another space */
 	/* private */
 	uint32_t priority;
 	struct mapping *parent, *left, *right;
@@ -54,7 +67,7 @@ void mappings_clear(struct mappings *m);
 /* The lowest mapping that shares a byte with [first, last]; NULL: none. */
 struct mapping *mappings_find(const struct mappings *m, uint64_t first, uint64_t last);
 
-/* Does one of them lie partly outside of [first, last]? Only those at its ends can. */
+/* Does one that is not GOING or RETAINED lie partly outside of [first, last]? */
 bool mappings_cut(const struct mappings *m, uint64_t first, uint64_t last);
 
 /* The next one after it, if that begins up to last. */

@@ -37,25 +37,87 @@ static void init_locks(struct viommu *viommu)
 	pthread_rwlockattr_destroy(&attr);
 }
 
+static void destroy_locks(struct viommu *viommu)
+{
+	pthread_rwlock_destroy(&viommu->lock);
+	pthread_mutex_destroy(&viommu->fault_lock);
+	pthread_mutex_destroy(&viommu->serial);
+}
+
+void viommu_hold(struct viommu *viommu)
+{
+	gmem_hold(viommu->gmem);
+	pthread_mutex_lock(&viommu->serial);
+}
+
+void viommu_release(struct viommu *viommu)
+{
+	pthread_mutex_unlock(&viommu->serial);
+	gmem_release(viommu->gmem);
+}
+
+/* --- guest memory --- */
+
+void viommu_memory_leaves(struct viommu *viommu, uint64_t gpa, uint64_t bytes)
+{
+	pthread_mutex_lock(&viommu->serial);
+	list_for_each (item, &viommu->domains)
+		viommu_forget_memory(viommu, container_of(item, struct viommu_domain, link), gpa,
+				     bytes);
+	list_for_each (item, &viommu->orphans)
+		viommu_forget_memory(viommu, container_of(item, struct viommu_domain, link), gpa,
+				     bytes);
+	pthread_mutex_unlock(&viommu->serial);
+}
+
+static int on_memory(void *opaque, const struct gmem_region *region, struct err *err)
+{
+	(void)opaque;
+	(void)region;
+	(void)err;
+	return 0; /* a guest asks for it first */
+}
+
+static void on_memory_gone(void *opaque, const struct gmem_region *region)
+{
+	viommu_memory_leaves(opaque, region->gpa, region->size_bytes);
+}
+
+static const struct gmem_listener_ops listener_ops = {
+	.name = "virtual IOMMU",
+	.map = on_memory,
+	.unmap = on_memory_gone,
+};
+
 int viommu_create(struct viommu **ret, const struct viommu_config *config, struct err *err)
 {
 	struct viommu *viommu;
+	int rc;
 
-	if (!mem_new(viommu) || !(viommu->strategy = strdup(config->strategy))) {
-		free(viommu);
+	if (!mem_new(viommu))
 		return err_set(err, -ENOMEM, "virtual IOMMU: out of memory");
-	}
 	viommu->log = config->log;
 	viommu->gmem = config->gmem;
 	viommu->limits = config->limits.page_sizes ? config->limits : default_limits;
 	/* So that the address after a mapping is an address. */
 	viommu->limits.last = MIN(viommu->limits.last, UINT64_MAX / 2);
 	viommu->bypass = config->bypass;
+	viommu->loop = config->loop;
+	viommu->worker = config->worker;
 	viommu->fault = config->fault;
 	viommu->opaque = config->opaque;
 	list_init(&viommu->endpoints);
 	list_init(&viommu->domains);
+	list_init(&viommu->orphans);
 	init_locks(viommu);
+	viommu->listener.ops = &listener_ops;
+	viommu->listener.opaque = viommu;
+	rc = gmem_listen(viommu->gmem, &viommu->listener, err);
+	if (rc) {
+		destroy_locks(viommu);
+		free(viommu);
+		return rc;
+	}
 	*ret = viommu;
 	return 0;
 }
@@ -65,10 +127,8 @@ void viommu_destroy(struct viommu *viommu)
 	if (!viommu)
 		return;
 	assert(list_empty(&viommu->endpoints) && list_empty(&viommu->domains));
-	pthread_rwlock_destroy(&viommu->lock);
-	pthread_mutex_destroy(&viommu->fault_lock);
-	pthread_mutex_destroy(&viommu->serial);
-	free(viommu->strategy);
+	gmem_unlisten(viommu->gmem, &viommu->listener);
+	destroy_locks(viommu);
 	free(viommu);
 }
 
@@ -103,6 +163,7 @@ int viommu_translate(struct viommu_endpoint *endpoint, uint64_t iova, uint64_t l
 		*contiguous = len;
 		ret = 0;
 	} else if (domain && (mapping = mappings_find(&domain->table, iova, iova)) &&
+		   mapping->state == MAPPING_WANTED &&
 		   (mapping->access & access_of_dir(dir)) == access_of_dir(dir)) {
 		*gpa = mapping->gpa + (iova - mapping->iova);
 		*contiguous = MIN(mapping->last - iova + 1, len);
@@ -151,7 +212,7 @@ static void emulated_fault(void *opaque, uint32_t requester, uint64_t iova, uint
 		const struct mapping *mapping = mappings_find(&endpoint->domain->table, iova, iova);
 
 		fault.reason = VIOMMU_R_MAPPING;
-		if (mapping)
+		if (mapping && mapping->state == MAPPING_WANTED)
 			snprintf(history, sizeof(history), "mapped %s (gpa %#llx)",
 				 mapping->access & IOAS_READ ? "read-only" : "write-only",
 				 (unsigned long long)(mapping->gpa + iova - mapping->iova));
@@ -180,16 +241,18 @@ void viommu_hardware_fault(struct viommu_endpoint *endpoint, const struct viommu
 {
 	struct viommu *viommu = endpoint->viommu;
 	struct viommu_fault copy = *fault;
+	const struct hw_domain *at;
 
 	pthread_mutex_lock(&viommu->serial);
 	copy.reason = endpoint->domain ? VIOMMU_R_MAPPING : VIOMMU_R_DOMAIN;
-	if (endpoint->at)
-		ioas_history(hw_domain_ioas(endpoint->at), fault->address, history, bytes);
+	at = viommu_hardware_at(endpoint);
+	if (at)
+		ioas_history(hw_domain_ioas(at), fault->address, history, bytes);
 	else
 		snprintf(history, bytes, "it is in no domain");
+	copy.endpoint = id_of(endpoint);
 	pthread_mutex_unlock(&viommu->serial);
 	copy.history = history;
-	copy.endpoint = id_of(endpoint);
 	copy.name = endpoint->name;
 	tell(viommu, &copy);
 }
@@ -269,39 +332,54 @@ static void reserve(struct viommu_endpoint *endpoint, const struct iommu_reserve
 	}
 }
 
-int viommu_add_hardware(struct viommu_endpoint **ret, struct viommu *viommu, const char *name,
-			struct iommu_endpoint *device, struct hw_domain *all,
-			const struct iommu_reserved *reserved, unsigned int n, struct err *err)
+/* Attached by the caller, to learn what its IOMMU can: it stays only while bypass is on. */
+static int take_hardware(struct viommu *viommu, struct viommu_endpoint *endpoint, struct err *err)
 {
-	struct iommu *iommu = ioas_iommu(hw_domain_ioas(all));
+	struct hw_domain *all = endpoint->all;
+	bool attached = iommu_endpoint_ioas(endpoint->device) == hw_domain_ioas(all);
+	int rc = narrow(viommu, endpoint->name, hw_domain_ioas(all), err);
+
+	if (!rc && viommu->bypass && !attached)
+		rc = hw_domain_attach(all, endpoint->device, err);
+	if (!rc && !viommu->bypass && attached)
+		hw_domain_detach(all, endpoint->device);
+	endpoint->at = all;
+	return rc;
+}
+
+int viommu_add_hardware(struct viommu_endpoint **ret, struct viommu *viommu,
+			const struct viommu_hardware *hardware, struct err *err)
+{
+	struct iommu *iommu = ioas_iommu(hw_domain_ioas(hardware->all));
 	struct viommu_endpoint *endpoint;
+	struct strategy_choice ignored;
 	int rc;
 
 	if (iommu_kind_of(iommu) == IOMMU_TYPE1)
 		return err_set(err, -EOPNOTSUPP,
 			       "%s: type1 cannot move a device between the guest's domains; use "
 			       "iommu=iommufd, or viommu=off for this device",
-			       name);
-	rc = endpoint_new(&endpoint, viommu, name, err);
+			       hardware->name);
+	rc = strategy_parse(&ignored, hardware->strategy, err);
+	if (rc)
+		return err_prefix(err, "%s", hardware->name);
+	rc = endpoint_new(&endpoint, viommu, hardware->name, err);
 	if (rc)
 		return rc;
-	endpoint->device = device;
-	endpoint->all = all;
-	reserve(endpoint, reserved, n);
-	pthread_mutex_lock(&viommu->serial);
-	rc = narrow(viommu, name, hw_domain_ioas(all), err);
-	/* Attached by the caller, to learn what its IOMMU can: it stays only while bypass is on. */
-	if (!rc && iommu_endpoint_ioas(device) == hw_domain_ioas(all))
-		endpoint->at = all;
-	if (!rc && viommu->bypass && !endpoint->at)
-		rc = hw_domain_attach(all, device, err);
-	if (!rc && !viommu->bypass && endpoint->at)
-		hw_domain_detach(all, device);
-	endpoint->at = viommu->bypass ? all : NULL;
+	endpoint->device = hardware->device;
+	endpoint->all = hardware->all;
+	endpoint->strategy = strdup(hardware->strategy);
+	reserve(endpoint, hardware->reserved, hardware->n_reserved);
+	if (!endpoint->strategy)
+		rc = err_set(err, -ENOMEM, "%s: out of memory", hardware->name);
+	viommu_hold(viommu);
+	if (!rc)
+		rc = take_hardware(viommu, endpoint, err);
 	if (!rc)
 		list_append(&viommu->endpoints, &endpoint->link);
-	pthread_mutex_unlock(&viommu->serial);
+	viommu_release(viommu);
 	if (rc) {
+		free(endpoint->strategy);
 		free(endpoint);
 		return rc;
 	}
@@ -355,13 +433,20 @@ static unsigned int run_length(const struct viommu_request *requests, unsigned i
 	return i;
 }
 
-void viommu_run(struct viommu *viommu, struct viommu_request *requests, unsigned int n)
+static bool moves_endpoints(const struct viommu_request *requests, unsigned int n)
 {
-	pthread_mutex_lock(&viommu->serial);
-	viommu_settle_locked(viommu, NULL);
+	for (unsigned int i = 0; i < n; i++) {
+		if (requests[i].op == VIOMMU_ATTACH || requests[i].op == VIOMMU_DETACH)
+			return true;
+	}
+	return false;
+}
+
+static void run(struct viommu *viommu, struct viommu_request *requests, unsigned int n)
+{
 	for (unsigned int i = 0; i < n;) {
 		struct viommu_request *r = &requests[i];
-		unsigned int run = run_length(r, n - i);
+		unsigned int length = run_length(r, n - i);
 
 		switch (r->op) {
 		case VIOMMU_ATTACH:
@@ -371,16 +456,35 @@ void viommu_run(struct viommu *viommu, struct viommu_request *requests, unsigned
 			r->status = viommu_detach(viommu, r);
 			break;
 		case VIOMMU_MAP:
-			viommu_map_run(viommu, viommu_find_domain(viommu, r->domain), r, run);
+			viommu_map_run(viommu, viommu_find_domain(viommu, r->domain), r, length);
 			break;
 		case VIOMMU_UNMAP:
-			viommu_unmap_run(viommu, viommu_find_domain(viommu, r->domain), r, run);
+			viommu_unmap_run(viommu, viommu_find_domain(viommu, r->domain), r, length);
 			break;
 		}
-		count(viommu, r, run);
-		i += run;
+		count(viommu, r, length);
+		i += length;
 	}
-	pthread_mutex_unlock(&viommu->serial);
+}
+
+void viommu_run(struct viommu *viommu, struct viommu_request *requests, unsigned int n)
+{
+	bool hold = moves_endpoints(requests, n);
+
+	if (!hold) {
+		pthread_mutex_lock(&viommu->serial);
+		if (!viommu->abandoned)
+			run(viommu, requests, n);
+		else
+			hold = true;
+		pthread_mutex_unlock(&viommu->serial);
+	}
+	if (!hold)
+		return;
+	viommu_hold(viommu);
+	viommu_settle_locked(viommu, NULL);
+	run(viommu, requests, n);
+	viommu_release(viommu);
 }
 
 int viommu_probe(struct viommu *viommu, uint32_t endpoint, struct iommu_reserved *ranges,

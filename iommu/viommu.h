@@ -5,7 +5,7 @@
  *   guest ─► front end ─► viommu_run(requests) ─► domain: which of its addresses mean which memory
  *                                                   │  (one table for all endpoints in the domain)
  *       emulated devices:  dma_space ◄── translate ─┤
- *       passed-through:    hw_domain (strategy) ◄┘  hardware
+ *       passed-through:    hw_domain (strategy) ◄───┘  hardware
  *
  * An endpoint is a device behind it, known to the guest by a number (PCI requester id). It is
  *
@@ -18,7 +18,9 @@
  * neighbouring maps of a domain are one call to the strategy, neighbouring unmaps one drain and one
  * call. A request that fails changes nothing. When an unmap (or detach) is answered no device can
  * reach the range through that domain: hardware table and caches are done, what emulated devices had
- * open is closed.
+ * open is closed. A map is reached by an emulated device once the hardware has it too.
+ *
+ * A domain's table has one record per MAP: it is the only one, and strategies work from it.
  *
  * The statuses are virtio 1.3's (5.13.6). Where it leaves one open:
  *   memory that is not the guest's RAM, or outside of the input range   RANGE
@@ -26,8 +28,9 @@
  *   the domain range, a reserved range of an endpoint of the domain     INVAL
  *   an endpoint with a reserved range where the domain maps something   UNSUPP
  *
- * Threads: requests, reset and bypass by any thread that is not inside a DMA bracket; they wait for
- * each other. Adding and removing of endpoints by the machine's thread. Translation by the loops.
+ * Threads: requests, reset and bypass by any thread that is not inside a DMA bracket and holds no
+ * lock of the memory map's listeners; they wait for each other. Adding and removing of endpoints by the
+ * machine's thread, also while requests run. Translation by the loops.
  */
 #ifndef IOMMU_VIOMMU_H
 #define IOMMU_VIOMMU_H
@@ -41,7 +44,7 @@
 #include "core/gmem.h"
 #include "iommu/ledger.h"
 #include "iommu/reserved.h"
-#include "iommu/strategy.h"
+#include "iommu/hw_domain.h"
 
 struct viommu;
 struct viommu_endpoint;
@@ -81,7 +84,7 @@ struct viommu_request {
 	uint64_t first, last; /* MAP, UNMAP: inclusive */
 	uint64_t gpa;         /* MAP */
 	enum viommu_status status;
-	struct iommu_request io; /* private */
+	struct hw_request hw; /* private */
 };
 
 enum viommu_reason {
@@ -109,9 +112,9 @@ struct viommu_limits {
 struct viommu_config {
 	const struct log *log;
 	struct gmem *gmem;
-	const char *strategy;        /* of passed-through devices in domains of the guest; copied */
 	struct viommu_limits limits; /* zeroes: 4 KiB, 2 MiB, 1 GiB; 48 bits; all; a million */
 	bool bypass;                 /* at power-on */
+	struct loop *loop, *worker;  /* for strategies that need them (hw_domain.h); NULL: none */
 	/* Any thread, a loop's included, with a bracket open: must not wait. NULL: the log only. */
 	void (*fault)(void *opaque, const struct viommu_fault *fault);
 	void *opaque;
@@ -129,15 +132,24 @@ typedef uint32_t viommu_id_fn(void *opaque);
 /* A device whose DMA goes through `space`, which is the endpoint's and lives until its removal. */
 int viommu_add_emulated(struct viommu_endpoint **ret, struct viommu *viommu, const char *name,
 			struct dma_space **space, struct err *err);
-/* A device of the host. `all` has all of guest memory mapped (for bypass); both stay the caller's, but
+/* A passed-through device. `all` has all of guest memory mapped (for bypass); both stay the caller's, but
  * where the device is attached is the virtual IOMMU's from here to the removal, which leaves it
  * detached. Narrows the limits to what its IOMMU can. -EOPNOTSUPP with type1. */
-int viommu_add_hardware(struct viommu_endpoint **ret, struct viommu *viommu, const char *name,
-			struct iommu_endpoint *device, struct hw_domain *all,
-			const struct iommu_reserved *reserved, unsigned int n, struct err *err);
-/* Until then the guest does not know it. Once. */
+struct viommu_hardware {
+	const char *name;     /* copied */
+	const char *strategy; /* in domains of the guest: "NAME,key=value,…"; copied */
+	struct iommu_endpoint *device;
+	struct hw_domain *all;
+	const struct iommu_reserved *reserved;
+	unsigned int n_reserved;
+};
+int viommu_add_hardware(struct viommu_endpoint **ret, struct viommu *viommu,
+			const struct viommu_hardware *hardware, struct err *err);
+/* Until then the guest does not know it. NULL: no more. */
 void viommu_set_id(struct viommu_endpoint *endpoint, viommu_id_fn *id, void *opaque);
-/* From any state; NULL is allowed. */
+/* From any state, while requests run: from when it returns no request finds it, its id is not asked for
+ * any more, and its device is attached to nothing. So it comes before the device that id looks at is
+ * freed; an emulated device has stopped before. NULL is allowed. */
 void viommu_remove(struct viommu_endpoint *endpoint);
 const char *viommu_endpoint_name(const struct viommu_endpoint *endpoint);
 /* What the host's IOMMU reported of it (direction and address), for the guest; what is known of the
@@ -157,7 +169,7 @@ void viommu_set_bypass(struct viommu *viommu, bool bypass);
 /* No endpoint is in any domain afterwards. */
 void viommu_reset(struct viommu *viommu);
 
-/* The same for a guest, whose driver has let go of it, but devices of the host keep what they reach at
+/* The same for a guest, whose driver has let go of it, but passed-through devices keep what they reach at
  * this moment, no more and no less, until one of
  *
  *     viommu_settle             a driver takes the virtual IOMMU over (a request says so too)
@@ -173,10 +185,26 @@ void viommu_abandon(struct viommu *viommu);
 void viommu_settle(struct viommu *viommu);
 void viommu_device_starts(struct viommu_endpoint *endpoint);
 
-/* Another strategy for the devices of the host in domains of the guest, now and from now on, while they
- * work (hw_domain_switch says what each sees of it). When one domain cannot, none has changed. Any
- * thread, as requests. */
-int viommu_switch(struct viommu *viommu, const char *strategy, struct err *err);
+/* Another strategy for a passed-through device in domains of the guest (NULL: for all of them), now and
+ * from now on, while it works (hw_domain_switch says what it sees of it). Devices that share a domain
+ * change together; one with another strategy does not come into it. When one domain cannot, none has
+ * changed. Any thread, as requests. */
+int viommu_switch(struct viommu *viommu, struct viommu_endpoint *endpoint, const char *strategy,
+		  struct err *err);
+
+/* [gpa, gpa + bytes) is about to leave the guest (a region is removed; pages are given back). In this
+ * order, so that nobody reaches it when this returns:
+ *
+ *   1. hardware: what the guest has mapped of it is unmapped, in every domain
+ *   2. retained: what a strategy keeps in the hardware though the guest has unmapped it (flush)
+ *   3. aliases: each record that means a part of it is removed, at whatever I/O address, and what
+ *      emulated devices have open in the domain is closed
+ *   4. the discard, which is the caller's
+ *
+ * A domain whose hardware refuses 1 or 2 loses its devices: they are detached. Called by the memory map for
+ * regions; by whoever gives back pages, holding the map (gmem_hold). New mappings of a region are refused
+ * meanwhile: it has GMEM_NO_DMA. */
+void viommu_memory_leaves(struct viommu *viommu, uint64_t gpa, uint64_t bytes);
 
 struct viommu_totals {
 	uint64_t requests[VIOMMU_UNMAP + 1], failed[VIOMMU_UNMAP + 1];

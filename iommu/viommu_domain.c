@@ -33,6 +33,7 @@ static struct viommu_domain *domain_new(struct viommu *viommu, uint32_t id, bool
 		free(domain);
 		return NULL;
 	}
+	domain->viommu = viommu;
 	domain->id = id;
 	domain->bypass = bypass;
 	list_init(&domain->members);
@@ -54,96 +55,105 @@ static void domain_leave(struct viommu *viommu, struct viommu_domain *domain)
 	free(domain);
 }
 
-void viommu_drain(struct viommu_domain *domain)
-{
-	list_for_each (item, &domain->members) {
-		struct viommu_endpoint *e = container_of(item, struct viommu_endpoint, member);
-
-		if (e->space)
-			dma_space_drain(e->space);
-	}
-}
-
 /* --- who is in which --- */
 
+struct hw_domain *viommu_hardware_at(const struct viommu_endpoint *endpoint)
+{
+	return endpoint->device && iommu_endpoint_ioas(endpoint->device) ? endpoint->at : NULL;
+}
+
+static void owner_lock(void *opaque)
+{
+	const struct viommu_domain *domain = opaque;
+
+	pthread_mutex_lock(&domain->viommu->serial);
+}
+
+static void owner_unlock(void *opaque)
+{
+	struct viommu_domain *domain = opaque;
+
+	viommu_flushed(domain->viommu, domain);
+	pthread_mutex_unlock(&domain->viommu->serial);
+}
+
+/* The domain's hardware, with the strategy of the first device that comes. */
 static int hardware_domain(struct viommu *viommu, struct viommu_domain *domain,
 			   const struct viommu_endpoint *endpoint, struct err *err)
 {
 	char name[48];
 	struct hw_domain_config config = {
 		.name = name,
-		.strategy = viommu->strategy,
+		.strategy = endpoint->strategy,
 		.iommu = ioas_iommu(hw_domain_ioas(endpoint->all)),
 		.gmem = viommu->gmem,
 		.log = viommu->log,
+		.guest = &domain->table,
+		.loop = viommu->loop,
+		.worker = viommu->worker,
+		.owner_lock = owner_lock,
+		.owner_unlock = owner_unlock,
+		.opaque = domain,
 	};
 
-	if (domain->hw)
-		return 0;
 	snprintf(name, sizeof(name), "guest domain %u", domain->id);
-	return hw_domain_create(&domain->hw, &config, err);
+	if (!domain->hw)
+		return hw_domain_create(&domain->hw, &config, err);
+	if (!domain->n_hw)
+		return hw_domain_switch(domain->hw, endpoint->strategy, err);
+	if (hw_domain_has(domain->hw, endpoint->strategy))
+		return 0;
+	return err_set(err, -EINVAL,
+		       "%s: its strategy is '%s', and '%s' that of domain %u, which it is to join; "
+		       "give both devices the same",
+		       endpoint->name, endpoint->strategy, hw_domain_strategy(domain->hw),
+		       domain->id);
 }
 
 /* The device's table becomes `to` (NULL: nothing is reached any more); when it cannot, the one that
  * it had stays. */
 static int hardware_move(struct viommu_endpoint *endpoint, struct hw_domain *to, struct err *err)
 {
+	struct hw_domain *at = viommu_hardware_at(endpoint);
 	int rc = 0;
 
-	if (endpoint->at == to)
+	if (at == to)
 		return 0;
 	if (!to)
-		hw_domain_detach(endpoint->at, endpoint->device);
-	else if (endpoint->at)
-		rc = hw_domain_move(endpoint->at, to, endpoint->device, err);
+		hw_domain_detach(at, endpoint->device);
+	else if (at)
+		rc = hw_domain_move(at, to, endpoint->device, err);
 	else
 		rc = hw_domain_attach(to, endpoint->device, err);
 	if (!rc)
 		endpoint->at = to;
-	else if (!iommu_endpoint_ioas(endpoint->device))
-		endpoint->at = NULL;
 	return rc;
-}
-
-/* Back to where it was, with what is mapped there; nowhere if that cannot be. */
-static void hardware_return(struct viommu_endpoint *endpoint, struct hw_domain *before)
-{
-	struct viommu_domain *domain = endpoint->domain;
-	struct err err = ERR_INIT;
-	int rc = hardware_move(endpoint, before, &err);
-
-	if (!rc && domain && before && before == domain->hw && domain->n_hw == 1)
-		rc = viommu_replay(domain);
-	if (!rc)
-		return;
-	log_error(endpoint->viommu->log, "viommu", "%s: reaches nothing from now on: %s",
-		  endpoint->name, err.text[0] ? err.text : err_name(rc));
-	(void)hardware_move(endpoint, NULL, &err);
 }
 
 static int hardware_enter(struct viommu_endpoint *endpoint, struct viommu_domain *domain,
 			  struct err *err)
 {
-	struct viommu *viommu = endpoint->viommu;
-	struct hw_domain *before = endpoint->at;
 	int rc;
 
 	if (domain->bypass)
 		return hardware_move(endpoint, endpoint->all, err);
-	rc = hardware_domain(viommu, domain, endpoint, err);
+	rc = hardware_domain(endpoint->viommu, domain, endpoint, err);
 	if (!rc)
 		rc = hardware_move(endpoint, domain->hw, err);
-	if (rc || domain->n_hw++)
-		return rc;
-	/* The first one: what was mapped for emulated devices is not in the hardware yet. */
-	rc = viommu_replay(domain);
-	if (!rc)
-		return 0;
-	err_set(err, rc, "%s: what is mapped in domain %u cannot be mapped for it: %s",
-		endpoint->name, domain->id, err_name(rc));
-	domain->n_hw--;
-	hardware_return(endpoint, before);
+	domain->n_hw += !rc;
 	return rc;
+}
+
+void viommu_cut_off(struct viommu_domain *domain)
+{
+	struct err ignored = ERR_INIT;
+
+	list_for_each (item, &domain->members) {
+		struct viommu_endpoint *e = container_of(item, struct viommu_endpoint, member);
+
+		if (e->device)
+			(void)hardware_move(e, NULL, &ignored);
+	}
 }
 
 /* In bypass an emulated device pays nothing for the IOMMU: no lock, no lookup. What changes this drains
@@ -177,6 +187,8 @@ static void set_domain(struct viommu_endpoint *endpoint, struct viommu_domain *d
 		dma_space_drain(endpoint->space);
 	else if (before && !before->bypass)
 		before->n_hw--;
+	if (before)
+		(void)viommu_flush(viommu, before, 0, UINT64_MAX);
 	domain_leave(viommu, before);
 }
 
@@ -255,14 +267,16 @@ void viommu_remove(struct viommu_endpoint *endpoint)
 	if (!endpoint)
 		return;
 	viommu = endpoint->viommu;
-	pthread_mutex_lock(&viommu->serial);
+	viommu_hold(viommu);
 	if (endpoint->device)
 		(void)hardware_move(endpoint, NULL, &ignored);
 	if (endpoint->domain)
 		set_domain(endpoint, NULL);
 	list_remove(&endpoint->link);
-	pthread_mutex_unlock(&viommu->serial);
+	endpoint->id = NULL;
+	viommu_release(viommu);
 	dma_space_destroy(endpoint->space);
+	free(endpoint->strategy);
 	free(endpoint);
 }
 
@@ -273,13 +287,13 @@ void viommu_settle_locked(struct viommu *viommu, const struct viommu_endpoint *w
 	list_for_each (item, &viommu->endpoints) {
 		struct viommu_endpoint *e = container_of(item, struct viommu_endpoint, link);
 
-		if (e->domain && e->domain->kept && (!which || e == which))
+		if (e->domain && e->domain->orphaned && (!which || e == which))
 			leave(e);
 	}
 	viommu->abandoned = which;
 }
 
-/* --- bypass, resets, strategies --- */
+/* --- bypass, resets --- */
 
 bool viommu_bypass(struct viommu *viommu)
 {
@@ -293,21 +307,21 @@ bool viommu_bypass(struct viommu *viommu)
 
 void viommu_settle(struct viommu *viommu)
 {
-	pthread_mutex_lock(&viommu->serial);
+	viommu_hold(viommu);
 	viommu_settle_locked(viommu, NULL);
-	pthread_mutex_unlock(&viommu->serial);
+	viommu_release(viommu);
 }
 
 void viommu_device_starts(struct viommu_endpoint *endpoint)
 {
-	pthread_mutex_lock(&endpoint->viommu->serial);
+	viommu_hold(endpoint->viommu);
 	viommu_settle_locked(endpoint->viommu, endpoint);
-	pthread_mutex_unlock(&endpoint->viommu->serial);
+	viommu_release(endpoint->viommu);
 }
 
 void viommu_set_bypass(struct viommu *viommu, bool bypass)
 {
-	pthread_mutex_lock(&viommu->serial);
+	viommu_hold(viommu);
 	viommu_settle_locked(viommu, NULL);
 	pthread_rwlock_wrlock(&viommu->lock);
 	viommu->bypass = bypass;
@@ -323,62 +337,110 @@ void viommu_set_bypass(struct viommu *viommu, bool bypass)
 		else
 			leave(e);
 	}
-	pthread_mutex_unlock(&viommu->serial);
+	viommu_release(viommu);
 }
 
 void viommu_reset(struct viommu *viommu)
 {
-	pthread_mutex_lock(&viommu->serial);
+	viommu_hold(viommu);
 	list_for_each (item, &viommu->endpoints) {
 		struct viommu_endpoint *e = container_of(item, struct viommu_endpoint, link);
 
 		if (e->domain)
 			leave(e);
 	}
-	pthread_mutex_unlock(&viommu->serial);
+	viommu_release(viommu);
 }
 
-/* All domains before `end` (NULL: all there are); returns the one that could not. */
-static struct list *switch_domains(struct viommu *viommu, struct list *end, const char *strategy,
-				   int *rc, struct err *err)
+/* --- another strategy --- */
+
+/* Is it, or does it share a domain with, the one that changes (NULL: all do)? */
+static bool changes(const struct viommu_endpoint *e, const struct viommu_endpoint *which)
 {
-	list_for_each (item, &viommu->domains) {
-		struct viommu_domain *d = container_of(item, struct viommu_domain, link);
+	return e->device && (!which || e == which || (e->domain && e->domain == which->domain));
+}
+
+static int switch_hardware(const struct viommu_endpoint *e, const char *strategy, struct err *err)
+{
+	const struct viommu_domain *d = e->domain;
+
+	return d && d->hw && d->n_hw ? hw_domain_switch(d->hw, strategy, err) : 0;
+}
+
+/* Those before `end` go back to what they had. */
+static void switch_back(struct viommu *viommu, const struct list *end,
+			const struct viommu_endpoint *which)
+{
+	struct err err = ERR_INIT;
+
+	list_for_each (item, &viommu->endpoints) {
+		const struct viommu_endpoint *e = container_of(item, struct viommu_endpoint, link);
 
 		if (item == end)
-			break;
-		*rc = d->hw ? hw_domain_switch(d->hw, strategy, err) : 0;
-		if (*rc)
-			return item;
+			return;
+		if (changes(e, which) && switch_hardware(e, e->strategy, &err))
+			log_error(viommu->log, "viommu", "%s: its strategy stays changed: %s",
+				  e->name, err.text);
 	}
-	return NULL;
 }
 
-int viommu_switch(struct viommu *viommu, const char *strategy, struct err *err)
+/* The names are made first, so that nothing can fail once a domain has changed. */
+static int make_names(struct viommu *viommu, const struct viommu_endpoint *which,
+		      const char *strategy, struct err *err)
 {
-	const struct strategy_ops *ops;
-	struct err ignored = ERR_INIT;
-	struct list *failed;
-	char *copy;
-	int rc = strategy_find(strategy, &ops, err), back = 0;
+	list_for_each (item, &viommu->endpoints) {
+		struct viommu_endpoint *e = container_of(item, struct viommu_endpoint, link);
+
+		if (!changes(e, which))
+			continue;
+		free(e->next_strategy);
+		e->next_strategy = strdup(strategy);
+		if (!e->next_strategy)
+			return err_set(err, -ENOMEM, "%s: out of memory", e->name);
+	}
+	return 0;
+}
+
+static int switch_locked(struct viommu *viommu, const struct viommu_endpoint *which,
+			 const char *strategy, struct err *err)
+{
+	int rc = make_names(viommu, which, strategy, err);
+
+	list_for_each (item, &viommu->endpoints) {
+		const struct viommu_endpoint *e = container_of(item, struct viommu_endpoint, link);
+
+		if (!rc && changes(e, which))
+			rc = switch_hardware(e, strategy, err);
+		if (rc) {
+			switch_back(viommu, item, which);
+			return rc;
+		}
+	}
+	list_for_each (item, &viommu->endpoints) {
+		struct viommu_endpoint *e = container_of(item, struct viommu_endpoint, link);
+
+		if (!changes(e, which))
+			continue;
+		free(e->strategy);
+		e->strategy = e->next_strategy;
+		e->next_strategy = NULL;
+		if (e->domain)
+			viommu_flushed(viommu, e->domain);
+	}
+	return 0;
+}
+
+int viommu_switch(struct viommu *viommu, struct viommu_endpoint *endpoint, const char *strategy,
+		  struct err *err)
+{
+	struct strategy_choice ignored;
+	int rc = strategy_parse(&ignored, strategy, err);
 
 	if (rc)
 		return rc;
-	copy = strdup(strategy);
-	if (!copy)
-		return err_set(err, -ENOMEM, "virtual IOMMU: out of memory");
-	pthread_mutex_lock(&viommu->serial);
-	failed = switch_domains(viommu, NULL, strategy, &rc, err);
-	if (failed && switch_domains(viommu, failed, viommu->strategy, &back, &ignored))
-		log_error(viommu->log, "viommu", "a domain stays with '%s': %s", strategy,
-			  ignored.text);
-	if (!failed) {
-		free(viommu->strategy);
-		viommu->strategy = copy;
-		copy = NULL;
-	}
-	pthread_mutex_unlock(&viommu->serial);
-	free(copy);
+	viommu_hold(viommu);
+	rc = switch_locked(viommu, endpoint, strategy, err);
+	viommu_release(viommu);
 	return rc;
 }
 
@@ -386,15 +448,17 @@ void viommu_abandon(struct viommu *viommu)
 {
 	struct list *item;
 
-	pthread_mutex_lock(&viommu->serial);
+	viommu_hold(viommu);
 	list_for_each (at, &viommu->endpoints) {
 		struct viommu_endpoint *e = container_of(at, struct viommu_endpoint, link);
 
 		if (e->domain && e->space)
 			leave(e);
 	}
-	while ((item = list_pop(&viommu->domains)))
-		container_of(item, struct viommu_domain, link)->kept = true;
+	while ((item = list_pop(&viommu->domains))) {
+		container_of(item, struct viommu_domain, link)->orphaned = true;
+		list_append(&viommu->orphans, item);
+	}
 	viommu->abandoned = true;
-	pthread_mutex_unlock(&viommu->serial);
+	viommu_release(viommu);
 }

@@ -14,15 +14,19 @@
 enum { VIOMMU_RESERVED_MAX = IOMMU_RESERVED_MAX + 1 };
 
 struct viommu_domain {
+	struct viommu *viommu;
 	struct list link;
 	uint32_t id;
 	bool bypass;
-	bool kept; /* of before a reset: in no list, devices of the host alone are in it */
+	bool orphaned; /* left over from a reset: no request names it, and only hardware is in it */
 	struct list members; /* endpoints */
+	/* The records of what the guest has mapped in it: one per MAP. Written under `serial`, and, while
+	 * emulated devices are in it (which read it), under `lock` too. */
 	struct mappings table;
+	unsigned int retained; /* of them, that a strategy keeps in the hardware only */
 	unsigned int n_emulated;
-	struct ledger *ledger; /* written while there is one of those: what their faults tell */
-	struct hw_domain *hw;  /* while a passed-through device is in it */
+	struct ledger *ledger; /* written while there is one of those: what their faults report */
+	struct hw_domain *hw;  /* from the first passed-through device on */
 	unsigned int n_hw;
 };
 
@@ -37,7 +41,9 @@ struct viommu_endpoint {
 	struct dma_space *space; /* emulated; NULL: passed through */
 	struct iommu_endpoint *device;
 	struct hw_domain *all;
-	struct hw_domain *at; /* NULL: attached to nothing */
+	struct hw_domain *at; /* of its device, as long as that is attached (viommu_hardware_at) */
+	char *strategy;       /* of its device in a domain of the guest */
+	char *next_strategy;  /* during a switch */
 	struct iommu_reserved reserved[VIOMMU_RESERVED_MAX];
 	unsigned int n_reserved;
 };
@@ -46,15 +52,17 @@ struct viommu {
 	const struct log *log;
 	struct log_limit limit;
 	struct gmem *gmem;
-	char *strategy;
+	struct loop *loop, *worker; /* for strategies (hw_domain.h); NULL */
+	struct gmem_listener listener;
 	struct viommu_limits limits;
-	/* Held over whole requests, so that they come one after the other. */
+	/* Held over whole requests, so that they come one after the other: endpoints, domains, records.
+	 * What may attach or detach hardware holds the memory map (gmem_hold) around it. */
 	pthread_mutex_t serial;
 	/* Guards what translation reads: which endpoint is in which domain, the tables, bypass. Held
 	 * for writing for as long as it takes to change them, never over waiting or system calls. */
 	pthread_rwlock_t lock;
-	struct list endpoints, domains;
-	bool abandoned; /* some devices may be in domains that are kept; under serial */
+	struct list endpoints, domains, orphans;
+	bool abandoned; /* there may be orphans; under serial */
 	bool bypass;
 	uint64_t mappings;
 	struct viommu_totals totals; /* requests, failed, map_bytes */
@@ -64,23 +72,39 @@ struct viommu {
 	void *opaque;
 };
 
+/* viommu.c: under serial. */
 struct viommu_endpoint *viommu_find_endpoint(struct viommu *viommu, uint32_t id);
+/* Take and give serial, for what may attach or detach hardware. */
+void viommu_hold(struct viommu *viommu);
+void viommu_release(struct viommu *viommu);
+
+/* viommu_domain.c: under serial, the memory map held. */
 struct viommu_domain *viommu_find_domain(struct viommu *viommu, uint32_t id);
 enum viommu_status viommu_attach(struct viommu *viommu, const struct viommu_request *r);
 enum viommu_status viommu_detach(struct viommu *viommu, const struct viommu_request *r);
-/* Devices that kept what they reached lose it: all, or the one. Under serial. */
+/* Where the endpoint's device is attached; NULL: nowhere. */
+struct hw_domain *viommu_hardware_at(const struct viommu_endpoint *endpoint);
+/* Devices that kept what they reached lose it: all, or the one. */
 void viommu_settle_locked(struct viommu *viommu, const struct viommu_endpoint *which);
-/* What was open on any emulated device of the domain is closed. */
-void viommu_drain(struct viommu_domain *domain);
-/* A run of MAPs, or of UNMAPs, all of one domain (NULL: it does not exist). */
+/* The hardware in this domain reaches nothing any more. */
+void viommu_cut_off(struct viommu_domain *domain);
+
+/* viommu_map.c: under serial. A run of MAPs, or of UNMAPs, all of one domain (NULL: it does not exist). */
 void viommu_map_run(struct viommu *viommu, struct viommu_domain *domain,
 		    struct viommu_request *requests, unsigned int n);
 void viommu_unmap_run(struct viommu *viommu, struct viommu_domain *domain,
 		      struct viommu_request *requests, unsigned int n);
-/* Give the hardware what the domain has mapped already: 0 or a negative errno. */
-int viommu_replay(struct viommu_domain *domain);
-/* Forget all mappings; nothing is in the domain any more. */
+/* What was open on any emulated device of the domain is closed. */
+void viommu_drain(struct viommu_domain *domain);
+/* What is only retained in [first, last] leaves the hardware and the table: 0 or a negative errno. */
+int viommu_flush(struct viommu *viommu, struct viommu_domain *domain, uint64_t first,
+		 uint64_t last);
+/* A strategy has flushed by itself: what is GOING is gone. */
+void viommu_flushed(struct viommu *viommu, struct viommu_domain *domain);
+/* All records; nothing is in the domain any more. */
 void viommu_clear(struct viommu *viommu, struct viommu_domain *domain);
-enum viommu_status viommu_status_of(int code);
+/* The part of viommu_memory_leaves that is about one domain. */
+void viommu_forget_memory(struct viommu *viommu, struct viommu_domain *domain, uint64_t gpa,
+			  uint64_t bytes);
 
 #endif

@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// Mappings of a virtual IOMMU's domains: what a request must be to be carried out, the table that
-// emulated devices translate by, and the hardware's.
+// The records of what the guest has mapped in a domain: what a request must be to be carried out, the
+// table that emulated devices translate by, and the hardware's part.
 #include <errno.h>
 
 #include "base/num.h"
+#include "iommu/guest_memory.h"
 #include "iommu/viommu_impl.h"
 
-enum { REPLAY_BATCH = 64 };
+enum {
+	BATCH = 64,   /* requests that go to the hardware together */
+	SLICE = 1024, /* records that are changed while translation waits */
+};
 
-enum viommu_status viommu_status_of(int code)
+static enum viommu_status status_of(int code)
 {
 	switch (code) {
 	case 0:
@@ -23,25 +27,149 @@ enum viommu_status viommu_status_of(int code)
 	}
 }
 
-/* --- MAP --- */
+/* --- the table --- */
 
-/* All of it RAM that devices may reach, and be written if it is to be. */
-static enum viommu_status check_memory(const struct viommu *viommu, uint64_t gpa, uint64_t bytes,
-				       bool write)
+/* Translation reads it for emulated devices; while none is in the domain nobody else does. */
+static void table_lock(struct viommu *viommu, const struct viommu_domain *domain)
 {
-	struct gmem_extent piece;
-	uint64_t end;
-
-	if (add_overflows(gpa, bytes, &end))
-		return VIOMMU_RANGE;
-	for (uint64_t done = 0; done < bytes; done += MIN(piece.bytes, bytes - done)) {
-		if (!gmem_lookup(viommu->gmem, gpa + done, &piece) || (piece.flags & GMEM_NO_DMA))
-			return VIOMMU_RANGE;
-		if (write && (piece.flags & GMEM_READONLY))
-			return VIOMMU_INVAL;
-	}
-	return VIOMMU_OK;
+	if (domain->n_emulated)
+		pthread_rwlock_wrlock(&viommu->lock);
 }
+
+static void table_unlock(struct viommu *viommu, const struct viommu_domain *domain)
+{
+	if (domain->n_emulated)
+		pthread_rwlock_unlock(&viommu->lock);
+}
+
+/* One more record is changed: let translation in now and then. */
+static void table_step(struct viommu *viommu, const struct viommu_domain *domain, unsigned int *n)
+{
+	if (++*n % SLICE)
+		return;
+	table_unlock(viommu, domain);
+	table_lock(viommu, domain);
+}
+
+static void remove_record(struct viommu *viommu, struct viommu_domain *domain,
+			  struct mapping *record)
+{
+	mappings_remove(&domain->table, record);
+	viommu->mappings--;
+}
+
+/* The records in [first, last] that are GOING are gone. Returns how many there were. */
+static unsigned int sweep(struct viommu *viommu, struct viommu_domain *domain, uint64_t first,
+			  uint64_t last, uint64_t start_ns)
+{
+	struct ledger_entry entry = {.op = LEDGER_UNMAP, .start_ns = start_ns};
+	struct mapping *record, *next;
+	unsigned int n = 0, steps = 0;
+
+	if (domain->n_emulated)
+		entry.end_ns = ledger_now(domain->ledger);
+	table_lock(viommu, domain);
+	for (record = mappings_find(&domain->table, first, last); record; record = next) {
+		next = mappings_next(record, last);
+		table_step(viommu, domain, &steps);
+		if (record->state != MAPPING_GOING)
+			continue;
+		entry.iova = record->iova;
+		entry.bytes = record->last - record->iova + 1;
+		entry.gpa = record->gpa;
+		if (domain->n_emulated)
+			ledger_enter(domain->ledger, &entry, 1);
+		remove_record(viommu, domain, record);
+		n++;
+	}
+	table_unlock(viommu, domain);
+	return n;
+}
+
+void viommu_drain(struct viommu_domain *domain)
+{
+	list_for_each (item, &domain->members) {
+		struct viommu_endpoint *e = container_of(item, struct viommu_endpoint, member);
+
+		if (e->space)
+			dma_space_drain(e->space);
+	}
+}
+
+/* --- what is only retained --- */
+
+/* Without hardware nothing keeps it. */
+static void drop_retained(const struct viommu_domain *domain, uint64_t first, uint64_t last)
+{
+	struct mapping *record = mappings_find(&domain->table, first, last);
+
+	for (; record; record = mappings_next(record, last)) {
+		if (record->state == MAPPING_RETAINED)
+			record->state = MAPPING_GOING;
+	}
+}
+
+int viommu_flush(struct viommu *viommu, struct viommu_domain *domain, uint64_t first, uint64_t last)
+{
+	int ret = 0;
+
+	if (!domain->retained)
+		return 0;
+	if (domain->n_hw)
+		ret = hw_domain_flush(domain->hw, first, last);
+	else
+		drop_retained(domain, first, last);
+	domain->retained -= sweep(viommu, domain, first, last, 0);
+	return ret;
+}
+
+void viommu_flushed(struct viommu *viommu, struct viommu_domain *domain)
+{
+	if (domain->retained)
+		domain->retained -= sweep(viommu, domain, 0, UINT64_MAX, 0);
+}
+
+/* A limit is met: all that is only retained, in whichever domain. False: there was nothing. */
+static bool give_back(struct viommu *viommu)
+{
+	bool any = false;
+
+	list_for_each (item, &viommu->domains) {
+		struct viommu_domain *d = container_of(item, struct viommu_domain, link);
+		unsigned int before = d->retained;
+
+		(void)viommu_flush(viommu, d, 0, UINT64_MAX);
+		any |= d->retained < before;
+	}
+	return any;
+}
+
+/* --- the hardware's part of a run --- */
+
+/* Only what was accepted goes there, in one call. */
+static void hardware(struct viommu_domain *domain, struct viommu_request *requests, unsigned int n,
+		     unsigned int (*call)(struct hw_domain *domain, struct hw_request *requests,
+					  unsigned int n))
+{
+	struct hw_request batch[BATCH];
+	struct viommu_request *of[BATCH];
+	unsigned int m = 0;
+
+	for (unsigned int i = 0; domain->n_hw && i < n; i++) {
+		if (requests[i].status != VIOMMU_OK || !requests[i].hw.bytes)
+			continue;
+		of[m] = &requests[i];
+		batch[m++] = requests[i].hw;
+	}
+	if (m)
+		call(domain->hw, batch, m);
+	for (unsigned int j = 0; j < m; j++) {
+		of[j]->hw = batch[j];
+		of[j]->status = status_of(batch[j].result);
+	}
+}
+
+/* --- MAP --- */
 
 static bool is_reserved(const struct viommu_domain *domain, uint64_t first, uint64_t last)
 {
@@ -57,31 +185,14 @@ static bool is_reserved(const struct viommu_domain *domain, uint64_t first, uint
 	return false;
 }
 
-static enum viommu_status check_map(const struct viommu *viommu, const struct viommu_domain *domain,
-				    const struct viommu_request *r)
+static bool is_range(const struct viommu_limits *limits, const struct viommu_request *r)
 {
-	const struct viommu_limits *limits = &viommu->limits;
 	uint64_t mask = (limits->page_sizes & -limits->page_sizes) - 1;
-	uint64_t bytes = r->last - r->first + 1;
 
-	if (!domain)
-		return VIOMMU_NOENT;
-	if (domain->bypass ||
-	    (r->flags & ~(uint32_t)(VIOMMU_F_READ | VIOMMU_F_WRITE | VIOMMU_F_MMIO)))
-		return VIOMMU_INVAL;
-	if (!(r->flags & (VIOMMU_F_READ | VIOMMU_F_WRITE)) || r->last < r->first)
-		return VIOMMU_INVAL;
 	if ((r->first | (r->last + 1) | r->gpa) & mask)
-		return VIOMMU_RANGE;
-	/* bytes is 0 for all of 64 bits, which no guest has. */
-	if (r->first < limits->first || r->last > limits->last || !bytes)
-		return VIOMMU_RANGE;
-	if (mappings_find(&domain->table, r->first, r->last) ||
-	    is_reserved(domain, r->first, r->last))
-		return VIOMMU_INVAL;
-	if (viommu->mappings >= limits->mappings)
-		return VIOMMU_NOMEM;
-	return check_memory(viommu, r->gpa, bytes, r->flags & VIOMMU_F_WRITE);
+		return false;
+	/* The length is 0 for all of 64 bits, which no guest has. */
+	return r->first >= limits->first && r->last <= limits->last && r->last - r->first + 1;
 }
 
 static unsigned int access_of(uint32_t flags)
@@ -90,223 +201,324 @@ static unsigned int access_of(uint32_t flags)
 	       (flags & VIOMMU_F_WRITE ? IOAS_WRITE : 0u);
 }
 
-static enum viommu_status insert_locked(struct viommu *viommu, struct viommu_domain *domain,
-					const struct viommu_request *r)
+/* The same as what was unmapped, and the hardware has it still. */
+static bool is_retained_as(const struct mapping *record, const struct viommu_request *r)
 {
-	struct mapping *mapping;
-	int code = mappings_insert(&domain->table, r->first, r->last, &mapping);
+	return record->state == MAPPING_RETAINED && record->iova == r->first &&
+	       record->last == r->last && record->gpa == r->gpa &&
+	       record->access == access_of(r->flags);
+}
 
-	if (!code) {
-		mapping->gpa = r->gpa;
-		mapping->access = access_of(r->flags);
+static enum viommu_status check_map(const struct viommu *viommu, const struct viommu_domain *domain,
+				    const struct viommu_request *r, struct mapping **record,
+				    char **hva)
+{
+	const uint32_t known = VIOMMU_F_READ | VIOMMU_F_WRITE | VIOMMU_F_MMIO;
+
+	if (domain->bypass || r->flags & ~known)
+		return VIOMMU_INVAL;
+	if (!(r->flags & (VIOMMU_F_READ | VIOMMU_F_WRITE)) || r->last < r->first)
+		return VIOMMU_INVAL;
+	if (!is_range(&viommu->limits, r))
+		return VIOMMU_RANGE;
+	*record = mappings_find(&domain->table, r->first, r->last);
+	if ((*record && !is_retained_as(*record, r)) || is_reserved(domain, r->first, r->last))
+		return VIOMMU_INVAL;
+	if (!*record && viommu->mappings >= viommu->limits.mappings)
+		return VIOMMU_NOMEM;
+	switch (guest_memory_check(viommu->gmem, r->gpa, r->last - r->first + 1,
+				   access_of(r->flags), hva)) {
+	case 0:
+		return VIOMMU_OK;
+	case -EPERM:
+		return VIOMMU_INVAL;
+	default:
+		return VIOMMU_RANGE;
+	}
+}
+
+/* Into the table, if it is sound: COMING, or WANTED at once where no hardware is asked. */
+static void admit_locked(struct viommu *viommu, struct viommu_domain *domain,
+			 struct viommu_request *r)
+{
+	struct mapping *record = NULL;
+	char *hva = NULL;
+
+	r->hw = (struct hw_request){0};
+	r->status = check_map(viommu, domain, r, &record, &hva);
+	if (r->status != VIOMMU_OK)
+		return;
+	if (record) {
+		domain->retained--;
+	} else {
+		r->status = status_of(mappings_insert(&domain->table, r->first, r->last, &record));
+		if (r->status != VIOMMU_OK)
+			return;
 		viommu->mappings++;
 	}
-	return viommu_status_of(code);
+	record->gpa = r->gpa;
+	record->hva = hva;
+	record->access = access_of(r->flags);
+	record->state = domain->n_hw ? MAPPING_COMING : MAPPING_WANTED;
+	r->hw = (struct hw_request){
+		.iova = r->first,
+		.last = r->last,
+		.bytes = r->last - r->first + 1,
+		.record = record,
+	};
 }
 
-static void take_locked(struct viommu *viommu, struct viommu_domain *domain,
-			struct mapping *mapping)
+/* What is retained there, and is not this same mapping, makes way. */
+static void make_way(struct viommu *viommu, struct viommu_domain *domain,
+		     const struct viommu_request *r)
 {
-	mappings_remove(&domain->table, mapping);
-	viommu->mappings--;
+	const struct mapping *record;
+
+	if (!domain->retained || r->last < r->first)
+		return;
+	record = mappings_find(&domain->table, r->first, r->last);
+	if (record && !is_retained_as(record, r))
+		(void)viommu_flush(viommu, domain, r->first, r->last);
 }
 
-/* The hardware's part of a run: only what was accepted goes there, as one call. */
-static void hardware(struct viommu_domain *domain, struct viommu_request *requests, unsigned int n,
-		     unsigned int (*call)(struct hw_domain *domain, struct iommu_request *requests,
-					  unsigned int n))
+static void admit(struct viommu *viommu, struct viommu_domain *domain,
+		  struct viommu_request *requests, unsigned int n)
 {
-	struct iommu_request batch[REPLAY_BATCH];
-	struct viommu_request *of[REPLAY_BATCH];
+	for (unsigned int i = 0; i < n; i++)
+		make_way(viommu, domain, &requests[i]);
+	table_lock(viommu, domain);
+	for (unsigned int i = 0; i < n; i++) {
+		struct viommu_request *r = &requests[i];
 
-	for (unsigned int i = 0; domain->n_hw && i < n;) {
-		unsigned int m = 0;
-
-		for (; i < n && m < REPLAY_BATCH; i++) {
-			if (requests[i].status != VIOMMU_OK)
-				continue;
-			of[m] = &requests[i];
-			batch[m++] = requests[i].io;
+		admit_locked(viommu, domain, r);
+		if (r->status != VIOMMU_NOMEM)
+			continue;
+		table_unlock(viommu, domain);
+		if (give_back(viommu)) {
+			table_lock(viommu, domain);
+			admit_locked(viommu, domain, r);
+		} else {
+			table_lock(viommu, domain);
 		}
-		if (m)
-			call(domain->hw, batch, m);
-		for (unsigned int j = 0; j < m; j++)
-			of[j]->status = viommu_status_of(batch[j].result);
 	}
+	table_unlock(viommu, domain);
+}
+
+static void map_hardware(struct viommu *viommu, struct viommu_domain *domain,
+			 struct viommu_request *requests, unsigned int n)
+{
+	bool full = false;
+
+	hardware(domain, requests, n, hw_domain_map);
+	for (unsigned int i = 0; i < n; i++)
+		full |= requests[i].hw.record && requests[i].status == VIOMMU_NOMEM;
+	if (!full || !give_back(viommu))
+		return;
+	for (unsigned int i = 0; i < n; i++) {
+		if (!requests[i].hw.record || requests[i].status != VIOMMU_NOMEM)
+			continue;
+		requests[i].status = VIOMMU_OK;
+		hardware(domain, &requests[i], 1, hw_domain_map);
+	}
+}
+
+/* The hardware has it or has refused it: until here no emulated device has reached it. */
+static void settle_locked(struct viommu *viommu, struct viommu_domain *domain,
+			  struct viommu_request *r, struct ledger_entry *entry)
+{
+	if (!r->hw.record)
+		return;
+	if (r->status == VIOMMU_OK) {
+		r->hw.record->state = MAPPING_WANTED;
+		viommu->totals.map_bytes += r->hw.bytes;
+	} else {
+		remove_record(viommu, domain, r->hw.record);
+	}
+	if (!domain->n_emulated)
+		return;
+	entry->iova = r->first;
+	entry->bytes = r->hw.bytes;
+	entry->gpa = r->gpa;
+	entry->code = r->status == VIOMMU_OK ? 0 : -EIO;
+	ledger_enter(domain->ledger, entry, 1);
+}
+
+static void map_batch(struct viommu *viommu, struct viommu_domain *domain,
+		      struct viommu_request *requests, unsigned int n)
+{
+	struct ledger_entry entry = {.op = LEDGER_MAP};
+
+	if (domain->n_emulated)
+		entry.start_ns = ledger_now(domain->ledger);
+	admit(viommu, domain, requests, n);
+	map_hardware(viommu, domain, requests, n);
+	if (domain->n_emulated)
+		entry.end_ns = ledger_now(domain->ledger);
+	table_lock(viommu, domain);
+	for (unsigned int i = 0; i < n; i++)
+		settle_locked(viommu, domain, &requests[i], &entry);
+	table_unlock(viommu, domain);
+}
+
+static void refuse(struct viommu_request *requests, unsigned int n, enum viommu_status status)
+{
+	for (unsigned int i = 0; i < n; i++)
+		requests[i].status = status;
 }
 
 void viommu_map_run(struct viommu *viommu, struct viommu_domain *domain,
 		    struct viommu_request *requests, unsigned int n)
 {
-	struct ledger_entry entry = {.op = LEDGER_MAP};
-	bool told = domain && domain->n_emulated;
-
-	if (told)
-		entry.start_ns = ledger_now(domain->ledger);
-	pthread_rwlock_wrlock(&viommu->lock);
-	for (unsigned int i = 0; i < n; i++) {
-		struct viommu_request *r = &requests[i];
-
-		r->status = check_map(viommu, domain, r);
-		if (r->status != VIOMMU_OK)
-			continue;
-		r->io = (struct iommu_request){
-			.iova = r->first,
-			.bytes = r->last - r->first + 1,
-			.gpa = r->gpa,
-			.access = access_of(r->flags),
-		};
-		r->status = insert_locked(viommu, domain, r);
-	}
-	pthread_rwlock_unlock(&viommu->lock);
 	if (!domain)
-		return;
-	/* What the hardware refuses leaves the table again: io.bytes says that it had been there. */
-	for (unsigned int i = 0; i < n; i++)
-		requests[i].io.result = requests[i].status == VIOMMU_OK;
-	hardware(domain, requests, n, hw_domain_map);
-	if (told)
-		entry.end_ns = ledger_now(domain->ledger);
-	for (unsigned int i = 0; i < n; i++) {
-		struct viommu_request *r = &requests[i];
-		bool entered = r->io.result;
-
-		if (!entered)
-			continue;
-		if (r->status != VIOMMU_OK) {
-			pthread_rwlock_wrlock(&viommu->lock);
-			take_locked(viommu, domain,
-				    mappings_find(&domain->table, r->first, r->last));
-			pthread_rwlock_unlock(&viommu->lock);
-		} else {
-			viommu->totals.map_bytes += r->io.bytes;
-		}
-		if (!told)
-			continue;
-		entry.iova = r->first;
-		entry.bytes = r->io.bytes;
-		entry.gpa = r->gpa;
-		entry.code = r->status == VIOMMU_OK ? 0 : -EIO;
-		ledger_enter(domain->ledger, &entry, 1);
-	}
+		refuse(requests, n, VIOMMU_NOENT);
+	for (unsigned int i = 0; domain && i < n; i += BATCH)
+		map_batch(viommu, domain, requests + i, MIN(n - i, (unsigned int)BATCH));
 }
 
 /* --- UNMAP --- */
 
+/* What is WANTED in the request's range is GOING: translation refuses it. The hardware's range has no gaps at
+ * its ends and fits its addresses. */
+static void begin_unmap(struct viommu *viommu, struct viommu_domain *domain,
+			struct viommu_request *r)
+{
+	unsigned int steps = 0;
+	struct mapping *record;
+
+	table_lock(viommu, domain);
+	record = mappings_find(&domain->table, r->first, r->last);
+	for (; record; record = mappings_next(record, r->last)) {
+		table_step(viommu, domain, &steps);
+		if (record->state != MAPPING_WANTED)
+			continue;
+		record->state = MAPPING_GOING;
+		if (!r->hw.bytes)
+			r->hw.iova = record->iova;
+		r->hw.last = record->last;
+		r->hw.bytes += record->last - record->iova + 1;
+	}
+	table_unlock(viommu, domain);
+}
+
 static enum viommu_status check_unmap(const struct viommu_domain *domain,
 				      const struct viommu_request *r)
 {
-	if (!domain)
-		return VIOMMU_NOENT;
 	if (domain->bypass || r->last < r->first)
 		return VIOMMU_INVAL;
 	return mappings_cut(&domain->table, r->first, r->last) ? VIOMMU_RANGE : VIOMMU_OK;
 }
 
-/* From the table, narrowing the request to what there was: the hardware's call has no gaps at its
- * ends and fits its addresses. */
-static void remove_all(struct viommu *viommu, struct viommu_domain *domain,
-		       struct viommu_request *r, uint64_t start_ns)
+static void unmap_batch(struct viommu *viommu, struct viommu_domain *domain,
+			struct viommu_request *requests, unsigned int n)
 {
-	struct ledger_entry entry = {
-		.op = LEDGER_UNMAP,
-		.start_ns = start_ns,
-		.end_ns = domain->n_emulated ? ledger_now(domain->ledger) : 0,
-	};
-	struct mapping *mapping, *next;
-	uint64_t first = 0, last = 0, bytes = 0;
-
-	pthread_rwlock_wrlock(&viommu->lock);
-	for (mapping = mappings_find(&domain->table, r->first, r->last); mapping; mapping = next) {
-		next = mappings_next(mapping, r->last);
-		if (!bytes)
-			first = mapping->iova;
-		last = mapping->last;
-		entry.iova = mapping->iova;
-		entry.bytes = last - mapping->iova + 1;
-		entry.gpa = mapping->gpa;
-		bytes += entry.bytes;
-		if (domain->n_emulated)
-			ledger_enter(domain->ledger, &entry, 1);
-		take_locked(viommu, domain, mapping);
-	}
-	pthread_rwlock_unlock(&viommu->lock);
-	r->io = (struct iommu_request){.iova = first, .bytes = bytes ? last - first + 1 : 0};
-}
-
-void viommu_unmap_run(struct viommu *viommu, struct viommu_domain *domain,
-		      struct viommu_request *requests, unsigned int n)
-{
-	uint64_t start_ns = domain && domain->n_emulated ? ledger_now(domain->ledger) : 0;
+	uint64_t start_ns = domain->n_emulated ? ledger_now(domain->ledger) : 0;
 	bool any = false;
 
 	for (unsigned int i = 0; i < n; i++) {
 		struct viommu_request *r = &requests[i];
 
-		r->io.bytes = 0;
+		r->hw = (struct hw_request){0};
 		r->status = check_unmap(domain, r);
-		if (r->status != VIOMMU_OK)
-			continue;
-		remove_all(viommu, domain, r, start_ns);
-		any |= r->io.bytes;
+		if (r->status == VIOMMU_OK)
+			begin_unmap(viommu, domain, r);
+		any |= r->hw.bytes != 0;
 	}
 	if (!any)
 		return;
 	viommu_drain(domain);
-	/* Those that had nothing to unmap are OK already, and stay out of the call. */
+	hardware(domain, requests, n, hw_domain_unmap);
 	for (unsigned int i = 0; i < n; i++) {
-		unsigned int run = 0;
+		struct viommu_request *r = &requests[i];
 
-		while (i + run < n && requests[i + run].status == VIOMMU_OK &&
-		       requests[i + run].io.bytes)
-			run++;
-		if (run)
-			hardware(domain, requests + i, run, hw_domain_unmap);
-		for (unsigned int j = i; j < i + run; j++) {
-			if (requests[j].status != VIOMMU_OK)
-				log_guest(viommu->log, &viommu->limit, "viommu",
-					  "domain %u: the hardware kept [%#llx, %#llx]", domain->id,
-					  (unsigned long long)requests[j].first,
-					  (unsigned long long)requests[j].last);
-		}
-		i += run;
+		if (!r->hw.bytes)
+			continue;
+		domain->retained += r->hw.retained;
+		(void)sweep(viommu, domain, r->hw.iova, r->hw.last, start_ns);
+		if (r->status != VIOMMU_OK)
+			log_guest(viommu->log, &viommu->limit, "viommu",
+				  "domain %u: the hardware refuses to unmap [%#llx, %#llx], which "
+				  "stays mapped",
+				  domain->id, (unsigned long long)r->first,
+				  (unsigned long long)r->last);
 	}
+}
+
+void viommu_unmap_run(struct viommu *viommu, struct viommu_domain *domain,
+		      struct viommu_request *requests, unsigned int n)
+{
+	if (!domain)
+		refuse(requests, n, VIOMMU_NOENT);
+	for (unsigned int i = 0; domain && i < n; i += BATCH)
+		unmap_batch(viommu, domain, requests + i, MIN(n - i, (unsigned int)BATCH));
 }
 
 /* --- whole domains --- */
-
-int viommu_replay(struct viommu_domain *domain)
-{
-	struct iommu_request batch[REPLAY_BATCH];
-	struct mapping *mapping;
-	uint64_t at = 0;
-	bool more = true;
-
-	while (more) {
-		unsigned int n = 0;
-
-		while (n < REPLAY_BATCH &&
-		       (more = (mapping = mappings_find(&domain->table, at, UINT64_MAX)))) {
-			batch[n++] = (struct iommu_request){
-				.iova = mapping->iova,
-				.bytes = mapping->last - mapping->iova + 1,
-				.gpa = mapping->gpa,
-				.access = mapping->access,
-			};
-			at = mapping->last + 1; /* the input range ends before 2^64 */
-		}
-		if (!n || !hw_domain_map(domain->hw, batch, n))
-			continue;
-		for (unsigned int i = 0; i < n; i++) {
-			if (batch[i].result)
-				return batch[i].result;
-		}
-	}
-	return 0;
-}
 
 void viommu_clear(struct viommu *viommu, struct viommu_domain *domain)
 {
 	viommu->mappings -= domain->table.count;
 	mappings_clear(&domain->table);
+	domain->retained = 0;
+}
+
+/* The records that mean a part of this memory are GOING. False: there are none. */
+static bool mark_memory(struct viommu *viommu, struct viommu_domain *domain, uint64_t gpa,
+			uint64_t bytes)
+{
+	struct mapping *record;
+	unsigned int steps = 0;
+	bool any = false;
+
+	table_lock(viommu, domain);
+	record = mappings_find(&domain->table, 0, UINT64_MAX);
+	for (; record; record = record->next) {
+		table_step(viommu, domain, &steps);
+		if (record->state != MAPPING_WANTED ||
+		    !ranges_overlap(record->gpa, record->last - record->iova + 1, gpa, bytes))
+			continue;
+		record->state = MAPPING_GOING;
+		any = true;
+	}
+	table_unlock(viommu, domain);
+	return any;
+}
+
+/* Whatever is GOING leaves the hardware. False: it refuses a part. */
+static bool unmap_going(struct viommu_domain *domain)
+{
+	struct mapping *record = mappings_find(&domain->table, 0, UINT64_MAX);
+	bool good = true;
+
+	for (; domain->n_hw && record; record = record->next) {
+		struct hw_request r = {
+			.iova = record->iova,
+			.last = record->last,
+			.bytes = record->last - record->iova + 1,
+		};
+
+		if (record->state != MAPPING_GOING)
+			continue;
+		good &= !hw_domain_unmap(domain->hw, &r, 1);
+		domain->retained += r.retained;
+	}
+	return good;
+}
+
+void viommu_forget_memory(struct viommu *viommu, struct viommu_domain *domain, uint64_t gpa,
+			  uint64_t bytes)
+{
+	bool good = true;
+
+	if (mark_memory(viommu, domain, gpa, bytes))
+		good = unmap_going(domain);
+	if (viommu_flush(viommu, domain, 0, UINT64_MAX) || !good) {
+		log_error(viommu->log, "viommu",
+			  "domain %u: the hardware refuses to unmap memory that leaves the guest; "
+			  "its devices reach nothing from now on",
+			  domain->id);
+		viommu_cut_off(domain);
+		mark_memory(viommu, domain, gpa, bytes);
+	}
+	viommu_drain(domain);
+	(void)sweep(viommu, domain, 0, UINT64_MAX, 0);
 }

@@ -12,7 +12,7 @@
 #include "base/num.h"
 #include "hospes/hospes.h"
 #include "iommu/reserved.h"
-#include "iommu/strategy.h"
+#include "iommu/strategy/strategy.h"
 #include "machine/api.h"
 #include "host/explain.h"
 #include "host/iommu.h"

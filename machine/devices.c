@@ -165,6 +165,9 @@ void vm_device_release(struct vm_device *d)
 		vcpus_pause(vm->vcpus);
 		quiesce(d);
 	}
+	/* Requests may run meanwhile, which ask the device for its number. */
+	if (d->endpoint)
+		viommu_set_id(d->endpoint, NULL, NULL);
 	unplug(d);
 	viommu_remove(d->endpoint);
 	d->endpoint = NULL;

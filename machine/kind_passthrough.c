@@ -77,8 +77,6 @@ static int check_ioas(const struct config *c, const struct config_passthrough *p
 /* A device of the host behind the guest's IOMMU: the guest's domains are its address spaces. */
 static int check_behind(const struct config *c, const struct config_passthrough *p, struct err *err)
 {
-	const struct config_passthrough *q = NULL;
-
 	if (!p->base.viommu)
 		return 0;
 	if (p->ioas)
@@ -91,21 +89,13 @@ static int check_behind(const struct config *c, const struct config_passthrough 
 			       "passthrough '%s': type1 cannot move a device between the guest's "
 			       "domains; use iommu.backend iommufd, or viommu=off",
 			       p->base.id);
-	while ((q = next_config(c, q)) && q != p) {
-		if (q->base.viommu && strcmp(p->strategy, q->strategy) != 0)
-			return err_set(
-				err, -EINVAL,
-				"passthrough '%s' and '%s' are both behind the guest's IOMMU, "
-				"but their strategies are %s and %s",
-				q->base.id, p->base.id, q->strategy, p->strategy);
-	}
 	return 0;
 }
 
 static int validate(struct config *c, struct config_device *device, struct err *err)
 {
 	struct config_passthrough *p = container_of(device, struct config_passthrough, base);
-	const struct strategy_ops *strategy;
+	struct strategy_choice strategy;
 	int rc;
 
 	if (!p->device && p->fd < 0)
@@ -131,19 +121,19 @@ static int validate(struct config *c, struct config_device *device, struct err *
 		return err_set(err, -EINVAL, "passthrough '%s': ioas '%s': 1 to %d characters",
 			       p->base.id, p->ioas, CONFIG_ID_BYTES - 1);
 	if (!p->strategy) {
-		p->strategy = strdup(p->base.viommu ? "strict" : "direct");
+		p->strategy = strdup(strategy_default(p->base.viommu));
 		if (!p->strategy)
 			return err_set(err, -ENOMEM, "no memory");
 	}
-	rc = strategy_find(p->strategy, &strategy, err);
+	rc = strategy_parse(&strategy, p->strategy, err);
 	if (rc)
 		return err_prefix(err, "passthrough '%s'", p->base.id);
-	if (strategy->needs_viommu && !c->viommu.enabled)
+	if (strategy.ops->needs_viommu && !c->viommu.enabled)
 		return err_set(err, -EINVAL,
 			       "passthrough '%s': strategy %s maps what a guest's own IOMMU asks "
-			       "for, and this machine has none; use direct, or --viommu on",
-			       p->base.id, p->strategy);
-	p->base.viommu |= strategy->needs_viommu;
+			       "for, and this machine has none; use %s, or --viommu on",
+			       p->base.id, p->strategy, strategy_default(false));
+	p->base.viommu |= strategy.ops->needs_viommu;
 	rc = check_behind(c, p, err);
 	return rc ? rc : check_ioas(c, p, err);
 }

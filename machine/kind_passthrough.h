@@ -24,7 +24,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "iommu/fault.h"
-#include "iommu/strategy.h"
+#include "iommu/hw_domain.h"
 #include "machine/kind.h"
 #include "machine/open_passthrough.h"
 #include "passthrough/vfio_pci.h"

@@ -181,7 +181,7 @@ static int new_space(struct vm_passthrough *p, struct err *err)
 	const struct hw_domain_config config = {
 		.name = c->ioas ? c->ioas : p->name,
 		/* Behind the virtual IOMMU this is for bypass alone. */
-		.strategy = c->base.viommu ? "direct" : c->strategy,
+		.strategy = c->base.viommu ? strategy_default(false) : c->strategy,
 		.iommu = p->d.vm->host_iommu.iommu,
 		.gmem = p->d.vm->gmem,
 		.log = &p->d.vm->log,
@@ -219,10 +219,16 @@ static int attach_behind(struct vm_passthrough *p, struct err *err)
 {
 	struct iommu_reserved ranges[IOMMU_RESERVED_MAX];
 	int n = p->found.bdf[0] ? iommu_reserved_read(p->found.bdf, ranges, IOMMU_RESERVED_MAX) : 0;
+	const struct viommu_hardware hardware = {
+		.name = p->d.config->id,
+		.strategy = passthrough_config(p)->strategy,
+		.device = p->endpoint,
+		.all = p->space->domain,
+		.reserved = ranges,
+		.n_reserved = (unsigned int)MIN(MAX(n, 0), (int)IOMMU_RESERVED_MAX),
+	};
 
-	return viommu_add_hardware(&p->d.endpoint, p->d.vm->viommu, p->d.config->id, p->endpoint,
-				   p->space->domain, ranges,
-				   (unsigned int)MIN(MAX(n, 0), (int)IOMMU_RESERVED_MAX), err);
+	return viommu_add_hardware(&p->d.endpoint, p->d.vm->viommu, &hardware, err);
 }
 
 static void on_bus_master(void *opaque)

@@ -65,7 +65,7 @@ void vm_ledger_status(json_t *item, const struct hw_domain *domain)
 	json_t *ops = json_object();
 	struct ledger_totals t;
 
-	ledger_totals(ioas_ledger(hw_domain_ioas(domain)), &t);
+	ioas_totals(hw_domain_ioas(domain), &t);
 	json_object_set_new(item, "strategy", json_string(hw_domain_strategy(domain)));
 	for (unsigned int op = 0; op < LEDGER_OPS; op++)
 		json_object_set_new(ops, ledger_op_name((enum ledger_op)op), calls(&t.kind[op]));

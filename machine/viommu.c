@@ -10,24 +10,11 @@
 #include "virtio/iommu.h"
 #include "virtio/pci.h"
 
-/* One for all passed-through devices behind it (kind_passthrough.c). */
-static const char *strategy_of(const struct config *c)
-{
-	struct config_device *d = NULL;
-
-	while ((d = config_next(c, d, &kind_passthrough))) {
-		if (d->viommu)
-			return container_of(d, struct config_passthrough, base)->strategy;
-	}
-	return "strict";
-}
-
 int vm_viommu_create(struct hospes_vm *vm, struct err *err)
 {
 	const struct viommu_config config = {
 		.log = &vm->log,
 		.gmem = vm->gmem,
-		.strategy = strategy_of(&vm->config),
 		.bypass = vm->config.viommu.bypass,
 	};
 
@@ -152,7 +139,7 @@ int vm_viommu_switch(struct hospes_vm *vm, const char *strategy, struct err *err
 			"strategy '%s': no passed-through device is behind an IOMMU of the "
 			"guest's own; start the machine with viommu on, for it and the device",
 			strategy);
-	rc = viommu_switch(vm->viommu, strategy, err);
+	rc = viommu_switch(vm->viommu, NULL, strategy, err);
 	if (!rc)
 		log_info(&vm->log, "viommu", "the strategy is '%s' from now on", strategy);
 	return rc;

@@ -11,8 +11,8 @@
 #include "base/mem.h"
 #include "base/num.h"
 #include "base/thread.h"
-#include "iommu/requests.h"
-#include "iommu/strategy/strategy_impl.h"
+#include "iommu/guest_memory.h"
+#include "iommu/hw_domain.h"
 
 enum {
 	SHARD_MIN_MIB = 64, /* less is not worth a system call of its own */
@@ -107,8 +107,8 @@ static void unmap_part(struct direct *direct, const struct gmem_region *region, 
 
 	/* Memory that a device may still reach must not be used for anything else, ever. */
 	if (ret)
-		log_error(direct->strategy->log, "iommu", "%s: cannot unmap '%s': %s",
-			  direct->strategy->name, region->name, err_name(ret));
+		log_error(direct->strategy->config->log, "iommu", "%s: cannot unmap '%s': %s",
+			  direct->strategy->config->name, region->name, err_name(ret));
 }
 
 static bool is_for_devices(const struct gmem_region *region)
@@ -142,7 +142,7 @@ static int direct_map(void *opaque, const struct gmem_region *region, struct err
 	}
 	ioas_explain(direct->strategy->ioas, job.failed, region->gpa + job.failed_at,
 		     MIN(job.shard_bytes, region->size_bytes - job.failed_at), err);
-	return err_prefix(err, "%s: memory '%s'", direct->strategy->name, region->name);
+	return err_prefix(err, "%s: memory '%s'", direct->strategy->config->name, region->name);
 }
 
 static void direct_unmap(void *opaque, const struct gmem_region *region)
@@ -163,10 +163,10 @@ static unsigned int choose_threads(const struct strategy *strategy)
 	int cpus = get_nprocs();
 
 	/* A container does one thing at a time, whoever asks; a table of our own costs nothing. */
-	if (kind != IOMMU_IOMMUFD && !strategy->map_threads)
+	if (kind != IOMMU_IOMMUFD && !strategy->config->map_threads)
 		return 1;
-	if (strategy->map_threads)
-		return MIN(strategy->map_threads, (unsigned int)MAX_THREADS);
+	if (strategy->config->map_threads)
+		return MIN(strategy->config->map_threads, (unsigned int)MAX_THREADS);
 	return (unsigned int)MAX(1, MIN(cpus, (int)MAX_THREADS));
 }
 
@@ -186,22 +186,21 @@ static int add_range(void *opaque, const struct gmem_region *region)
 	return 0;
 }
 
-/* Before anything is mapped, as to pin a large guest's memory takes a while, all of it gets its place: what
- * cannot be mapped is told at once. */
+/* Reserve all ranges first, so that a conflict is reported before the slow pinning starts. */
 static int allow_memory(const struct strategy *strategy, struct err *err)
 {
 	struct ranges ranges = {NULL, 0};
 	int ret;
 
-	gmem_walk(strategy->gmem, add_range, &ranges);
+	gmem_walk(strategy->config->gmem, add_range, &ranges);
 	ranges.list = calloc(ranges.n + 1, sizeof(*ranges.list));
 	if (!ranges.list)
-		return err_set(err, -ENOMEM, "%s: out of memory", strategy->name);
+		return err_set(err, -ENOMEM, "%s: out of memory", strategy->config->name);
 	ranges.n = 0;
-	gmem_walk(strategy->gmem, add_range, &ranges);
+	gmem_walk(strategy->config->gmem, add_range, &ranges);
 	ret = ioas_allow(strategy->ioas, ranges.list, ranges.n, err);
 	free(ranges.list);
-	return ret ? err_prefix(err, "%s: guest memory", strategy->name) : 0;
+	return ret ? err_prefix(err, "%s: guest memory", strategy->config->name) : 0;
 }
 
 static int direct_create(struct strategy *strategy, struct err *err)
@@ -210,7 +209,7 @@ static int direct_create(struct strategy *strategy, struct err *err)
 	int ret;
 
 	if (!mem_new(direct))
-		return err_set(err, -ENOMEM, "%s: out of memory", strategy->name);
+		return err_set(err, -ENOMEM, "%s: out of memory", strategy->config->name);
 	strategy->state = direct;
 	direct->strategy = strategy;
 	direct->threads = choose_threads(strategy);
@@ -218,7 +217,7 @@ static int direct_create(struct strategy *strategy, struct err *err)
 	direct->listener.opaque = direct;
 	ret = allow_memory(strategy, err);
 	if (!ret)
-		ret = gmem_listen(strategy->gmem, &direct->listener, err);
+		ret = gmem_listen(strategy->config->gmem, &direct->listener, err);
 	direct->listening = ret == 0;
 	return ret;
 }
@@ -230,50 +229,57 @@ static void direct_destroy(struct strategy *strategy)
 	if (!direct)
 		return;
 	if (direct->listening)
-		gmem_unlisten(strategy->gmem, &direct->listener);
+		gmem_unlisten(strategy->config->gmem, &direct->listener);
 	(void)ioas_allow(strategy->ioas, NULL, 0, NULL);
 	free(direct);
 }
 
 /* --- under a virtual IOMMU --- */
 
-/* What the guest maps at its own address is reachable anyway, and stays so: that is what direct is, and
- * what the ledger's over-exposure shows. At another address it is mapped there, and unmapped; where
- * memory lies in the way the guest is refused. */
-static void direct_map_requests(struct strategy *strategy, struct iommu_request *requests,
+/* What the guest maps at its own address is reachable anyway and stays so, which is what the ledger's
+ * over-exposure shows. At another address it is mapped there, and unmapped; where memory is in the way
+ * the guest is refused. */
+static void direct_map_requests(struct strategy *strategy, struct hw_request *requests,
 				unsigned int n)
 {
 	for (unsigned int i = 0; i < n; i++) {
-		if (!requests[i].result && requests[i].iova != requests[i].gpa)
-			requests[i].result = strategy_map_one(strategy, &requests[i]);
+		const struct mapping *record = requests[i].record;
+
+		if (record->iova != record->gpa)
+			requests[i].result =
+				guest_memory_map(strategy->ioas, strategy->config->gmem, record);
 	}
 }
 
-static void unmap_elsewhere(struct strategy *strategy, struct iommu_request *request)
+/* Those that are not at their own address. */
+static int unmap_elsewhere(const struct strategy *strategy, uint64_t iova, uint64_t last)
 {
-	uint64_t iova = request->iova, last = iova + (request->bytes - 1), unmapped;
-	struct iommu_request r;
+	const struct mapping *m = mappings_find(strategy->guest, iova, last);
+	uint64_t unmapped;
+	int ret = 0;
 
-	while (!request->result && requests_list(strategy->requests, &iova, &r, 1) &&
-	       r.iova <= last) {
-		if (r.iova != r.gpa)
-			request->result = ioas_unmap(strategy->ioas, r.iova, r.bytes, &unmapped);
+	for (; m && !ret; m = mappings_next(m, last)) {
+		if (m->state == MAPPING_GOING && m->iova != m->gpa)
+			ret = ioas_unmap(strategy->ioas, m->iova, m->last - m->iova + 1, &unmapped);
 	}
+	return ret;
 }
 
-static void direct_unmap_requests(struct strategy *strategy, struct iommu_request *requests,
+static void direct_unmap_requests(struct strategy *strategy, struct hw_request *requests,
 				  unsigned int n)
 {
 	for (unsigned int i = 0; i < n; i++) {
-		if (!requests[i].result)
-			unmap_elsewhere(strategy, &requests[i]);
+		requests[i].result = unmap_elsewhere(strategy, requests[i].iova, requests[i].last);
+		if (requests[i].result)
+			strategy_put_back(strategy, &requests[i]);
 	}
 }
 
 const struct strategy_ops strategy_direct = {
 	.name = "direct",
 	.summary = "all guest memory, mapped while the device is there",
-	.keeps_requests = true,
+	.is_default = true,
+	.keeps_mappings = true,
 	.create = direct_create,
 	.destroy = direct_destroy,
 	.map = direct_map_requests,

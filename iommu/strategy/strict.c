@@ -1,156 +1,85 @@
 // SPDX-License-Identifier: Apache-2.0
 // The strategy 'strict': what the guest has mapped, and nothing else, from before its request to map is
-// answered until before its request to unmap is. The requests of one drain are taken together:
-// neighbours become one call.
-//
-// The kernel unmaps only what it mapped in one call, and a guest may take back a part of what came
-// together. Where the backend can take a mapping apart under running devices (soft) that is done then,
-// once for the whole table, and from there on each request is a call of its own; where it cannot (type1,
-// iommufd) that is so from the start. Unmapping several at once is always possible.
+// answered until before its request to unmap is. Each record is a mapping of its own, since the kernel
+// unmaps only what it mapped in one call and a guest may take back each; neighbours that a batch unmaps
+// are one call.
 #include <errno.h>
-#include <stdlib.h>
 
-#include "base/mem.h"
-#include "base/num.h"
-#include "iommu/ioas_impl.h"
-#include "iommu/requests.h"
-#include "iommu/strategy/strategy_impl.h"
-
-struct strict {
-	bool joins; /* neighbours to be mapped become one call */
-};
+#include "iommu/guest_memory.h"
+#include "iommu/hw_domain.h"
 
 static int strict_create(struct strategy *strategy, struct err *err)
 {
-	struct strict *strict;
-
-	if (!mem_new(strict))
-		return err_set(err, -ENOMEM, "%s: out of memory", strategy->name);
-	strict->joins = ioas_can_split(strategy->ioas);
-	strategy->state = strict;
+	(void)strategy;
+	(void)err;
 	return 0;
 }
 
-static void strict_destroy(struct strategy *strategy)
-{
-	free(strategy->state);
-}
-
-static bool follows(const struct iommu_request *r, const struct iommu_request *next)
-{
-	/* 0 does not follow the end of 2^64. */
-	return !next->result && next->iova > r->iova && next->iova == r->iova + r->bytes;
-}
-
-/* --- map --- */
-
-static bool continues(const struct iommu_request *r, const struct iommu_request *next)
-{
-	return follows(r, next) && next->access == r->access && next->gpa == r->gpa + r->bytes &&
-	       next->hva == (char *)r->hva + r->bytes;
-}
-
-/* How many requests from the first on, whose memory is in one piece, are one mapping. */
-static unsigned int map_run(const struct strategy *strategy, const struct iommu_request *r,
-			    unsigned int n, struct ioas_mapping *ret)
-{
-	const struct strict *strict = strategy->state;
-	unsigned int count = 1;
-
-	*ret = (struct ioas_mapping){
-		.iova = r->iova,
-		.bytes = r->bytes,
-		.memory = {.hva = r->hva, .fd = -1, .gpa = r->gpa},
-		.access = r->access,
-	};
-	while (strict->joins && count < n && continues(&r[count - 1], &r[count]))
-		ret->bytes += r[count++].bytes;
-	return count;
-}
-
-static void strict_map(struct strategy *strategy, struct iommu_request *requests, unsigned int n)
+static void strict_map(struct strategy *strategy, struct hw_request *requests, unsigned int n)
 {
 	enum { TOGETHER = 32 };
 	struct ioas_mapping maps[TOGETHER];
-	struct {
-		struct iommu_request *first;
-		unsigned int n;
-	} of[TOGETHER];
+	struct hw_request *of[TOGETHER];
 
 	for (unsigned int i = 0; i < n;) {
 		unsigned int m = 0;
 
-		for (unsigned int count; i < n && m < TOGETHER; i += count) {
-			struct iommu_request *r = &requests[i];
+		for (; i < n && m < TOGETHER; i++) {
+			const struct mapping *record = requests[i].record;
 
-			count = 1;
-			if (r->result)
-				continue;
-			if (!r->hva) {
-				r->result = strategy_map_one(strategy, r);
+			if (!record->hva) {
+				requests[i].result = guest_memory_map(
+					strategy->ioas, strategy->config->gmem, record);
 				continue;
 			}
-			count = map_run(strategy, r, n - i, &maps[m]);
-			of[m].first = r;
-			of[m++].n = count;
+			maps[m] = (struct ioas_mapping){
+				.iova = record->iova,
+				.bytes = record->last - record->iova + 1,
+				.memory = {.hva = record->hva, .fd = -1, .gpa = record->gpa},
+				.access = record->access,
+			};
+			of[m++] = &requests[i];
 		}
 		ioas_map_all(strategy->ioas, maps, m);
-		for (unsigned int j = 0; j < m; j++) {
-			struct iommu_request *r = of[j].first;
-
-			if (of[j].n == 1)
-				r->result = maps[j].result;
-			else if (maps[j].result) /* one of them is to blame: it alone fails */
-				for (unsigned int k = 0; k < of[j].n; k++)
-					r[k].result = strategy_map_one(strategy, &r[k]);
-		}
+		for (unsigned int j = 0; j < m; j++)
+			of[j]->result = maps[j].result;
 	}
 }
 
-/* --- unmap --- */
-
-static int unmap_range(struct strategy *strategy, uint64_t iova, uint64_t bytes)
+static int unmap_range(const struct strategy *strategy, uint64_t iova, uint64_t last)
 {
-	struct strict *strict = strategy->state;
 	uint64_t unmapped;
-	int ret = ioas_unmap(strategy->ioas, iova, bytes, &unmapped);
 
-	if (ret != -ERANGE || !strict->joins)
-		return ret;
-	ret = ioas_split(strategy->ioas, strategy->requests);
-	if (ret)
-		return ret;
-	/* Who does so once would do so again, and each time costs a copy of the table. */
-	strict->joins = false;
-	return ioas_unmap(strategy->ioas, iova, bytes, &unmapped);
+	return ioas_unmap(strategy->ioas, iova, last - iova + 1, &unmapped);
 }
 
-static void strict_unmap(struct strategy *strategy, struct iommu_request *requests, unsigned int n)
+static void strict_unmap(struct strategy *strategy, struct hw_request *requests, unsigned int n)
 {
 	for (unsigned int i = 0, count; i < n; i += count) {
-		struct iommu_request *r = &requests[i];
-		uint64_t bytes = r->bytes;
+		struct hw_request *r = &requests[i];
+		uint64_t last = r->last;
 
-		count = 1;
-		if (r->result)
+		/* 0 does not follow the end of 2^64. */
+		for (count = 1; i + count < n && last + 1 && r[count].iova == last + 1; count++)
+			last = r[count].last;
+		if (!unmap_range(strategy, r->iova, last))
 			continue;
-		while (i + count < n && follows(&r[count - 1], &r[count]))
-			bytes += r[count++].bytes;
-		r->result = unmap_range(strategy, r->iova, bytes);
-		if (!r->result || count == 1)
-			continue;
-		for (unsigned int k = 0; k < count; k++)
-			r[k].result = unmap_range(strategy, r[k].iova, r[k].bytes);
+		/* Only the one to blame fails. What is gone already unmaps as nothing. */
+		for (unsigned int k = 0; k < count; k++) {
+			r[k].result = unmap_range(strategy, r[k].iova, r[k].last);
+			if (r[k].result)
+				strategy_put_back(strategy, &r[k]);
+		}
 	}
 }
 
 const struct strategy_ops strategy_strict = {
 	.name = "strict",
-	.summary = "what the guest has mapped, from before it is told until before it is told",
+	.summary = "each guest mapping, from its MAP until its UNMAP is acknowledged",
 	.needs_viommu = true,
-	.keeps_requests = true,
+	.is_default_with_viommu = true,
+	.keeps_mappings = true,
 	.create = strict_create,
-	.destroy = strict_destroy,
 	.map = strict_map,
 	.unmap = strict_unmap,
 };

@@ -17,6 +17,7 @@ struct region {
 	struct gmem_region pub;
 	char *name;
 	bool leaving;        /* the open transaction removes it */
+	_Atomic bool closed; /* that is being committed: no device gets at it any more */
 	struct region *next; /* in gmem->adding or gmem->retired */
 };
 
@@ -31,8 +32,9 @@ struct gmem {
 	const struct log *log;
 	struct table *_Atomic table;
 	struct gmem_dirty *_Atomic dirty;
+	pthread_mutex_t map_lock; /* listeners, and that the table changes; recursive */
+	struct list listeners;    /* in order of registration */
 	/* Of the machine's thread. */
-	struct list listeners; /* in order of registration */
 	bool in_transaction;
 	struct region *adding;
 	struct region *retired;
@@ -61,6 +63,7 @@ static void region_free(struct region *region)
 int gmem_create(struct gmem **ret, const struct log *log, struct err *err)
 {
 	struct table *table = table_alloc(0);
+	pthread_mutexattr_t attr;
 	struct gmem *gmem;
 
 	if (!mem_new(gmem) || !table) {
@@ -69,6 +72,10 @@ int gmem_create(struct gmem **ret, const struct log *log, struct err *err)
 		return err_set(err, -ENOMEM, "guest memory: out of memory");
 	}
 	gmem->log = log;
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_RECURSIVE);
+	pthread_mutex_init(&gmem->map_lock, &attr);
+	pthread_mutexattr_destroy(&attr);
 	list_init(&gmem->listeners);
 	atomic_init(&gmem->table, table);
 	*ret = gmem;
@@ -89,6 +96,7 @@ void gmem_destroy(struct gmem *gmem)
 	for (unsigned int i = 0; i < table->n; i++)
 		region_free(table->regions[i]);
 	free(table);
+	pthread_mutex_destroy(&gmem->map_lock);
 	free(gmem);
 }
 
@@ -110,10 +118,23 @@ void gmem_quiesce(struct gmem *gmem)
 
 /* --- transactions --- */
 
+void gmem_hold(struct gmem *gmem)
+{
+	pthread_mutex_lock(&gmem->map_lock);
+}
+
+void gmem_release(struct gmem *gmem)
+{
+	pthread_mutex_unlock(&gmem->map_lock);
+}
+
 int gmem_begin(struct gmem *gmem, struct err *err)
 {
-	if (gmem->in_transaction)
+	gmem_hold(gmem);
+	if (gmem->in_transaction) {
+		gmem_release(gmem);
 		return err_set(err, -EBUSY, "guest memory: another change is under way");
+	}
 	gmem->in_transaction = true;
 	return 0;
 }
@@ -122,6 +143,8 @@ void gmem_abort(struct gmem *gmem)
 {
 	const struct table *table = table_of(gmem);
 
+	if (!gmem->in_transaction)
+		return;
 	while (gmem->adding) {
 		struct region *region = gmem->adding;
 
@@ -129,8 +152,9 @@ void gmem_abort(struct gmem *gmem)
 		region_free(region);
 	}
 	for (unsigned int i = 0; i < table->n; i++)
-		table->regions[i]->leaving = false;
+		table->regions[i]->leaving = table->regions[i]->closed = false;
 	gmem->in_transaction = false;
+	gmem_release(gmem);
 }
 
 static const struct region *find_overlap(const struct gmem *gmem, uint64_t gpa, uint64_t size)
@@ -344,6 +368,16 @@ static void publish(struct gmem *gmem, struct table *table)
 	gmem->retired_tables = old;
 	gmem->adding = NULL;
 	gmem->in_transaction = false;
+	gmem_release(gmem);
+}
+
+/* From here on no device gets at what leaves, so that nothing is mapped that a listener has unmapped. */
+static void close_leaving(struct gmem *gmem)
+{
+	const struct table *table = table_of(gmem);
+
+	for (unsigned int i = 0; i < table->n; i++)
+		table->regions[i]->closed = table->regions[i]->leaving;
 }
 
 int gmem_commit(struct gmem *gmem, struct err *err)
@@ -357,6 +391,7 @@ int gmem_commit(struct gmem *gmem, struct err *err)
 		gmem_abort(gmem);
 		return err_set(err, -ENOMEM, "guest memory: out of memory");
 	}
+	close_leaving(gmem);
 	list_for_each (item, &gmem->listeners) {
 		struct gmem_listener *l = container_of(item, struct gmem_listener, link);
 
@@ -381,7 +416,7 @@ static void unmap_first(struct gmem_listener *listener, const struct table *tabl
 		listener->ops->unmap(listener->opaque, &table->regions[n]->pub);
 }
 
-int gmem_listen(struct gmem *gmem, struct gmem_listener *listener, struct err *err)
+static int listen_held(struct gmem *gmem, struct gmem_listener *listener, struct err *err)
 {
 	const struct table *table = table_of(gmem);
 	unsigned int done = 0;
@@ -403,14 +438,27 @@ int gmem_listen(struct gmem *gmem, struct gmem_listener *listener, struct err *e
 	return 0;
 }
 
+int gmem_listen(struct gmem *gmem, struct gmem_listener *listener, struct err *err)
+{
+	int ret;
+
+	gmem_hold(gmem);
+	ret = listen_held(gmem, listener, err);
+	gmem_release(gmem);
+	return ret;
+}
+
 void gmem_unlisten(struct gmem *gmem, struct gmem_listener *listener)
 {
-	const struct table *table = table_of(gmem);
+	const struct table *table;
 
+	gmem_hold(gmem);
 	assert(!gmem->in_transaction);
+	table = table_of(gmem);
 	list_remove(&listener->link);
 	unmap_first(listener, table, table->n);
 	batch_end_or_log(gmem, listener);
+	gmem_release(gmem);
 }
 
 /* --- lookups: any thread --- */
@@ -445,6 +493,8 @@ bool gmem_lookup(const struct gmem *gmem, uint64_t gpa, struct gmem_extent *ret)
 	ret->bytes = r->size_bytes - (gpa - r->gpa);
 	ret->before = gpa - r->gpa;
 	ret->flags = r->flags;
+	if (container_of(r, struct region, pub)->closed)
+		ret->flags |= GMEM_NO_DMA;
 	return true;
 }
 

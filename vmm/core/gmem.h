@@ -12,7 +12,10 @@
  * A listener that gives hardware access maps before the guest may use the memory and unmaps before
  * it is given back.
  *
- * Threads: transactions, listeners and creation belong to one thread at a time (the machine's);
+ * Threads: transactions and creation belong to one thread at a time (the machine's); a transaction and
+ * the coming and going of listeners hold a lock of the map, so listeners may come and go by any thread.
+ * That lock is taken before those of listeners: whoever changes listeners under a lock that a listener
+ * takes, holds the map first (gmem_hold).
  * gmem_host() and friends may be called by any thread at any time: the table they read is swapped
  * as a whole, and a region that is removed stays mapped in hospes until gmem_quiesce() or destroy.
  *
@@ -107,13 +110,19 @@ struct gmem_listener {
 int gmem_listen(struct gmem *gmem, struct gmem_listener *listener, struct err *err);
 void gmem_unlisten(struct gmem *gmem, struct gmem_listener *listener);
 
+/* Until gmem_release no transaction takes effect and no listener comes or goes but by this thread. May be
+ * nested. */
+void gmem_hold(struct gmem *gmem);
+void gmem_release(struct gmem *gmem);
+
 /* The one checked accessor: a pointer to [gpa, gpa + len), or NULL unless all of it lies in one
  * region that permits the access. len is not 0. The pointer is valid until the region is removed
  * and gmem_quiesce() returned. */
 void *gmem_host(const struct gmem *gmem, uint64_t gpa, size_t len, bool write);
 
 /* The same for a walk over what is contiguous: all of the region from gpa on, and its flags, which
- * the caller must obey. false when nothing is there. Memory of devices (arch_vm_map_host) is not here:
+ * the caller must obey. false when nothing is there. Memory that
+ * a transaction is taking away has GMEM_NO_DMA. Memory of devices (arch_vm_map_host) is not here:
  * it may stop answering, which is SIGBUS. */
 struct gmem_extent {
 	void *hva;

@@ -13,7 +13,6 @@
 #include <sys/mman.h>
 
 #include "base/num.h"
-#include "iommu/ledger.h"
 #include "real.h"
 
 enum { PAGE = 4096, HUGE = 2 << 20, SMALL = 256 << 10 };
@@ -66,11 +65,11 @@ static void region(uint64_t bytes, bool huge)
 
 	if (!memory)
 		return;
-	start_ns = ledger_now(ioas_ledger(ioas));
+	start_ns = now_ns();
 	map_one(memory, iova_base, bytes);
-	mapped_ns = ledger_now(ioas_ledger(ioas));
+	mapped_ns = now_ns();
 	unmap_one(iova_base, bytes);
-	end_ns = ledger_now(ioas_ledger(ioas));
+	end_ns = now_ns();
 	printf("COST region %s %llu %llu\n", huge ? "huge" : "base",
 	       (unsigned long long)(mapped_ns - start_ns),
 	       (unsigned long long)(end_ns - mapped_ns));
@@ -83,13 +82,13 @@ static void pages(uint64_t bytes, unsigned int count)
 	char *memory = make_memory(bytes * count, false);
 	uint64_t start_ns, mapped_ns, end_ns;
 
-	start_ns = ledger_now(ioas_ledger(ioas));
+	start_ns = now_ns();
 	for (unsigned int i = 0; i < count; i++)
 		map_one(memory + i * bytes, iova_base + 2 * i * bytes, bytes);
-	mapped_ns = ledger_now(ioas_ledger(ioas));
+	mapped_ns = now_ns();
 	for (unsigned int i = 0; i < count; i++)
 		unmap_one(iova_base + 2 * i * bytes, bytes);
-	end_ns = ledger_now(ioas_ledger(ioas));
+	end_ns = now_ns();
 	printf("COST page %llu %llu %llu\n", (unsigned long long)bytes,
 	       (unsigned long long)(mapped_ns - start_ns) / count,
 	       (unsigned long long)(end_ns - mapped_ns) / count);

@@ -275,19 +275,26 @@ static void set_up(void)
 	struct viommu_config config = {
 		.log = &silent,
 		.gmem = gmem,
-		.strategy = "strict",
 		.limits = {.page_sizes = PAGE,
 			   .last = PAGES * PAGE - 1,
 			   .domain_first = 1,
 			   .domain_last = DOMAINS,
 			   .mappings = MAPPINGS_MAX},
 	};
+	const struct viommu_hardware hardware = {
+		.name = "host",
+		.strategy = "strict",
+		.device = device,
+		.all = all,
+		.reserved = &reserved,
+		.n_reserved = 1,
+	};
 	struct dma_space *space;
 
 	check(!viommu_create(&viommu, &config, NULL));
 	check(!viommu_add_emulated(&endpoints[0], viommu, "a", &space, NULL));
 	check(!viommu_add_emulated(&endpoints[1], viommu, "b", &space, NULL));
-	check(!viommu_add_hardware(&endpoints[2], viommu, "host", device, all, &reserved, 1, NULL));
+	check(!viommu_add_hardware(&endpoints[2], viommu, &hardware, NULL));
 	for (unsigned int i = 0; i < ENDPOINTS; i++)
 		viommu_set_id(endpoints[i], id, &ids[i]);
 	memset(&model, 0, sizeof(model));

@@ -100,6 +100,14 @@ struct iommu_endpoint *make_endpoint(struct iommu *iommu, const char *bdf)
 	return endpoint;
 }
 
+uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
 uint64_t vmstat(const char *name)
 {
 	unsigned long long value = 0;

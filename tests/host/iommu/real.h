@@ -27,6 +27,8 @@ extern const struct log test_log; /* to stdout, as comments */
 int open_device(enum iommu_kind kind, const char *bdf);
 struct iommu_endpoint *make_endpoint(struct iommu *iommu, const char *bdf);
 
+uint64_t now_ns(void); /* CLOCK_MONOTONIC */
+
 /* A line of /proc/vmstat, brought up to date first. */
 uint64_t vmstat(const char *name);
 

@@ -16,7 +16,7 @@
 #include "base/num.h"
 #include "core/gmem.h"
 #include "iommu/ledger.h"
-#include "iommu/strategy.h"
+#include "iommu/hw_domain.h"
 #include "real.h"
 
 /* QEMU splits what is refused into words, each of which faults: an attack is one word. */
@@ -365,7 +365,7 @@ static void print_cost(const struct hw_domain *domain)
 {
 	struct ledger_totals t;
 
-	ledger_totals(ioas_ledger(hw_domain_ioas(domain)), &t);
+	ioas_totals(hw_domain_ioas(domain), &t);
 	printf("# %s: %llu maps %.1f ms, %llu copies %.1f ms, %llu MiB mapped, %llu MiB pinned\n",
 	       hw_domain_name(domain), (unsigned long long)t.kind[LEDGER_MAP].calls,
 	       (double)t.kind[LEDGER_MAP].ns / 1e6, (unsigned long long)t.kind[LEDGER_COPY].calls,
@@ -388,9 +388,9 @@ static void check_direct(enum gmem_backing backing, unsigned int threads)
 	need(!add(gmem, "rom", GiB, MiB, backing, GMEM_READONLY), "rom: %s", err.text);
 	a = make_domain("a", gmem, threads);
 	b = make_domain("b", gmem, threads);
-	start_ns = ledger_now(ioas_ledger(hw_domain_ioas(a)));
+	start_ns = now_ns();
 	check(hw_domain_attach(a, device, &err) == 0, "direct: the first device: %s", err.text);
-	start_ns = ledger_now(ioas_ledger(hw_domain_ioas(a))) - start_ns;
+	start_ns = now_ns() - start_ns;
 	printf("# attached in %.1f ms, %u threads\n", (double)start_ns / 1e6, threads);
 	first = vmstat("nr_foll_pin_acquired") - pins;
 	check(hw_domain_attach(b, next, &err) == 0, "direct: the second device: %s", err.text);

@@ -11,7 +11,7 @@
 #include "base/num.h"
 #include "core/gmem.h"
 #include "iommu/ledger.h"
-#include "iommu/strategy.h"
+#include "owner.h"
 #include "real.h"
 
 enum { RW = IOAS_READ | IOAS_WRITE, PAGE = 4096, DRAIN = 10, DMA = 8 };
@@ -21,6 +21,7 @@ enum { RW = IOAS_READ | IOAS_WRITE, PAGE = 4096, DRAIN = 10, DMA = 8 };
 static struct iommu *iommu;
 static struct gmem *gmem;
 static struct hw_domain *domain;
+static struct owner owner;
 static struct edu edu;
 static const char *edu_bdf;
 
@@ -40,7 +41,11 @@ static void make_guest(void)
 	     "memory: %s", err.text);
 	d.iommu = iommu;
 	d.gmem = gmem;
+	mappings_init(&owner.table);
+	d.guest = &owner.table;
 	need(!hw_domain_create(&domain, &d, &err), "domain: %s", err.text);
+	owner.domain = domain;
+	owner.gmem = gmem;
 }
 
 static char *host(uint64_t gpa)
@@ -52,14 +57,13 @@ static struct ledger_totals totals(void)
 {
 	struct ledger_totals t;
 
-	ledger_totals(ioas_ledger(hw_domain_ioas(domain)), &t);
+	ioas_totals(hw_domain_ioas(domain), &t);
 	return t;
 }
 
-static struct iommu_request page(uint64_t at, uint64_t gpa)
+static struct request page(uint64_t at, uint64_t gpa)
 {
-	return (struct iommu_request){
-		.iova = BASE + at * PAGE, .bytes = PAGE, .gpa = gpa, .access = RW};
+	return (struct request){.iova = BASE + at * PAGE, .bytes = PAGE, .gpa = gpa, .access = RW};
 }
 
 /* Does a word that the device writes get there? */
@@ -82,15 +86,15 @@ static void check_rounds(unsigned int rounds)
 
 	for (unsigned int round = 0; round < rounds; round++) {
 		unsigned int chosen = (unsigned int)random() % DRAIN;
-		struct iommu_request r[DRAIN];
+		struct request r[DRAIN];
 
 		/* Every second page of memory, so that all are calls of their own; at neighbouring
 		 * addresses, so that they go in one. */
 		for (unsigned int i = 0; i < DRAIN; i++)
 			r[i] = page(i, (uint64_t)(random() % 1000 * 2) * PAGE + MiB);
-		bad_calls += hw_domain_map(domain, r, DRAIN);
+		bad_calls += owner_map(&owner, r, DRAIN);
 		reached += lands(r[chosen].iova, host(r[chosen].gpa));
-		bad_calls += hw_domain_unmap(domain, r, DRAIN);
+		bad_calls += owner_unmap(&owner, r, DRAIN);
 		stopped += !lands(r[chosen].iova, host(r[chosen].gpa));
 	}
 	t = totals();
@@ -107,13 +111,13 @@ static void check_rounds(unsigned int rounds)
 static void check_told(void)
 {
 	struct iommu_fault fault = {.write = false};
-	struct iommu_request r = page(3, MiB);
+	struct request r = page(3, MiB);
 	bool told = false;
 	char history[120];
 
-	hw_domain_map(domain, &r, 1);
+	owner_map(&owner, &r, 1);
 	check(lands(r.iova, host(MiB)), "before: reached");
-	hw_domain_unmap(domain, &r, 1);
+	owner_unmap(&owner, &r, 1);
 	for (unsigned int i = 0; i < 4 && !told; i++) {
 		edu_write(&edu, r.iova, DMA);
 		told = fault_seen(edu_bdf, r.iova, true, &fault);
@@ -127,18 +131,18 @@ static void check_told(void)
 
 static void check_part(void)
 {
-	struct iommu_request r[] = {page(0, MiB), page(1, MiB + PAGE), page(2, MiB + 2 * PAGE)};
+	struct request r[] = {page(0, MiB), page(1, MiB + PAGE), page(2, MiB + 2 * PAGE)};
 	struct ledger_totals before = totals();
 
 	memset(host(MiB), 0x77, PAGE);
-	check(hw_domain_map(domain, r, 3) == 0 &&
+	check(owner_map(&owner, r, 3) == 0 &&
 		      totals().kind[LEDGER_MAP].calls - before.kind[LEDGER_MAP].calls == 3,
 	      "neighbours are mapped by a call each, so that each can go alone");
 	edu_read(&edu, r[0].iova, PAGE);
 	memset(host(r[2].gpa), 0, PAGE);
 	/* The part goes while the device works on another. */
 	edu_start_write(&edu, r[2].iova, PAGE);
-	check(hw_domain_unmap(domain, &r[1], 1) == 0, "one of them goes");
+	check(owner_unmap(&owner, &r[1], 1) == 0, "one of them goes");
 	edu_wait(&edu);
 	check(!memcmp(host(r[2].gpa), host(MiB), PAGE), "under a DMA to another, which arrives");
 	check(!lands(r[1].iova, host(r[1].gpa)) && lands(r[0].iova, host(r[0].gpa)),
@@ -146,17 +150,17 @@ static void check_part(void)
 	check(totals().mapped_bytes == 2 * PAGE && totals().pinned_bytes >= 2 * PAGE,
 	      "%llu bytes mapped, %llu pinned", (unsigned long long)totals().mapped_bytes,
 	      (unsigned long long)totals().pinned_bytes);
-	hw_domain_unmap(domain, r, 3);
+	owner_unmap(&owner, r, 3);
 }
 
 /* --- direct and strict in turn, while the device works on what stays mapped --- */
 
 static bool run_under_dma(unsigned int switches)
 {
-	struct iommu_request r[] = {page(0, MiB), page(1, 2 * MiB), page(7, 3 * MiB)};
+	struct request r[] = {page(0, MiB), page(1, 2 * MiB), page(7, 3 * MiB)};
 	unsigned int done = 0, dmas = 0, wrong = 0, lost = 0, code = 0, ledger = 0;
 
-	code = hw_domain_map(domain, r, 3);
+	code = owner_map(&owner, r, 3);
 	while (done < switches && !code) {
 		for (unsigned int i = 0; i < PAGE; i++)
 			host(MiB)[i] = (char)random();
@@ -188,7 +192,7 @@ static bool run_under_dma(unsigned int switches)
 		hw_domain_switch(domain, "strict", &err);
 	check(!lands(3 * MiB, host(3 * MiB)) && lands(r[2].iova, host(3 * MiB)),
 	      "strict at the end: what the guest mapped, and not memory at its own address");
-	return !hw_domain_unmap(domain, r, 3);
+	return !owner_unmap(&owner, r, 3);
 }
 
 int main(int argc, char **argv)
@@ -219,6 +223,7 @@ int main(int argc, char **argv)
 	hw_domain_detach(domain, device);
 	iommu_endpoint_destroy(device);
 	hw_domain_destroy(domain);
+	mappings_done(&owner.table);
 	gmem_destroy(gmem);
 	iommu_destroy(iommu);
 	check(vmstat("nr_foll_pin_acquired") == vmstat("nr_foll_pin_released"),

@@ -8,13 +8,14 @@
 #include "base/num.h"
 #include "core/gmem.h"
 #include "iommu/ledger.h"
-#include "iommu/strategy.h"
+#include "owner.h"
 
 enum { RW = IOAS_READ | IOAS_WRITE };
 
 static struct gmem *gmem;
 static struct iommu *iommu;
 static struct hw_domain *domain;
+static struct owner owner;
 static struct iommu_endpoint *device;
 static struct err err;
 
@@ -58,6 +59,7 @@ static struct hw_domain *make_domain(const char *name, unsigned int threads)
 		.strategy = "direct",
 		.iommu = iommu,
 		.gmem = gmem,
+		.guest = &owner.table,
 		.map_threads = threads,
 	};
 	struct hw_domain *ret = NULL;
@@ -73,7 +75,10 @@ static void setup(void)
 	cr_assert_eq(iommu_create(&iommu, &config, &err), 0);
 	cr_assert_eq(gmem_create(&gmem, NULL, &err), 0);
 	add("low", 0, 4 * MiB, 0);
+	mappings_init(&owner.table);
 	domain = make_domain("a", 0);
+	owner.domain = domain;
+	owner.gmem = gmem;
 	device = endpoint("dev");
 }
 
@@ -82,6 +87,7 @@ static void teardown(void)
 	hw_domain_detach(domain, device);
 	iommu_endpoint_destroy(device);
 	hw_domain_destroy(domain);
+	mappings_done(&owner.table);
 	gmem_destroy(gmem);
 	iommu_destroy(iommu);
 }
@@ -156,12 +162,12 @@ Test(domain, a_region_is_mapped_in_shards_by_threads)
 	cr_assert_eq(hw_domain_attach(d, e, &err), 0, "%s", err.text);
 	for (uint64_t at = 0; at < GiB + 2 * MiB; at += 2 * MiB)
 		cr_assert_eq(reach(d, 4 * GiB + at, RW), gmem_host(gmem, 4 * GiB + at, 1, true));
-	ledger_totals(ioas_ledger(hw_domain_ioas(d)), &totals);
+	ioas_totals(hw_domain_ioas(d), &totals);
 	cr_assert_eq(totals.kind[LEDGER_MAP].calls, 1 + 16, "%llu calls",
 		     (unsigned long long)totals.kind[LEDGER_MAP].calls);
 	cr_assert_eq(totals.mapped_bytes, GiB + 6 * MiB);
 	hw_domain_detach(d, e);
-	ledger_totals(ioas_ledger(hw_domain_ioas(d)), &totals);
+	ioas_totals(hw_domain_ioas(d), &totals);
 	cr_assert_eq(totals.mapped_bytes, 0);
 	iommu_endpoint_destroy(e);
 	hw_domain_destroy(d);
@@ -176,7 +182,7 @@ Test(domain, a_second_domain_shares_what_the_first_has_pinned)
 	attach();
 	cr_assert_eq(hw_domain_attach(b, e, &err), 0, "%s", err.text);
 	cr_assert_eq(reach(b, 12345, RW), gmem_host(gmem, 12345, 1, true));
-	ledger_totals(ioas_ledger(hw_domain_ioas(b)), &totals);
+	ioas_totals(hw_domain_ioas(b), &totals);
 	cr_assert_eq(totals.kind[LEDGER_COPY].calls, 1);
 	cr_assert_eq(totals.kind[LEDGER_MAP].calls, 0);
 	/* The first goes: the second is none the worse. */
@@ -213,10 +219,13 @@ Test(domain, a_conflict_refuses_the_memory_and_leaves_all_as_it_was)
 
 Test(domain, switching_builds_a_new_space_and_moves_every_device)
 {
+	/* At its own address it is a mapping with one strategy and a part of one with the other. */
+	struct request r = {.iova = 0x3000, .gpa = 0x3000, .bytes = 4096, .access = RW};
 	struct iommu_endpoint *e = endpoint("e");
 	struct ioas *before;
 
 	attach();
+	cr_assert_eq(owner_map(&owner, &r, 1), 0);
 	cr_assert_eq(hw_domain_attach(domain, e, &err), 0);
 	before = hw_domain_ioas(domain);
 	cr_assert_eq(hw_domain_switch(domain, "strict", &err), 0, "%s", err.text);
@@ -252,37 +261,50 @@ Test(domain, an_unknown_strategy_is_refused_with_those_there_are)
 	cr_assert_not_null(reach(domain, 0, RW));
 }
 
-Test(domain, requests_need_a_device)
+Test(domain, without_a_device_a_map_is_refused)
 {
-	struct iommu_request requests[2] = {{.bytes = 4096}, {.bytes = 4096}};
+	struct request r = {.iova = GiB, .bytes = 4096, .access = RW};
 
-	cr_assert_eq(hw_domain_map(domain, requests, 2), 2);
-	cr_assert_eq(requests[0].result, -ENODEV);
-	cr_assert_eq(hw_domain_unmap(domain, requests, 2), 2);
-	cr_assert_eq(requests[1].result, -ENODEV);
+	cr_assert_eq(owner_map(&owner, &r, 1), 1);
+	cr_assert_eq(r.result, -ENODEV);
+}
+
+Test(domain, what_the_guest_has_mapped_before_the_first_device_is_mapped_for_it)
+{
+	struct request r = {.iova = GiB, .gpa = 0x5000, .bytes = 4096, .access = RW};
+	struct hw_request ignored;
+	struct mapping *m;
+
+	cr_assert_eq(owner_insert(&owner, &r, &ignored), 0);
+	m = mappings_find(&owner.table, GiB, GiB);
+	m->state = MAPPING_WANTED;
+	attach();
+	cr_assert_eq(reach(domain, GiB, RW), gmem_host(gmem, 0x5000, 1, true));
+	hw_domain_detach(domain, device);
+	cr_assert_null(reach(domain, GiB, RW));
 }
 
 Test(domain, direct_maps_elsewhere_what_the_guest_has_there_and_keeps_the_rest)
 {
-	struct iommu_request requests[] = {
+	struct request requests[] = {
 		{.iova = 0x3000, .gpa = 0x3000, .bytes = 4096, .access = IOAS_READ},
 		{.iova = GiB, .gpa = 0x5000, .bytes = 4096, .access = IOAS_READ},
 		{.iova = 0x8000, .gpa = 0x5000, .bytes = 4096, .access = IOAS_READ},
 	};
-	struct iommu_request all = {.iova = 0, .bytes = 2 * GiB};
+	struct request all = {.iova = 0, .bytes = 2 * GiB};
 	struct ledger_totals totals;
 
 	attach();
-	cr_assert_eq(hw_domain_map(domain, requests, 3), 1);
+	cr_assert_eq(owner_map(&owner, requests, 3), 1);
 	cr_assert_eq(requests[2].result, -EEXIST, "memory is in the way");
 	cr_assert_eq(reach(domain, GiB, IOAS_READ), gmem_host(gmem, 0x5000, 1, true));
 	cr_assert_null(reach(domain, GiB, IOAS_WRITE));
-	ledger_totals(ioas_ledger(hw_domain_ioas(domain)), &totals);
+	ioas_totals(hw_domain_ioas(domain), &totals);
 	cr_assert_eq(totals.requested_bytes, 8192);
 	cr_assert_eq(totals.mapped_bytes, 4 * MiB + 4096);
-	cr_assert_eq(hw_domain_unmap(domain, &all, 1), 0);
+	cr_assert_eq(owner_unmap(&owner, &all, 1), 0);
 	cr_assert_null(reach(domain, GiB, IOAS_READ));
 	cr_assert_not_null(reach(domain, 0x3000, RW));
-	ledger_totals(ioas_ledger(hw_domain_ioas(domain)), &totals);
+	ioas_totals(hw_domain_ioas(domain), &totals);
 	cr_assert_eq(totals.requested_bytes, 0);
 }

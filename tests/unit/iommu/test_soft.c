@@ -178,7 +178,7 @@ Test(soft, mapping_the_same_shares_and_something_else_does_not)
 	cr_assert_eq(map(0x5000, 0x1000, 0x8000), 0);
 	cr_assert_eq(ioas_map_sharing(other, 0x5000, 0x1000, &m, RW), 0);
 	expect(other, 0x5000, RW, memory + 0x4000, 0x1000);
-	ledger_totals(ioas_ledger(other), &totals);
+	ioas_totals(other, &totals);
 	cr_assert_eq(totals.kind[LEDGER_COPY].calls, 1);
 	cr_assert_eq(totals.kind[LEDGER_MAP].calls, 1);
 	ioas_destroy(other);
@@ -191,7 +191,7 @@ Test(soft, the_ledger_sees_every_call)
 	cr_assert_eq(map(0x1000, 0x3000, 0), 0);
 	cr_assert_eq(map(0x1000, 0x1000, 0), -EEXIST);
 	cr_assert_eq(unmap(0x1000, 0x3000, 0x3000), 0);
-	ledger_totals(ioas_ledger(ioas), &t);
+	ioas_totals(ioas, &t);
 	cr_assert_eq(t.kind[LEDGER_MAP].calls, 2);
 	cr_assert_eq(t.kind[LEDGER_MAP].failed, 1);
 	cr_assert_eq(t.kind[LEDGER_MAP].bytes, 0x3000);
@@ -229,7 +229,7 @@ Test(soft, several_at_once_are_as_one_after_the_other)
 			expect(ioas, all[i].iova, RW, memory + i * 0x1000, 0x1000);
 	}
 	expect(ioas, 3 * 0x2000, RW, NULL, 0);
-	ledger_totals(ioas_ledger(ioas), &t);
+	ioas_totals(ioas, &t);
 	cr_assert_eq(t.kind[LEDGER_MAP].calls, N + 1);
 	cr_assert_eq(t.kind[LEDGER_MAP].failed, 5);
 	cr_assert_eq(t.mapped_bytes, (N - 5 + 1) * 0x1000);
@@ -336,7 +336,7 @@ Test(soft, threads_map_and_unmap_side_by_side)
 		pthread_join(threads[i], &failed);
 		cr_assert_null(failed, "%s failed", (char *)failed);
 	}
-	ledger_totals(ioas_ledger(ioas), &totals);
+	ioas_totals(ioas, &totals);
 	cr_assert_eq(totals.kind[LEDGER_MAP].calls, THREADS * ROUNDS);
 	cr_assert_eq(totals.kind[LEDGER_MAP].failed, 0);
 	cr_assert_eq(totals.mapped_bytes, 0);

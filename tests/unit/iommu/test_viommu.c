@@ -57,7 +57,8 @@ static void on_fault(void *opaque, const struct viommu_fault *fault)
 
 static void setup(void)
 {
-	struct viommu_config config = {.strategy = "strict", .fault = on_fault};
+	static const struct log silent;
+	struct viommu_config config = {.log = &silent, .fault = on_fault};
 
 	cr_assert_eq(gmem_create(&gmem, NULL, &err), 0);
 	add("low", 0, 4 * MiB, 0);
@@ -257,7 +258,6 @@ Test(viommu, a_drain_of_requests_is_done_in_order)
 Test(viommu, mappings_have_a_limit)
 {
 	struct viommu_config config = {
-		.strategy = "direct",
 		.gmem = gmem,
 		.limits = {.page_sizes = 4096, .last = 1 << 30, .domain_last = 5, .mappings = 2},
 	};
@@ -308,7 +308,10 @@ static void add_hardware(void)
 	with.iommu = iommu;
 	cr_assert_eq(hw_domain_create(&all, &with, &err), 0);
 	cr_assert_eq(iommu_endpoint_create(&device, iommu, &endpoint, &err), 0);
-	cr_assert_eq(viommu_add_hardware(&host, viommu, "host", device, all, NULL, 0, &err), 0);
+	const struct viommu_hardware hardware = {
+		.name = "host", .strategy = "strict", .device = device, .all = all};
+
+	cr_assert_eq(viommu_add_hardware(&host, viommu, &hardware, &err), 0);
 	viommu_set_id(host, id, &id_host);
 }
 
@@ -390,13 +393,13 @@ Test(viommu, another_strategy_takes_over_in_the_domains_there_are_and_in_later_o
 	cr_assert_eq(attach(1, id_host), VIOMMU_OK);
 	cr_assert_eq(map(1, 1 * GiB, 1 * GiB + 0xfff, 0x5000, RW), VIOMMU_OK);
 	cr_assert(!hardware_reaches(0x5000));
-	cr_assert_eq(viommu_switch(viommu, "direct", &err), 0, "%s", err.text);
+	cr_assert_eq(viommu_switch(viommu, NULL, "direct", &err), 0, "%s", err.text);
 	cr_assert(hardware_reaches(1 * GiB) && hardware_reaches(0x5000));
 	cr_assert_eq(attach(2, id_host), VIOMMU_OK);
 	cr_assert(!hardware_reaches(1 * GiB) && hardware_reaches(0x5000), "a new domain");
-	cr_assert_eq(viommu_switch(viommu, "strict", &err), 0);
+	cr_assert_eq(viommu_switch(viommu, NULL, "strict", &err), 0);
 	cr_assert(!hardware_reaches(0x5000));
-	cr_assert_eq(viommu_switch(viommu, "sorted", &err), -EINVAL);
+	cr_assert_eq(viommu_switch(viommu, NULL, "sorted", &err), -EINVAL);
 	cr_assert(strstr(err.text, "strict"), "it says which there are: %s", err.text);
 	remove_hardware();
 }

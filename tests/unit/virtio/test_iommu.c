@@ -33,7 +33,7 @@ static uint32_t id(void *opaque)
 
 static void setup(void)
 {
-	struct viommu_config config = {.strategy = "strict"};
+	struct viommu_config config = {0};
 	struct virtio_iommu_setup setup = {
 		.name = "viommu",
 		.transport = TRANSPORT,

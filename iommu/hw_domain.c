@@ -1,0 +1,434 @@
+// SPDX-License-Identifier: Apache-2.0
+// Hardware domains: an ioas, the strategy in front of it, the devices behind it.
+#include "iommu/hw_domain.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/num.h"
+#include "iommu/ioas_impl.h"
+
+struct hw_domain {
+	struct hw_domain_config config;
+	char *name;
+	struct strategy_choice choice;
+	struct ioas *ioas;
+	struct strategy *strategy; /* NULL: no device is attached */
+	uint64_t requested_bytes;  /* that the ledger knows of */
+};
+
+/* --- life --- */
+
+int hw_domain_create(struct hw_domain **ret, const struct hw_domain_config *config, struct err *err)
+{
+	struct strategy_choice choice;
+	struct hw_domain *domain;
+	int code = strategy_parse(&choice, config->strategy, err);
+
+	if (code)
+		return err_prefix(err, "%s", config->name);
+	if (!mem_new(domain) || !(domain->name = strdup(config->name))) {
+		free(domain);
+		return err_set(err, -ENOMEM, "%s: out of memory", config->name);
+	}
+	domain->config = *config;
+	domain->config.name = domain->name;
+	domain->config.strategy = choice.ops->name;
+	domain->choice = choice;
+	code = ioas_create(&domain->ioas, config->iommu, config->name, err);
+	if (code) {
+		hw_domain_destroy(domain);
+		return code;
+	}
+	*ret = domain;
+	return 0;
+}
+
+void hw_domain_destroy(struct hw_domain *domain)
+{
+	if (!domain)
+		return;
+	assert(!domain->strategy);
+	ioas_destroy(domain->ioas);
+	free(domain->name);
+	free(domain);
+}
+
+static void strategy_stop(struct strategy *strategy)
+{
+	if (!strategy)
+		return;
+	if (strategy->ops->destroy)
+		strategy->ops->destroy(strategy);
+	free(strategy);
+}
+
+static int strategy_start(struct strategy **ret, const struct hw_domain *domain,
+			  const struct strategy_choice *choice, struct ioas *ioas, struct err *err)
+{
+	struct strategy *strategy;
+	int code;
+
+	if (!mem_new(strategy))
+		return err_set(err, -ENOMEM, "%s: out of memory", domain->name);
+	strategy->ops = choice->ops;
+	strategy->config = &domain->config;
+	memcpy(strategy->values, choice->values, sizeof(strategy->values));
+	strategy->ioas = ioas;
+	strategy->guest = domain->config.guest;
+	code = choice->ops->create(strategy, err);
+	if (code) {
+		strategy_stop(strategy);
+		return code;
+	}
+	*ret = strategy;
+	return 0;
+}
+
+/* --- what the guest has mapped, for a strategy that begins --- */
+
+/* The next ones that are WANTED, from *m on. */
+static unsigned int next_records(struct mapping **m, struct hw_request *batch, unsigned int max)
+{
+	unsigned int n = 0;
+
+	for (; *m && n < max; *m = (*m)->next) {
+		if ((*m)->state != MAPPING_WANTED)
+			continue;
+		(*m)->word = 0;
+		batch[n++] = (struct hw_request){
+			.iova = (*m)->iova,
+			.last = (*m)->last,
+			.bytes = (*m)->last - (*m)->iova + 1,
+			.record = *m,
+		};
+	}
+	return n;
+}
+
+static int replay(const struct hw_domain *domain, struct strategy *strategy, uint64_t *bytes,
+		  struct err *err)
+{
+	struct mapping *m = NULL;
+	struct hw_request batch[64];
+	unsigned int n;
+
+	*bytes = 0;
+	if (domain->config.guest)
+		m = mappings_find(domain->config.guest, 0, UINT64_MAX);
+	while ((n = next_records(&m, batch, ARRAY_SIZE(batch)))) {
+		strategy->ops->map(strategy, batch, n);
+		for (unsigned int i = 0; i < n; i++) {
+			const struct hw_request *r = &batch[i];
+
+			*bytes += r->bytes;
+			if (!r->result)
+				continue;
+			ioas_explain(strategy->ioas, r->result, r->iova, r->bytes, err);
+			return err_prefix(err,
+					  "%s: %s cannot take over what the guest has mapped at "
+					  "iova 0x%llx",
+					  domain->name, strategy->ops->name,
+					  (unsigned long long)r->iova);
+		}
+	}
+	if (*bytes)
+		ioas_requested(strategy->ioas, *bytes, true);
+	return 0;
+}
+
+/* --- devices --- */
+
+/* The first device is in. */
+static int start(struct hw_domain *domain, struct err *err)
+{
+	struct strategy *strategy = NULL;
+	int code = strategy_start(&strategy, domain, &domain->choice, domain->ioas, err);
+
+	if (!code)
+		code = replay(domain, strategy, &domain->requested_bytes, err);
+	if (!code) {
+		domain->strategy = strategy;
+		return 0;
+	}
+	domain->requested_bytes = 0;
+	strategy_stop(strategy);
+	ioas_unmap_all(domain->ioas);
+	return code;
+}
+
+/* A device is out: with the last one everything is unmapped. */
+static void leave(struct hw_domain *domain)
+{
+	(void)hw_domain_flush(domain, 0, UINT64_MAX);
+	if (ioas_first_endpoint(domain->ioas) || !domain->strategy)
+		return;
+	strategy_stop(domain->strategy);
+	domain->strategy = NULL;
+	ioas_unmap_all(domain->ioas);
+	if (domain->requested_bytes)
+		ioas_requested(domain->ioas, domain->requested_bytes, false);
+	domain->requested_bytes = 0;
+}
+
+int hw_domain_attach(struct hw_domain *domain, struct iommu_endpoint *endpoint, struct err *err)
+{
+	int code;
+
+	assert(iommu_endpoint_ioas(endpoint) != domain->ioas);
+	code = ioas_attach(domain->ioas, endpoint, err);
+	if (!code && !domain->strategy) {
+		code = start(domain, err);
+		if (code)
+			ioas_detach(endpoint);
+	}
+	return code;
+}
+
+void hw_domain_detach(struct hw_domain *domain, struct iommu_endpoint *endpoint)
+{
+	if (iommu_endpoint_ioas(endpoint) != domain->ioas)
+		return;
+	/* First the device, so that it never sees a half-empty space. */
+	ioas_detach(endpoint);
+	leave(domain);
+}
+
+/* Back to where it was, or to nothing: then it is in no domain. */
+static void go_back(struct hw_domain *domain, struct iommu_endpoint *endpoint)
+{
+	struct err err = ERR_INIT;
+
+	if (!ioas_attach(domain->ioas, endpoint, &err))
+		return;
+	log_error(domain->config.log, "iommu", "%s: a device reaches nothing from now on: %s",
+		  domain->name, err.text);
+	ioas_detach(endpoint);
+	leave(domain);
+}
+
+int hw_domain_move(struct hw_domain *from, struct hw_domain *to, struct iommu_endpoint *endpoint,
+		   struct err *err)
+{
+	int code;
+
+	assert(iommu_endpoint_ioas(endpoint) == from->ioas && from != to);
+	code = ioas_attach(to->ioas, endpoint, err);
+	if (!code && !to->strategy) {
+		code = start(to, err);
+		if (code)
+			go_back(from, endpoint);
+	}
+	if (!code)
+		leave(from);
+	return code;
+}
+
+/* --- requests --- */
+
+static unsigned int count(struct hw_domain *domain, const struct hw_request *requests,
+			  unsigned int n, bool on)
+{
+	unsigned int failed = 0;
+	uint64_t bytes = 0;
+
+	for (unsigned int i = 0; i < n; i++) {
+		failed += requests[i].result != 0;
+		bytes += requests[i].result ? 0 : requests[i].bytes;
+	}
+	domain->requested_bytes += on ? bytes : -bytes;
+	if (bytes)
+		ioas_requested(domain->ioas, bytes, on);
+	return failed;
+}
+
+unsigned int hw_domain_map(struct hw_domain *domain, struct hw_request *requests, unsigned int n)
+{
+	for (unsigned int i = 0; i < n; i++)
+		requests[i].result = domain->strategy ? 0 : -ENODEV;
+	if (!domain->strategy)
+		return n;
+	domain->strategy->ops->map(domain->strategy, requests, n);
+	return count(domain, requests, n, true);
+}
+
+unsigned int hw_domain_unmap(struct hw_domain *domain, struct hw_request *requests, unsigned int n)
+{
+	for (unsigned int i = 0; i < n; i++)
+		requests[i].result = 0;
+	if (!domain->strategy)
+		return 0;
+	domain->strategy->ops->unmap(domain->strategy, requests, n);
+	return count(domain, requests, n, false);
+}
+
+int hw_domain_flush(struct hw_domain *domain, uint64_t first, uint64_t last)
+{
+	if (!domain->strategy || !domain->strategy->ops->flush)
+		return 0;
+	return domain->strategy->ops->flush(domain->strategy, first, last);
+}
+
+/* --- replacing a strategy --- */
+
+/* Each device of the domain to `to`; those that moved go back when one cannot. */
+static int move_endpoints(struct hw_domain *domain, struct ioas *to, struct err *err)
+{
+	struct iommu_endpoint *endpoint;
+	unsigned int moved = 0;
+	int code;
+
+	while ((endpoint = ioas_first_endpoint(domain->ioas))) {
+		code = ioas_attach(to, endpoint, err);
+		if (code) {
+			while (moved-- && (endpoint = ioas_first_endpoint(to)))
+				go_back(domain, endpoint);
+			return code;
+		}
+		moved++;
+	}
+	return 0;
+}
+
+/* Can the new strategy work in the space that is there, so that no table is replaced? What the guest has
+ * at its own address is a mapping with one strategy and a part of one with another. */
+static bool can_stay(const struct hw_domain *domain, const struct strategy_ops *ops)
+{
+	const struct mapping *m = NULL;
+
+	if (!ops->keeps_mappings || !domain->choice.ops->keeps_mappings)
+		return false;
+	if (domain->config.guest)
+		m = mappings_find(domain->config.guest, 0, UINT64_MAX);
+	while (m && m->iova != m->gpa)
+		m = m->next;
+	return !m;
+}
+
+/* The words are the new strategy's from its first map on; when it does not come to be, they are the old
+ * one's again. */
+static uint64_t *save_words(const struct mappings *guest)
+{
+	uint64_t *words = calloc(guest->count + 1, sizeof(*words)), *at = words;
+
+	for (const struct mapping *m = mappings_find(guest, 0, UINT64_MAX); words && m; m = m->next)
+		*at++ = m->word;
+	return words;
+}
+
+static void restore_words(const struct mappings *guest, const uint64_t *words)
+{
+	for (struct mapping *m = mappings_find(guest, 0, UINT64_MAX); m; m = m->next)
+		m->word = *words++;
+}
+
+/* The new strategy in a new ioas, to which the devices move when all is mapped there. */
+static int replace_ioas(struct hw_domain *domain, const struct strategy_choice *choice,
+			struct err *err)
+{
+	struct strategy *next = NULL;
+	struct ioas *ioas = NULL, *old = domain->ioas;
+	uint64_t bytes = 0;
+	int code = ioas_create(&ioas, domain->config.iommu, domain->name, err);
+
+	if (code)
+		return code;
+	code = strategy_start(&next, domain, choice, ioas, err);
+	if (!code)
+		code = replay(domain, next, &bytes, err);
+	if (!code)
+		code = move_endpoints(domain, ioas, err);
+	if (code) {
+		strategy_stop(next);
+		ioas_destroy(ioas);
+		return code;
+	}
+	strategy_stop(domain->strategy);
+	domain->strategy = next;
+	domain->ioas = ioas;
+	domain->requested_bytes = bytes;
+	ioas_destroy(old);
+	return 0;
+}
+
+static int stay(struct hw_domain *domain, const struct strategy_choice *choice, struct err *err)
+{
+	struct strategy *next;
+	int code = strategy_start(&next, domain, choice, domain->ioas, err);
+
+	if (code)
+		return code;
+	strategy_stop(domain->strategy);
+	domain->strategy = next;
+	return 0;
+}
+
+static int replace(struct hw_domain *domain, const struct strategy_choice *choice, struct err *err)
+{
+	const struct mappings *guest = domain->config.guest;
+	uint64_t *words = NULL;
+	int code;
+
+	if (can_stay(domain, choice->ops))
+		return stay(domain, choice, err);
+	if (guest && !(words = save_words(guest)))
+		return err_set(err, -ENOMEM, "%s: out of memory", domain->name);
+	code = replace_ioas(domain, choice, err);
+	if (code && guest)
+		restore_words(guest, words);
+	free(words);
+	return code;
+}
+
+int hw_domain_switch(struct hw_domain *domain, const char *strategy, struct err *err)
+{
+	struct strategy_choice choice;
+	int code = strategy_parse(&choice, strategy, err);
+
+	if (code)
+		return err_prefix(err, "%s", domain->name);
+	if (!memcmp(&choice, &domain->choice, sizeof(choice)))
+		return 0;
+	if (domain->strategy && iommu_kind_of(domain->config.iommu) == IOMMU_TYPE1)
+		return err_set(err, -EOPNOTSUPP,
+			       "%s: type1 cannot replace the table of a running device, so its "
+			       "strategy stays '%s'; use iommu=iommufd",
+			       domain->name, domain->choice.ops->name);
+	code = hw_domain_flush(domain, 0, UINT64_MAX);
+	if (code)
+		return err_set(err, code, "%s: what '%s' retains cannot be unmapped: %s",
+			       domain->name, domain->choice.ops->name, err_name(code));
+	if (domain->strategy)
+		code = replace(domain, &choice, err);
+	if (code)
+		return code;
+	domain->choice = choice;
+	domain->config.strategy = choice.ops->name;
+	return 0;
+}
+
+const char *hw_domain_name(const struct hw_domain *domain)
+{
+	return domain->name;
+}
+
+const char *hw_domain_strategy(const struct hw_domain *domain)
+{
+	return domain->choice.ops->name;
+}
+
+bool hw_domain_has(const struct hw_domain *domain, const char *strategy)
+{
+	struct strategy_choice choice;
+	struct err ignored = ERR_INIT;
+
+	return !strategy_parse(&choice, strategy, &ignored) &&
+	       !memcmp(&choice, &domain->choice, sizeof(choice));
+}
+
+struct ioas *hw_domain_ioas(const struct hw_domain *domain)
+{
+	return domain->ioas;
+}
