@@ -123,6 +123,8 @@ void config_device_remove(struct config_device *device);
 /* The device after this one (NULL: the first), of those that are enabled. Of one kind: NULL for any. */
 struct config_device *config_next(const struct config *config, const struct config_device *after,
 				  const struct device_kind *kind);
+/* For kinds that take no address. */
+struct schema_pci *config_no_place(struct config_device *device);
 /* Does anything outside this process map guest memory? Then `auto` backing is a memfd. */
 bool config_shares_memory(const struct config *config);
 

@@ -97,6 +97,12 @@ static int check_id(const struct config *c, struct config_device *device, struct
 
 /* --- PCI addresses --- */
 
+struct schema_pci *config_no_place(struct config_device *device)
+{
+	(void)device;
+	return NULL;
+}
+
 static struct schema_pci *place_of(struct config_device *device)
 {
 	const struct device_kind *kind = device_kind_of(device);
@@ -178,6 +184,12 @@ static int check_values(struct config *c, struct config_device *d, struct err *e
 	const struct device_kind *kind = device_kind_of(d);
 	int rc = kind->validate ? kind->validate(c, d, err) : 0;
 
+	if (!rc && kind->shares_memory && c->memory.backing == GMEM_ANONYMOUS)
+		rc = err_set(
+			err, -EINVAL,
+			"%s '%s': shares guest memory, and memory.backing is anonymous; use auto "
+			"or memfd",
+			kind->schema.what, d->id);
 	if (rc || !d->viommu)
 		return rc;
 	if (!c->viommu.enabled)
