@@ -15,12 +15,10 @@ UNEDITED = (
     "tests/bench/tools/mapcost.c",
     "tests/fuzz/",
     "tests/host/iommu/",
-    "tests/unit/arch/",
     "tests/unit/base/",
     "tests/unit/core/",
     "tests/unit/iommu/",
     "tests/unit/machine/",
-    "tests/unit/passthrough/",
     "tests/unit/virtio/",
     "vmm/core/",
 )

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// virtio-blk against a driver that asks for anything, in buffers cut anywhere. The input is a list of
-// requests, each made and taken to its end (or reset away). Oracle: a disk that is an array, on which
-// each request is done plainly: status, data, every byte around the buffers and the disk must agree.
+// virtio-blk against a driver that asks for anything, in buffers cut anywhere. The input is a list
+// of requests, each made and taken to its end (or reset away). Oracle: a disk that is an array, on
+// which each request is done plainly: status, data, every byte around the buffers and the disk must
+// agree.
 #include <fcntl.h>
 #include <stdint.h>
 #include <string.h>

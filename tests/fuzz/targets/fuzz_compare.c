@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a guest's programs answer to 'hospes iommu compare', and the machine's status. Oracle: an answer that is
-// taken has numbers that can be computed with, those of fio are the fields that fio(1) says they are, and
-// what is made of them is a document and a picture without an infinity.
+// What a guest's programs answer to 'hospes iommu compare', and the machine's status. Oracle: an
+// answer that is taken has numbers that can be computed with, those of fio are the fields that
+// fio(1) says they are, and what is made of them is a document and a picture without an infinity.
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>

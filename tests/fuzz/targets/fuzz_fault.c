@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Records of the kernel log. Oracle: what comes out is whole (a device's address, one printable line);
-// written down again in the driver's form it is read as the same fault; a record that is made from
-// the input's bytes is read as what it was made from, and cut short as nothing.
+// Records of the kernel log. Oracle: what comes out is whole (a device's address, one printable
+// line); written down again in the driver's form it is read as the same fault; a record that is
+// made from the input's bytes is read as what it was made from, and cut short as nothing.
 #include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>

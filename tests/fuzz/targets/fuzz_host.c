@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Config space and sysfs text of a host's device. Oracle: nothing behind the end is read (the input is
-// a copy of exact size), values stay in what the specifications allow, and what is shown of a list
-// does not depend on how much room there was for it.
+// Config space and sysfs text of a host's device. Oracle: nothing behind the end is read (the input
+// is a copy of exact size), values stay in what the specifications allow, and what is shown of a
+// list does not depend on how much room there was for it.
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Kernel images: recognised, unpacked, placed and relocated.
 //
-// Input: a byte of options, then the file; or, with option WRAP, an ELF file (with relocations behind
-// it) that is put into a bzImage with a sound header, so that mutations reach what is behind it.
+// Input: a byte of options, then the file; or, with option WRAP, an ELF file (with relocations
+// behind it) that is put into a bzImage with a sound header, so that mutations reach what is behind
+// it.
 //
-// Oracle: a refusal has one line of text. What is accepted lies in guest memory exactly as a second,
-// simple-minded loader here says (segments copied, the rest zero, relocations applied from the end
-// backwards as the kernel's own decompressor does), the entry is inside it, and outside of it, of the
-// boot parameters and of the initrd not a byte has changed. What lies next to guest memory in the
-// process cannot be accessed. Random numbers are constant.
+// Oracle: a refusal has one line of text. What is accepted lies in guest memory exactly as a
+// second, simple-minded loader here says (segments copied, the rest zero, relocations applied from
+// the end backwards as the kernel's own decompressor does), the entry is inside it, and outside of
+// it, of the boot parameters and of the initrd not a byte has changed. What lies next to guest
+// memory in the process cannot be accessed. Random numbers are constant.
 #include <asm/bootparam.h>
 #include <elf.h>
 #include <stdint.h>

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// virtio-net on a socket, against a driver that sends, gives buffers and commands in any shape. Oracle:
-// the stream that the peer reads is the frames that may be sent, in order; each frame that the peer
-// sends lands in the next buffers that hold it, header, count and lengths right and nothing around
-// them touched; each command is answered, and changes the configuration, as written down here.
+// virtio-net on a socket, against a driver that sends, gives buffers and commands in any shape.
+// Oracle: the stream that the peer reads is the frames that may be sent, in order; each frame that
+// the peer sends lands in the next buffers that hold it, header, count and lengths right and
+// nothing around them touched; each command is answered, and changes the configuration, as written
+// down here.
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // A guest that writes what it likes to PCI config space, by both mechanisms, and to MSI-X tables.
 //
-// Machine: a root port (00:01.0) with an endpoint behind it (host-mapped and trapped BARs, MSI-X), and
-// two functions on bus 0 (00:02.0 with MSI-X and BARs of each kind, 00:02.1). Oracle, after every step:
+// Machine: a root port (00:01.0) with an endpoint behind it (host-mapped and trapped BARs, MSI-X),
+// and two functions on bus 0 (00:02.0 with MSI-X and BARs of each kind, 00:02.1). Oracle, after
+// every step:
 //
 // - bits that this file does not list as writable keep their value; what is listed reads back;
 // - both mechanisms read the same; absent functions read all ones;
-// - a BAR is visible exactly where it is programmed, when decoded and inside the root's windows (and
+// - a BAR is visible exactly where it is programmed, when decoded and inside the root's windows
+// (and
 //   the bridge's), never over RAM; host mappings never overlap;
 // - a vector is connected exactly when MSI-X is on, neither mask is set and its message is one the
-//   kernel takes; GSIs are held only while MSI-X is on; a signal is pending or delivered, never lost.
+//   kernel takes; GSIs are held only while MSI-X is on; a signal is pending or delivered, never
+//   lost.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -400,7 +403,8 @@ static void check_msix(struct fn *f)
 	}
 }
 
-/* Either all that the guest enabled have a route or, where the kernel refuses the message, none has. */
+/* Either all that the guest enabled have a route or, where the kernel refuses the message, none
+ * has. */
 static void check_msi(struct fn *f)
 {
 	const uint8_t *c = f->pci.config;

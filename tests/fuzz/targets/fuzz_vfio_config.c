@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// A device whose config space is hostile: the input is what it reads. Oracle, on what the guest gets:
+// A device whose config space is hostile: the input is what it reads. Oracle, on what the guest
+// gets:
 //
-// - both lists end, and hold only what the table allows, each within its half, none twice at a place;
-// - the guest writes every byte: the device's BARs, MSI and MSI-X registers, ids and VPD data stay as they
+// - both lists end, and hold only what the table allows, each within its half, none twice at a
+// place;
+// - the guest writes every byte: the device's BARs, MSI and MSI-X registers, ids and VPD data stay
+// as they
 //   were, and of its command register decoding stays on;
-// - at the end no interrupt is on, nothing is mapped into the guest, and the device is no bus master.
+// - at the end no interrupt is on, nothing is mapped into the guest, and the device is no bus
+// master.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The virtqueue against a driver that writes anything. The input is a layout and a list of steps:
-// descriptors, indices, and what the device does. Oracle: a second reading of the same memory, written
-// down plainly, must agree with every answer; all pieces lie in guest memory; no bracket stays open.
+// descriptors, indices, and what the device does. Oracle: a second reading of the same memory,
+// written down plainly, must agree with every answer; all pieces lie in guest memory; no bracket
+// stays open.
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdint.h>

@@ -141,7 +141,8 @@ Test(cpuid, every_shape_decodes_to_itself_and_ids_are_distinct)
 					if (n % (threads * cores))
 						continue;
 					t = shape(n / threads / cores, cores, threads);
-					/* First, last and one between: all of them for small ones. */
+					/* First, last and one between: all of them for small
+					 * ones. */
 					for (unsigned int i = 0; i < n;
 					     i += n > 16 ? (n - 1) / 2 : 1) {
 						struct kvm_cpuid2 *c = build(from, t, i);

@@ -73,7 +73,8 @@ static int irq_info(struct fake_vfio *f, struct vfio_irq_info *info)
 	return 0;
 }
 
-/* As vfio-pci: INTx, MSI and MSI-X exclude each other; a block without dynamic vectors does not grow. */
+/* As vfio-pci: INTx, MSI and MSI-X exclude each other; a block without dynamic vectors does not
+ * grow. */
 static int set_irqs(struct fake_vfio *f, const struct vfio_irq_set *set)
 {
 	unsigned int i = set->index, end = set->start + set->count;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A VFIO device that is memory: answers the calls of passthrough/vfio_calls.h and remembers what was asked
- * of it. Used by unit tests and by the fuzzer of config spaces.
+ * A VFIO device that is memory: answers the calls of passthrough/vfio_calls.h and remembers what
+ * was asked of it. Used by unit tests and by the fuzzer of config spaces.
  */
 #ifndef FAKE_VFIO_H
 #define FAKE_VFIO_H

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A function of the guest on a device that is memory: what the guest does, and what reaches the device. */
+/* A function of the guest on a device that is memory: what the guest does, and what reaches the
+ * device. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>
