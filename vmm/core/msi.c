@@ -28,6 +28,7 @@ enum {
 };
 
 struct msi {
+	struct pci_cap hook;
 	struct pci_device *dev;
 	struct irq_chip *chip;
 	struct msi_config config;
@@ -73,6 +74,8 @@ static void add_capability(struct msi *m)
 	}
 }
 
+static const struct pci_cap_ops hook_ops;
+
 int msi_init(struct msi **ret, struct pci_device *dev, struct irq_chip *chip,
 	     const struct msi_config *config, struct err *err)
 {
@@ -95,7 +98,7 @@ int msi_init(struct msi **ret, struct pci_device *dev, struct irq_chip *chip,
 		irq_msi_mask(&m->vectors[m->n]);
 	}
 	add_capability(m);
-	dev->msi = m;
+	pci_cap_hook(dev, &m->hook, &hook_ops);
 	*ret = m;
 	return 0;
 }
@@ -122,8 +125,7 @@ void msi_done(struct msi *m)
 	disable(m);
 	for (unsigned int v = 0; v < m->n; v++)
 		irq_msi_done(&m->vectors[v]);
-	if (m->dev->msi == m)
-		m->dev->msi = NULL;
+	pci_cap_unhook(&m->hook);
 	free(m);
 }
 
@@ -189,8 +191,9 @@ static void update_masks(struct msi *m)
 	}
 }
 
-void msi_config_written(struct msi *m)
+static void config_written(struct pci_cap *hook)
 {
+	struct msi *m = container_of(hook, struct msi, hook);
 	const uint8_t *config = m->dev->config;
 	unsigned int n = wanted(m);
 	uint64_t address = m->config.wide ? load_le64(&config[m->cap + CAP_ADDRESS])
@@ -213,8 +216,9 @@ void msi_config_written(struct msi *m)
 	update_masks(m);
 }
 
-void msi_config_read(struct msi *m)
+static void config_read(struct pci_cap *hook)
 {
+	struct msi *m = container_of(hook, struct msi, hook);
 	uint32_t bits = 0;
 
 	if (!m->mask_at)
@@ -226,10 +230,12 @@ void msi_config_read(struct msi *m)
 	store_le32(&m->dev->config[m->mask_at + 4], bits);
 }
 
-void msi_reset(struct msi *m)
+static void reset(struct pci_cap *hook)
 {
+	struct msi *m = container_of(hook, struct msi, hook);
+
 	m->dev->config[m->cap + CAP_CONTROL] &= (uint8_t)~(CONTROL_ENABLE | CONTROL_ENABLED_MASK);
-	msi_config_written(m);
+	config_written(hook);
 }
 
 unsigned int msi_enabled(const struct msi *m)
@@ -258,7 +264,7 @@ static const struct state_field msi_fields[] = {
 	STATE_ONE(struct msi_record, pending),
 };
 
-STATE_DERIVED(struct msi, "made by msi_init; pending is in struct msi_record", dev, chip, config, n,
+STATE_DERIVED(struct msi, "made by msi_init; pending is in struct msi_record", hook, dev, chip, config, n,
 	      cap, data_at, mask_at, vectors);
 STATE_DERIVED(struct msi, "follow from the capability in config space", active, address, data, used,
 	      dead);
@@ -283,7 +289,7 @@ static void apply_msi(void *live, const void *record, uint32_t n)
 	(void)n;
 	disable(m);
 	__atomic_store_n(&m->active, 0, __ATOMIC_RELAXED);
-	msi_config_written(m);
+	config_written(&m->hook);
 	for (unsigned int v = 0; v < m->n; v++) {
 		fd_event_drain(m->vectors[v].fd);
 		if (r->pending >> v & 1)
@@ -307,12 +313,24 @@ static const struct state_section msi_section =
 	STATE_SECTION("msi", 1, struct msi_record, msi_fields, .fill = fill_msi, .apply = apply_msi,
 		      .check = check_msi);
 
-void msi_save(const struct msi *m, struct state_writer *w)
+static void save(const struct pci_cap *hook, struct state_writer *w)
 {
+	const struct msi *m = container_of(hook, struct msi, hook);
+
 	state_save(w, &msi_section, m, 1);
 }
 
-int msi_load(struct msi *m, struct state_reader *r, struct err *err)
+static int load(struct pci_cap *hook, struct state_reader *r, struct err *err)
 {
+	struct msi *m = container_of(hook, struct msi, hook);
+
 	return state_load(r, &msi_section, m, 1, err);
 }
+
+static const struct pci_cap_ops hook_ops = {
+	.config_read = config_read,
+	.config_written = config_written,
+	.reset = reset,
+	.save = save,
+	.load = load,
+};

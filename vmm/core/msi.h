@@ -20,8 +20,6 @@
 #include "core/pci.h"
 
 struct msi;
-struct state_writer;
-struct state_reader;
 
 enum { MSI_MAX_VECTORS = 32 };
 
@@ -50,15 +48,5 @@ void msi_raise(struct msi *msi, unsigned int v);
 /* The eventfd of vector v, which stays msi's and exists from msi_init to msi_done; -1 out of range.
  * What was signalled before MSI was enabled is forgotten. */
 int msi_fd(struct msi *msi, unsigned int v);
-
-/* Called by pci.c around config accesses, and by pci_device_reset. */
-void msi_config_read(struct msi *msi);
-void msi_config_written(struct msi *msi);
-void msi_reset(struct msi *msi);
-
-/* State: called by pci_device_save and _load (pci.h), behind config space, which is the most of it:
- * here are the pending bits. state_commit connects the vectors. */
-void msi_save(const struct msi *msi, struct state_writer *w);
-int msi_load(struct msi *msi, struct state_reader *r, struct err *err);
 
 #endif

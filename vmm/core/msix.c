@@ -45,6 +45,7 @@ struct vector {
 };
 
 struct msix {
+	struct pci_cap hook;
 	struct pci_device *dev;
 	struct irq_chip *chip;
 	unsigned int n;
@@ -62,6 +63,8 @@ static void entry_clear(struct vector *v)
 	memset(v->entry, 0, sizeof(v->entry));
 	store_le32(&v->entry[ENTRY_CONTROL], ENTRY_MASKED);
 }
+
+static const struct pci_cap_ops hook_ops;
 
 int msix_init(struct msix **ret, struct pci_device *dev, struct irq_chip *chip,
 	      const struct msix_config *config, struct err *err)
@@ -95,7 +98,7 @@ int msix_init(struct msix **ret, struct pci_device *dev, struct irq_chip *chip,
 	store_le16(&dev->wmask[m->cap + CAP_CONTROL], CONTROL_ENABLE | CONTROL_MASK_ALL);
 	store_le32(&dev->config[m->cap + CAP_TABLE], config->table_offset | config->bar);
 	store_le32(&dev->config[m->cap + CAP_PBA], config->pba_offset | config->bar);
-	dev->msix = m;
+	pci_cap_hook(dev, &m->hook, &hook_ops);
 	*ret = m;
 	return 0;
 }
@@ -129,8 +132,7 @@ void msix_done(struct msix *m)
 	all_idle(m);
 	for (unsigned int i = 0; i < m->n; i++)
 		irq_msi_done(&m->vectors[i].msi);
-	if (m->dev->msix == m)
-		m->dev->msix = NULL;
+	pci_cap_unhook(&m->hook);
 	free(m);
 }
 
@@ -227,8 +229,9 @@ static void update_all(struct msix *m)
 		vector_update(m, i, false);
 }
 
-void msix_config_written(struct msix *m)
+static void config_written(struct pci_cap *hook)
 {
+	struct msix *m = container_of(hook, struct msix, hook);
 	uint16_t control = load_le16(&m->dev->config[m->cap + CAP_CONTROL]);
 	bool enabled = control & CONTROL_ENABLE;
 	bool mask_all = control & CONTROL_MASK_ALL || !pci_bus_master(m->dev);
@@ -240,11 +243,13 @@ void msix_config_written(struct msix *m)
 	update_all(m);
 }
 
-void msix_reset(struct msix *m)
+static void reset(struct pci_cap *hook)
 {
+	struct msix *m = container_of(hook, struct msix, hook);
+
 	m->dev->config[m->cap + CAP_CONTROL + 1] &=
 		(uint8_t)~((CONTROL_ENABLE | CONTROL_MASK_ALL) >> 8);
-	msix_config_written(m);
+	config_written(hook);
 	all_idle(m);
 	for (unsigned int i = 0; i < m->n; i++) {
 		entry_clear(&m->vectors[i]);
@@ -333,7 +338,7 @@ STATE_DERIVED(struct vector, "written as a struct vector_record", entry);
 STATE_DERIVED(struct vector, "made by msix_init; pending is in struct vector_record", msi);
 STATE_DERIVED(struct vector, "follow from the entry and the capability's control register", used,
 	      fresh, dead);
-STATE_DERIVED(struct msix, "made by msix_init", dev, chip, n, cap, vector_used, opaque);
+STATE_DERIVED(struct msix, "made by msix_init", hook, dev, chip, n, cap, vector_used, opaque);
 STATE_DERIVED(struct msix, "follow from the capability's control register", enabled, mask_all);
 STATE_DERIVED(struct msix, "of the log, not of the device", limit);
 STATE_DERIVED(struct msix, "the records", vectors);
@@ -363,7 +368,7 @@ static void apply_vector(void *live, const void *record, uint32_t i)
 	if (i < m->n - 1)
 		return;
 	__atomic_store_n(&m->enabled, false, __ATOMIC_RELAXED);
-	msix_config_written(m);
+	config_written(&m->hook);
 }
 
 static int check_vector(const void *record, const void *live, uint32_t i, struct err *err)
@@ -382,12 +387,23 @@ static const struct state_section msix_section =
 	STATE_SECTION("msix", 1, struct vector_record, vector_fields, .fill = fill_vector,
 		      .apply = apply_vector, .check = check_vector);
 
-void msix_save(const struct msix *m, struct state_writer *w)
+static void save(const struct pci_cap *hook, struct state_writer *w)
 {
+	const struct msix *m = container_of(hook, struct msix, hook);
+
 	state_save(w, &msix_section, m, m->n);
 }
 
-int msix_load(struct msix *m, struct state_reader *r, struct err *err)
+static int load(struct pci_cap *hook, struct state_reader *r, struct err *err)
 {
+	struct msix *m = container_of(hook, struct msix, hook);
+
 	return state_load(r, &msix_section, m, m->n, err);
 }
+
+static const struct pci_cap_ops hook_ops = {
+	.config_written = config_written,
+	.reset = reset,
+	.save = save,
+	.load = load,
+};

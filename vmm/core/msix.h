@@ -22,8 +22,6 @@
 #include "core/pci.h"
 
 struct msix;
-struct state_writer;
-struct state_reader;
 
 enum {
 	MSIX_ENTRY_BYTES = 16,
@@ -60,14 +58,5 @@ void msix_raise(struct msix *msix, unsigned int v);
 /* The eventfd of vector v, which stays msix's and exists from msix_init to msix_done: signalling it
  * raises the vector, or sets it pending while masked; -1 out of range. */
 int msix_fd(struct msix *msix, unsigned int v);
-
-/* Called by pci.c after config writes to the capability, and by pci_device_reset. */
-void msix_config_written(struct msix *msix);
-void msix_reset(struct msix *msix);
-
-/* State: called by pci_device_save and _load (pci.h), behind config space: table and pending bits.
- * state_commit gives the vectors their routes. */
-void msix_save(const struct msix *msix, struct state_writer *w);
-int msix_load(struct msix *msix, struct state_reader *r, struct err *err);
 
 #endif

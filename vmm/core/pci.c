@@ -11,7 +11,6 @@
 #include "base/le.h"
 #include "base/mem.h"
 #include "base/num.h"
-#include "core/msi.h"
 #include "core/pci_impl.h"
 
 enum {
@@ -124,8 +123,7 @@ static uint32_t config_read(struct pci_root *root, unsigned int bus, unsigned in
 	dev = find_function(root, bus, devfn);
 	if (dev) {
 		dev_lock(dev);
-		if (dev->msi)
-			msi_config_read(dev->msi);
+		pci_caps_read(dev);
 		if (dev->ops->config_read)
 			dev->ops->config_read(dev, reg, size);
 		value = 0;
@@ -196,7 +194,7 @@ static void config_write(struct pci_root *root, unsigned int bus, unsigned int d
 	}
 	if (touches(reg, size, PCI_COMMAND, PCI_COMMAND + 2))
 		pci_intx_update(dev);
-	pci_messages_update(dev);
+	pci_caps_written(dev);
 	if (dev->ops->config_written)
 		dev->ops->config_written(dev, reg, size);
 	dev_unlock(dev);

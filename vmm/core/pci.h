@@ -30,6 +30,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/list.h"
 #include "base/log.h"
 #include "core/bus.h"
 #include "core/irq.h"
@@ -133,8 +134,28 @@ struct pci_bar {
 	uint64_t gpa; /* where, while visible */
 };
 
-struct msi;
-struct msix;
+struct pci_cap;
+
+/* A capability that does something when config space changes (MSI, MSI-X). Called under the device's
+ * lock, or with vCPUs out of the guest. */
+struct pci_cap_ops {
+	/* Before a guest read, as pci_device_ops.config_read. May be NULL. */
+	void (*config_read)(struct pci_cap *cap);
+	/* After any guest write: also the command register counts, since bus mastering gates messages. */
+	void (*config_written)(struct pci_cap *cap);
+	/* As pci_device_reset: the writable bits have their first values again. */
+	void (*reset)(struct pci_cap *cap);
+	/* Its section (state.h), behind that of config space; what load keeps, state_commit makes so. */
+	void (*save)(const struct pci_cap *cap, struct state_writer *w);
+	int (*load)(struct pci_cap *cap, struct state_reader *r, struct err *err);
+};
+
+/* Embedded by the implementation, which calls pci_cap_hook when its capability is in config space, and
+ * pci_cap_unhook (harmless after no hook, if zeroed) before it is freed. */
+struct pci_cap {
+	const struct pci_cap_ops *ops;
+	struct list link;
+};
 
 struct pci_device {
 	/* Set by the device before pci_attach. */
@@ -153,10 +174,9 @@ struct pci_device {
 	uint16_t last_cap;
 	uint16_t last_ecap;
 	uint16_t next_ecap;
-	uint16_t express;  /* offset of the PCI Express capability, 0: none */
-	uint8_t *initial;  /* config space as attached, for resets */
-	struct msi *msi;   /* set by msi_init; the framework forwards config accesses to it */
-	struct msix *msix; /* likewise */
+	uint16_t express;          /* offset of the PCI Express capability, 0: none */
+	uint8_t *initial;          /* config space as attached, for resets */
+	struct list caps;          /* struct pci_cap, in order of pci_cap_hook */
 	struct pci_bus *secondary; /* of a bridge */
 	struct irq_line intx;      /* from pci_attach to pci_detach, for a function with a pin */
 };
@@ -179,6 +199,8 @@ void pci_set_bar(struct pci_device *dev, unsigned int bar, enum pci_bar_kind kin
  * (our own code decides). The body is zero and read-only until the caller sets config and wmask. */
 unsigned int pci_add_cap(struct pci_device *dev, uint8_t id, unsigned int len);
 unsigned int pci_add_ecap(struct pci_device *dev, uint16_t id, uint8_t version, unsigned int len);
+void pci_cap_hook(struct pci_device *dev, struct pci_cap *cap, const struct pci_cap_ops *ops);
+void pci_cap_unhook(struct pci_cap *cap);
 /* PCI Express capability of the port type given (0 endpoint, 4 root port, 9 root complex integrated
  * endpoint). Returns its offset. */
 unsigned int pci_add_express(struct pci_device *dev, unsigned int port_type);

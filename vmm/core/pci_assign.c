@@ -251,7 +251,7 @@ static void silence(void *opaque, struct pci_device *dev)
 	__atomic_and_fetch(&dev->config[PCI_COMMAND],
 			   (uint8_t)~(PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER),
 			   __ATOMIC_RELAXED);
-	pci_messages_update(dev);
+	pci_caps_written(dev);
 	pci_hide(dev);
 }
 

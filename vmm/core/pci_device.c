@@ -6,8 +6,6 @@
 #include "base/le.h"
 #include "base/mem.h"
 #include "base/num.h"
-#include "core/msi.h"
-#include "core/msix.h"
 #include "core/pci_impl.h"
 
 static void set16(uint8_t *bytes, unsigned int reg, uint16_t v)
@@ -50,6 +48,7 @@ void pci_device_init(struct pci_device *dev, const struct pci_device_ops *ops, c
 				   .lock = lock,
 				   .next_cap = PCI_CAP_FIRST,
 				   .next_ecap = PCI_ECAP_FIRST};
+	list_init(&dev->caps);
 	set16(dev->config, 0, ids->vendor);
 	set16(dev->config, 2, ids->device);
 	set16(dev->wmask, PCI_COMMAND,
@@ -121,6 +120,37 @@ unsigned int pci_add_ecap(struct pci_device *dev, uint16_t id, uint8_t version, 
 	dev->last_ecap = (uint16_t)at;
 	dev->next_ecap = (uint16_t)align_up(at + len, 4);
 	return at;
+}
+
+void pci_cap_hook(struct pci_device *dev, struct pci_cap *cap, const struct pci_cap_ops *ops)
+{
+	cap->ops = ops;
+	list_append(&dev->caps, &cap->link);
+}
+
+void pci_cap_unhook(struct pci_cap *cap)
+{
+	if (cap->ops)
+		list_remove(&cap->link);
+}
+
+void pci_caps_read(struct pci_device *dev)
+{
+	list_for_each (item, &dev->caps) {
+		struct pci_cap *cap = container_of(item, struct pci_cap, link);
+
+		if (cap->ops->config_read)
+			cap->ops->config_read(cap);
+	}
+}
+
+void pci_caps_written(struct pci_device *dev)
+{
+	list_for_each (item, &dev->caps) {
+		struct pci_cap *cap = container_of(item, struct pci_cap, link);
+
+		cap->ops->config_written(cap);
+	}
 }
 
 /* Offsets in the PCI Express capability (7.5.3). */
@@ -236,23 +266,16 @@ void pci_device_reset(struct pci_device *dev)
 	}
 	dev->config[PCI_STATUS] &= (uint8_t)~PCI_STATUS_INTX;
 	pci_intx_update(dev);
-	if (dev->msi)
-		msi_reset(dev->msi);
-	if (dev->msix)
-		msix_reset(dev->msix);
+	list_for_each (item, &dev->caps) {
+		struct pci_cap *cap = container_of(item, struct pci_cap, link);
+
+		cap->ops->reset(cap);
+	}
 	if (!dev->root)
 		return;
 	pci_update(dev, true);
 	if (pci_is_bridge(dev)) /* it forwards nothing any more */
 		pci_update_below(dev);
-}
-
-void pci_messages_update(struct pci_device *dev)
-{
-	if (dev->msi)
-		msi_config_written(dev->msi);
-	if (dev->msix)
-		msix_config_written(dev->msix);
 }
 
 void pci_intx_update(struct pci_device *dev)

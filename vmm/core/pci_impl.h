@@ -120,8 +120,10 @@ void pci_bar_store(struct pci_device *dev, unsigned int bar, uint64_t address);
 bool pci_flr_written(const struct pci_device *dev, unsigned int offset, unsigned int size,
 		     uint32_t value);
 
-/* After the command register changed: bus mastering gates messages. Device lock held, or vCPUs out. */
-void pci_messages_update(struct pci_device *dev);
+/* Around config accesses; written also when bus mastering changed, which gates messages. Device lock
+ * held, or vCPUs out. */
+void pci_caps_read(struct pci_device *dev);
+void pci_caps_written(struct pci_device *dev);
 
 /* Bring the INTx pin to what status and command say. */
 void pci_intx_update(struct pci_device *dev);

@@ -5,8 +5,6 @@
 #include <string.h>
 
 #include "base/num.h"
-#include "core/msi.h"
-#include "core/msix.h"
 #include "core/pci_impl.h"
 #include "core/state.h"
 
@@ -25,7 +23,7 @@ STATE_DERIVED(struct pci_device, "made by the device and by pci_attach", ops, na
 	      wmask, w1c, next_cap, last_cap, last_ecap, next_ecap, express, secondary);
 STATE_DERIVED(struct pci_device, "the bus is the secondary number of the bridge above", addr);
 STATE_DERIVED(struct pci_device, "follow from the BARs' registers and the bridges above", bars);
-STATE_DERIVED(struct pci_device, "have sections of their own", msi, msix);
+STATE_DERIVED(struct pci_device, "have sections of their own", caps);
 STATE_DERIVED(struct pci_device, "the device drives it anew from its own state", intx);
 STATE_DERIVED(struct pci_bar, "made by pci_set_bar", kind, size_bytes, region);
 STATE_DERIVED(struct pci_bar, "follow from the BAR's registers", address, visible, gpa);
@@ -80,20 +78,23 @@ static const struct state_section function_section =
 void pci_device_save(const struct pci_device *dev, struct state_writer *w)
 {
 	state_save(w, &function_section, dev, 1);
-	if (dev->msi)
-		msi_save(dev->msi, w);
-	if (dev->msix)
-		msix_save(dev->msix, w);
+	list_for_each (item, &dev->caps) {
+		const struct pci_cap *cap = container_of(item, struct pci_cap, link);
+
+		cap->ops->save(cap, w);
+	}
 }
 
 int pci_device_load(struct pci_device *dev, struct state_reader *r, struct err *err)
 {
 	int ret = state_load(r, &function_section, dev, 1, err);
 
-	if (!ret && dev->msi)
-		ret = msi_load(dev->msi, r, err);
-	if (!ret && dev->msix)
-		ret = msix_load(dev->msix, r, err);
+	list_for_each (item, &dev->caps) {
+		struct pci_cap *cap = container_of(item, struct pci_cap, link);
+
+		if (!ret)
+			ret = cap->ops->load(cap, r, err);
+	}
 	return ret;
 }
 
