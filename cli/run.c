@@ -41,6 +41,7 @@ struct run {
 	struct terminal_filter filter;
 	bool ending; /* SIGTERM was seen */
 	bool ended;  /* we ended it ourselves */
+	bool stuck;  /* it does not end: the process has to */
 	uint8_t typed[512];
 	size_t n_typed; /* for the guest, not yet taken by the pipe */
 };
@@ -71,9 +72,11 @@ static void press_power(struct run *run)
 static void end_now(struct run *run)
 {
 	struct hospes_error error;
+	int rc = hospes_vm_stop(run->vm, &error);
 
 	run->ended = true;
-	warn(&error, hospes_vm_stop(run->vm, &error));
+	run->stuck = rc == -ETIMEDOUT;
+	warn(&error, rc);
 }
 
 static void show(struct run *run,
@@ -209,7 +212,7 @@ static void on_terminal(struct run *run)
 /* Wait for the end, serving signals and the terminal. */
 static void attend(struct run *run)
 {
-	for (;;) {
+	while (!run->stuck) {
 		struct pollfd fds[] = {
 			{.fd = run->stopped_fd, .events = POLLIN},
 			{.fd = run->signal_fd, .events = POLLIN},
@@ -382,10 +385,19 @@ static int run_machine(struct run *run, json_t *document)
 		status = CLI_FAILED;
 	} else {
 		attend(run);
-		status = exit_status(run);
+		/* Also what ended by itself may hold a thread that does not come back. */
+		if (!run->stuck && hospes_vm_stop(run->vm, &error) == -ETIMEDOUT)
+			run->stuck = true;
+		if (!run->stuck)
+			status = exit_status(run);
+	}
+	terminal_restore();
+	if (run->stuck) {
+		/* The kernel ends the hold on devices in the order that is safe (hospes.h). */
+		cli_error("leaving without it: the kernel takes back what it holds");
+		_exit(CLI_FAILED);
 	}
 	hospes_vm_destroy(run->vm);
-	terminal_restore();
 	return status;
 }
 

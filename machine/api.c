@@ -74,6 +74,7 @@ static void init_vm(struct hospes_vm *vm, const struct hospes_vm_options *option
 		.level = (enum log_level)vm->options.log_level,
 	};
 	vm->wake.done = wake_done;
+	vm->call_ns = VM_CALL_NS;
 	vm->owner = pthread_self();
 	/* Without a thread of its own the machine is its creator's until another one runs it. */
 	vm->no_thread = vm->options.flags & HOSPES_VM_THREAD;
@@ -93,6 +94,8 @@ static void free_vm(struct hospes_vm *vm)
 {
 	vm_unbuild(vm);
 	config_done(&vm->config);
+	while (!list_empty(&vm->commands)) /* of callers that have given up */
+		free(container_of(list_pop(&vm->commands), struct vm_command, link));
 	pthread_cond_destroy(&vm->changed);
 	pthread_mutex_destroy(&vm->acting);
 	pthread_mutex_destroy(&vm->mutex);

@@ -184,8 +184,7 @@ int vm_build(struct hospes_vm *vm, struct err *err)
 void vm_unbuild(struct hospes_vm *vm)
 {
 	vm_stop_loading(vm);
-	vcpus_destroy(vm->vcpus);
-	vm->vcpus = NULL;
+	vm_end_vcpus(vm);
 	vm_stop_io_threads(vm);
 	vm_remove_devices(vm);
 	vm_viommu_destroy(vm);
@@ -200,6 +199,7 @@ void vm_unbuild(struct hospes_vm *vm)
 	for (unsigned int i = 0; i < vm->config.io_threads; i++)
 		loop_destroy(vm->io[i].loop);
 	loop_destroy(vm->viommu_io.loop);
+	vm_lifecycle_done(vm);
 	loop_destroy(vm->loop);
 	fd_close(&vm->kvm.fd);
 }

@@ -156,15 +156,15 @@ static void quiesce(struct vm_device *d)
 	}
 }
 
-void vm_device_release(struct vm_device *d)
+int vm_device_release(struct vm_device *d)
 {
 	struct hospes_vm *vm = d->vm;
 	bool running = d->dev && atomic_load(&vm->state) == HOSPES_RUNNING;
 
-	if (running) {
-		vcpus_pause(vm->vcpus);
+	if (running && vm_pause_vcpus(vm, NULL))
+		return -ETIMEDOUT;
+	if (running)
 		quiesce(d);
-	}
 	/* Requests may run meanwhile, which ask the device for its number. */
 	if (d->endpoint)
 		viommu_set_id(d->endpoint, NULL, NULL);
@@ -177,13 +177,15 @@ void vm_device_release(struct vm_device *d)
 		root_port_set_present(d->port, false);
 	if (running)
 		vcpus_resume(vm->vcpus);
+	return 0;
 }
 
-void vm_device_remove(struct vm_device *d)
+int vm_device_remove(struct vm_device *d)
 {
 	if (!d)
-		return;
-	vm_device_release(d);
+		return 0;
+	if (vm_device_release(d))
+		return -ETIMEDOUT;
 	if (d->port) {
 		list_remove(&d->port->link);
 		d->port->ops->destroy(d->port);
@@ -191,6 +193,7 @@ void vm_device_remove(struct vm_device *d)
 	list_remove(&d->link);
 	config_device_remove(d->config);
 	free(d);
+	return 0;
 }
 
 void vm_remove_devices(struct hospes_vm *vm)

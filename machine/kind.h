@@ -91,11 +91,12 @@ struct vm_device {
 /* Into the machine, before its start, running or paused. config is taken over, also on failure. */
 int vm_device_add(struct hospes_vm *vm, struct config_device *config, struct vm_device **ret,
 		  struct err *err);
-/* Out of it, with its root port, and freed. From any stage; NULL is allowed. */
-void vm_device_remove(struct vm_device *d);
+/* Out of it, with its root port, and freed. From any stage; NULL is allowed. -ETIMEDOUT: the machine
+ * runs on with it, since a vCPU does not come out of an exit. */
+int vm_device_remove(struct vm_device *d);
 /* Give back what it holds of the host. The guest sees it as pulled out of its slot; its port stays, and it
  * does in the status. Harmless when that was done. */
-void vm_device_release(struct vm_device *d);
+int vm_device_release(struct vm_device *d);
 
 /* The halves, of all devices: open, plug; take down. */
 int vm_open_devices(struct hospes_vm *vm, struct vm_layout *layout, struct err *err);

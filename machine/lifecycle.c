@@ -6,9 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
+#include "base/mem.h"
 #include "base/num.h"
 #include "base/thread.h"
 #include "machine/vm.h"
+
+/* Resets by the guest: so many at once, then one a second. */
+#define RESET_COST_NS NS_PER_S
+enum { RESET_BURST = 10 };
 
 void vm_emit(struct hospes_vm *vm, enum hospes_event_type type, int value, const char *text)
 {
@@ -56,8 +62,8 @@ void vm_platform_event(void *opaque, enum platform_event event)
 		vm_request(vm, VM_PANIC);
 		break;
 	case PLATFORM_CRASH_LOADED:
-		log_warn(&vm->log, "vm",
-			 "the guest's kernel panicked and goes on in its crash kernel");
+		log_guest(&vm->log, &vm->guest_limit, "vm",
+			  "the guest's kernel panicked and goes on in its crash kernel");
 		break;
 	}
 }
@@ -97,6 +103,21 @@ void vm_vcpu_event(void *opaque, unsigned int index, enum vcpu_event event, cons
 }
 
 /* --- state changes, in the machine's thread, outside loop callbacks --- */
+
+static const char stuck_text[] =
+	"a vCPU does not come out of an exit: a driver or storage of this host does not answer";
+
+/* Pause, or let all go on that are out. */
+int vm_pause_vcpus(struct hospes_vm *vm, struct err *err)
+{
+	int rc = vcpus_pause(vm->vcpus);
+
+	if (!rc)
+		return 0;
+	if (atomic_load(&vm->state) == HOSPES_RUNNING)
+		vcpus_resume(vm->vcpus);
+	return err_set(err, rc, "%s", stuck_text);
+}
 
 static void quiesce_devices(struct hospes_vm *vm)
 {
@@ -145,15 +166,35 @@ static void log_registers(struct hospes_vm *vm)
 	free(text);
 }
 
+/* Nothing of the guest's moves any more. False: a vCPU is stuck in an exit, and with it the lock of a
+ * device, so that none is waited for. */
+static bool make_still(struct hospes_vm *vm)
+{
+	vm->stuck = vcpus_pause(vm->vcpus) != 0;
+	if (!vm->stuck && atomic_load(&vm->state) != HOSPES_PAUSED)
+		quiesce_devices(vm);
+	return !vm->stuck;
+}
+
+void vm_end_vcpus(struct hospes_vm *vm)
+{
+	vcpus_destroy(vm->vcpus);
+	vm->vcpus = NULL;
+	if (vm->stuck)
+		quiesce_devices(vm);
+}
+
 void vm_end(struct hospes_vm *vm, enum hospes_outcome outcome, const char *text)
 {
+	bool still;
+
 	if (atomic_load(&vm->state) == HOSPES_STOPPED)
 		return;
-	vcpus_pause(vm->vcpus);
-	if (outcome == HOSPES_OUTCOME_PANICKED || outcome == HOSPES_OUTCOME_ERROR)
+	still = make_still(vm);
+	if (!still)
+		log_error(&vm->log, "vm", "%s", stuck_text);
+	else if (outcome == HOSPES_OUTCOME_PANICKED || outcome == HOSPES_OUTCOME_ERROR)
 		log_registers(vm);
-	if (atomic_load(&vm->state) != HOSPES_PAUSED)
-		quiesce_devices(vm);
 	atomic_store(&vm->outcome, (int)outcome);
 	vm_emit(vm, HOSPES_EVENT_OUTCOME, (int)outcome, text);
 	/* The state is what waiters look at, so it comes last. */
@@ -166,9 +207,10 @@ void vm_end(struct hospes_vm *vm, enum hospes_outcome outcome, const char *text)
 static int reset(struct hospes_vm *vm, struct err *err)
 {
 	bool running = atomic_load(&vm->state) == HOSPES_RUNNING;
-	int rc;
+	int rc = vm_pause_vcpus(vm, err);
 
-	vcpus_pause(vm->vcpus);
+	if (rc)
+		return rc;
 	list_for_each (item, &vm->plugged) {
 		struct device *dev = container_of(item, struct device, link);
 
@@ -177,6 +219,7 @@ static int reset(struct hospes_vm *vm, struct err *err)
 	}
 	/* What the guest asked for before the reset is void. */
 	atomic_store(&vm->request, 0);
+	vm->reset_paid = false;
 	vm->crash_text[0] = '\0';
 	rc = arch_vm_reset(vm->arch, err);
 	if (!rc)
@@ -203,12 +246,57 @@ static void handle_reset(struct hospes_vm *vm)
 	}
 }
 
+static void reset_timer_done(struct loop_op *op, int result)
+{
+	struct hospes_vm *vm = container_of(op, struct hospes_vm, reset_timer);
+
+	(void)result;
+	vm->reset_waits = false;
+}
+
+/* A guest that does nothing but reset would keep this thread, the log and the embedder busy: past its
+ * budget it waits, with its vCPUs out. A paused machine is reset when it is resumed. */
+static bool reset_has_to_wait(struct hospes_vm *vm)
+{
+	uint64_t wait_ns;
+
+	if (atomic_load(&vm->state) == HOSPES_PAUSED)
+		return true;
+	if (!vm->reset_waits && !vm->reset_paid) {
+		wait_ns = budget_spend(&vm->reset_budget, clock_ns(), RESET_COST_NS,
+				       RESET_BURST * RESET_COST_NS);
+		vm->reset_paid = true;
+		if (wait_ns) {
+			log_guest(&vm->log, &vm->guest_limit, "vm",
+				  "the guest resets itself again and again: it has to wait");
+			vm->reset_timer.done = reset_timer_done;
+			vm->reset_waits = true;
+			loop_timer(vm->loop, &vm->reset_timer, wait_ns);
+		}
+	}
+	if (vm->reset_waits)
+		vcpus_pause(vm->vcpus);
+	return vm->reset_waits;
+}
+
+void vm_lifecycle_done(struct hospes_vm *vm)
+{
+	if (vm->reset_waits)
+		loop_cancel(vm->loop, &vm->reset_timer);
+	while (vm->reset_waits && loop_iterate(vm->loop, true) >= 0)
+		;
+}
+
 static void handle_request(struct hospes_vm *vm)
 {
-	int request = atomic_exchange(&vm->request, 0);
+	int request = atomic_load(&vm->request);
 
 	if (!request || atomic_load(&vm->state) == HOSPES_STOPPED)
 		return;
+	if (request == VM_RESET && vm->config.on_reset != CONFIG_ON_RESET_STOP &&
+	    reset_has_to_wait(vm))
+		return;
+	atomic_store(&vm->request, 0);
 	switch ((enum vm_request)request) {
 	case VM_ERROR:
 	case VM_CRASH:
@@ -250,12 +338,16 @@ int vm_do_start(struct hospes_vm *vm, void *arg, struct err *err)
 
 int vm_do_pause(struct hospes_vm *vm, void *arg, struct err *err)
 {
+	int rc;
+
 	(void)arg;
 	if (atomic_load(&vm->state) == HOSPES_PAUSED)
 		return 0;
 	if (atomic_load(&vm->state) != HOSPES_RUNNING)
 		return wrong_state(vm, "pause", err);
-	vcpus_pause(vm->vcpus);
+	rc = vm_pause_vcpus(vm, err);
+	if (rc)
+		return rc;
 	quiesce_devices(vm);
 	set_state(vm, HOSPES_PAUSED);
 	return 0;
@@ -305,10 +397,11 @@ int vm_do_registers(struct hospes_vm *vm, void *arg, struct err *err)
 {
 	bool running = atomic_load(&vm->state) == HOSPES_RUNNING;
 	char **text = arg;
+	int rc = running ? vm_pause_vcpus(vm, err) : 0;
 
 	/* KVM lets nobody else look while a vCPU is in the guest. Devices go on. */
-	if (running)
-		vcpus_pause(vm->vcpus);
+	if (rc)
+		return rc;
 	*text = registers(vm);
 	if (running)
 		vcpus_resume(vm->vcpus);
@@ -318,9 +411,11 @@ int vm_do_registers(struct hospes_vm *vm, void *arg, struct err *err)
 int vm_do_stop(struct hospes_vm *vm, void *arg, struct err *err)
 {
 	(void)arg;
-	(void)err;
-	vm_end(vm, HOSPES_OUTCOME_KILLED, "stopped");
-	return 0;
+	if (vm->stuck)
+		make_still(vm);
+	else
+		vm_end(vm, HOSPES_OUTCOME_KILLED, "stopped");
+	return vm->stuck ? err_set(err, -ETIMEDOUT, "%s", stuck_text) : 0;
 }
 
 /* --- calls and turns --- */
@@ -331,7 +426,8 @@ static bool is_machine_thread(struct hospes_vm *vm)
 }
 
 /* In this thread, while the machine has none: false when it has. */
-static bool call_here(struct hospes_vm *vm, struct vm_command *command)
+static bool call_here(struct hospes_vm *vm, const struct vm_command *call, struct err *err,
+		      int *result)
 {
 	bool here;
 
@@ -340,35 +436,82 @@ static bool call_here(struct hospes_vm *vm, struct vm_command *command)
 	here = vm->no_thread;
 	pthread_mutex_unlock(&vm->mutex);
 	if (here)
-		command->result = command->fn(vm, command->arg, command->err);
+		*result = call->fn(vm, call->arg, err);
 	pthread_mutex_unlock(&vm->acting);
 	return here;
 }
 
-/* In the machine's thread: false when that has ended. */
-static bool call_there(struct hospes_vm *vm, struct vm_command *command)
+static void give_up(struct vm_command *command)
 {
-	pthread_mutex_lock(&vm->mutex);
-	if (!vm->no_thread) {
-		list_append(&vm->commands, &command->link);
-		loop_post(vm->loop, &vm->wake);
-		while (!command->done)
-			pthread_cond_wait(&vm->changed, &vm->mutex);
+	if (!command->arg) {
+		command->abandoned = true;
+		return;
 	}
+	list_remove(&command->link);
+	free(command);
+}
+
+/* With vm->mutex held, which is let go while waiting. False: it is late, and not ours any more. */
+static bool await(struct hospes_vm *vm, struct vm_command *command)
+{
+	struct timespec until = clock_timespec(clock_ns() + vm->call_ns);
+	bool late = false;
+
+	while (!command->done && !(late && !(command->running && command->arg)))
+		late |= pthread_cond_timedwait(&vm->changed, &vm->mutex, &until) == ETIMEDOUT;
+	if (command->done)
+		return true;
+	give_up(command);
+	return false;
+}
+
+static int call_locked(struct hospes_vm *vm, const struct vm_command *call, struct err *err)
+{
+	struct vm_command *command;
+	int result;
+
+	if (!mem_new(command))
+		return err_set(err, -ENOMEM, "no memory");
+	*command = *call;
+	list_append(&vm->commands, &command->link);
+	loop_post(vm->loop, &vm->wake);
+	if (!await(vm, command))
+		return err_set(err, -ETIMEDOUT,
+			       "the machine has not answered for %u s: a driver or storage of "
+			       "this host does not",
+			       (unsigned int)(vm->call_ns / NS_PER_S));
+	result = command->result;
+	if (err && result)
+		*err = command->err;
+	free(command);
+	return result;
+}
+
+/* In the machine's thread: false when that has ended. */
+static bool call_there(struct hospes_vm *vm, const struct vm_command *call, struct err *err,
+		       int *result)
+{
+	bool there;
+
+	pthread_mutex_lock(&vm->mutex);
+	there = !vm->no_thread;
+	if (there)
+		*result = call_locked(vm, call, err);
 	pthread_mutex_unlock(&vm->mutex);
-	return command->done;
+	return there;
 }
 
 int vm_call(struct hospes_vm *vm, int (*fn)(struct hospes_vm *vm, void *arg, struct err *err),
 	    void *arg, struct err *err)
 {
-	struct vm_command command = {.fn = fn, .arg = arg, .err = err};
+	const struct vm_command call = {.fn = fn, .arg = arg};
+	int result = 0;
 
 	if (is_machine_thread(vm))
 		return fn(vm, arg, err);
-	while (!call_here(vm, &command) && !call_there(vm, &command))
+	while (!call_here(vm, &call, err, &result) && !call_there(vm, &call, err, &result))
 		;
-	return command.result;
+	return result;
 }
 
 /* With vm->mutex held, which is let go around each call. */
@@ -379,11 +522,14 @@ static void run_commands_locked(struct hospes_vm *vm)
 			container_of(list_pop(&vm->commands), struct vm_command, link);
 		int result;
 
+		command->running = true;
 		pthread_mutex_unlock(&vm->mutex);
-		result = command->fn(vm, command->arg, command->err);
+		result = command->fn(vm, command->arg, &command->err);
 		pthread_mutex_lock(&vm->mutex);
 		command->result = result;
 		command->done = true;
+		if (command->abandoned)
+			free(command);
 		pthread_cond_broadcast(&vm->changed);
 	}
 }

@@ -90,11 +90,14 @@ void passthrough_act(struct vm_device *d)
 	}
 	if (p->pause && vm_do_pause(vm, NULL, &err))
 		log_warn(&vm->log, "passthrough", "%s", err.text);
+	p->stop = p->pause = false;
 	if (p->remove && d->dev) {
-		vm_device_release(d);
+		/* Later, where a vCPU is held in an exit, perhaps by this device. */
+		if (vm_device_release(d))
+			return;
 		log_warn(&vm->log, "passthrough", "'%s' (%s): taken from the guest and released",
 			 d->config->id, p->name);
 		vm_emit(vm, HOSPES_EVENT_DEVICE_RELEASED, (int)d->index, p->name);
 	}
-	p->stop = p->pause = p->remove = false;
+	p->remove = false;
 }

@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/list.h"
 #include "base/log.h"
@@ -49,15 +50,20 @@ struct vm_io_thread {
 	bool running;
 };
 
-/* A call from another thread, on that thread's stack. */
+/* A call from another thread, guarded by `mutex`. The caller frees it when it is done; where the
+ * caller has given up, who carries it out does. */
 struct vm_command {
 	struct list link;
 	int (*fn)(struct hospes_vm *vm, void *arg, struct err *err);
 	void *arg;
-	struct err *err;
+	struct err err;
 	int result;
-	bool done;
+	bool running, done, abandoned;
 };
+
+/* How long a call waits for a machine's thread that does not answer: longer than vcpus_pause, which the
+ * thread itself may be waiting in. */
+#define VM_CALL_NS (3 * VCPU_LEAVE_NS)
 
 /* The kernel on its way into guest memory, which is copying, while KVM makes the machine, which is
  * mostly waiting. Its thread has this, and uses kernel, gmem and platform, until it is joined. */
@@ -109,6 +115,12 @@ struct hospes_vm {
 	_Atomic int request;  /* enum vm_request: the first since it was last handled */
 	char crash_text[160]; /* written once, before VM_CRASH or VM_ERROR is set */
 	unsigned int resets;
+	struct log_limit guest_limit; /* of messages about what the guest does to itself */
+	struct budget reset_budget;
+	struct loop_op reset_timer; /* until the guest's next reset may be done */
+	bool reset_waits;           /* the timer is in flight */
+	bool reset_paid;            /* the reset that waited is in the budget */
+	bool stuck; /* stopped, but a vCPU is still in an exit: its devices are not quiesced */
 
 	struct loop_op wake;
 	_Atomic bool owned; /* `owner` is valid */
@@ -121,7 +133,8 @@ struct hospes_vm {
 	bool threads_started; /* guarded by acting */
 	bool no_thread; /* guarded by mutex: there is no machine's thread, and none to come by itself */
 
-	pthread_mutex_t mutex;  /* guards commands and their `done` */
+	uint64_t call_ns;       /* VM_CALL_NS */
+	pthread_mutex_t mutex;  /* guards commands */
 	pthread_cond_t changed; /* a command is done, or the machine stopped */
 	struct list commands;
 };
@@ -173,7 +186,9 @@ void vm_viommu_reset(struct hospes_vm *vm);
 json_t *vm_viommu_status(struct hospes_vm *vm);
 
 /* lifecycle.c */
-/* Carry out fn in the machine's thread and return its result. */
+/* Carry out fn in the machine's thread and return its result. Any thread. -ETIMEDOUT when the machine's
+ * thread does not answer for call_ns: without an arg fn is carried out all the same when it does, with
+ * one it is not carried out; one that has begun is waited for. */
 int vm_call(struct hospes_vm *vm, int (*fn)(struct hospes_vm *vm, void *arg, struct err *err),
 	    void *arg, struct err *err);
 void vm_request(struct hospes_vm *vm, enum vm_request request);
@@ -188,7 +203,14 @@ int vm_do_resume(struct hospes_vm *vm, void *arg, struct err *err);
 int vm_do_shutdown(struct hospes_vm *vm, void *arg, struct err *err);
 int vm_do_reset(struct hospes_vm *vm, void *arg, struct err *err);
 int vm_do_registers(struct hospes_vm *vm, void *arg, struct err *err);
+/* -ETIMEDOUT: it has stopped, but a vCPU does not come out of its exit. */
 int vm_do_stop(struct hospes_vm *vm, void *arg, struct err *err);
+/* Pause them, or, with -ETIMEDOUT, let those go on that are out. */
+int vm_pause_vcpus(struct hospes_vm *vm, struct err *err);
+/* Ends the vCPU threads, however long one of them is stuck; then devices are quiesced in any case. */
+void vm_end_vcpus(struct hospes_vm *vm);
+/* Before the loop is destroyed. */
+void vm_lifecycle_done(struct hospes_vm *vm);
 /* One turn of the machine: 1 while it lives, 0 when stopped, or a negative errno. */
 int vm_iterate(struct hospes_vm *vm, bool wait);
 int vm_start_thread(struct hospes_vm *vm, struct err *err);

@@ -21,6 +21,8 @@
  * thread exists from the start to the end; before and after, callers take turns in its place.) Callbacks
  * run in library threads: they must not block, and must not call back into the same machine, except
  * hospes_vm_state.
+ * No call waits for ever for a guest: -ETIMEDOUT means that the machine's thread has not answered for
+ * 30 s because of this host. A change of the state is then made when it does.
  *
  * ABI: structures begin with their size and grow only at the end; set `size` to sizeof. Symbols
  * have versions. Text and documents are UTF-8.
@@ -128,7 +130,7 @@ HOSPES_API int hospes_vm_create(struct hospes_vm **vm, const char *json, size_t 
 				struct hospes_error *error);
 
 /* Stop it if it runs, and free everything. NULL is allowed. No other thread may be in a call on
- * it. */
+ * it. It waits for what hospes_vm_stop gives up on. */
 HOSPES_API void hospes_vm_destroy(struct hospes_vm *vm);
 
 HOSPES_API int hospes_vm_start(struct hospes_vm *vm, struct hospes_error *error);
@@ -137,7 +139,10 @@ HOSPES_API int hospes_vm_resume(struct hospes_vm *vm, struct hospes_error *error
 /* Press the power button; the guest decides what to do. */
 HOSPES_API int hospes_vm_shutdown(struct hospes_vm *vm, struct hospes_error *error);
 HOSPES_API int hospes_vm_reset(struct hospes_vm *vm, struct hospes_error *error);
-/* Stop it now, whatever the guest is doing. */
+/* Stop it now, whatever the guest is doing. -ETIMEDOUT (after 30 s at most): something of this host,
+ * such as storage or the driver of a device, holds one of the machine's threads; another call tries
+ * again. Where that is of no use, end the process: the kernel then closes VFIO devices, which ends
+ * their DMA and resets them, before it gives up the memory that they reach. */
 HOSPES_API int hospes_vm_stop(struct hospes_vm *vm, struct hospes_error *error);
 
 /* Any thread, any time, also in callbacks. */

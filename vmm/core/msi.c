@@ -264,8 +264,8 @@ static const struct state_field msi_fields[] = {
 	STATE_ONE(struct msi_record, pending),
 };
 
-STATE_DERIVED(struct msi, "made by msi_init; pending is in struct msi_record", hook, dev, chip, config, n,
-	      cap, data_at, mask_at, vectors);
+STATE_DERIVED(struct msi, "made by msi_init; pending is in struct msi_record", hook, dev, chip,
+	      config, n, cap, data_at, mask_at, vectors);
 STATE_DERIVED(struct msi, "follow from the capability in config space", active, address, data, used,
 	      dead);
 STATE_DERIVED(struct msi, "of the log, not of the device", limit);

@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "base/num.h"
 #include "core/pci_impl.h"
+#include "core/vcpu_gate.h"
 
 enum {
 	CONFIG_ADDRESS_PORT = 0xcf8,
@@ -20,6 +21,10 @@ enum {
 	RESET_OFFSET = 1, /* of 0xcf9 */
 };
 #define CONFIG_ENABLE (1u << 31)
+/* Guests may have the root's lock for a quarter of the time, and for 2 s at once. */
+#define LOCK_PRICE    4
+#define LOCK_BURST_NS (LOCK_PRICE * 2 * NS_PER_S)
+#define LOCK_WAIT_NS  NS_PER_S /* at most, for one write */
 #define ECAM_BYTES    (256 * MiB)
 
 /* One to `digits` hexadecimal digits that end with `end`, which is passed too. */
@@ -170,13 +175,16 @@ static void after_write(struct pci_device *dev, unsigned int reg, unsigned int s
 		pci_update_below(dev);
 }
 
-static void config_write(struct pci_root *root, unsigned int bus, unsigned int devfn,
-			 unsigned int reg, unsigned int size, uint32_t value)
+/* Returns how long the writer has to wait, when it has let go of the lock. */
+static uint64_t config_write(struct pci_root *root, unsigned int bus, unsigned int devfn,
+			     unsigned int reg, unsigned int size, uint32_t value)
 {
 	struct pci_device *dev;
 	uint8_t bridge_control;
+	uint64_t start_ns, now_ns;
 
 	pci_root_lock(root);
+	start_ns = clock_ns();
 	dev = find_function(root, bus, devfn);
 	if (!dev)
 		goto out;
@@ -202,7 +210,11 @@ static void config_write(struct pci_root *root, unsigned int bus, unsigned int d
 		guest_reset(dev);
 	after_write(dev, reg, size, bridge_control);
 out:
+	now_ns = clock_ns();
 	pci_root_unlock(root);
+	return MIN(
+		budget_spend(&root->held, now_ns, LOCK_PRICE * (now_ns - start_ns), LOCK_BURST_NS),
+		LOCK_WAIT_NS);
 }
 
 /* --- the two mechanisms --- */
@@ -215,8 +227,8 @@ static uint64_t ecam_read(void *opaque, uint64_t offset, unsigned int size)
 
 static void ecam_write(void *opaque, uint64_t offset, uint64_t value, unsigned int size)
 {
-	config_write(opaque, (unsigned int)(offset >> 20), offset >> 12 & 0xff, offset & 0xfff,
-		     size, (uint32_t)value);
+	vcpu_wait(config_write(opaque, (unsigned int)(offset >> 20), offset >> 12 & 0xff,
+			       offset & 0xfff, size, (uint32_t)value));
 }
 
 static const struct bus_ops ecam_ops = {.read = ecam_read, .write = ecam_write, .min = 1, .max = 4};
@@ -254,6 +266,7 @@ static void ports_write(void *opaque, uint64_t offset, uint64_t value, unsigned 
 {
 	struct pci_root *root = opaque;
 	struct bus_region *reset = root->reset_port;
+	uint64_t wait_ns = 0;
 	uint32_t address;
 
 	if (offset == RESET_OFFSET && size == 1 && reset) {
@@ -270,9 +283,10 @@ static void ports_write(void *opaque, uint64_t offset, uint64_t value, unsigned 
 	if (offset == 0 && size == 4)
 		root->config_address = (uint32_t)value & PCI_CONFIG_ADDRESS_BITS;
 	else if (offset >= CONFIG_DATA && address & CONFIG_ENABLE)
-		config_write(root, address >> 16 & 0xff, address >> 8 & 0xff,
-			     (address & 0xfc) | (offset & 3), size, (uint32_t)value);
+		wait_ns = config_write(root, address >> 16 & 0xff, address >> 8 & 0xff,
+				       (address & 0xfc) | (offset & 3), size, (uint32_t)value);
 	pci_root_unlock(root);
+	vcpu_wait(wait_ns);
 }
 
 static const struct bus_ops ports_ops = {

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/clock.h"
 #include "core/pci.h"
 
 /* Registers of the common header, type 0 and type 1 (PCI Express Base 6.0, 7.5.1). */
@@ -82,6 +83,9 @@ struct pci_root {
 	struct pci_device host; /* 00:00.0 */
 	uint32_t config_address;
 	uint8_t last_bus; /* that was assigned */
+	/* Resets of functions are done under the lock and take up to a second each: vCPUs that write
+	 * config space pay for the time that they have had it. */
+	struct budget held;
 	struct bus_region ecam;
 	struct bus_region ports; /* 0xcf8 to 0xcff */
 	struct bus_region *reset_port;

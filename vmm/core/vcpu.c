@@ -16,14 +16,14 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/num.h"
 #include "base/probe.h"
 #include "base/thread.h"
 #include "core/bus.h"
 #include "core/vcpu_exit.h"
-
-enum want { WANT_PAUSE, WANT_RUN, WANT_END };
+#include "core/vcpu_gate.h"
 
 enum { KERNEL_SIGSET_BYTES = 8 };
 
@@ -46,10 +46,8 @@ struct vcpu {
 
 struct vcpus {
 	struct vcpus_config config;
-	pthread_mutex_t lock;
-	pthread_cond_t changed; /* want, round or some parked */
-	_Atomic int want;
-	uint64_t round; /* counts resumes: an event holds its vCPU until the next */
+	struct vcpu_gate gate; /* guards `round` and each `parked`, `has_run` too */
+	uint64_t round;        /* counts resumes: an event holds its vCPU until the next */
 	unsigned int n;
 	struct vcpu vcpus[];
 };
@@ -99,21 +97,22 @@ static bool park(struct vcpu *v, bool event)
 	struct vcpus *all = v->all;
 	int want;
 
-	pthread_mutex_lock(&all->lock);
+	pthread_mutex_lock(&all->gate.lock);
 	v->parked = true;
 	drop_kicks();
-	pthread_cond_broadcast(&all->changed);
+	pthread_cond_broadcast(&all->gate.changed);
 	for (;;) {
-		want = atomic_load(&all->want);
-		if (want == WANT_END || (want == WANT_RUN && (!event || v->round != all->round)))
+		want = atomic_load(&all->gate.want);
+		if (want == VCPU_WANT_END ||
+		    (want == VCPU_WANT_RUN && (!event || v->round != all->round)))
 			break;
-		pthread_cond_wait(&all->changed, &all->lock);
+		pthread_cond_wait(&all->gate.changed, &all->gate.lock);
 	}
 	v->round = all->round;
 	v->parked = false;
 	v->has_run = true;
-	pthread_mutex_unlock(&all->lock);
-	return want != WANT_END;
+	pthread_mutex_unlock(&all->gate.lock);
+	return want != VCPU_WANT_END;
 }
 
 static void report(struct vcpu *v, enum vcpu_event event, const char *text)
@@ -202,9 +201,10 @@ static void *vcpu_main(void *opaque)
 	struct vcpus *all = v->all;
 	bool event = false;
 
+	vcpu_gate_own(&all->gate);
 	while (park(v, event)) {
 		event = false;
-		while (!event && atomic_load(&all->want) == WANT_RUN)
+		while (!event && atomic_load(&all->gate.want) == VCPU_WANT_RUN)
 			event = !enter(v);
 		if (!event)
 			event = !complete_half_done(v);
@@ -269,9 +269,9 @@ int vcpus_create(struct vcpus **ret, const struct vcpus_config *config, struct e
 	if (!all)
 		return err_set(err, -ENOMEM, "no memory for %u vCPUs", config->count);
 	all->config = *config;
-	atomic_init(&all->want, WANT_PAUSE);
-	pthread_mutex_init(&all->lock, NULL);
-	pthread_cond_init(&all->changed, NULL);
+	if (!all->config.leave_ns)
+		all->config.leave_ns = VCPU_LEAVE_NS;
+	vcpu_gate_init(&all->gate);
 	for (unsigned int i = 0; !rc && i < config->count; i++) {
 		struct vcpu *v = &all->vcpus[i];
 
@@ -300,19 +300,18 @@ void vcpus_destroy(struct vcpus *all)
 {
 	if (!all)
 		return;
-	pthread_mutex_lock(&all->lock);
-	atomic_store(&all->want, WANT_END);
+	pthread_mutex_lock(&all->gate.lock);
+	atomic_store(&all->gate.want, VCPU_WANT_END);
 	kick_all(all);
-	pthread_cond_broadcast(&all->changed);
-	pthread_mutex_unlock(&all->lock);
+	pthread_cond_broadcast(&all->gate.changed);
+	pthread_mutex_unlock(&all->gate.lock);
 	for (unsigned int i = 0; i < all->n; i++) {
 		if (all->vcpus[i].started)
 			pthread_join(all->vcpus[i].thread, NULL);
 	}
 	for (unsigned int i = 0; i < all->n; i++)
 		arch_vcpu_destroy(all->vcpus[i].arch);
-	pthread_cond_destroy(&all->changed);
-	pthread_mutex_destroy(&all->lock);
+	vcpu_gate_done(&all->gate);
 	free(all);
 }
 
@@ -323,15 +322,15 @@ struct arch_vcpu *vcpus_get(struct vcpus *all, unsigned int index)
 
 void vcpus_resume(struct vcpus *all)
 {
-	pthread_mutex_lock(&all->lock);
+	pthread_mutex_lock(&all->gate.lock);
 	for (unsigned int i = 0; i < all->n; i++) {
 		if (all->vcpus[i].parked && all->vcpus[i].has_run)
 			arch_vcpu_resumed(all->vcpus[i].arch);
 	}
 	all->round++;
-	atomic_store(&all->want, WANT_RUN);
-	pthread_cond_broadcast(&all->changed);
-	pthread_mutex_unlock(&all->lock);
+	atomic_store(&all->gate.want, VCPU_WANT_RUN);
+	pthread_cond_broadcast(&all->gate.changed);
+	pthread_mutex_unlock(&all->gate.lock);
 }
 
 static bool all_parked(const struct vcpus *all)
@@ -343,14 +342,20 @@ static bool all_parked(const struct vcpus *all)
 	return true;
 }
 
-void vcpus_pause(struct vcpus *all)
+int vcpus_pause(struct vcpus *all)
 {
-	pthread_mutex_lock(&all->lock);
-	atomic_store(&all->want, WANT_PAUSE);
+	struct timespec until = clock_timespec(clock_ns() + all->config.leave_ns);
+	bool parked;
+	int rc = 0;
+
+	pthread_mutex_lock(&all->gate.lock);
+	atomic_store(&all->gate.want, VCPU_WANT_PAUSE);
 	kick_all(all);
-	while (!all_parked(all))
-		pthread_cond_wait(&all->changed, &all->lock);
-	pthread_mutex_unlock(&all->lock);
+	pthread_cond_broadcast(&all->gate.changed); /* vcpu_wait */
+	while (!(parked = all_parked(all)) && !rc)
+		rc = pthread_cond_timedwait(&all->gate.changed, &all->gate.lock, &until);
+	pthread_mutex_unlock(&all->gate.lock);
+	return parked ? 0 : -ETIMEDOUT;
 }
 
 void vcpus_stats(struct vcpus *all, struct vcpu_stats *ret)

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * vCPU threads: run the guest, dispatch its exits, stop when told.
+ * vCPU threads: run the guest, dispatch its exits, pause.
  *
  * A kick makes KVM_RUN return without any process-wide signal handler: one real-time signal is
  * blocked in the vCPU threads and let through by KVM_SET_SIGNAL_MASK only inside KVM_RUN, where its
  * arrival ends the call; it is then taken off by sigtimedwait. No handler is installed, so an
  * embedder's signals are its own, except that SIGRTMIN sent to the whole process may end here.
  *
- *   created ── vcpus_start ──► paused ⇄ running ── vcpus_stop ──► ended
+ *   vcpus_create ──► paused ⇄ running ──► vcpus_destroy
  *
- * Threads: start, pause, resume, stop by the machine's thread. Events are delivered in the vCPU's
- * thread, through the callback, which must only record and post.
+ * Threads: create, pause, resume, destroy by one thread at a time (the machine's). Events are delivered
+ * in the vCPU's thread, through the callback, which must only record and post. What both sides use is
+ * guarded by a lock of its own or atomic; a vCPU's arch state belongs to its thread, and to the
+ * caller of vcpus_pause until vcpus_resume.
  */
 #ifndef CORE_VCPU_H
 #define CORE_VCPU_H
@@ -42,7 +44,12 @@ struct vcpus_config {
 	void (*event)(void *opaque, unsigned int index, enum vcpu_event event, const char *text);
 	void *opaque;
 	const cpu_set_t *pin; /* array of count, or NULL; an empty set pins nothing */
+	uint64_t leave_ns;    /* how long vcpus_pause waits; 0: VCPU_LEAVE_NS */
 };
+
+/* Handlers are bounded in time (vcpu_gate.h), so a vCPU that is still in one after this is held by something
+ * of the host that does not answer. */
+#define VCPU_LEAVE_NS 10000000000ull
 
 /* Exits to user space so far, by reason: for status, tests and benchmarks. */
 struct vcpu_stats {
@@ -58,10 +65,13 @@ struct arch_vcpu *vcpus_get(struct vcpus *all, unsigned int index);
 
 /* Let all run. */
 void vcpus_resume(struct vcpus *all);
-/* Return when every vCPU is out of KVM_RUN and of every handler. Not from a vCPU thread. Exits that KVM
- * left half done (an I/O read whose data is not yet taken) are completed first, so that state can
- * be read. */
-void vcpus_pause(struct vcpus *all);
+/* Wait until every vCPU is out of KVM_RUN and of every handler, so that nothing of theirs changes until
+ * vcpus_resume. Exits that KVM left half done (an I/O read whose data is not yet taken) are completed
+ * first, so that state can be read. -ETIMEDOUT: one of them does not come out; the others are out and
+ * it will park when it does, but what it holds (the lock of a device) may be held until then. Not from
+ * a vCPU thread. */
+int vcpus_pause(struct vcpus *all);
+
 void vcpus_stats(struct vcpus *all, struct vcpu_stats *ret);
 
 #endif

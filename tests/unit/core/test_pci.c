@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/clock.h"
+#include "core/pci_impl.h"
 #include "pci_rig.h"
 
 TestSuite(pci, .init = rig_set_up, .fini = rig_tear_down);
@@ -365,5 +367,38 @@ Test(pci, capabilities_are_chained)
 	cr_assert_eq(cfg_read(0, 3, y, 4), 0x00010003);
 	cfg_write(0, 3, b + 4, ~0u, 4);
 	cr_assert_eq(cfg_read(0, 3, b + 4, 4), 0, "read-only until the device says otherwise");
+	pci_detach(&f.pci);
+}
+
+static uint64_t reset_ns;
+
+static void slow_reset(struct pci_device *dev)
+{
+	uint64_t start_ns = clock_ns();
+
+	(void)dev;
+	while (clock_ns() - start_ns < reset_ns)
+		;
+}
+
+Test(pci, resets_by_the_guest_are_paid_for_with_time)
+{
+	static const struct pci_device_ops ops = {.reset = slow_reset};
+	uint64_t before_ns, owed_ns;
+	unsigned int express;
+	struct fn f;
+
+	fn_init(&f, "slow", 1);
+	f.pci.ops = &ops;
+	express = pci_add_express(&f.pci, 9);
+	attach(&f, pci_root_bus(root), 3, 0);
+	before_ns = clock_ns();
+	cfg_write(0, 3, express + 8, 0x2810, 2);
+	owed_ns = root->held.full_ns - before_ns;
+	cr_expect_lt(owed_ns, 1000 * NS_PER_MS, "an ordinary write costs next to nothing");
+	reset_ns = 5 * NS_PER_MS;
+	before_ns = clock_ns();
+	cfg_write(0, 3, express + 8, 0xa810, 2);
+	cr_expect_geq(root->held.full_ns - before_ns, 4 * reset_ns);
 	pci_detach(&f.pci);
 }
