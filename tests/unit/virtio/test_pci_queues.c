@@ -7,6 +7,7 @@
 
 #include "base/fd.h"
 #include "probe.h"
+#include "state_rig.h"
 
 Test(queues, requests_are_answered_with_and_without_event_index)
 {
@@ -255,6 +256,23 @@ Test(queues, a_queue_can_be_handed_over_with_its_fds)
 	turns(&r);
 	cr_assert_eq(r.p->fds.next_avail, 7);
 	rig_destroy(&r);
+}
+
+/* As vhost does: how far the kernel came is read back by the pause. */
+Test(queues, a_queue_that_was_handed_over_is_saved_where_the_other_side_stood)
+{
+	struct rig from = rig_create(NULL), to = rig_create(NULL);
+
+	from.p->hand_over = to.p->hand_over = true;
+	drv_start(from.d, 0, SIZE);
+	turns(&from);
+	state_move(from.d->dev, to.d->dev);
+	turns(&to);
+	cr_assert_eq(to.p->q[QUEUES - 1].starts, 1);
+	cr_assert_eq(to.p->fds.next_avail, 7, "take_back said so");
+	cr_assert_eq(to.p->fds.layout.desc_iova, from.d->queues[QUEUES - 1].desc);
+	rig_destroy(&to);
+	rig_destroy(&from);
 }
 
 Test(queues, a_queue_handed_over_without_msix_interrupts_by_the_line)
