@@ -80,11 +80,12 @@ debtree_apt_entries() {
 	done
 }
 
-# debtree_sources SUITE: apt source lines for SUITE, its updates and its security archive, from
+# debtree_sources SUITE [PKG…]: apt source lines for SUITE, its updates and its security archive, from
 # wherever this machine gets its own release. Options that are about trust are kept, except keys:
-# debtree_keyrings collects those.
+# debtree_keyrings collects those. A package that is written PKG/SUITE-backports adds that suite, from
+# which nothing comes unasked.
 debtree_sources() {
-	local suite=$1 own type uri s comps opts main='' sec='' mopt='' sopt=''
+	local suite=$1 packages=" ${*:2} " own type uri s comps opts main='' sec='' mopt='' sopt=''
 	# shellcheck disable=SC1091
 	own=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
 	while IFS='|' read -r type uri s comps opts; do
@@ -105,6 +106,7 @@ debtree_sources() {
 	sopt=${sopt:+[$sopt] }
 	printf 'deb %s%s %s main\n' "$mopt" "$main" "$suite"
 	printf 'deb %s%s %s-updates main\n' "$mopt" "$main" "$suite"
+	[[ $packages != *"/$suite-backports "* ]] || printf 'deb %s%s %s-backports main\n' "$mopt" "$main" "$suite"
 	[ -z "$sec" ] || printf 'deb %s%s %s-security main\n' "$sopt" "$sec" "$suite"
 }
 
@@ -169,7 +171,7 @@ debtree_create() {
 	local dir=$1 suite=$2 mode=unshare key opts=() sources IFS=$' \t\n'
 	shift 2
 	debtree_can || return
-	sources=$(debtree_sources "$suite") || return
+	sources=$(debtree_sources "$suite" "$@") || return
 	[ "$(id -u)" != 0 ] || mode=auto
 	while read -r key; do opts+=(--keyring="$key"); done < <(debtree_keyrings)
 	# How this machine reaches its mirror.

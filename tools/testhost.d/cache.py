@@ -23,6 +23,7 @@ HERE = os.path.dirname(os.path.realpath(__file__))
 DEBTREE = os.path.join(os.path.dirname(HERE), "lib", "debtree.sh")
 SUITE = "trixie"
 QEMU = "qemu-system-x86_64"
+TREES = ("build", "l1", "guest", "build-new")
 
 
 def content(path):
@@ -156,14 +157,16 @@ class Cache:
 
     # The entries.
 
-    def kernel(self, build):
+    def kernel(self, build, which="default"):
+        """'default': what the guests boot, and L1 unless told otherwise. 'new': for L1 alone."""
         versions = [line for line in content(f"{build}/.packages").splitlines()
                     if re.match(r"(linux-source|gcc-\d+|binutils)[-.\w]*\t", line)]
-        fragments = ["kernel.config", "kernel.config.default"]
+        name = "kernel" if which == "default" else f"kernel-{which}"
+        fragments = ["kernel.config", f"kernel.config.{which}"]
         inputs = [*versions, *[content(f"{HERE}/{f}") for f in fragments],
                   content(f"{HERE}/build-kernel")]
         # Sources and objects outlive an interruption, and a change of the configuration.
-        work = f"{self.dir}/kernel-work"
+        work = f"{self.dir}/{name}-work"
 
         def make(out):
             # What an earlier build left makes this one too short to be foretold.
@@ -174,9 +177,9 @@ class Cache:
                     "--bind", f"{out}:/out", "--", "/recipe/build-kernel",
                     "/usr/src/linux-source-*.tar.xz", source, "/work", "/out",
                     *[f"/recipe/{f}" for f in fragments]],
-                   f"{self.dir}/kernel.log", "kernel build", progress)
+                   f"{self.dir}/{name}.log", "kernel build", progress)
 
-        return self.entry("kernel", inputs, make, "about 6 minutes on two cores")
+        return self.entry(name, inputs, make, "about 6 minutes on two cores")
 
     def root(self, build, tree):
         inputs = [content(f"{tree}/.packages"), content(f"{HERE}/l1/stub"),
@@ -225,9 +228,16 @@ class Cache:
                 "root": f"{root}/root.ext4", "artefacts": f"{artefacts}/artefacts.ext4",
                 "artefacts_dir": artefacts}
 
+    def new_kernel(self):
+        """The newest kernel of Debian's backports, for L1: made when it is first asked for, in a tree
+        of its own."""
+        return f"{self.kernel(self.tree('build-new'), 'new')}/bzImage"
+
     def refresh(self):
         """Trees for which the archive has newer packages are made again."""
-        for name in ("build", "l1", "guest"):
+        for name in TREES:
+            if name == "build-new" and not os.path.isdir(f"{self.trees_dir}/{self.tree_key(name)}"):
+                continue  # nobody has asked for it
             path = self.tree(name)
             say(f"asking the archive about tree '{name}' (a few seconds)")
             if debtree("debtree_outdated", path).returncode == 0:
@@ -260,16 +270,19 @@ class Cache:
         keep = set()
         if not everything:
             # What is there under today's keys; nothing is made here.
-            for name in ("build", "l1", "guest"):
-                keep.add(f"{name}-{self.tree_key(name)}")
+            for name in TREES:
+                keep.add(self.tree_key(name))
             with contextlib.suppress(FileNotFoundError):
-                build = f"{self.trees_dir}/build-{self.tree_key('build')}"
+                build = f"{self.trees_dir}/{self.tree_key('build')}"
                 self.entry = self._existing(keep)
                 kernel = self.kernel(build)
-                l1 = f"{self.trees_dir}/l1-{self.tree_key('l1')}"
+                l1 = f"{self.trees_dir}/{self.tree_key('l1')}"
                 self.root(build, l1)
                 self.qemu(l1)
-                self.artefacts(build, f"{self.trees_dir}/guest-{self.tree_key('guest')}", kernel)
+                self.artefacts(build, f"{self.trees_dir}/{self.tree_key('guest')}", kernel)
+                new = f"{self.trees_dir}/{self.tree_key('build-new')}"
+                if os.path.isdir(new):
+                    self.kernel(new, "new")
         gone = []
         for base in (self.dir, self.trees_dir):
             for item in sorted(os.scandir(base), key=lambda e: e.name):
@@ -278,7 +291,7 @@ class Cache:
                 if item.name == "run":
                     continue
                 if base == self.trees_dir and not everything and \
-                        item.name.rsplit("-", 1)[0] not in ("build", "l1", "guest"):
+                        item.name.rsplit("-", 1)[0] not in TREES:
                     continue  # another tool's
                 if item.name.startswith("hospes-") and not everything:
                     with contextlib.suppress(OSError):
@@ -301,8 +314,9 @@ class Cache:
         return entry
 
     def tree_key(self, name):
+        """The directory's name."""
         result = debtree("debtree_key", "1", SUITE, *packages(name), stdout=subprocess.PIPE)
-        return result.stdout.decode().strip()
+        return f"{name}-{result.stdout.decode().strip()}"
 
     def size(self):
         total = subprocess.run(["du", "-sch", self.dir, self.trees_dir], capture_output=True,

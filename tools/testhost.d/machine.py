@@ -127,10 +127,10 @@ def numa(nodes, cpus, memory):
 
 
 def arguments(*, kernel, root, artefacts, run_dir, shares, channels, clock="wall", cpus=2,
-              memory="4G", profile="default", append="", interactive=False):
+              memory="4G", profile="default", append="", more=(), interactive=False):
     """The arguments after the prefix. 'shares' maps a 9p tag to (directory, writable); 'channels'
     maps a virtio-serial port to a connected socket's descriptor ('qmp' is QEMU's own monitor);
-    'append' ends the kernel's command line."""
+    'append' ends the kernel's command line, 'more' QEMU's."""
     p = PROFILES[profile]
     a = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
          "-name", "hospes-testhost", "-machine", "q35,kernel-irqchip=split",
@@ -233,7 +233,7 @@ def arguments(*, kernel, root, artefacts, run_dir, shares, channels, clock="wall
               "-mon", "chardev=con,mode=readline"]
     else:
         a += ["-chardev", f"file,id=con,path={run_dir}/console.log", "-serial", "chardev:con"]
-    return a
+    return [*a, *more]
 
 
 def default_cpus():

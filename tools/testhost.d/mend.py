@@ -1,4 +1,4 @@
-"""Mends three faults of QEMU's emulation in a copy of its program, so that guests in L1 run. Seen in QEMU
+"""Mends four faults of QEMU's emulation in a copy of its program, so that guests in L1 run. Seen in QEMU
 10.0.13; the first two are in helper_vmrun() (target/i386/tcg/system/svm_helper.c):
 
 1. When VMRUN injects an interrupt, the function notes its vector as the CPU's pending exception,
@@ -18,6 +18,10 @@
    ends the guest "once more", with the host's registers as the guest's. Guests hang in page faults or
    die of triple faults, and L1 itself may. Mended by making it atomic: the first CPU's own writes are
    then never undone.
+4. A guest that writes CR8 asks for a virtual interrupt (helper_write_crN) after QEMU's lock was dropped, and
+   tcg_handle_interrupt() aborts the whole emulator because the lock is not held; edk2's interrupt
+   handlers do that. Mended by leaving the assertion out and setting the bit atomically, which is what
+   the lock was for: the thread is the CPU's own.
 
 The places are found by the function's symbol and by what the instructions do; where they do not look
 as expected (another version, another compiler), the program stays as it is."""
@@ -96,6 +100,18 @@ def clear_ignne(program):
     return where + place.start(), place[0], b"\xf0\x0f\xba" + register + place[2] + b"\x07\x90"
 
 
+def take_virtual_interrupt(program):
+    """(offset, old, new) for fault 4: behind the call of bql_locked(), test %al,%al; je; or %REG,FIELD(%rbx)
+    become lock or %REG,FIELD(%rbx) and a nop."""
+    address, where, code = program.function(b"tcg_handle_interrupt")
+    target = program.function(b"bql_locked")[0]
+    place = only((m for m in re.finditer(rb"\x84\xc0\x74.(\x09[\x83\x8b\x93\xab\xb3\xbb].{4})", code, re.DOTALL)
+                  if m.start() >= 5 and code[m.start() - 5] == 0xe8 and
+                  address + m.start() + struct.unpack_from("<i", code, m.start() - 4)[0] == target),
+                 "assertion of the lock")
+    return where + place.start(), place[0], b"\xf0" + place[1] + b"\x0f\x1f\x00"
+
+
 def mend(source, destination):
     """Writes a mended copy of the program; returns what was done, a line for each fault."""
     with open(source, "rb") as f:
@@ -103,7 +119,8 @@ def mend(source, destination):
     done = []
     for name, find in (("an injected interrupt is delivered once", forget_vector),
                        ("interrupt windows are asked for atomically", lock_window),
-                       ("the first CPU's flags are changed atomically", clear_ignne)):
+                       ("the first CPU's flags are changed atomically", clear_ignne),
+                       ("a guest may write CR8", take_virtual_interrupt)):
         try:
             offset, old, new = find(Program(data))
             assert data[offset:offset + len(old)] == old and len(old) == len(new)

@@ -151,7 +151,7 @@ class Run:
             artefacts=self.paths["artefacts"], run_dir=self.dir, shares=shares,
             channels={n: s.fileno() for n, s in self.theirs.items()}, clock=self.opts.clock,
             cpus=self.opts.cpus, memory=self.opts.memory, profile=self.opts.profile,
-            append=self.opts.append,
+            append=self.opts.append, more=shlex.split(self.opts.qemu_args),
             interactive=self.opts.interactive)
         with open(f"{self.dir}/qemu.log", "wb") as log:
             self.qemu = subprocess.Popen(
@@ -304,7 +304,8 @@ def run(opts, paths, cache, source):
         path, env = place_hospes(build)
         env.update({k: v for k, v in os.environ.items()
                     if k.startswith(("HOSPES_TEST_", "HOSPES_BENCH_")) or k == "HOSPES_LONG"})
-        env.update({"HOSPES_CLOCK": opts.clock, "HOSPES_PROFILE": opts.profile})
+        env.update({"HOSPES_CLOCK": opts.clock, "HOSPES_PROFILE": opts.profile,
+                    "HOSPES_L1_KERNEL": opts.kernel})
         if build:
             env["HOSPES_BUILD"] = "/hospes/build"
         env.update(dict(e.split("=", 1) for e in opts.env))
