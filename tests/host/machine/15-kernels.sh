@@ -1,7 +1,8 @@
 #!/bin/bash
 # testhost: --cpus 2 --timeout 1500
-# Every way into a kernel with a real one: each compression unpacked by hospes, the kernel's own
-# decompressor, PVH and the 64-bit entry of a vmlinux; and the cache of unpacked kernels, damaged too.
+# Every way into a kernel with a real one, a boot for each: each compression unpacked by hospes, the
+# kernel's own decompressor, PVH and the 64-bit entry of a vmlinux; and the cache of unpacked kernels,
+# damaged too. (Which way is taken when, and the cache's rules, are unit tests.)
 . "$(dirname "$0")/../lib.sh"
 export XDG_CACHE_HOME=$TMP/cache
 said=(--cmdline 'console=ttyS0 quiet hospes.test=hello' --initrd "$HOSPES_GUEST_INITRD" --memory 128M -v)
@@ -19,13 +20,12 @@ boots() {
 	fi
 }
 
-boots "the kernel as it is built" "$HOSPES_GUEST_BZIMAGE" 'bzImage, [a-z0-9]+, entered by 64-bit, randomised'
+boots "the kernel as it is built" "$HOSPES_GUEST_BZIMAGE" 'bzImage, gzip, entered by 64-bit, randomised'
 boots "xz is unpacked" "$HOSPES_GUEST_BZIMAGE_XZ" 'bzImage, xz, entered by 64-bit, randomised'
 boots "zstd is unpacked" "$HOSPES_GUEST_BZIMAGE_ZSTD" 'bzImage, zstd, entered by 64-bit, randomised'
 boots "lz4 is unpacked" "$HOSPES_GUEST_BZIMAGE_LZ4" 'bzImage, lz4, entered by 64-bit, randomised'
 boots "the second time it comes from the cache" "$HOSPES_GUEST_BZIMAGE_LZ4" \
 	'lz4 \(unpacked before\), entered by 64-bit, randomised'
-boots "unless there is none" "$HOSPES_GUEST_BZIMAGE_LZ4" 'lz4, entered' --kernel-cache off
 is "$(find "$TMP/cache" -name '*.kernel' | wc -l)" 4 "four entries"
 is "$(find "$TMP/cache" -name '*.kernel' -perm 400 -user "$(id -un)" | wc -l)" 4 "all private"
 
@@ -39,13 +39,12 @@ guest_start boot hospes run --kernel "$HOSPES_GUEST_BZIMAGE_LZ4" "${said[@]}"
 guest_wait boot 240
 is $? 0 "a damaged entry does not hurt"
 like "$(guest_log boot)" 'cache entry .* is removed: its data is damaged' "and is reported"
-boots "and was replaced" "$HOSPES_GUEST_BZIMAGE_LZ4" 'lz4 \(unpacked before\), entered'
+is "$(find "$TMP/cache" -name '*.kernel' | wc -l)" 4 "and it was replaced"
 
 # With payload_length 0 (boot protocol 2.08) nobody but the kernel itself knows where its payload is.
 cp "$HOSPES_GUEST_BZIMAGE" "$TMP/hidden"
 printf '\0\0\0\0' | dd of="$TMP/hidden" bs=1 seek=$((0x24c)) conv=notrunc status=none
 boots "the kernel's own decompressor" "$TMP/hidden" 'bzImage, unknown, entered by decompressor, randomised'
-boots "without randomisation" "$TMP/hidden" 'entered by decompressor$' --kaslr off
 
 boots "PVH" "$HOSPES_GUEST_VMLINUX" 'vmlinux, none, entered by PVH$'
 # Type 18 of the owner "Xen" is the PVH entry: another type hides it.

@@ -38,18 +38,15 @@ fix=$(sed -n 's/.*as root: \(sysctl [a-z_.]*=[0-9]*\).*/\1/p' <<<"$out")
 ok "the command it gives works ($fix)" eval "$fix"
 is "$(cat "$pages/free_hugepages")" 128 "there are as many as were missing"
 
-start hugetlb "${MIB}M,backing=hugetlb-2M"
+start hugetlb "${MIB}M,backing=hugetlb-2M,prefault=on"
 is "$(mapped hugetlb 2048)" "$MIB" "hugetlb: all of its memory is huge pages"
-ok "hugetlb: and some of them are used" test "$(cat "$pages/free_hugepages")" -lt 128
+is "$(cat "$pages/free_hugepages")" 0 "hugetlb: touched in advance, all of them are used"
 out=$(hospes run "${small[@]}" --memory "${MIB}M,backing=hugetlb-2M" 2>&1 </dev/null)
 is $? 1 "hugetlb: a second guest finds none left"
 like "$out" "as root: sysctl vm.nr_hugepages=256" "hugetlb: taken pages are counted in"
 stop hugetlb
 is "$(cat "$pages/free_hugepages")" 128 "hugetlb: all are free again"
 
-start prefault "${MIB}M,backing=hugetlb-2M,prefault=on"
-is "$(cat "$pages/free_hugepages")" 0 "prefault: all huge pages are used from the start"
-stop prefault
 echo 0 >"$pages/nr_hugepages"
 
 # Gigantic pages need contiguous memory; Linux may not find any more of it.
@@ -64,20 +61,19 @@ else
 fi
 
 for backing in anonymous memfd; do
-	start "$backing" "${MIB}M,backing=$backing,prefault=on"
+	start "$backing" "${MIB}M,backing=$backing,prefault=on,numa_node=0"
 	ok "$backing: all of it is resident when it was touched in advance ($(resident "$backing") MiB)" \
 		test "$(resident "$backing")" -ge "$MIB"
+	if [ -e "/proc/${guest_pid[$backing]}/numa_maps" ]; then
+		like "$(cat "/proc/${guest_pid[$backing]}/numa_maps")" 'bind(=[a-z]+)?:0' \
+			"$backing: it is bound to node 0"
+	fi
 	stop "$backing"
 done
 start lazy "${MIB}M"
 ok "otherwise it is not ($(resident lazy) MiB)" test "$(resident lazy)" -lt "$MIB"
 stop lazy
 
-start node "${MIB}M,numa_node=0"
-if [ -e "/proc/${guest_pid[node]}/numa_maps" ]; then
-	like "$(cat "/proc/${guest_pid[node]}/numa_maps")" 'bind(=[a-z]+)?:0' "node: it is bound to node 0"
-fi
-stop node
 out=$(hospes run "${small[@]}" --memory "${MIB}M,numa_node=7" 2>&1 </dev/null)
 is $? 1 "a node that is not there is refused"
 like "$out" 'NUMA node 7' "and named"

@@ -1,8 +1,10 @@
 #!/bin/bash
-# testhost: --cpus 2 --timeout 2700
+# testhost: --cpus 2 --timeout 600
 # Booting directly does not cost the guest its randomisation: text and memory bases differ from boot to
-# boot, with the kernel unpacked and cached by the host.
+# boot, with the kernel unpacked and cached by the host. Where a kernel may be placed and how evenly it
+# is are unit tests (firmware/kaslr, firmware/kernel); here three boots show that a real one is.
 . "$(dirname "$0")/../lib.sh"
+plan 4
 
 boots() { # N KERNEL INITRD ARG…: prints what the guests say
 	local n=$1 kernel=$2 initrd=$3 i
@@ -15,21 +17,14 @@ boots() { # N KERNEL INITRD ARG…: prints what the guests say
 }
 count() { grep "^kaslr $1" | sort -u | wc -l; }
 
-said=$(boots 32 "$HOSPES_DEBIAN_BZIMAGE" "$HOSPES_DEBIAN_INITRD" \
+said=$(boots "$(times 3 32)" "$HOSPES_DEBIAN_BZIMAGE" "$HOSPES_DEBIAN_INITRD" \
 	--cmdline 'console=ttyS0 quiet hospes.test=kaslr')
-is $? 0 "32 boots of Debian's kernel"
-ok "at least 24 distinct text bases ($(count text <<<"$said"))" test "$(count text <<<"$said")" -ge 24
+is $? 0 "boots of Debian's kernel"
+# Three equal ones of 490 text bases: once in 240000 runs.
+ok "the text base varies ($(count text <<<"$said"))" test "$(count text <<<"$said")" -ge "$(times 2 24)"
 ok "page_offset_base varies ($(count page_offset <<<"$said"))" \
-	test "$(count page_offset <<<"$said")" -ge 8
+	test "$(count page_offset <<<"$said")" -ge "$(times 2 8)"
 
-said=$(boots 2 "$HOSPES_DEBIAN_BZIMAGE" "$HOSPES_DEBIAN_INITRD" --kaslr off \
-	--cmdline 'console=ttyS0 quiet hospes.test=kaslr')
-is "$(count text <<<"$said")" 1 "--kaslr off: one text base"
-like "$said" 'text ffffffff81000000' "the one it was linked for"
-said=$(boots 4 "$HOSPES_GUEST_BZIMAGE" "$HOSPES_GUEST_INITRD" \
-	--cmdline 'console=ttyS0 quiet hospes.test=kaslr')
-ok "the small kernel too" test "$(count text <<<"$said")" -ge 3
 said=$(boots 1 "$HOSPES_GUEST_BZIMAGE" "$HOSPES_GUEST_INITRD" \
 	--cmdline 'console=ttyS0 quiet nokaslr hospes.test=kaslr')
 like "$said" 'text ffffffff81000000' "nokaslr on the command line is heeded"
-done_testing

@@ -1,6 +1,6 @@
 #!/bin/bash
 # testhost: --memory 5G --timeout 3000 destructive long=4
-# hospes is killed at random moments, of its start and under load, 20 times (HOSPES_LONG=1: four times 50):
+# hospes is killed at random moments, of its start and under load, 6 times (HOSPES_LONG=1: four times 50):
 # each time the next machine has the NVMe controller and the VF at once, and the kernel's pins and I/O
 # page tables are back where they were. HOSPES_TEST_SEED=N repeats the moments.
 . "$(dirname "$0")/lib.sh"
@@ -40,7 +40,7 @@ a_while() {
 
 RANDOM=${HOSPES_TEST_SEED:=$RANDOM}
 diag "HOSPES_TEST_SEED=$HOSPES_TEST_SEED"
-pins=$(pinned) tables=$(io_tables) n=$(times 20 50)
+pins=$(pinned) tables=$(io_tables) n=$(times 6 50)
 # Every second one is killed somewhere in its start, the next one then has to work.
 for ((i = 1; i <= n; i++)); do
 	backend=iommufd

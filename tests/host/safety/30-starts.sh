@@ -1,7 +1,7 @@
 #!/bin/bash
 # testhost: --memory 5G --timeout 3000 destructive long=4
-# Machines with an NVMe controller, one after the other: 20 in one process of libhospes by iommufd, 10 in one by
-# type1, 4 in processes of their own (HOSPES_LONG=1: four times 125, 25, 10). Then all is as it was: the process's
+# Machines with an NVMe controller, one after the other: 10 in one process of libhospes by iommufd, 10 in one by
+# type1, 2 in processes of their own (HOSPES_LONG=1: four times 125, 25, 10). Then all is as it was: the process's
 # memory, fds, threads, mappings, the kernel's pins, I/O page tables and free memory.
 . "$(dirname "$0")/lib.sh"
 nvme=$(device 1b36:0010 0) || skip_all "needs an NVMe controller"
@@ -94,7 +94,7 @@ sys.stdin.readline()
 PYTHON
 pins=$(pinned) tables=$(io_tables)
 for backend in iommufd type1; do
-	n=$(times 20 125)
+	n=$(times 10 125)
 	[ "$backend" = iommufd ] || n=$(times 10 25)
 	MALLOC_TRACE=$TMP/trace LD_PRELOAD=libc_malloc_debug.so.0 \
 		guest_start "$backend" python3 "$TMP/many.py" "$n" "$backend" "$nvme" "$TMP/console"
@@ -124,7 +124,7 @@ free_kib() {
 	echo 1 >/proc/sys/vm/compact_memory
 	awk '/^MemAvailable/ { print $2 }' /proc/meminfo
 }
-n=$(times 4 10) left=() now=0
+n=$(times 2 10) left=() now=0
 for ((i = 0; i <= n; i++)); do
 	guest_start vm hospes run --kernel "$HOSPES_GUEST_BZIMAGE" --initrd "$TMP/initrd" --memory 128M \
 		--passthrough "$nvme" --cmdline 'console=ttyS0 quiet'

@@ -116,29 +116,27 @@ Test(kaslr, lists_from_a_file_are_checked_against_the_span)
 	cr_assert_not(relocs_inside(&r, 4096 - 5));
 }
 
-Test(kaslr, virtual_offsets_are_aligned_inside_the_window_and_differ)
+Test(kaslr, a_thousand_placements_are_aligned_inside_the_window_and_spread_evenly)
 {
 	struct vmlinux v = {.base_va = SYNTH_VA, .span_bytes = 60 * MiB};
-	uint64_t least = UINT64_MAX, most = 0, seen[256], distinct = 0;
+	const uint64_t places = (KASLR_WINDOW - 16 * MiB - v.span_bytes) / (2 * MiB) + 1;
+	unsigned int count[512] = {0}, quarter[4] = {0}, distinct = 0;
 
-	for (unsigned int i = 0; i < 256; i++) {
+	cr_assert_eq(places, 475);
+	for (unsigned int i = 0; i < 1000; i++) {
 		uint64_t delta;
-		bool again = false;
 
 		cr_assert_eq(kaslr_choose_virtual(&v, 2 * MiB, &delta), 0);
 		cr_assert(is_aligned(delta, 2 * MiB));
 		cr_assert_leq(16 * MiB + delta + v.span_bytes, KASLR_WINDOW);
-		least = MIN(least, delta);
-		most = MAX(most, delta);
-		for (unsigned int k = 0; k < i; k++)
-			again |= seen[k] == delta;
-		seen[i] = delta;
-		distinct += !again;
+		distinct += !count[delta / (2 * MiB)]++;
+		quarter[delta / (2 * MiB) * 4 / places]++;
 	}
-	/* 475 places: 256 draws leave fewer than 100 distinct with a probability below 2^-100. */
-	cr_assert_gt(distinct, 100);
-	cr_assert_lt(least, 200 * MiB);
-	cr_assert_gt(most, 700 * MiB);
+	/* 417 are expected to be hit, give or take 7; and 250 in each quarter, give or take 14. These
+	 * bounds are ten times as wide. */
+	cr_assert_gt(distinct, 350u);
+	for (unsigned int i = 0; i < 4; i++)
+		cr_assert(quarter[i] > 110 && quarter[i] < 390, "quarter %u: %u", i, quarter[i]);
 }
 
 Test(kaslr, an_image_that_fills_the_window_stays_where_it_is)
