@@ -5,7 +5,8 @@ usage: results.py LOG.json DETAILS
 
 Reads Meson's log (one JSON object per test), counts each subtest of a TAP test as a case and any
 other test as one, and prints tab-separated lines: "pass N", "fail NAME DETAIL",
-"skip NAME REASON", and "long NAME SECONDS" for tests of over a minute. A test that did not end well
+"skip NAME REASON", "long NAME SECONDS" for tests of over a minute, and "time NAME SECONDS" for each part of
+a test that says how long it took ("# NAME: N s"). A test that did not end well
 although no subtest failed is one failure more. What failed tests wrote is put into the file DETAILS, for people.
 """
 import json
@@ -16,6 +17,7 @@ RESULT = re.compile(r"^(not )?ok\b\s*(\d+)?\s*-?\s*(.*)$")
 PLAN = re.compile(r"^1\.\.(\d+)\s*(?:#\s*(.*))?$")
 SKIP = re.compile(r"#\s*SKIP\S*\s*(.*)$", re.IGNORECASE)
 TODO = re.compile(r"#\s*TODO\b", re.IGNORECASE)
+TOOK = re.compile(r"^# (\S.*): (\d+) s$")
 PROGRESS = re.compile(r"^#\d+\s+(NEW|REDUCE|RELOAD|pulse)\b")
 
 
@@ -89,6 +91,10 @@ def main():
         result = t["result"]
         if result not in ("OK", "SKIP", "EXPECTEDFAIL"):
             details(t, name, out)
+        for line in (t.get("stdout") or "").splitlines():
+            took = TOOK.match(line)
+            if took:
+                print(f"time\t{name}/{took.group(1)}\t{took.group(2)}")
         if t.get("duration", 0) > 60:
             print(f"long\t{name}\t{t['duration']:.0f}")
         parsed = tap(t.get("stdout") or "")

@@ -265,6 +265,18 @@ class Cache:
             f.write(source)
         return f"{where}/build"
 
+    def key(self, source):
+        """Of the tools, the self-tests and the trees' packages: a test host with the same key is the same."""
+        found = []
+        for part in ("tools/testhost", "tools/lib/debtree.sh", "tools/testhost.d", "tests/host/run",
+                     "tests/host/lib.sh", "tests/host/selftest"):
+            path = f"{source}/{part}"
+            found += [path] if os.path.isfile(path) else \
+                [os.path.join(where, f) for where, _, files in os.walk(path) for f in files if not f.endswith(".pyc")]
+        trees = [f"{self.trees_dir}/{self.tree_key(name)}/.packages" for name in TREES[:3]]
+        found += [f for f in trees if os.path.exists(f)]
+        return key(*[f"{os.path.basename(f)}\n{content(f)}" for f in sorted(found)])
+
     def gc(self, everything=False):
         """Removes what the present inputs do not lead to (or everything); returns the paths."""
         keep = set()

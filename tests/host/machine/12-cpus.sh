@@ -1,5 +1,5 @@
 #!/bin/bash
-# testhost: --cpus 2 --memory 4G --timeout 900
+# testhost: --cpus 2 --timeout 900 shared
 # Many vCPUs: 16 of them come up, in the shape that was asked for, with x2APIC, and power off works.
 . "$(dirname "$0")/../lib.sh"
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# testhost: --cpus 2 --timeout 1500
+# testhost: --cpus 2 --timeout 900 shared
 # Every way into a kernel with a real one, a boot for each: each compression unpacked by hospes, the
 # kernel's own decompressor, PVH and the 64-bit entry of a vmlinux; and the cache of unpacked kernels,
 # damaged too. (Which way is taken when, and the cache's rules, are unit tests.)

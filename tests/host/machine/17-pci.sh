@@ -1,5 +1,5 @@
 #!/bin/bash
-# testhost: --timeout 600
+# testhost: --cpus 2 --timeout 600 shared
 # PCI as a guest's tools see it: lspci understands every capability, root ports report errors and access
 # control as granted, and the kernel has nothing to complain of.
 . "$(dirname "$0")/../lib.sh"

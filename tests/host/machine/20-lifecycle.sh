@@ -1,5 +1,5 @@
 #!/bin/bash
-# testhost: --timeout 1200
+# testhost: --cpus 2 --timeout 1200 shared
 # How a machine ends: power off, reboot, panic, triple fault, SIGTERM; each with its exit status, and
 # nothing left behind.
 . "$(dirname "$0")/../lib.sh"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# testhost: --timeout 1200
+# testhost: --cpus 2 --timeout 1200 shared
 # The disk is a disk: fio verifies what it wrote (random, sequential, discard), a reset in the middle of
 # it all leaves the machine and the image whole, errors and sizes reach the guest.
 . "$(dirname "$0")/../lib.sh"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# testhost: --cpus 2 --timeout 600
+# testhost: --cpus 2 --timeout 600 shared
 # Linux's virtio drivers beyond the ordinary: without MSI-X, taken away and bound again under load, and
 # with queues that are reset one by one while traffic flows.
 . "$(dirname "$0")/../lib.sh"

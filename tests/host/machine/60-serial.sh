@@ -1,5 +1,5 @@
 #!/bin/bash
-# testhost: --cpus 2 --timeout 900
+# testhost: --cpus 2 --timeout 900 shared
 # A flood on the serial line loses nothing, in either direction; a virtio console likewise.
 . "$(dirname "$0")/../lib.sh"
 plan 6

@@ -1,5 +1,5 @@
 #!/bin/bash
-# testhost: --cpus 2 --timeout 600
+# testhost: --cpus 2 --timeout 600 shared
 # Booting directly does not cost the guest its randomisation: text and memory bases differ from boot to
 # boot, with the kernel unpacked and cached by the host. Where a kernel may be placed and how evenly it
 # is are unit tests (firmware/kaslr, firmware/kernel); here three boots show that a real one is.
