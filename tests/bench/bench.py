@@ -38,6 +38,7 @@ TMP = tempfile.mkdtemp(prefix="bench-")
 KERNEL, VMLINUX, INITRD = (shutil.copy(os.environ[f"HOSPES_GUEST_{name}"], TMP)
                            for name in ("BZIMAGE", "VMLINUX", "INITRD"))
 HERE = os.path.dirname(os.path.realpath(__file__))
+COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"\x02\x21\x4c\x18": "lz4"}
 # Likewise the larger program, which is on a disk at first.
 if program := shutil.which(QEMU):
     with open(program, "rb") as f:
@@ -202,6 +203,14 @@ def have(program):
 # The command lines that are compared. 'disk' is a raw file, 'tap' an existing interface, 'device' the
 # address of a PCI device that is bound to vfio-pci, 'iommu' iommufd or type1, 'viommu' that the device is
 # behind a virtual IOMMU (hospes: 'transport' is how its requests travel).
+
+def compression(path):
+    """How the payload of a bzImage is compressed (boot protocol 2.08: payload_offset behind the set-up)."""
+    with open(path, "rb") as f:
+        data = f.read()
+    start = (data[0x1f1] + 1) * 512 + struct.unpack_from("<I", data, 0x248)[0]
+    return next((name for magic, name in COMPRESSIONS.items() if data[start:].startswith(magic)), "unknown")
+
 
 def hospes(*, kernel=KERNEL, initrd=INITRD, cmdline="", memory=256, disk=None, tap=None,
            vhost=False, device=None, iommu="iommufd", huge=False, viommu=False, transport="exit",
@@ -452,6 +461,8 @@ class Table:
         for note in self.notes:
             print(f"#   {note}")
         sys.stdout.flush()
+        if not SMOKE and os.environ.get("HOSPES_L1_KERNEL", "default") != "default":
+            raise Failed("figures are made on the default kernel of L1 only")
         if self.absent:
             raise Failed("no figure for " + ", ".join(self.absent))
 

@@ -2,7 +2,7 @@
 # testhost: --clock instructions --memory 4G --timeout 900
 # smoke: --memory 4G --timeout 600
 """Process start to guest power-off: one vCPU, 256 MiB, the same small kernel and initramfs; the median of
-three."""
+three. Each row of a bzImage says how that is compressed."""
 
 import os
 import shutil
@@ -57,6 +57,7 @@ def peer_seconds(t, name, argv):
 
 
 def boot():
+    image = f"bzImage ({bench.compression(bench.KERNEL)})"
     t = bench.Table("boot", "boot to power-off, 1 vCPU, 256 MiB, small kernel and initramfs",
                     ["VMM and image", "seconds", "of hospes"])
     # Everything is done once before it is measured, so that programs and libraries are in memory.
@@ -64,18 +65,18 @@ def boot():
     first = seconds(bench.hospes(cmdline=END),
                     lambda: shutil.rmtree(f"{bench.TMP}/cache", ignore_errors=True))
     cached = seconds(bench.hospes(cmdline=END))
-    cases = [("hospes bzImage, unpacked kernel cached", cached),
-             ("hospes bzImage, first time", first)]
+    cases = [(f"hospes {image}, unpacked kernel cached", cached),
+             (f"hospes {image}, first time", first)]
     peers = [
-        ("hospes bzImage, cached, without KASLR",
+        (f"hospes {image}, cached, without KASLR",
          lambda: bench.hospes(cmdline=END, extra=["--kaslr", "off"])),
         ("hospes vmlinux", lambda: bench.hospes(kernel=bench.VMLINUX, cmdline=END)),
     ]
     if bench.have("lkvm"):
-        peers.append(("kvmtool bzImage", lambda: bench.kvmtool(cmdline=END)))
+        peers.append((f"kvmtool {image}", lambda: bench.kvmtool(cmdline=END)))
     peers += [
         ("QEMU q35 vmlinux (PVH)", lambda: bench.qemu(kernel=bench.VMLINUX, cmdline=END)),
-        ("QEMU q35 bzImage", lambda: bench.qemu(cmdline=END)),
+        (f"QEMU q35 {image}", lambda: bench.qemu(cmdline=END)),
         ("QEMU microvm vmlinux (PVH)", lambda: bench.qemu(
             machine="microvm,acpi=on,rtc=on", kernel=bench.VMLINUX, cmdline=END)),
     ]
