@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What bad input gets: one line that names the thing and says what is wrong with it, and nothing left
-// behind. How the command shows that line, and what needs a guest, is tests/host/machine/30-input.sh.
+// What bad input gets: one line that names the thing and says what is wrong with it, and nothing
+// left behind. How the command shows that line is tests/host/machine/30-input.sh.
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>

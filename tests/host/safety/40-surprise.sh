@@ -6,8 +6,8 @@
 . "$(dirname "$0")/lib.sh"
 pf=$(device 8086:10c9) || skip_all "needs an igb"
 
-# Rounds while the network answers; a driver whose network does not answer for a while is told to begin
-# again, as an administrator would; without a card a line says so; ends when told.
+# Rounds while the network answers; when it does not answer for a while, its driver
+# begins again, as an administrator would make it; without a card a line says so; ends when told.
 cat >"$TMP/hospes.sh" <<'GUEST'
 #!/bin/sh
 (read -r line; touch /tmp/end) </dev/ttyS0 &

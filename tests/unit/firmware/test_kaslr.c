@@ -132,8 +132,8 @@ Test(kaslr, a_thousand_placements_are_aligned_inside_the_window_and_spread_evenl
 		distinct += !count[delta / (2 * MiB)]++;
 		quarter[delta / (2 * MiB) * 4 / places]++;
 	}
-	/* 417 are expected to be hit, give or take 7; and 250 in each quarter, give or take 14. These
-	 * bounds are ten times as wide. */
+	/* Expected: 417 hit, give or take 7; 250 in each quarter, give or take 14. These bounds
+	 * are ten times as wide. */
 	cr_assert_gt(distinct, 350u);
 	for (unsigned int i = 0; i < 4; i++)
 		cr_assert(quarter[i] > 110 && quarter[i] < 390, "quarter %u: %u", i, quarter[i]);
