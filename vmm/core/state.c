@@ -99,10 +99,15 @@ static void emit_chunk(struct state_writer *w)
 	w->n = 0;
 }
 
-static void put(struct state_writer *w, const uint8_t *bytes, unsigned int len)
+static void put(struct state_writer *w, const uint8_t *bytes, size_t len)
 {
-	for (unsigned int i = 0; i < len; i++) {
-		w->chunk[w->n++] = bytes[i];
+	while (len) {
+		unsigned int n = (unsigned int)MIN(len, (size_t)(STATE_CHUNK_BYTES - w->n));
+
+		memcpy(w->chunk + w->n, bytes, n);
+		w->n += n;
+		bytes += n;
+		len -= n;
 		if (w->n == STATE_CHUNK_BYTES)
 			emit_chunk(w);
 	}
@@ -138,7 +143,9 @@ static void save_record(struct state_writer *w, const struct state_section *sect
 	for (unsigned int i = 0; i < section->n_fields; i++) {
 		const struct state_field *f = &section->fields[i];
 
-		for (uint32_t k = 0; k < f->count; k++) {
+		if (f->bytes == 1)
+			put(w, record + f->offset, f->count);
+		for (uint32_t k = 0; k < f->count && f->bytes > 1; k++) {
 			uint8_t wire[8];
 
 			store_le64(wire, element_get(record + f->offset + (size_t)k * f->bytes,
@@ -365,15 +372,18 @@ void state_reader_begin(struct state_reader *r, const char *owner)
 }
 
 /* The next len bytes of the section that is being read; false when it ends before. */
-static bool take(struct state_reader *r, uint8_t *ret, unsigned int len)
+static bool take(struct state_reader *r, uint8_t *ret, size_t len)
 {
-	for (unsigned int i = 0; i < len; i++) {
-		while (!r->left) {
-			if (r->last || next_chunk(r, NULL))
-				return false;
-		}
-		ret[i] = r->bytes[r->at++];
-		r->left--;
+	while (len) {
+		size_t n = MIN(len, (size_t)r->left);
+
+		if (!n && (r->last || next_chunk(r, NULL)))
+			return false;
+		memcpy(ret, r->bytes + r->at, n);
+		r->at += n;
+		r->left -= (uint32_t)n;
+		ret += n;
+		len -= n;
 	}
 	return true;
 }
