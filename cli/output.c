@@ -27,8 +27,8 @@ void cli_error(const char *fmt, ...)
 	fputc('\n', stderr);
 }
 
-/* For this user alone, never by way of a link that somebody else made, and without waiting for a reader of a
- * pipe. */
+/* For this user alone, never by way of a link that somebody else made, and without waiting for a
+ * reader of a pipe. */
 static FILE *open_log(const char *path)
 {
 	int fd =

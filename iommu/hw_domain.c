@@ -292,8 +292,8 @@ static int move_endpoints(struct hw_domain *domain, struct ioas *to, struct err 
 	return 0;
 }
 
-/* Can the new strategy work in the space that is there, so that no table is replaced? What the guest has
- * at its own address is a mapping with one strategy and a part of one with another. */
+/* Can the new strategy work in the space that is there, so that no table is replaced? What the
+ * guest has at its own address is a mapping with one strategy and a part of one with another. */
 static bool can_stay(const struct hw_domain *domain, const struct strategy_ops *ops)
 {
 	const struct mapping *m = NULL;
@@ -307,8 +307,8 @@ static bool can_stay(const struct hw_domain *domain, const struct strategy_ops *
 	return !m;
 }
 
-/* The words are the new strategy's from its first map on; when it does not come to be, they are the old
- * one's again. */
+/* The words are the new strategy's from its first map on; when it does not come to be, they are the
+ * old one's again. */
 static uint64_t *save_words(const struct mappings *guest)
 {
 	uint64_t *words = calloc(guest->count + 1, sizeof(*words)), *at = words;

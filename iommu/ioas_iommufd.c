@@ -2,8 +2,8 @@
 // Address spaces by IOMMUFD and VFIO character devices.
 //
 // A device is attached to an IOAS by its id, and the kernel makes the hardware's table by itself; a
-// second attach replaces the first at once. Tables with dirty tracking (HWPTs) are made only when it
-// is asked for, and devices then moved to them the same way.
+// second attach replaces the first at once. Tables with dirty tracking (HWPTs) are made only when
+// it is asked for, and devices then moved to them the same way.
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/vfio.h>
@@ -221,11 +221,11 @@ static void read_page_sizes(struct ioas *ioas, const struct iommu_endpoint *endp
 	ioas->page_sizes |= vtd.cap_reg & VTD_CAP_SLLPS_1G ? 1 * GiB : 0;
 }
 
-/* The kernel keeps the tables of a space in an xarray and goes through it at least twice for a map and an unmap.
- * As it reserves the first table's place before it fills it (Linux 6.12, iopt_table_add_domain), the array has a
- * node of 64 places for that one, each of which it looks at every time: a tenth of all that a buffer mapped by
- * a guest costs. When a second table goes, the array shrinks to the first. While nothing is mapped that is
- * quickly done. */
+/* The kernel keeps the tables of a space in an xarray and goes through it at least twice for a map
+ * and an unmap. As it reserves the first table's place before it fills it (Linux 6.12,
+ * iopt_table_add_domain), the array has a node of 64 places for that one, each of which it looks at
+ * every time: a tenth of all that a buffer mapped by a guest costs. When a second table goes, the
+ * array shrinks to the first. While nothing is mapped that is quickly done. */
 static void shrink_tables(struct ioas *ioas, const struct iommu_endpoint *endpoint)
 {
 	struct iommu_hwpt_alloc alloc = {
@@ -402,7 +402,8 @@ static int iommufd_map(struct ioas *ioas, uint64_t iova, uint64_t bytes,
 
 	if (memory->fd >= 0 && !ioas->iommu->no_map_file) {
 		ret = map_file(ioas, iova, bytes, memory, access);
-		/* Not every file's memory can be had this way (only memfds): then by its mapping. */
+		/* Not every file's memory can be had this way (only memfds): then by its
+		 * mapping. */
 		if (ret != -ENOTTY && ret != -EINVAL)
 			return ret;
 	}

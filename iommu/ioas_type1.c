@@ -219,8 +219,8 @@ static void leave_container(struct iommu_endpoint *endpoint)
 		ioas->has_iommu = others;
 		return;
 	}
-	/* Something still maps a region of the device. It must reach nothing all the same: a container
-	 * of its own is emptied, and given up with the group in it. */
+	/* Something still maps a region of the device. It must reach nothing all the same: a
+	 * container of its own is emptied, and given up with the group in it. */
 	log_error(ioas->iommu->log, "iommu", "%s: its group cannot leave its container: %s%s",
 		  endpoint->name, err_name(code),
 		  others ? "; until its regions are unmapped it reaches what the others reach"

@@ -3,8 +3,8 @@
  * The ledger of an I/O address space: what was done to it, what it cost, and what it exposed.
  *
  * Per kind of operation: calls, failures, bytes, nanoseconds and a histogram of them. Mapped bytes
- * and, where a guest asks buffer by buffer, requested bytes are integrated over time: their ratio is
- * the over-exposure. Bytes that stay reachable after the guest took them back are stale, and
+ * and, where a guest asks buffer by buffer, requested bytes are integrated over time: their ratio
+ * is the over-exposure. Bytes that stay reachable after the guest took them back are stale, and
  * integrated likewise. A ring of recent operations lets a fault say what its address was last.
  *
  * Threads: the lock of its owner guards it (ioas.h: its own); ledger_now needs none.

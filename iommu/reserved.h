@@ -26,8 +26,8 @@ int iommu_reserved_read(const char *device, struct iommu_reserved *ranges, unsig
 /* The text of such a file, likewise; lines of another form do not count. */
 unsigned int iommu_reserved_parse(const char *text, struct iommu_reserved *ranges,
 				  unsigned int max);
-/* Can nothing be mapped there? (direct-relaxable ranges are given up by the kernel when the device is
- * VFIO's.) */
+/* Can nothing be mapped there? (direct-relaxable ranges are given up by the kernel when the device
+ * is VFIO's.) */
 bool iommu_reserved_blocks(const struct iommu_reserved *range);
 /* "the MSI window", "memory that firmware gave this device (RMRR)", "a reserved range" */
 const char *iommu_reserved_whose(const struct iommu_reserved *range);

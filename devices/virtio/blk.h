@@ -3,8 +3,8 @@
  * virtio-blk (virtio 1.3, 5.2): a raw file or block device, through the loop's file verbs.
  *
  * Queues are multi-queue (VIRTIO_BLK_F_MQ), each with its loop. Read-only, flush, discard, write
- * zeroes, get-id, topology. An I/O error reaches the guest as VIRTIO_BLK_S_IOERR and goes to the log
- * once in a while; it never stops the device.
+ * zeroes, get-id, topology. An I/O error reaches the guest as VIRTIO_BLK_S_IOERR and goes to the
+ * log once in a while; it never stops the device.
  */
 #ifndef VIRTIO_BLK_H
 #define VIRTIO_BLK_H

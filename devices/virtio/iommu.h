@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * virtio-iommu (virtio 1.3, 5.13): the face that iommu/viommu.h has to a guest. Requests are taken
- * from their queue as many at a time as there are, and answered together; faults go to the event
- * queue, or are dropped when the guest gives no buffers for them.
+ * virtio-iommu (virtio 1.3, 5.13): the front end of iommu/viommu.h. All available requests are
+ * taken from their queue together, and answered together; faults go to the event queue, or are
+ * dropped if the guest provides no buffers for them.
  *
- * The guest's driver waits for each answer (Linux spins), so it matters by whom requests are served:
+ * The guest's driver waits for each answer (Linux spins), so it matters who serves requests:
  *
- *     exit   in the exit that the driver's notification is, by the vCPU itself: no other thread is
- *            woken, none need have a CPU
- *     loop   in the loop's thread, by eventfd: what a notification costs the guest is least, the way to
- *            the answer is two switches of threads
- *     poll   in the loop's thread, which looks for requests by itself until none has come for a time:
- *            meanwhile the driver need not notify. For machines that have a CPU to spare
+ *     exit   the vCPU itself, in the exit that the driver's notification causes: no other thread is
+ *            woken, and none needs a CPU
+ *     loop   the loop's thread, by eventfd: the notification is cheapest for the guest; the answer
+ *            takes two switches of threads
+ *     poll   the loop's thread, which polls for requests until none has come for a time; until
+ *            then the driver need not notify. For hosts with a spare CPU
  *
- * Answers are the same. A request may wait for other queues to close what they have open, so its loop
- * must serve no other device, and neither may their loops be a thread that waits for vCPUs.
+ * Answers are the same. A request may wait for other queues to close their brackets, so its loop
+ * must serve no other device, and their loops must not be a thread that waits for vCPUs.
  */
 #ifndef VIRTIO_IOMMU_H
 #define VIRTIO_IOMMU_H

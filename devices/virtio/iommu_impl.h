@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the files of virtio-iommu share: iommu.c is the device, iommu_request.c what requests say. */
+/* Shared by the files of virtio-iommu: iommu.c is the device, iommu_request.c decodes requests. */
 #ifndef VIRTIO_IOMMU_IMPL_H
 #define VIRTIO_IOMMU_IMPL_H
 
@@ -11,7 +11,8 @@
 enum {
 	IOMMU_REQUEST_QUEUE = 0,
 	IOMMU_EVENT_QUEUE = 1,
-	/* Requests that are taken together. Each is two pieces, or some more where they lie badly. */
+	/* Requests that are taken together. Each is two segments, or some more where they lie
+	   badly. */
 	IOMMU_BATCH = 64,
 	IOMMU_PIECES = 8,
 	/* Room for the properties of an endpoint: 40 ranges of 24 bytes. */

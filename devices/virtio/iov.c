@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Pieces of host memory as one run of bytes.
+// Segments of host memory as one run of bytes.
 #include <errno.h>
 #include <string.h>
 

@@ -11,8 +11,9 @@
 #include "virtio/virtio.h"
 
 enum virtio_net_backend {
-	VIRTIO_NET_TAP, /* fds[i] is queue pair i of a tap with IFF_VNET_HDR */
-	VIRTIO_NET_SOCKET, /* fds[0] is a connected stream socket, frames with 32-bit big-endian length (passt, QEMU) */
+	VIRTIO_NET_TAP,    /* fds[i] is queue pair i of a tap with IFF_VNET_HDR */
+	VIRTIO_NET_SOCKET, /* fds[0] is a connected stream socket, frames with 32-bit big-endian
+			      length (passt, QEMU) */
 };
 
 struct virtio_net_setup {

@@ -144,9 +144,9 @@ static int socket_receive(struct net_pair *pair)
 		if (r)
 			return r;
 	}
-	/* The header goes in front of the frame, over its length and what was read before; the buffer
-	 * has room for that at its start. What waits for guest buffers stays where it is: nothing is
-	 * filled in meanwhile. */
+	/* The header goes in front of the frame, over its length and what was read before; the
+	 * buffer has room for that at its start. What waits for guest buffers stays where it is:
+	 * nothing is filled in meanwhile. */
 	uint8_t *packet = s->in + s->begin + LENGTH_BYTES - NET_HEADER_BYTES;
 
 	s->begin += LENGTH_BYTES + len;

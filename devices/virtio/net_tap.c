@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * virtio-net's backend over a tap with IFF_VNET_HDR: packets carry the virtio header, so checksums
- * and segmentation are the kernel's work, and it checks what the guest wrote there. One fd per queue
- * pair (IFF_MULTI_QUEUE).
+ * and segmentation are the kernel's work, and it checks what the guest wrote there. One fd per
+ * queue pair (IFF_MULTI_QUEUE).
  */
 #include "virtio/net_impl.h"
 
@@ -69,8 +69,8 @@ static int tap_open(struct net *net, uint64_t *features, struct err *err)
 		if (r)
 			return r;
 	}
-	/* To the host the kernel takes anything that the header can say; to the guest what the
-	 * interface can be told. */
+	/* Towards the host the kernel takes anything that the header can express; towards the
+	 * guest, what the interface can be set to. */
 	*features = NET_BIT(CSUM) | NET_BIT(HOST_TSO4) | NET_BIT(HOST_TSO6) | NET_BIT(HOST_ECN);
 	if (!set_offload_flags(net, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN))
 		*features |= NET_BIT(GUEST_CSUM) | NET_BIT(GUEST_TSO4) | NET_BIT(GUEST_TSO6) |
@@ -123,7 +123,7 @@ static int tap_receive(struct net_pair *pair)
 	unsigned int n = rx->end - rx->begin;
 	size_t ready = rx->held_bytes;
 
-	/* gather() leaves room behind the pieces. */
+	/* gather() leaves room behind the segments. */
 	rx->pieces[rx->end] = (struct iovec){rx->overflow, NET_PACKET_MAX};
 	ssize_t got = readv(pair->fd, rx->pieces + rx->begin, (int)n + (ready < NET_PACKET_MAX));
 

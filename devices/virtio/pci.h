@@ -23,7 +23,8 @@
 struct virtio_pci_config {
 	const struct pci_addr *addr; /* NULL: next free */
 	struct pci_bus *bus;
-	bool platform_dma; /* a virtual IOMMU is in front: VIRTIO_F_ACCESS_PLATFORM, must be accepted */
+	bool platform_dma; /* a virtual IOMMU is in front: VIRTIO_F_ACCESS_PLATFORM, must be
+			      accepted */
 };
 
 /* The result is the machine's handle on the device: destroy it through its ops. */

@@ -143,7 +143,8 @@ bool virtio_queue_still(const struct virtio_queue *q)
 void virtio_queue_interrupt_changed(struct virtio_queue *q)
 {
 	virtq_set_interrupt(q->vq, q->owner->ops->interrupt_fd(q));
-	/* Whoever was handed the queue interrupts by itself, so it must be given the new eventfd. */
+	/* Whoever was handed the queue interrupts by itself, so it must be given the new
+	 * eventfd. */
 	if (q->ops->set_call && virtio_queue_running(q))
 		post_work(q);
 }

@@ -1,27 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The life and the service of one virtqueue: when it starts, who is asked to serve it, when the driver
- * is interrupted, and when a stop is over. A device gives the verbs; it keeps no state of its own about
- * whether the queue runs (enum virtq_state, in queue.h, is the only one).
+ * The life and the service of one virtqueue: when it starts, who is asked to serve it, when the
+ * driver is interrupted, and when a stop is over. A device gives the verbs; it keeps no state of
+ * its own about whether the queue runs (enum virtq_state, in queue.h, is the only one).
  *
  *     wanted ──► STARTING ── start ──► RUNNING ── serve, serve, … ──► not wanted any more
  *                                                                          │ cancel
  *     OFF ◄── stopped ◄── nothing held, nothing posted ◄── FINISHING (pause) or ABANDONING (reset)
  *
  * Service: the driver's kick, or virtio_queue_again, or the end of an iteration whose share did not
- * suffice, calls `serve`. At the end of each iteration in which something was served or released, the
- * server interrupts the driver, once, if the driver wants it: a write to the eventfd of the queue's
- * MSI-X vector, which the queue has from its start.
+ * suffice, calls `serve`. At the end of each iteration in which something was served or released,
+ * the server interrupts the driver, once, if the driver wants it: a write to the eventfd of the
+ * queue's MSI-X vector, which the queue has from its start.
  *
  * Whatever is in flight for a queue and ends by itself (a request of the host's, a poll) is held:
- * virtio_queue_hold when it begins, virtio_queue_release when it has ended. A stop is over when nothing
- * is held. Chains that are pushed while the queue is ABANDONING are dropped without a trace, so that a
- * request takes the same way to its end in each state.
+ * virtio_queue_hold when it begins, virtio_queue_release when it has ended. A stop is over when
+ * nothing is held. Chains that are pushed while the queue is ABANDONING are dropped without a
+ * trace, so that a request takes the same way to its end in each state.
  *
  * The smallest device gives only `handle` (rng.c).
  *
- * Threads: each queue belongs to its loop's thread; so do all functions here unless they say otherwise.
- * Nothing on the way of a request allocates, and only a queue that is served by vCPUs takes a lock.
+ * Threads: each queue belongs to its loop's thread; so do all functions here unless they say
+ * otherwise. Nothing on the way of a request allocates, and only a queue that is served by vCPUs
+ * takes a lock.
  */
 #ifndef VIRTIO_QUEUE_SERVER_H
 #define VIRTIO_QUEUE_SERVER_H
@@ -37,8 +38,8 @@ struct virtio_device;
 struct virtio_queue;
 
 enum {
-	/* What one iteration of the loop spends on one queue; the rest is the next iteration's. A chain
-	 * costs its bytes, and at least as many as stand for the work of taking it. */
+	/* What one iteration of the loop spends on one queue; the rest is the next iteration's. A
+	 * chain costs its bytes, and at least as many as stand for the work of taking it. */
 	VIRTIO_SHARE_BYTES = 4 << 20,
 	VIRTIO_CHAIN_BYTES_MIN = 16 << 10,
 	/* For `handle`, whose cost bytes do not tell. */
@@ -46,16 +47,16 @@ enum {
 };
 
 struct virtio_queue_ops {
-	/* Before the first service: make what requests need. 0, or a negative errno, which breaks the
-	 * queue. May hand the queue over (below). NULL: nothing to do. */
+	/* Before the first service: make what requests need. 0, or a negative errno, which breaks
+	 * the queue. May hand the queue over (below). NULL: nothing to do. */
 	int (*start)(struct virtio_queue *q);
 	/* Take what is available. True: more is there than this iteration's share. */
 	bool (*serve)(struct virtio_queue *q);
-	/* Instead of serve: answer this chain at once. The number of bytes written to it; or a negative
-	 * errno, with which it is dropped and the queue breaks. */
+	/* Instead of serve: answer this chain at once. The number of bytes written to it; or a
+	 * negative errno, with which it is dropped and the queue breaks. */
 	int (*handle)(struct virtio_queue *q, struct virtq_chain *chain);
-	/* A stop has begun: end soon what is held. Also where start failed, or was not reached since the
-	 * rings are not in memory. NULL: it ends by itself. */
+	/* A stop has begun: end soon what is held. Also where start failed, or was not reached
+	 * since the rings are not in memory. NULL: it ends by itself. */
 	void (*cancel)(struct virtio_queue *q);
 	/* Nothing is held any more: undo start, as far as it came. NULL: nothing to do. */
 	void (*stopped)(struct virtio_queue *q);
@@ -89,7 +90,8 @@ struct virtio_queue_owner {
 };
 
 struct virtio_queue {
-	/* The device's: before the transport is there; ops and opaque also while the queue is off. */
+	/* The device's: before the transport is there; ops and opaque also while the queue is
+	 * off. */
 	const struct virtio_queue_ops *ops;
 	void *opaque;
 	struct loop *loop;
@@ -131,22 +133,22 @@ static inline bool virtio_queue_running(const struct virtio_queue *q)
 	return virtq_state(q->vq) == VIRTQ_RUNNING;
 }
 
-/* Something in flight begins, or has ended. The server interrupts the driver, if need be, at the end of
- * the iteration in which something is released. */
+/* Something in flight begins, or has ended. The server interrupts the driver, if need be, at the
+ * end of the iteration in which something is released. */
 void virtio_queue_hold(struct virtio_queue *q);
 void virtio_queue_release(struct virtio_queue *q);
 /* Serve at the end of this iteration. */
 void virtio_queue_again(struct virtio_queue *q);
 /* The same soon, from any thread, between `start` and the end of `cancel`. */
 void virtio_queue_wake(struct virtio_queue *q);
-/* Take `bytes` from this iteration's share: false when nothing is left of it, and `serve` should return
- * true. */
+/* Take `bytes` from this iteration's share: false when nothing is left of it, and `serve` should
+ * return true. */
 bool virtio_queue_spend(struct virtio_queue *q, uint64_t bytes);
 
-/* For a queue that the kernel or another process serves (vhost): ring layout and position, kick fd and
- * call fd (all stay the server's). Called from `start`; the server then neither watches the kick fd nor
- * serves. take_back, from `cancel`, says how far the other side came (VHOST_GET_VRING_BASE), so that the
- * next start goes on from there. */
+/* For a queue that the kernel or another process serves (vhost): ring layout and position, kick fd
+ * and call fd (all stay the server's). Called from `start`; the server then neither watches the
+ * kick fd nor serves. take_back, from `cancel`, says how far the other side came
+ * (VHOST_GET_VRING_BASE), so that the next start goes on from there. */
 struct virtio_queue_fds {
 	int kick_fd;
 	int call_fd;
@@ -168,7 +170,8 @@ void virtio_queue_update(struct virtio_queue *q);
 void virtio_queue_interrupt_changed(struct virtio_queue *q);
 /* Under the lock: it is off, and nothing is posted. */
 bool virtio_queue_still(const struct virtio_queue *q);
-/* A notification of a queue with serve_in_vcpu. Any thread, no lock held; waits for another that serves. */
+/* A notification of a queue with serve_in_vcpu. Any thread, no lock held; waits for another that
+ * serves. */
 void virtio_queue_notify(struct virtio_queue *q);
 
 #endif

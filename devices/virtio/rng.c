@@ -12,8 +12,8 @@
 
 enum {
 	RNG_QUEUE_SIZE = 64,
-	/* A request may be of any size, and a short answer is a good one (virtio 1.3, 5.4.6.1): this
-	 * bounds how long the loop is busy with one. */
+	/* A request may be of any size, and a short answer is a good one (virtio 1.3, 5.4.6.1):
+	 * this bounds how long the loop is busy with one. */
 	RNG_BURST_BYTES = 4096,
 };
 

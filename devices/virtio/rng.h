@@ -2,8 +2,8 @@
 /*
  * virtio-rng (virtio 1.3, 5.4): the host kernel's random numbers.
  *
- * virtio_rng_create gives a device that virtio_pci_create takes over; until then its ops->destroy ends
- * it. 0 or -ENOMEM. The loop stays the caller's and outlives the device. The machine's thread.
+ * virtio_rng_create gives a device that virtio_pci_create takes over; until then its ops->destroy
+ * ends it. 0 or -ENOMEM. The loop stays the caller's and outlives the device. The machine's thread.
  */
 #ifndef VIRTIO_RNG_H
 #define VIRTIO_RNG_H

@@ -8,11 +8,12 @@
  *        └ struct virtio_queue_ops, per queue ─────────────────► queue server (queue_server.h)
  *
  * A device type gives: id, features offered, number and size of queues, config space, and for each
- * queue how requests are served. The transport owns registers, feature negotiation and status; the queue
- * server owns the life of each queue, its ioeventfd and its interrupt.
+ * queue how requests are served. The transport owns registers, feature negotiation and status; the
+ * queue server owns the life of each queue, its ioeventfd and its interrupt.
  *
  * A driver's reset (write of 0 to status) completes only when all queues have stopped; until then
- * the status register reads non-zero, as the specification lets the driver poll (virtio 1.3, 4.1.4.3.2).
+ * the status register reads non-zero, as the specification lets the driver poll
+ * (virtio 1.3, 4.1.4.3.2).
  *
  * Threads: the functions of virtio_device_ops run in a vCPU thread under the device lock; those of
  * virtio_queue_ops in the queue's loop's thread.
@@ -39,7 +40,8 @@ struct virtio_device_ops {
 	int (*features_ok)(struct virtio_device *vdev, uint64_t features);
 	/* They are accepted: take them into use. Negative: refused all the same. May be NULL. */
 	int (*features_set)(struct virtio_device *vdev, uint64_t features);
-	/* Config space beyond the common part: fill buf from offset. Reads past the end give zeroes. */
+	/* Config space beyond the common part: fill buf from offset. Reads past the end give
+	 * zeroes. */
 	void (*config_read)(struct virtio_device *vdev, uint32_t offset, void *buf,
 			    unsigned int len);
 	void (*config_write)(struct virtio_device *vdev, uint32_t offset, const void *buf,
@@ -47,8 +49,9 @@ struct virtio_device_ops {
 	/* All queues have stopped and the device was reset: drop negotiated state. Under the device
 	 * lock, in whichever thread saw the last queue stop. */
 	void (*reset)(struct virtio_device *vdev);
-	/* The device's own state (core/state.h), of one record, whose `live` is its struct virtio_device.
-	 * Loaded behind features and queues, while these are off. NULL: it has none. */
+	/* The device's own state (core/state.h), of one record, whose `live` is its struct
+	 * virtio_device. Loaded behind features and queues, while these are off. NULL: it has
+	 * none. */
 	const struct state_section *state;
 	/* Why its state cannot be saved, for the user; NULL: it can. */
 	const char *no_state;
@@ -77,16 +80,17 @@ static inline bool virtio_has(const struct virtio_device *vdev, unsigned int fea
 
 /* What a device calls. */
 
-/* First of all: name and log, and n_queues queues, whose ops, loop and max_size the device sets next. */
+/* First of all: name and log, and n_queues queues, whose ops, loop and max_size the device sets
+ * next. */
 int virtio_device_init(struct virtio_device *vdev, const struct virtio_device_ops *ops,
 		       const char *name, const struct log *log, unsigned int n_queues,
 		       struct err *err);
 void virtio_device_done(struct virtio_device *vdev);
 
-/* What the driver reads of the device's configuration changes between these two: begin takes the device
- * lock, end gives it back with a new generation, so that nobody reads half a change (virtio 1.3, 2.5.1);
- * notify: it interrupts. Any thread that does not hold that lock (so not features_ok, config_read,
- * config_write or reset), and also before a transport is there. */
+/* What the driver reads of the device's configuration changes between these two: begin takes the
+ * device lock, end gives it back with a new generation, so that nobody reads half a change
+ * (virtio 1.3, 2.5.1); notify: it interrupts. Any thread that does not hold that lock (so not
+ * features_ok, config_read, config_write or reset), and also before a transport is there. */
 void virtio_config_begin(struct virtio_device *vdev);
 void virtio_config_end(struct virtio_device *vdev, bool notify);
 /* The device cannot go on: NEEDS_RESET. Any thread that does not hold the device lock. */

@@ -17,12 +17,12 @@
  * embedder's, who calls hospes_vm_run, or hospes_vm_iterate whenever the fd of hospes_vm_fd polls
  * readable. Every function on a machine except destroy may be called from any thread. Calls that
  * change its state run in the machine's thread and return when they are done; so with the
- * embedder's loop, another thread that makes such a call waits for the next iteration. (The library's
- * thread exists from the start to the end; before and after, callers take turns in its place.) Callbacks
- * run in library threads: they must not block, and must not call back into the same machine, except
- * hospes_vm_state.
- * No call waits for ever for a guest: -ETIMEDOUT means that the machine's thread has not answered for
- * 30 s because of this host. A change of the state is then made when it does.
+ * embedder's loop, another thread that makes such a call waits for the next iteration. (The
+ * library's thread exists from the start to the end; before and after, callers take turns in its
+ * place.) Callbacks run in library threads: they must not block, and must not call back into the
+ * same machine, except hospes_vm_state. No call waits for ever for a guest: -ETIMEDOUT means that
+ * the machine's thread has not answered for 30 s because of this host. A change of the state is
+ * then made when it does.
  *
  * ABI: structures begin with their size and grow only at the end; set `size` to sizeof. Symbols
  * have versions. Text and documents are UTF-8.
@@ -80,8 +80,8 @@ enum hospes_event_type {
 	HOSPES_EVENT_OUTCOME,      /* about to stop: value is enum hospes_outcome */
 	HOSPES_EVENT_RESET,        /* the guest was reset and goes on */
 	HOSPES_EVENT_DEVICE_ERROR, /* text names the device and the error */
-	/* Of passed-through devices; value is the index in the document's list (of one that was added
-	 * later: the lowest that was free). */
+	/* Of passed-through devices; value is the index in the document's list (of one that was
+	 * added later: the lowest that was free). */
 	HOSPES_EVENT_DEVICE_REQUESTED, /* the host requests it: it is removed from the guest */
 	HOSPES_EVENT_DEVICE_GONE,      /* it no longer responds: likewise */
 	HOSPES_EVENT_DEVICE_RESET,     /* it was reset */
@@ -139,10 +139,10 @@ HOSPES_API int hospes_vm_resume(struct hospes_vm *vm, struct hospes_error *error
 /* Press the power button; the guest decides what to do. */
 HOSPES_API int hospes_vm_shutdown(struct hospes_vm *vm, struct hospes_error *error);
 HOSPES_API int hospes_vm_reset(struct hospes_vm *vm, struct hospes_error *error);
-/* Stop it now, whatever the guest is doing. -ETIMEDOUT (after 30 s at most): something of this host,
- * such as storage or the driver of a device, holds one of the machine's threads; another call tries
- * again. Where that is of no use, end the process: the kernel then closes VFIO devices, which ends
- * their DMA and resets them, before it gives up the memory that they reach. */
+/* Stop it now, whatever the guest is doing. -ETIMEDOUT (after 30 s at most): something of this
+ * host, such as storage or the driver of a device, holds one of the machine's threads; another call
+ * tries again. Where that is of no use, end the process: the kernel then closes VFIO devices, which
+ * ends their DMA and resets them, before it gives up the memory that they reach. */
 HOSPES_API int hospes_vm_stop(struct hospes_vm *vm, struct hospes_error *error);
 
 /* Any thread, any time, also in callbacks. */

@@ -236,9 +236,9 @@ static void direct_destroy(struct strategy *strategy)
 
 /* --- under a virtual IOMMU --- */
 
-/* What the guest maps at its own address is reachable anyway and stays so, which is what the ledger's
- * over-exposure shows. At another address it is mapped there, and unmapped; where memory is in the way
- * the guest is refused. */
+/* What the guest maps at its own address is reachable anyway and stays so, which is what the
+ * ledger's over-exposure shows. At another address it is mapped there, and unmapped; where memory
+ * is in the way the guest is refused. */
 static void direct_map_requests(struct strategy *strategy, struct hw_request *requests,
 				unsigned int n)
 {

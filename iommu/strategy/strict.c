@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The strategy 'strict': what the guest has mapped, and nothing else, from before its request to map is
-// answered until before its request to unmap is. Each record is a mapping of its own, since the kernel
-// unmaps only what it mapped in one call and a guest may take back each; neighbours that a batch unmaps
-// are one call.
+// The strategy 'strict': what the guest has mapped, and nothing else, from before its request to
+// map is answered until before its request to unmap is. Each record is a mapping of its own, since
+// the kernel unmaps only what it mapped in one call and a guest may take back each; neighbours that
+// a batch unmaps are one call.
 #include <errno.h>
 
 #include "iommu/guest_memory.h"

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Calls on a machine from threads that do not run it: before its start, and several starts at a time.
+// Calls on a machine from threads that do not run it: before its start, and several starts at a
+// time.
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <limits.h>

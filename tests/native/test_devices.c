@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Devices that come and go: into a machine before its start, while it runs and while it is paused, and out
-// of it, with nothing left behind.
+// Devices that come and go: into a machine before its start, while it runs and while it is paused,
+// and out of it, with nothing left behind.
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <jansson.h>

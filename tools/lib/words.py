@@ -15,12 +15,9 @@ UNEDITED = (
     "tests/bench/tools/mapcost.c",
     "tests/fuzz/",
     "tests/host/iommu/",
-    "tests/unit/base/",
-    "tests/unit/core/",
     "tests/unit/iommu/",
     "tests/unit/machine/",
     "tests/unit/virtio/",
-    "vmm/core/",
 )
 
 # What is searched for, and what to write. In C files: in comments and strings.

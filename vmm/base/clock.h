@@ -25,8 +25,8 @@ static inline struct timespec clock_timespec(uint64_t ns)
 				 .tv_nsec = (long)(ns % NS_PER_S)};
 }
 
-/* A budget that fills with time: what happens costs some of it, up to burst_ns may be spent at once.
- * Begins as zeroes, which is full. */
+/* A budget that fills with time: what happens costs some of it, up to burst_ns may be spent at
+ * once. Begins as zeroes, which is full. */
 struct budget {
 	_Atomic uint64_t full_ns; /* when it is full again */
 };

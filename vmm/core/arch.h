@@ -71,7 +71,8 @@ struct arch_vm_config {
 	struct bus *pio;
 };
 
-/* Addresses where there must be no RAM, since a device that is passed through cannot reach it there. */
+/* Addresses where there must be no RAM, since a device that is passed through cannot reach it
+ * there. */
 struct arch_avoid {
 	uint64_t first, last; /* inclusive */
 	const char *what;     /* whose and what: "0000:00:02.0: reserved (direct)" */
@@ -84,8 +85,8 @@ struct arch_layout {
 	unsigned int n_avoid;
 };
 
-/* -EINVAL and a message when the memory or the windows cannot be laid out in the host's width, or RAM
- * not beside what is to be avoided: which range, whose, and what to do. */
+/* -EINVAL and a message when the memory or the windows cannot be laid out in the host's width, or
+ * RAM not beside what is to be avoided: which range, whose, and what to do. */
 int arch_platform_init(struct arch_platform *ret, const struct kvm *kvm,
 		       const struct arch_layout *layout, struct err *err);
 
@@ -95,16 +96,16 @@ const struct irq_chip_ops *arch_irq_ops(void); /* opaque: the struct arch_vm */
 
 /* Memory of a device (a BAR) in the guest: [gpa, gpa + bytes) is hva, page-aligned all, which must
  * stay mapped until unmap has returned; then no vCPU reaches it. It is no RAM: nobody but the guest
- * sees it, and it never becomes a target of DMA. -EEXIST where there is memory already, -ENOSPC when
- * KVM has no slot left. unmap names a mapping that is there. Any thread, vCPU threads too. */
+ * sees it, and it never becomes a target of DMA. -EEXIST where there is memory already, -ENOSPC
+ * when KVM has no slot left. unmap names a mapping that is there. Any thread, vCPU threads too. */
 int arch_vm_map_host(struct arch_vm *vm, uint64_t gpa, void *hva, uint64_t bytes, bool readonly,
 		     struct err *err);
 void arch_vm_unmap_host(struct arch_vm *vm, uint64_t gpa);
 
-/* Tell KVM that the guest has this VFIO device (its cdev) or group, so that interrupts can be posted
- * and memory types are coherent: before the device is bound or opened from its group. The file stays
- * the caller's, but is in use until remove, or until the VM ends. -EOPNOTSUPP: this kernel cannot;
- * the device works without. Machine's thread. */
+/* Tell KVM that the guest has this VFIO device (its cdev) or group, so that interrupts can be
+ * posted and memory types are coherent: before the device is bound or opened from its group. The
+ * file stays the caller's, but is in use until remove, or until the VM ends. -EOPNOTSUPP: this
+ * kernel cannot; the device works without. Machine's thread. */
 int arch_vm_add_vfio(struct arch_vm *vm, int fd, struct err *err);
 void arch_vm_remove_vfio(struct arch_vm *vm, int fd);
 

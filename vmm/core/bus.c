@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Buses: an immutable sorted table of address pieces, swapped as a whole.
+// Buses: an immutable sorted table of address extents, swapped as a whole.
 //
-// A reader counts itself in one of two counters, loads the table, and leaves again. Whoever swaps the
-// table keeps the old one until both counters have been seen at zero since: a reader that holds the
-// old table was counted before the swap, so the counter it is in cannot have been zero meanwhile.
-// New readers use the counter that `epoch` names, so the other one drains whatever the load.
+// A reader counts itself in one of two counters, loads the table, and leaves again. Whoever swaps
+// the table keeps the old one until both counters have been seen at zero since: a reader that holds
+// the old table was counted before the swap, so the counter it is in cannot have been zero
+// meanwhile. New readers use the counter that `epoch` names, so the other one drains whatever the
+// load.
 #include "core/bus.h"
 
 #include <errno.h>
@@ -22,7 +23,7 @@ struct piece {
 	struct bus_region *_Atomic region;
 };
 
-/* What waits for the readers of before: a retired table, or a bus_synchronize() call (a ticket). */
+/* Waits for earlier readers: a retired table, or a bus_synchronize() call (a ticket). */
 struct waiting {
 	struct waiting *next;
 	unsigned int seen_zero; /* bit i: counter i was zero since */
@@ -172,7 +173,7 @@ void bus_destroy(struct bus *bus)
 	free(bus);
 }
 
-/* The piece that holds addr, or the first one after it; n when there is none. */
+/* The extent that holds addr, or the first one after it; n when there is none. */
 static unsigned int table_find(const struct table *table, uint64_t addr)
 {
 	unsigned int lo = 0, hi = table->n;
@@ -228,7 +229,7 @@ static void table_claim(struct table *table, struct bus_region *region)
 	}
 }
 
-/* Each region that comes adds at most one gap to the ones before, so 2n - 1 pieces are enough. */
+/* Each new region adds at most one gap to the ones before, so 2n - 1 extents are enough. */
 static struct table *table_make(const struct bus *bus)
 {
 	struct table *table =
@@ -292,8 +293,8 @@ static void table_publish(struct bus *bus, struct table *table)
 	doorbells_follow(bus, table);
 }
 
-/* No memory for a new table: take the region out of the present one. What it shadowed comes to light
- * with the next table. */
+/* No memory for a new table: take the region out of the present one. What it shadowed comes to
+ * light with the next table. */
 static void tombstone(struct bus *bus, struct bus_region *region)
 {
 	struct table *table = atomic_load(&bus->table);
@@ -427,8 +428,8 @@ static uint64_t call(struct bus_region *region, uint64_t offset, unsigned int si
 	return value;
 }
 
-/* The largest access the handler takes at offset that does not go beyond left bytes, or its smallest
- * one when even that does (or begins before). */
+/* The largest access the handler takes at offset that does not go beyond left bytes, or its
+ * smallest one when even that does (or begins before). */
 static unsigned int chunk_size(const struct bus_ops *ops, uint64_t offset, unsigned int left)
 {
 	unsigned int size = ops_max(ops);
@@ -443,7 +444,7 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "values are copied as b
 
 /* Bytes [offset, offset + n) of region, split and widened to what its handler takes. A write that
  * is narrower than the smallest access becomes read, modify, write, as a bus without byte enables
- * would do it. The region's lock is held over the whole, so the pieces are one access to others. */
+ * would do it. The region's lock is held over the whole, so the parts are one access to others. */
 static void access_region(struct bus_region *region, uint64_t offset, uint8_t *data, unsigned int n,
 			  bool write)
 {

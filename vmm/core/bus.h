@@ -10,10 +10,10 @@
  * and swap it in, so accesses take no lock. The old table is freed once every access that began
  * before the swap is over (two counters, as SRCU does it), never waited for inside a handler.
  *
- * Threads: dispatch by any vCPU thread; the handler runs in that thread under region->lock if that is
- * set (the device's lock). add and del by any thread, also from inside a handler (a guest moves its
- * BARs by a config write): they never wait. bus_synchronize waits, so it is called from no handler
- * and under no device lock.
+ * Threads: dispatch by any vCPU thread; the handler runs in that thread under region->lock if that
+ * is set (the device's lock). add and del by any thread, also from inside a handler (a guest moves
+ * its BARs by a config write): they never wait. bus_synchronize waits, so it is called from no
+ * handler and under no device lock.
  */
 #ifndef CORE_BUS_H
 #define CORE_BUS_H
@@ -65,7 +65,8 @@ int bus_add(struct bus *bus, struct bus_region *region, uint64_t base, struct er
 int bus_add_shadowed(struct bus *bus, struct bus_region *region, uint64_t base);
 void bus_del(struct bus *bus, struct bus_region *region);
 
-/* Dispatch one access of 1 to 8 bytes, crossing regions if it must. true when somebody claimed it. */
+/* Dispatch one access of 1 to 8 bytes, crossing regions if it must. true when somebody claimed
+ * it. */
 bool bus_read(struct bus *bus, uint64_t addr, void *data, unsigned int size);
 bool bus_write(struct bus *bus, uint64_t addr, const void *data, unsigned int size);
 
@@ -74,9 +75,9 @@ bool bus_write(struct bus *bus, uint64_t addr, const void *data, unsigned int si
 void bus_synchronize(struct bus *bus);
 
 /* ioeventfd is a property of a region: a write of `size` bytes (0: any size, where KVM can) at
- * offset, matching `value` if match is set, signals fd instead of running the handler. The hook that
- * installs it in KVM is set by the arch layer; it follows the region when it moves. The fd stays the
- * caller's. Set before bus_add or any time after. */
+ * offset, matching `value` if match is set, signals fd instead of running the handler. The hook
+ * that installs it in KVM is set by the arch layer; it follows the region when it moves. The fd
+ * stays the caller's. Set before bus_add or any time after. */
 struct bus_ioeventfd {
 	struct bus_region *region;
 	uint64_t offset;

@@ -9,24 +9,25 @@
  * JSON, or files: the machine opens things and gives it fds. It embeds struct device first.
  *
  *   reset     to power-on state, from any state, at any moment under load; afterwards no DMA and no
- *             interrupt of before is seen.
+ *             interrupt from before the reset is delivered.
  *   quiesce   phase 0: start no new DMA; phase 1: return when what was started is finished and the
  *             device is still. The machine runs phase 0 on all devices before phase 1 on any.
  *   resume    go on after quiesce.
  *   destroy   quiesced before; frees everything, NULL and half-built included.
- *   save      quiesced (phase 1 done): write the state, field by field (state.h). From then to resume
- *             nothing leaves the device: what it had still to send is in the stream, so that a
+ *   save      quiesced (phase 1 done): write the state, field by field (state.h). Until resume
+ *             nothing leaves the device: pending output is in the stream, so that a
  *             destroy does not send it either. It may be resumed and saved again.
- *   load      a device freshly created from the same configuration, on its bus, quiesced, its loop not
- *             run since: take this state, so that resume goes on where the saved one stood. All is
- *             checked first: what is refused leaves the device as it was. Pins are raised anew from
- *             the state, so the interrupt controllers' state is loaded after that of all devices.
+ *   load      take this state, so that resume continues where the saved device stood. The device
+ *             was created anew from the same configuration, is on its bus, quiesced, and its loop
+ *             has not run since. All is checked first: a refusal leaves the device as it was. Pins
+ *             are raised anew from the state, so interrupt controllers are loaded after all
+ * devices.
  *
- * Threads: these ops are called by the machine's thread, outside any loop callback, with vCPUs out of
- * the guest for reset, quiesce phase 1, resume, save and load. Where an op has to wait for a queue: if the queue
- * belongs to the machine's own loop (loop_is_mine) the device turns that loop until it is done,
- * otherwise it waits for the other thread. Register handlers run in vCPU threads under the device's lock. A queue
- * belongs to its loop's thread from activation to quiescence.
+ * Threads: these ops are called by the machine's thread, outside any loop callback, with vCPUs out
+ * of the guest for reset, quiesce phase 1, resume, save and load. Where an op has to wait for a
+ * queue: if the queue belongs to the machine's own loop (loop_is_mine) the device runs that loop
+ * until it is done, otherwise it waits for the other thread. Register handlers run in vCPU threads
+ * under the device's lock. A queue belongs to its loop's thread from activation to quiescence.
  */
 #ifndef CORE_DEVICE_H
 #define CORE_DEVICE_H

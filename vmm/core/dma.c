@@ -6,10 +6,10 @@
 //
 //   port:  opened += 1, then translate        drain:  (translation changed already) opened += 0
 //
-// Either the drain reads the new serial number and waits for it, or the port's increment comes after
-// the drain's and the port sees the changed translation. Likewise at the end: the port exchanges
-// `oldest`, the drain sets WANTED in it; either the port sees WANTED and wakes, or the drain sees
-// that the bracket is closed.
+// Either the drain reads the new serial number and waits for it, or the port's increment comes
+// after the drain's and the port sees the changed translation. Likewise at the end: the port
+// exchanges `oldest`, the drain sets WANTED in it; either the port sees WANTED and wakes, or the
+// drain sees that the bracket is closed.
 #include "core/dma.h"
 
 #include <assert.h>
@@ -174,7 +174,7 @@ static bool is_identity(const struct dma_space *space)
 	return atomic_load_explicit(&space->identity, memory_order_relaxed);
 }
 
-/* The piece that begins at iova: where in the host, and how much of len it has (0: a fault). */
+/* The segment that begins at iova: its hva, and how much of len it has (0: a fault). */
 static uint64_t translate(const struct dma_space *space, uint64_t iova, uint64_t len,
 			  enum dma_dir dir, void **hva)
 {
@@ -281,7 +281,7 @@ void dma_written(struct dma_port *port, const struct iovec *iov, unsigned int n,
 		mark_written(port, iov, n, written);
 }
 
-/* What needs more pieces than we have here is copied in rounds; a fault in a later round leaves the
+/* A range of more segments than fit here is copied in rounds; a fault in a later round leaves the
  * earlier ones done, as on a real bus. */
 static int copy(struct dma_port *port, uint64_t iova, char *buf, size_t len, enum dma_dir dir)
 {

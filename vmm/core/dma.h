@@ -3,8 +3,8 @@
  * DMA of emulated devices: every access goes through an I/O address space, in brackets.
  *
  *     dma_open(port, &bracket)
- *         dma_map(port, iova, len, dir, iov, max)   checked: permission, bounds; gives host pointers
- *         dma_map(...)                              as many as the request has pieces
+ *         dma_map(port, iova, len, dir, iov, max)   permission and bounds checked; host pointers
+ *         dma_map(...)                              as many as the request has segments
  *         ... the device reads or writes through the pointers ...
  *     dma_close(port, &bracket)
  *
@@ -13,8 +13,8 @@
  * UNMAP, a discard, an unplug) first makes the translation fail for new requests and then waits
  * until the brackets that were open are closed (dma_space_drain).
  *
- * A port is one user of a space: a queue, a loop. It belongs to one thread, so opening and closing a
- * bracket costs two stores and no lock.
+ * A port is one user of a space: a queue, a loop. It belongs to one thread, so opening and closing
+ * a bracket costs two stores and no lock.
  *
  * Threads: port functions by the port's owner; space functions by the machine's thread or a vCPU
  * thread that holds no device lock.
@@ -38,7 +38,7 @@ enum dma_dir {
 
 struct dma_space;
 
-/* A translation. translate: the piece that starts at iova: its gpa and how many bytes of it are
+/* A translation. translate: the segment that starts at iova: its gpa and how many bytes of it are
  * contiguous in gpa (at most len); -EFAULT when nothing is mapped there or dir is not permitted.
  * Any port's thread, with a bracket open: it takes no lock that is held over a wait. */
 struct dma_space_ops {
@@ -67,8 +67,8 @@ struct dma_port {
 	struct list open;
 	_Atomic uint64_t oldest; /* serial number of the oldest open bracket: see dma.c */
 	unsigned int drains;     /* waiting for this port, under the space's lock */
-	/* The region that was used last, where iovas are gpas: most accesses are to the same one. Good
-	 * as long as the generation is. */
+	/* The region that was used last, where iovas are gpas: most accesses are to the same one.
+	 * Good as long as the generation is. */
 	struct {
 		uint64_t gpa, bytes, generation;
 		char *hva;
@@ -86,22 +86,23 @@ void dma_port_init(struct dma_port *port, struct dma_space *space, uint32_t requ
 void dma_port_done(struct dma_port *port);
 
 void dma_open(struct dma_port *port, struct dma_bracket *bracket);
-/* Append the host pieces of [iova, iova + len) to iov: their number (at least 1), -EFAULT when any
- * byte is not permitted (nothing is accessed; reported by the space), -E2BIG when more than max
- * pieces are needed, -EINVAL for len 0 or a range that wraps. */
+/* Append the host segments of [iova, iova + len) to iov: their number (at least 1), -EFAULT when
+ * any byte is not permitted (nothing is accessed; reported by the space), -E2BIG when more than max
+ * segments are needed, -EINVAL for len 0 or a range that wraps. */
 int dma_map(struct dma_port *port, uint64_t iova, uint64_t len, enum dma_dir dir, struct iovec *iov,
 	    unsigned int max);
-/* Say that the first `written` bytes of these pieces (from dma_map, FROM_DEVICE) were written. */
+/* Record that the first `written` bytes of these segments (from dma_map, FROM_DEVICE) were
+ * written. */
 void dma_written(struct dma_port *port, const struct iovec *iov, unsigned int n, uint64_t written);
 void dma_close(struct dma_port *port, struct dma_bracket *bracket);
 
-/* For memory that is used over and over (rings): host pieces found in an earlier bracket may be used
- * in a later one as long as this number, read inside the later one, has not changed.
+/* For memory that is used over and over (rings): host segments found in an earlier bracket may be
+ * used in a later one as long as this number, read inside the later one, has not changed.
  * dma_space_drain changes it before it looks for open brackets. */
 uint64_t dma_generation(const struct dma_port *port);
 
-/* Does the space translate (a virtual IOMMU is in front)? Then an access that is not permitted is told to
- * whoever gave the permissions, and says nothing about the rest of the driver. */
+/* Does the space translate (a virtual IOMMU is in front)? Then an access that is not permitted is
+ * reported to whoever gave the permissions, and says nothing about the rest of the driver. */
 bool dma_translates(const struct dma_port *port);
 
 /* Copy through a bracket of its own; 0 or -EFAULT. */

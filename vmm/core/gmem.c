@@ -371,7 +371,8 @@ static void publish(struct gmem *gmem, struct table *table)
 	gmem_release(gmem);
 }
 
-/* From here on no device gets at what leaves, so that nothing is mapped that a listener has unmapped. */
+/* From here on no device gets at what leaves, so that nothing is mapped that a listener has
+ * unmapped. */
 static void close_leaving(struct gmem *gmem)
 {
 	const struct table *table = table_of(gmem);

@@ -8,16 +8,16 @@
  * A region is {gpa, size, backing}. The map changes by transactions: a change is prepared, offered
  * to every listener (KVM memslots, I/O address spaces, vhost, dirty tracking) in the order in which
  * they registered, and takes effect only when all accepted; a refusal undoes the others in reverse.
- * Each listener is told what leaves before what comes, since what comes may take its place.
- * A listener that gives hardware access maps before the guest may use the memory and unmaps before
- * it is given back.
+ * Each listener is notified of removals before additions, since an addition may take a removed
+ * place. A listener that gives hardware access maps before the guest may use the memory and unmaps
+ * before it is given back.
  *
- * Threads: transactions and creation belong to one thread at a time (the machine's); a transaction and
- * the coming and going of listeners hold a lock of the map, so listeners may come and go by any thread.
- * That lock is taken before those of listeners: whoever changes listeners under a lock that a listener
- * takes, holds the map first (gmem_hold).
- * gmem_host() and friends may be called by any thread at any time: the table they read is swapped
- * as a whole, and a region that is removed stays mapped in hospes until gmem_quiesce() or destroy.
+ * Threads: transactions and creation belong to one thread at a time (the machine's); a transaction
+ * and the coming and going of listeners hold a lock of the map, so listeners may come and go by any
+ * thread. That lock is taken before those of listeners: whoever changes listeners under a lock that
+ * a listener takes, holds the map first (gmem_hold). gmem_host() and friends may be called by any
+ * thread at any time: the table they read is swapped as a whole, and a region that is removed stays
+ * mapped in hospes until gmem_quiesce() or destroy.
  *
  * A region may be private one day (confidential guests): then gmem_host() fails for it. So no code
  * may keep "the pointer to all guest memory".
@@ -77,14 +77,14 @@ struct gmem_region {
 };
 
 int gmem_create(struct gmem **ret, const struct log *log, struct err *err);
-/* Listeners are told of the removal of every region first. */
+/* Listeners are notified of the removal of every region first. */
 void gmem_destroy(struct gmem *gmem);
 
 /* A transaction. Between begin and commit only add and remove; one at a time. commit returns 0, or
- * the first refusal, with nothing changed, and ends the transaction either way; abort drops what was
- * prepared (harmless when there is none). gmem_add maps and binds
- * the memory at once (so its errors come early, naming size, backing and the way out), but nobody
- * sees it before commit. gmem_remove names a region by its gpa. */
+ * the first refusal, with nothing changed, and ends the transaction either way; abort drops what
+ * was prepared (harmless when there is none). gmem_add maps and binds the memory at once (so its
+ * errors come early, naming size, backing and the remedy), but nobody sees it before commit.
+ * gmem_remove names a region by its gpa. */
 int gmem_begin(struct gmem *gmem, struct err *err);
 int gmem_add(struct gmem *gmem, const struct gmem_region_config *config, struct err *err);
 int gmem_remove(struct gmem *gmem, uint64_t gpa, struct err *err);
@@ -110,8 +110,8 @@ struct gmem_listener {
 int gmem_listen(struct gmem *gmem, struct gmem_listener *listener, struct err *err);
 void gmem_unlisten(struct gmem *gmem, struct gmem_listener *listener);
 
-/* Until gmem_release no transaction takes effect and no listener comes or goes but by this thread. May be
- * nested. */
+/* Until gmem_release no transaction takes effect and no listener comes or goes but by this thread.
+ * May be nested. */
 void gmem_hold(struct gmem *gmem);
 void gmem_release(struct gmem *gmem);
 
@@ -146,8 +146,9 @@ int gmem_walk(const struct gmem *gmem, gmem_walk_fn *fn, void *opaque);
 /* Total RAM in bytes (regions without GMEM_READONLY). */
 uint64_t gmem_ram_bytes(const struct gmem *gmem);
 
-/* Touch all pages of RAM with up to `threads` threads (0: one per online CPU), by MADV_POPULATE_WRITE where the
- * kernel has it. -ENOMEM and a message when the host cannot give them. */
+/* Touch all pages of RAM with up to `threads` threads (0: one per online CPU), by
+ * MADV_POPULATE_WRITE where the kernel has it. -ENOMEM and a message when the host cannot give
+ * them. */
 int gmem_prefault(struct gmem *gmem, unsigned int threads, struct err *err);
 
 /* Give the host pages of [gpa, gpa + len) back (balloon, free page reporting); page-aligned to the
@@ -158,9 +159,10 @@ int gmem_discard(struct gmem *gmem, uint64_t gpa, uint64_t len);
  * KVM_RUN, loops idle): frees what removals retired. */
 void gmem_quiesce(struct gmem *gmem);
 
-/* Dirty marking for memory that hospes itself writes, used by dma.h and by nothing else: no-op unless
- * a tracker is set. mark may be called by any thread, at the same time. The tracker is the caller's;
- * after gmem_set_dirty(gmem, NULL) it may go once no thread can be inside (as for gmem_quiesce). */
+/* Dirty marking for memory that hospes itself writes, used by dma.h and by nothing else: no-op
+ * unless a tracker is set. mark may be called by any thread, at the same time. The tracker is the
+ * caller's; after gmem_set_dirty(gmem, NULL) it may go once no thread can be inside (as for
+ * gmem_quiesce). */
 struct gmem_dirty {
 	void (*mark)(struct gmem_dirty *dirty, uint64_t gpa, uint64_t len);
 };

@@ -267,8 +267,8 @@ static enum gmem_backing choose(const struct gmem_region_config *config)
 	return config->share ? GMEM_MEMFD : GMEM_ANONYMOUS;
 }
 
-/* The file behind the region, -1 for none, in *ret; page_bytes as it turns out. (A descriptor and an
- * error are told apart by the result: -EPERM is -1.) */
+/* The file behind the region, -1 for none, in *ret; page_bytes as it turns out. (A descriptor and
+ * an error are told apart by the result: -EPERM is -1.) */
 static int open_backing(int *ret, enum gmem_backing backing,
 			const struct gmem_region_config *config, uint64_t *page_bytes,
 			struct err *err)
@@ -391,8 +391,8 @@ void gmem_backing_unmap(struct gmem_region *region)
 	fd_close(&region->fd);
 }
 
-/* Write to a page what is there already. Not an atomic OR of 0, which compilers may turn into a mere read
- * (clang 19 does), and a read maps the zero page. */
+/* Write to a page what is there already. Not an atomic OR of 0, which compilers may turn into a
+ * mere read (clang 19 does), and a read maps the zero page. */
 static void touch(volatile uint8_t *hva)
 {
 	uint8_t was = *hva;

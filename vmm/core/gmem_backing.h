@@ -8,9 +8,9 @@
 
 #include "core/gmem.h"
 
-/* Map what config asks for and describe it in ret (all but the name). other_bytes: RAM that the same
- * guest has already. -EINVAL for bad alignment or an unfit fd, -ENOMEM when the host cannot give
- * it; the message says how much is missing and what to do. */
+/* Map what config asks for and describe it in ret (all but the name). other_bytes: RAM that the
+ * same guest has already. -EINVAL for bad alignment or an unfit fd, -ENOMEM when the host cannot
+ * give it; the message says how much is missing and what to do. */
 int gmem_backing_map(struct gmem_region *ret, const struct gmem_region_config *config,
 		     uint64_t other_bytes, struct err *err);
 void gmem_backing_unmap(struct gmem_region *region);

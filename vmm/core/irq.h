@@ -5,10 +5,10 @@
  *      device ── struct irq_msi ──► eventfd ─► KVM_IRQFD ─► GSI route {address, data} ─► vCPU
  *      device ── struct irq_line ─► pin of the I/O APIC (level or edge, shared) ───────► vCPU
  *
- * An MSI source can be raised by a call or by anybody who signals its eventfd (a loop, vhost, VFIO).
- * GSIs below the number of pins are I/O APIC pins; MSI sources take GSIs above, from irq_msi_enable
- * to irq_msi_disable, so that an unused vector costs nothing. A masked source keeps its GSI and its
- * eventfd's owner: what is signalled meanwhile is pending, not lost (irq_msi_mask).
+ * An MSI source can be raised by a call or by anybody who signals its eventfd (a loop, vhost,
+ * VFIO). GSIs below the number of pins are I/O APIC pins; MSI sources take GSIs above, from
+ * irq_msi_enable to irq_msi_disable, so that an unused vector costs nothing. A masked source keeps
+ * its GSI and its eventfd's owner: what is signalled meanwhile is pending, not lost (irq_msi_mask).
  *
  * An MSI carries its requester id, which arm64's ITS needs and x86 ignores.
  *
@@ -67,19 +67,19 @@ void irq_line_put(struct irq_line *line);
 void irq_line_set(struct irq_line *line, bool level);
 /* An edge: up and down. */
 void irq_line_pulse(struct irq_line *line);
-/* Let an eventfd drive a level-triggered pin, which others may share: a signal of fd raises it; at the
- * guest's end of interrupt the chip lowers it and signals resample_fd, whereupon the owner unmasks its
- * source, which signals fd again if it still asks (VFIO's INTx). One pair per line; -EBUSY otherwise.
- * disconnect lowers what fd raised once no other pair holds the pin. Neither closes anything; put
- * disconnects. */
+/* Let an eventfd drive a level-triggered pin, which others may share: a signal of fd raises it; at
+ * the guest's end of interrupt the chip lowers it and signals resample_fd, whereupon the owner
+ * unmasks its source, which signals fd again if it still asks (VFIO's INTx). One pair per line;
+ * -EBUSY otherwise. disconnect lowers what fd raised once no other pair holds the pin. Neither
+ * closes anything; put disconnects. */
 int irq_line_connect(struct irq_line *line, int fd, int resample_fd);
 void irq_line_disconnect(struct irq_line *line);
 
 /* A message-signalled source. Embedded in the device; irq_msi_init gives it its eventfd, enable
  * gives it a GSI with that message and connects the eventfd, update replaces the message of an
- * enabled one. mask disconnects the eventfd from the GSI: signals stay in its counter; pending tells
- * (without clearing) whether there are some; unmask connects it again and delivers what was pending.
- * -ENOSPC when the host has no GSI left. */
+ * enabled one. mask disconnects the eventfd from the GSI: signals stay in its counter; pending
+ * tells (without clearing) whether there are some; unmask connects it again and delivers what was
+ * pending. -ENOSPC when the host has no GSI left. */
 struct irq_msi {
 	struct irq_chip *chip;
 	int fd;       /* signal it to raise: fd_event_signal() or hand it to the kernel */
@@ -104,11 +104,12 @@ void irq_msi_disable(struct irq_msi *msi);
  * beyond the pending bit). */
 void irq_msi_raise(struct irq_msi *msi);
 
-/* Many sources at once: the kernel takes all routes as a whole, so that enabling or disabling n of them
- * one by one costs n times the table. Between begin and end no routes are set; end sets them and
- * returns the kernel's verdict: when it is an error the table of before stays, and the caller disables
- * what it enabled. What is enabled in between must be masked until then, since a signal without a
- * route is lost. begin keeps other threads out until end: brief, by one thread, nested is allowed. */
+/* Many sources at once: the kernel takes all routes as a whole, so that enabling or disabling n of
+ * them one by one costs n times the table. Between begin and end no routes are set; end sets them
+ * and returns the kernel's verdict: on an error the previous table stays in force, and the caller
+ * disables what it enabled. What is enabled in between must be masked until then, since a signal
+ * without a route is lost. begin keeps other threads out until end: brief, by one thread, nested is
+ * allowed. */
 void irq_batch_begin(struct irq_chip *chip);
 int irq_batch_end(struct irq_chip *chip);
 

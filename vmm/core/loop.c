@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The event loop's common part: verbs, posting, deferring, and the order of a turn. See loop.h.
+// The event loop's common part: verbs, posting, deferring, and the order of an iteration. See
+// loop.h.
 #include "core/loop_impl.h"
 
 #include <assert.h>
@@ -21,8 +22,8 @@ static void wake_done(struct loop_op *op, int result)
 	/* The thread that armed it is gone. */
 	if (result == -ECANCELED)
 		loop_watch(loop, op, loop->wake_fd);
-	/* Posts that see false again will signal; those before are in the stack, which is taken after
-	 * this. */
+	/* Posts that see false again will signal; those before are in the stack, which is taken
+	 * after this. */
 	atomic_store(&loop->woken, false);
 }
 
@@ -222,8 +223,8 @@ bool loop_post(struct loop *loop, struct loop_op *op)
 	do
 		atomic_store_explicit(&op->next_post, head, memory_order_relaxed);
 	while (!atomic_compare_exchange_weak(&loop->posts, &head, op));
-	/* Sequentially consistent with the loop's store of sleeping and load of posts: one of the two
-	 * sees the other. */
+	/* Sequentially consistent with the loop's store of sleeping and load of posts: one of the
+	 * two sees the other. */
 	if (atomic_load(&loop->sleeping))
 		loop_wake(loop);
 	return true;

@@ -6,7 +6,8 @@
  *
  * The caller owns a struct loop_op per thing in flight and keeps it (and the buffers it names) in
  * place until `done` has run; the loop allocates nothing after creation. Submissions are collected
- * and go to the kernel together, once per turn. A full submission queue is flushed, never an error.
+ * and go to the kernel together, once per iteration. A full submission queue is flushed, never an
+ * error.
  *
  * Threads: one thread at a time runs a loop (loop_run, loop_iterate); that thread alone calls the
  * verbs, from callbacks or before running. Other threads use loop_post and loop_stop only. A loop
@@ -51,7 +52,7 @@ struct loop_op {
 	bool deferred;
 	int fd;
 	int result;
-	unsigned int n; /* pieces of iov, events of a poll, mode of a fallocate */
+	unsigned int n; /* segments of iov, events of a poll, mode of a fallocate */
 	int64_t offset;
 	uint64_t value; /* a watch's counter, a fallocate's length */
 	const struct iovec *iov;
@@ -96,8 +97,9 @@ void loop_fallocate(struct loop *loop, struct loop_op *op, int fd, int mode, uin
 /* One readiness event: result is the poll mask. */
 void loop_poll(struct loop *loop, struct loop_op *op, int fd, unsigned int events);
 /* Watch an eventfd until cancelled: done runs with the counter's value (saturated to INT_MAX) each
- * time it becomes non-zero, having cleared it. One system call per event at most. The watch has ended
- * when done runs with a negative result; an event that was taken before is delivered before. */
+ * time it becomes non-zero, having cleared it. One system call per event at most. The watch has
+ * ended when done runs with a negative result; an event that was taken before is delivered
+ * before. */
 void loop_watch(struct loop *loop, struct loop_op *op, int eventfd);
 /* One shot after ns nanoseconds, monotonic. result 0, or -ECANCELED. */
 void loop_timer(struct loop *loop, struct loop_op *op, uint64_t ns);
@@ -109,9 +111,9 @@ void loop_cancel(struct loop *loop, struct loop_op *op);
  * already is not posted twice (true: it was queued now). */
 bool loop_post(struct loop *loop, struct loop_op *op);
 
-/* Run op->done(op, 0) once, at the end of the present turn: after the completions at hand and before
- * the loop submits and sleeps. For what is worth doing once per batch (interrupts). The loop's own
- * thread; no system call; an op that is deferred already is not deferred twice. */
+/* Run op->done(op, 0) once, at the end of the present turn: after the completions at hand and
+ * before the loop submits and sleeps. For what is worth doing once per batch (interrupts). The
+ * loop's own thread; no system call; an op that is deferred already is not deferred twice. */
 void loop_defer(struct loop *loop, struct loop_op *op);
 
 /* Handle what is ready; wait for the first completion if `wait`. 0, or a negative errno of the
@@ -120,13 +122,14 @@ int loop_iterate(struct loop *loop, bool wait);
 /* Turn until loop_stop (any thread; may come before). */
 int loop_run(struct loop *loop);
 void loop_stop(struct loop *loop);
-/* An fd that polls readable when loop_iterate(loop, false) has something to do: for an embedder's own
- * loop. The embedder must call loop_flush before it sleeps. Completions interrupt a sleeping
- * epoll_wait or poll of the loop's own thread now and then (EINTR): turn the loop and sleep again. */
+/* An fd that polls readable when loop_iterate(loop, false) has something to do: for an embedder's
+ * own loop. The embedder must call loop_flush before it sleeps. Completions interrupt a sleeping
+ * epoll_wait or poll of the loop's own thread now and then (EINTR): turn the loop and sleep
+ * again. */
 int loop_fd(struct loop *loop);
 int loop_flush(struct loop *loop);
-/* May the calling thread turn this loop now: does it run it, or nobody? (The machine's thread between
- * two turns, or whoever takes a machine down after its threads ended.) */
+/* May the calling thread turn this loop now: does it run it, or nobody? (The machine's thread
+ * between two turns, or whoever takes a machine down after its threads ended.) */
 bool loop_is_mine(const struct loop *loop);
 const char *loop_backend_name(const struct loop *loop);
 /* Operations in flight (watches included). */

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The epoll backend of the event loop, for hosts that forbid io_uring.
 //
-// What can be waited for (streams, polls, watches, timers through one timerfd) is; the rest (reads and
-// writes at an offset, fsync, fallocate) is done in the loop's thread in the turn after it was asked
-// for. An fd is registered while an op waits for it and not a moment longer: closed fds with copies
-// elsewhere would otherwise stay in the set.
+// What can be waited for (streams, polls, watches, timers through one timerfd) is; the rest (reads
+// and writes at an offset, fsync, fallocate) is done in the loop's thread in the turn after it was
+// asked for. An fd is registered while an op waits for it and not a moment longer: closed fds with
+// copies elsewhere would otherwise stay in the set.
 #include "core/loop_impl.h"
 
 #include <assert.h>
@@ -27,7 +27,7 @@ enum {
 
 enum place {
 	PLACE_FD,      /* in the list of its fd's slot */
-	PLACE_READY,   /* to be done in the next turn */
+	PLACE_READY,   /* to be done in the next iteration */
 	PLACE_TIMER,   /* in the list of timers */
 	PLACE_WAITING, /* no slot was free */
 	PLACE_NOWHERE,
@@ -391,8 +391,8 @@ static void handle_op(struct loop *loop, struct loop_op *op, uint32_t mask)
 	}
 }
 
-/* Each op that waits for one of these events gets one try. Callbacks may change the slot in any way,
- * so the search starts anew after each. */
+/* Each op that waits for one of these events gets one try. Callbacks may change the slot in any
+ * way, so the search starts anew after each. */
 static void handle_slot(struct loop *loop, uint64_t key, uint32_t mask)
 {
 	struct loop_epoll *e = ep(loop);

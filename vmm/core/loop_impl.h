@@ -2,9 +2,9 @@
 /*
  * What the two backends of the event loop share. Private to loop*.c.
  *
- * The common part (loop.c) owns posting, deferring, stopping and the order of a turn; a backend owns
- * what is in flight. Each verb leaves all its arguments in the op, so that a backend may start it
- * later than it was asked to.
+ * The common part (loop.c) owns posting, deferring, stopping and the order of an iteration; a
+ * backend owns what is in flight. Each verb leaves all its arguments in the op, so that a backend
+ * may start it later than it was asked to.
  */
 #ifndef CORE_LOOP_IMPL_H
 #define CORE_LOOP_IMPL_H
@@ -24,8 +24,8 @@ enum loop_verb {
 	LOOP_TIMER, /* when */
 };
 
-/* The bytes that one iteration transfers in the loop's own thread, where the kernel has them at hand (in its
- * page cache) or the backend knows no other way. */
+/* The bytes that one iteration transfers in the loop's own thread, where the kernel has them at
+ * hand (in its page cache) or the backend knows no other way. */
 enum { LOOP_INLINE_BYTES = 4 << 20 };
 
 struct loop_backend_ops {
@@ -51,7 +51,7 @@ struct loop {
 	_Atomic(pthread_t) runner;
 	_Atomic bool running;
 
-	struct list finished; /* ended without the kernel: done runs in the next turn */
+	struct list finished; /* ended without the kernel: done runs in the next iteration */
 	struct list deferred;
 
 	/* Posting: a stack that producers push on and the loop takes as a whole. A producer wakes
@@ -66,7 +66,7 @@ struct loop {
 
 /* The op is over: run done. It may be used again from inside. */
 void loop_finish(struct loop *loop, struct loop_op *op, int result);
-/* The same, but in the next turn. */
+/* The same, but in the next iteration. */
 void loop_finish_later(struct loop *loop, struct loop_op *op, int result);
 /* Bytes of a transfer. */
 uint64_t loop_op_bytes(const struct loop_op *op);

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// The io_uring backend of the event loop: one io_uring_enter per turn.
+// The io_uring backend of the event loop: one io_uring_enter per iteration.
 //
 // A watch is a multishot poll (Linux 5.13), armed once, and a read for each event: eventfds are
-// non-blocking, and io_uring fails a read of a non-blocking file at once instead of waiting for it. A
-// poll linked to a read saves that system call and costs more than it.
+// non-blocking, and io_uring fails a read of a non-blocking file at once instead of waiting for it.
+// A poll linked to a read saves that system call and costs more than it.
 //
-// The ring is not bound to a task (no IORING_SETUP_SINGLE_ISSUER, hence no DEFER_TASKRUN): a machine
-// is created in one thread, run in another, and after that one's end its devices are taken down by a
-// third, which must still be able to collect completions.
+// The ring is not bound to a task (no IORING_SETUP_SINGLE_ISSUER, hence no DEFER_TASKRUN): a
+// machine is created in one thread, run in another, and after that one's end its devices are taken
+// down by a third, which must still be able to collect completions.
 #include "core/loop_impl.h"
 
 #include <assert.h>
@@ -22,7 +22,8 @@ enum { PLACE_KERNEL, PLACE_WAITING };
 
 struct loop_uring {
 	struct io_uring ring;
-	/* The submission queue was full and the kernel did not take it: tried again in each turn. */
+	/* The submission queue was full and the kernel did not take it: tried again in each
+	 * iteration. */
 	struct list waiting;
 	struct list cancels;
 	uint64_t inline_bytes; /* of what the next submission may do at once */
@@ -39,7 +40,7 @@ static int uring_create(struct loop *loop, unsigned int depth, struct err *err)
 		.flags = IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_COOP_TASKRUN |
 			 IORING_SETUP_TASKRUN_FLAG,
 	};
-	/* Completions of a whole turn must fit twice over. */
+	/* Completions of a whole iteration must fit twice over. */
 	unsigned int entries = (unsigned int)power_of_two_up(depth + 16);
 	struct loop_uring *u;
 	int rc;
@@ -103,8 +104,8 @@ static struct io_uring_sqe *next_sqe(struct loop_uring *u)
 	return sqe;
 }
 
-/* The kernel transfers what it has in its page cache inside io_uring_enter. What is beyond an iteration's
- * share is for its worker threads: true. */
+/* The kernel transfers what it has in its page cache inside io_uring_enter. What is beyond an
+ * iteration's share is for its worker threads: true. */
 static bool beyond_share(struct loop_uring *u, const struct loop_op *op)
 {
 	uint64_t bytes;
@@ -245,8 +246,8 @@ static void complete_watch(struct loop *loop, struct loop_op *op, int result, bo
 		}
 		loop_cancel(loop, op);
 	}
-	/* Armed again before the callback, which may then cancel it like any other. A cancellation that
-	 * comes too late for a poll that has ended has no completion of its own. */
+	/* Armed again before the callback, which may then cancel it like any other. A cancellation
+	 * that comes too late for a poll that has ended has no completion of its own. */
 	if (!more) {
 		if (op->cancelled)
 			loop_finish_later(loop, op, -ECANCELED);
@@ -296,7 +297,7 @@ static int uring_iterate(struct loop *loop, bool wait)
 	/* Interrupted, or completions must be taken before the kernel accepts more. */
 	if (rc < 0 && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY)
 		return rc;
-	/* What completes meanwhile is for the next turn, so that posts get theirs. */
+	/* What completes meanwhile is for the next iteration, so that posts get theirs. */
 	for (budget = io_uring_cq_ready(&u->ring); budget; budget--) {
 		struct loop_op *op;
 		bool more;

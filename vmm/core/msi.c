@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // MSI: the capability, and the interrupt sources behind its one message.
 //
-// The kernel takes all routes at once and refuses them at once, so either every vector that the guest
-// enabled has its route or none has (`dead`): then MSI stays silent until the guest changes the message.
+// The kernel takes all routes at once and refuses them at once, so either every vector that the
+// guest enabled has its route or none has (`dead`): then MSI stays silent until the guest changes
+// the message.
 #include "core/msi.h"
 
 #include <assert.h>
@@ -38,7 +39,7 @@ struct msi {
 	unsigned int active;           /* vectors the guest enabled */
 	uint64_t address;              /* the message in use, when active */
 	uint16_t data;
-	bool used; /* vectors_used was told */
+	bool used; /* vectors_used was called */
 	bool dead;
 	struct log_limit limit;
 	struct irq_msi vectors[MSI_MAX_VECTORS];
@@ -158,7 +159,7 @@ static void connect(struct msi *m)
 		m->used = true;
 		return;
 	}
-	/* Not with the message of before either: the guest has withdrawn that. */
+	/* Not with the previous message either: the guest has withdrawn that. */
 	disable(m);
 	m->dead = true;
 	refused(m, r);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * MSI: one message in config space that stands for 1 to 32 vectors, for devices of the host that have
- * no MSI-X. The vector's number replaces the lowest bits of the message's data.
+ * MSI: one message in config space that stands for 1 to 32 vectors, for passed-through devices
+ * without MSI-X. The vector's number replaces the lowest bits of the message's data.
  *
  * All vectors that the guest enables have a route and a GSI from then until it disables MSI; a mask
- * bit (where the capability has them), and bus mastering being off, only divert signals to the pending
- * bit.
+ * bit (where the capability has them), and bus mastering being off, only divert signals to the
+ * pending bit.
  *
  * PCI Local Bus 3.0, 6.8.1; PCI Express Base 6.0, 7.7.1.
  *
@@ -27,9 +27,9 @@ struct msi_config {
 	unsigned int vectors; /* 1, 2, 4, … MSI_MAX_VECTORS */
 	bool wide;            /* 64-bit address */
 	bool maskable;        /* per-vector mask and pending bits */
-	/* The guest enabled this many vectors, 0 to n - 1 (changing their number disables first), or
-	 * disabled MSI (0; its result is not looked at): passthrough connects its device's interrupts
-	 * then. May be NULL. */
+	/* The guest enabled this many vectors, 0 to n - 1 (changing their number disables first),
+	 * or disabled MSI (0; its result is not looked at): passthrough connects its device's
+	 * interrupts then. May be NULL. */
 	int (*vectors_used)(void *opaque, unsigned int n);
 	void *opaque;
 };

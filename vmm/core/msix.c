@@ -39,7 +39,7 @@ enum {
 struct vector {
 	struct irq_msi msi;
 	uint8_t entry[MSIX_ENTRY_BYTES]; /* as the guest reads it */
-	bool used;                       /* vector_used was told */
+	bool used;                       /* vector_used was called */
 	bool fresh;                      /* route_all has just given it a route */
 	bool dead; /* the kernel refused its message; tried again when the entry changes */
 };
@@ -171,7 +171,8 @@ static bool vector_masked(const struct msix *m, const struct vector *v)
 	return m->mask_all || (load_le32(&v->entry[ENTRY_CONTROL]) & ENTRY_MASKED) || v->dead;
 }
 
-/* Bring vector i to what function mask and entry say. MSI-X is on. changed: its entry was written. */
+/* Bring vector i to what function mask and entry say. MSI-X is on. changed: its entry was
+ * written. */
 static void vector_update(struct msix *m, unsigned int i, bool changed)
 {
 	struct vector *v = &m->vectors[i];
@@ -185,15 +186,15 @@ static void vector_update(struct msix *m, unsigned int i, bool changed)
 	}
 	r = vector_connect(m, i);
 	if (r) {
-		/* Not to the message of before: the guest has withdrawn that. */
+		/* Not to the previous message: the guest has withdrawn that. */
 		irq_msi_mask(&v->msi);
 		v->dead = true;
 		refused(m, i, r);
 	}
 }
 
-/* Routes for all that come to need one, in one go. Where the kernel refuses, vector_update finds out
- * which by trying one at a time. */
+/* Routes for all that come to need one, in one go. Where the kernel refuses, vector_update finds
+ * out which by trying one at a time. */
 static void route_all(struct msix *m)
 {
 	irq_batch_begin(m->chip);

@@ -3,9 +3,10 @@
  * MSI-X: table, masks and pending bits, one implementation for virtio and passthrough.
  *
  * A vector has a route and a GSI from the guest's first unmask of it (with MSI-X enabled) until the
- * guest disables MSI-X; masking in between, and bus mastering being off (a message is a write of the
- * device's, PCI Express Base 6.0, 7.5.1.1.3), only divert signals to the pending bit. The table and
- * the pending bits live in a BAR of the device (their offsets are the caller's), as trapped regions.
+ * guest disables MSI-X; masking in between, and bus mastering being off (a message is a write of
+ * the device's, PCI Express Base 6.0, 7.5.1.1.3), only divert signals to the pending bit. The table
+ * and the pending bits live in a BAR of the device (their offsets are the caller's), as trapped
+ * regions.
  *
  * PCI Local Bus 3.0, 6.8.2; PCI Express Base 6.0, 7.7.2.
  *

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The PCI root: config accesses by ECAM and by ports 0xcf8/0xcfc, their routing through bridges, and
-// what is attached where.
+// The PCI root: config accesses by ECAM and by ports 0xcf8/0xcfc, their routing through bridges,
+// and what is attached where.
 #include "core/pci.h"
 
 #include <ctype.h>

@@ -8,10 +8,10 @@
  * hospes assigns bus numbers, bridge windows and BARs before the guest starts, since no firmware
  * runs; the guest may reprogram all of them. A device embeds struct pci_device, fills its config
  * space by the helpers below, and gets hooks for what it wants to see. Config space is 4096 bytes
- * with, per byte, a mask of writable bits and a mask of write-one-to-clear bits, so most devices need
- * no hook. A BAR is a bus_region (trapped) or a host mapping (memory the guest touches without an
- * exit, which the device's bar_mapped hook puts into the guest by arch_vm_map_host; parts of it that
- * are to be trapped are bus regions that the same hook adds to the root's bus).
+ * with, per byte, a mask of writable bits and a mask of write-one-to-clear bits, so most devices
+ * need no hook. A BAR is a bus_region (trapped) or a host mapping (memory the guest touches without
+ * an exit, which the device's bar_mapped hook puts into the guest by arch_vm_map_host; parts of it
+ * that are to be trapped are bus regions that the same hook adds to the root's bus).
  *
  * PCI Express Base 6.0, chapter 7 for every register named here.
  *
@@ -82,36 +82,38 @@ struct pci_bus *pci_root_bus(struct pci_root *root); /* bus 0 */
 /* Is it bus 0, whose functions are integrated endpoints without a link? */
 bool pci_bus_is_root(const struct pci_bus *bus);
 const struct pci_windows *pci_root_windows(const struct pci_root *root);
-/* The chipset's reset control is the byte at port 0xcf9, inside the config address port, which takes
- * whole doublewords only: single-byte accesses of that port go to this region instead (offset 0,
- * under its lock; traps counted). It is on no bus. NULL: nobody. Before vCPUs run. */
+/* The chipset's reset control is the byte at port 0xcf9, inside the config address port, which
+ * takes whole doublewords only: single-byte accesses of that port go to this region instead (offset
+ * 0, under its lock; traps counted). It is on no bus. NULL: nobody. Before vCPUs run. */
 void pci_root_set_reset_port(struct pci_root *root, struct bus_region *region);
 void pci_root_lock(struct pci_root *root);
 void pci_root_unlock(struct pci_root *root);
 
-/* After all devices are attached and before the guest runs: number the buses, place the BARs (keeping
- * spare room behind each root port), open the bridge windows, enable decoding of nothing (the guest
- * does). Deterministic: the same devices at the same addresses get the same BARs. Also called on a
- * machine reset, to return to that state. */
+/* After all devices are attached and before the guest runs: number the buses, place the BARs
+ * (keeping spare room behind each root port), open the bridge windows, enable decoding of nothing
+ * (the guest does). Deterministic: the same devices at the same addresses get the same BARs. Also
+ * called on a machine reset, to return to that state. */
 int pci_root_assign(struct pci_root *root, struct err *err);
-/* The highest bus number that pci_root_assign gave out, those kept to spare included: what the guest is
- * told that there are. Linux probes each bus up to there by itself, 64 exits for one that is empty. */
+/* The highest bus number that pci_root_assign gave out, those kept to spare included: what the
+ * guest is notified that there are. Linux probes each bus up to there by itself, 64 exits for one that
+ * is empty. */
 uint8_t pci_root_last_bus(struct pci_root *root);
 
 struct pci_device_ops {
-	/* Before a guest write (value: its bytes, the first lowest) changes config space: for registers
-	 * that live elsewhere, such as bits that a real device clears when they are written with 1. */
+	/* Before a guest write (value: its bytes, the first lowest) changes config space: for
+	 * registers that live elsewhere, such as bits that a real device clears when they are
+	 * written with 1. */
 	void (*config_write)(struct pci_device *dev, unsigned int offset, unsigned int size,
 			     uint32_t value);
 	/* After the generic code has updated config space for a guest write. */
 	void (*config_written)(struct pci_device *dev, unsigned int offset, unsigned int size);
 	/* Before a guest read is served from config space, to refresh what changes by itself. */
 	void (*config_read)(struct pci_device *dev, unsigned int offset, unsigned int size);
-	/* A BAR that is a host mapping begins or ceases to be visible at gpa (decode on or off, moved).
-	 * May be NULL for devices with trapped BARs only. */
+	/* A BAR that is a host mapping begins or ceases to be visible at gpa (decode on or off,
+	 * moved). May be NULL for devices with trapped BARs only. */
 	void (*bar_mapped)(struct pci_device *dev, unsigned int bar, uint64_t gpa, bool on);
-	/* The guest resets the function: function-level reset (which is offered when this is set) or
-	 * the reset of a bus above. The standard part is reset already. May be NULL. */
+	/* The guest resets the function: function-level reset (which is offered when this is set)
+	 * or the reset of a bus above. The standard part is reset already. May be NULL. */
 	void (*reset)(struct pci_device *dev);
 };
 
@@ -136,22 +138,24 @@ struct pci_bar {
 
 struct pci_cap;
 
-/* A capability that does something when config space changes (MSI, MSI-X). Called under the device's
- * lock, or with vCPUs out of the guest. */
+/* A capability that does something when config space changes (MSI, MSI-X). Called under the
+ * device's lock, or with vCPUs out of the guest. */
 struct pci_cap_ops {
 	/* Before a guest read, as pci_device_ops.config_read. May be NULL. */
 	void (*config_read)(struct pci_cap *cap);
-	/* After any guest write: also the command register counts, since bus mastering gates messages. */
+	/* After any guest write: also the command register counts, since bus mastering gates
+	 * messages. */
 	void (*config_written)(struct pci_cap *cap);
 	/* As pci_device_reset: the writable bits have their first values again. */
 	void (*reset)(struct pci_cap *cap);
-	/* Its section (state.h), behind that of config space; what load keeps, state_commit makes so. */
+	/* Its section (state.h), behind that of config space; what load keeps, state_commit makes
+	 * so. */
 	void (*save)(const struct pci_cap *cap, struct state_writer *w);
 	int (*load)(struct pci_cap *cap, struct state_reader *r, struct err *err);
 };
 
-/* Embedded by the implementation, which calls pci_cap_hook when its capability is in config space, and
- * pci_cap_unhook (harmless after no hook, if zeroed) before it is freed. */
+/* Embedded by the implementation, which calls pci_cap_hook when its capability is in config space,
+ * and pci_cap_unhook (harmless after no hook, if zeroed) before it is freed. */
 struct pci_cap {
 	const struct pci_cap_ops *ops;
 	struct list link;
@@ -189,7 +193,8 @@ struct pci_ids {
 	uint8_t pin;         /* INTx: 0 none, 1 for A */
 };
 
-/* Prepare config space: header, command and status masks. Then bars and capabilities, then attach. */
+/* Prepare config space: header, command and status masks. Then bars and capabilities, then
+ * attach. */
 void pci_device_init(struct pci_device *dev, const struct pci_device_ops *ops, const char *name,
 		     const struct pci_ids *ids);
 /* bar PCI_ROM with kind PCI_BAR_ROM: the expansion ROM, of a function that is no bridge. */
@@ -210,26 +215,27 @@ unsigned int pci_add_express(struct pci_device *dev, unsigned int port_type);
  * leads to one device only. Under no device lock. */
 int pci_attach(struct pci_device *dev, struct pci_bus *bus, const struct pci_addr *addr,
 	       struct err *err);
-/* Take it off the bus; afterwards no vCPU is in its handlers. It waits for them, so not from a handler
- * and under no lock. Harmless when dev is not attached. */
+/* Take it off the bus; afterwards no vCPU is in its handlers. It waits for them, so not from a
+ * handler and under no lock. Harmless when dev is not attached. */
 void pci_detach(struct pci_device *dev);
 
-/* A bridge's side: give dev (header type 1) a secondary bus. Before pci_attach; done after pci_detach,
- * when nothing is attached below. */
+/* A bridge's side: give dev (header type 1) a secondary bus. Before pci_attach; done after
+ * pci_detach, when nothing is attached below. */
 int pci_bridge_init(struct pci_device *dev, struct err *err);
 void pci_bridge_done(struct pci_device *dev);
 
-/* Conventional and function-level reset of the standard part: what is writable returns to its value at
- * pci_attach, but for BARs, bus numbers and windows, which stay as assigned; MSI and MSI-X are off, INTx low.
- * The device resets its own. By the machine's thread with vCPUs out of the guest; takes no lock of
- * dev's or the root's. */
+/* Conventional and function-level reset of the standard part: what is writable returns to its value
+ * at pci_attach, but for BARs, bus numbers and windows, which stay as assigned; MSI and MSI-X are
+ * off, INTx low. The device resets its own. By the machine's thread with vCPUs out of the guest;
+ * takes no lock of dev's or the root's. */
 void pci_device_reset(struct pci_device *dev);
 
-/* A function's pin is dev->intx, which is usable from pci_attach to pci_detach (its chip is NULL when
- * the function has no pin). pci_set_intx drives it for emulated devices. A passed-through one connects
- * eventfds to it instead (irq_line_connect), and takes them off while the command register's disable
- * bit is set, which its config_written hook sees. */
-/* Level of INTx (and the status bit that shows it), gated by the command register's disable bit. Any thread holding the device lock. */
+/* A function's pin is dev->intx, which is usable from pci_attach to pci_detach (its chip is NULL
+ * when the function has no pin). pci_set_intx drives it for emulated devices. A passed-through one
+ * connects eventfds to it instead (irq_line_connect), and takes them off while the command
+ * register's disable bit is set, which its config_written hook sees. */
+/* Level of INTx (and the status bit that shows it), gated by the command register's disable bit.
+ * Any thread holding the device lock. */
 void pci_set_intx(struct pci_device *dev, bool level);
 
 /* Bus mastering allowed? A device that does DMA asks. Any thread. */
@@ -238,9 +244,9 @@ bool pci_bus_master(const struct pci_device *dev);
 /* Requester id for irq.h and dma.h. */
 uint32_t pci_requester_id(const struct pci_device *dev);
 
-/* State (state.h), of an attached function: config space, MSI and MSI-X; a part of the owner that the
- * device is. load comes before state_commit, which gives messages their routes; loaded comes after it, under no
- * lock: BARs move. Then the device drives its pin anew. */
+/* State (state.h), of an attached function: config space, MSI and MSI-X; a part of the owner that
+ * the device is. load comes before state_commit, which gives messages their routes; loaded comes
+ * after it, under no lock: BARs move. Then the device drives its pin anew. */
 void pci_device_save(const struct pci_device *dev, struct state_writer *w);
 int pci_device_load(struct pci_device *dev, struct state_reader *r, struct err *err);
 void pci_device_loaded(struct pci_device *dev);

@@ -60,8 +60,8 @@ static bool is_hotplug_port(const struct pci_device *dev)
 	return pci_is_bridge(dev) && (type == PCI_PORT_ROOT || type == PCI_PORT_DOWNSTREAM);
 }
 
-/* A bridge forwards 64-bit addresses in its prefetchable window only, so what is not prefetchable must
- * live below 4 GiB behind one. */
+/* A bridge forwards 64-bit addresses in its prefetchable window only, so what is not prefetchable
+ * must live below 4 GiB behind one. */
 static enum space space_of(const struct pci_device *dev, enum pci_bar_kind kind)
 {
 	bool have64 = dev->root->config.windows.mmio64_bytes != 0;
@@ -243,7 +243,8 @@ static void count(void *opaque, struct pci_device *dev)
 		c->orphan = dev;
 }
 
-/* Everything off, as after a reset: what is programmed anew must not flash up anywhere on the way. */
+/* Everything off, as after a reset: what is programmed anew must not flash up anywhere on the
+ * way. */
 static void silence(void *opaque, struct pci_device *dev)
 {
 	(void)opaque;

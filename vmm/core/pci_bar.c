@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where BARs are visible: decode enable, windows of the root and of the bridges above.
 //
-// A BAR is visible when its decoding is on, when it lies in one of the root's windows as a whole, and
-// when every bridge above forwards it (7.5.1.3: as on hardware, a device behind a closed window is
-// silent). RAM is never inside the root's windows, so a BAR that the guest programs over RAM shows
-// nothing there. Where two BARs overlap, the one that came first keeps the addresses.
+// A BAR is visible when its decoding is on, when it lies in one of the root's windows as a whole,
+// and when every bridge above forwards it (7.5.1.3: as on hardware, a device behind a closed window
+// is silent). RAM is never inside the root's windows, so a BAR that the guest programs over RAM
+// shows nothing there. Where two BARs overlap, the one that came first keeps the addresses.
 #include <errno.h>
 
 #include "base/le.h"

@@ -189,8 +189,8 @@ static void add_link(struct pci_device *dev, unsigned int at, bool port)
 	set16(w, EXP_LNKCTL2, 0xf);
 }
 
-/* A slot without button, lamps or power controller: something is there or not, and comes and goes by
- * surprise (6.7). Commands take no time, so there is no completion of them to wait for. */
+/* A slot without button, lamps or power controller: something is there or not, and comes and goes
+ * by surprise (6.7). Commands take no time, so there is no completion of them to wait for. */
 static void add_slot(struct pci_device *dev, unsigned int at)
 {
 	uint8_t *c = &dev->config[at], *w = &dev->wmask[at];

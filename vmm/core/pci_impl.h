@@ -83,8 +83,8 @@ struct pci_root {
 	struct pci_device host; /* 00:00.0 */
 	uint32_t config_address;
 	uint8_t last_bus; /* that was assigned */
-	/* Resets of functions are done under the lock and take up to a second each: vCPUs that write
-	 * config space pay for the time that they have had it. */
+	/* Resets of functions are done under the lock and take up to a second each: vCPUs that
+	 * write config space pay for the time that they have had it. */
 	struct budget held;
 	struct bus_region ecam;
 	struct bus_region ports; /* 0xcf8 to 0xcff */
@@ -103,8 +103,8 @@ int pci_port_type(const struct pci_device *dev);
 void pci_bus_walk(struct pci_bus *bus, void (*fn)(void *opaque, struct pci_device *dev),
 		  void *opaque);
 
-/* After command, BARs, windows or bus numbers changed: make visible what is to be visible now. locked:
- * the caller holds dev's lock (and dev is no bridge with devices below). Root lock held. */
+/* After command, BARs, windows or bus numbers changed: make visible what is to be visible now.
+ * locked: the caller holds dev's lock (and dev is no bridge with devices below). Root lock held. */
 void pci_update(struct pci_device *dev, bool locked);
 /* The same for everything behind a bridge, and its bus numbers. */
 void pci_update_below(struct pci_device *bridge);
@@ -124,8 +124,8 @@ void pci_bar_store(struct pci_device *dev, unsigned int bar, uint64_t address);
 bool pci_flr_written(const struct pci_device *dev, unsigned int offset, unsigned int size,
 		     uint32_t value);
 
-/* Around config accesses; written also when bus mastering changed, which gates messages. Device lock
- * held, or vCPUs out. */
+/* Around config accesses; written also when bus mastering changed, which gates messages. Device
+ * lock held, or vCPUs out. */
 void pci_caps_read(struct pci_device *dev);
 void pci_caps_written(struct pci_device *dev);
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// State of PCI functions and of the root (core/state.h): what the guest can write in config space, with
-// MSI and MSI-X. Everything else of config space is the configuration, which has to be the same.
+// State of PCI functions and of the root (core/state.h): what the guest can write in config space,
+// with MSI and MSI-X. Everything else of config space is the configuration, which has to be the
+// same.
 #include <errno.h>
 #include <string.h>
 

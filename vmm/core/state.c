@@ -236,7 +236,8 @@ struct state_reader {
 	char name[STATE_NAME_BYTES];
 	uint32_t version;
 	uint32_t records;
-	/* In the section that is being read: bytes left of this chunk, and whether it is the last. */
+	/* In the section that is being read: bytes left of this chunk, and whether it is the
+	 * last. */
 	uint32_t left;
 	bool last;
 	struct list staged;

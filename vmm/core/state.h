@@ -23,7 +23,8 @@
  *           STATE_SECTION("clock", 1, struct clock, clock_fields);
  *
  * Every member of such a structure is in its table or in a STATE_DERIVED with the reason: a test
- * reads the sources (tests/unit/core/state-tables) and fails when a member is in neither or in both.
+ * reads the sources (tests/unit/core/state-tables) and fails when a member is in neither or in
+ * both.
  *
  * The reader treats the stream as hostile. It checks the framing of the whole first; then sections
  * are taken in their order, so that one that is unknown, missing, or there twice is found at its
@@ -79,12 +80,12 @@ struct state_section {
 	uint32_t bytes;   /* of the structure */
 	unsigned int n_fields;
 	const struct state_field *fields;
-	/* Of a section whose structure exists for the stream only (both or none): make record i of what
-	 * is to be saved, in zeroed memory; and change what was loaded to a record. */
+	/* Of a section whose structure exists for the stream only (both or none): make record i of
+	 * what is to be saved, in zeroed memory; and change what was loaded to a record. */
 	void (*fill)(void *record, const void *live, uint32_t i);
 	void (*apply)(void *live, const void *record, uint32_t i);
-	/* Is a record with the fields as loaded possible? What is in no field is as it is here. 0, or
-	 * -EPROTO and a message that begins with the field. May be NULL. */
+	/* Is a record with the fields as loaded possible? What is in no field is as it is here. 0,
+	 * or -EPROTO and a message that begins with the field. May be NULL. */
 	int (*check)(const void *record, const void *live, uint32_t i, struct err *err);
 };
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // vCPU threads: run, dispatch exits, park. See vcpu.h.
 //
-// A thread is in one of three places: KVM_RUN, a handler, or parked. It leaves KVM_RUN when kicked, and
-// looks at `want` before each entry. Kicks are sent under the lock and only to threads that are not
-// parked, and a thread drops stale kicks when it parks, under the same lock: none outlives its reason.
+// A thread is in one of three places: KVM_RUN, a handler, or parked. It leaves KVM_RUN when kicked,
+// and looks at `want` before each entry. Kicks are sent under the lock and only to threads that are
+// not parked, and a thread drops stale kicks when it parks, under the same lock: none outlives its
+// reason.
 #include "core/vcpu.h"
 
 #include <errno.h>
@@ -182,8 +183,8 @@ static bool enter(struct vcpu *v)
 	}
 }
 
-/* KVM completes I/O at the next entry; with immediate_exit it does that and nothing more. Completion
- * may need further exits (string instructions, accesses that KVM splits). */
+/* KVM completes I/O at the next entry; with immediate_exit it does that and nothing more.
+ * Completion may need further exits (string instructions, accesses that KVM splits). */
 static bool complete_half_done(struct vcpu *v)
 {
 	bool go_on = true;

@@ -9,10 +9,10 @@
  *
  *   vcpus_create ──► paused ⇄ running ──► vcpus_destroy
  *
- * Threads: create, pause, resume, destroy by one thread at a time (the machine's). Events are delivered
- * in the vCPU's thread, through the callback, which must only record and post. What both sides use is
- * guarded by a lock of its own or atomic; a vCPU's arch state belongs to its thread, and to the
- * caller of vcpus_pause until vcpus_resume.
+ * Threads: create, pause, resume, destroy by one thread at a time (the machine's). Events are
+ * delivered in the vCPU's thread, through the callback, which must only record and post. What both
+ * sides use is guarded by a lock of its own or atomic; a vCPU's arch state belongs to its thread,
+ * and to the caller of vcpus_pause until vcpus_resume.
  */
 #ifndef CORE_VCPU_H
 #define CORE_VCPU_H
@@ -31,7 +31,8 @@ enum vcpu_event {
 	VCPU_RESET,          /* KVM_SYSTEM_EVENT_RESET */
 	VCPU_POWER_OFF,      /* KVM_SYSTEM_EVENT_SHUTDOWN */
 	VCPU_CRASH,          /* KVM_SYSTEM_EVENT_CRASH */
-	VCPU_INTERNAL_ERROR, /* KVM_EXIT_INTERNAL_ERROR, FAIL_ENTRY, unknown exit: text says which */
+	VCPU_INTERNAL_ERROR, /* KVM_EXIT_INTERNAL_ERROR, FAIL_ENTRY, unknown exit: text says
+			      * which */
 };
 
 struct vcpus_config {
@@ -47,8 +48,8 @@ struct vcpus_config {
 	uint64_t leave_ns;    /* how long vcpus_pause waits; 0: VCPU_LEAVE_NS */
 };
 
-/* Handlers are bounded in time (vcpu_gate.h), so a vCPU that is still in one after this is held by something
- * of the host that does not answer. */
+/* Handlers are bounded in time (vcpu_gate.h), so a vCPU that is still in one after this is held by
+ * something of the host that does not answer. */
 #define VCPU_LEAVE_NS 10000000000ull
 
 /* Exits to user space so far, by reason: for status, tests and benchmarks. */
@@ -56,8 +57,8 @@ struct vcpu_stats {
 	uint64_t total, io, mmio, intr, hlt, other;
 };
 
-/* Creates vCPUs and their threads, which wait paused. The affinity is checked here (-EINVAL names the CPU the host
- * has not). */
+/* Creates vCPUs and their threads, which wait paused. The affinity is checked here (-EINVAL names
+ * the CPU the host has not). */
 int vcpus_create(struct vcpus **ret, const struct vcpus_config *config, struct err *err);
 /* Stops and joins; NULL allowed. */
 void vcpus_destroy(struct vcpus *all);
@@ -65,11 +66,11 @@ struct arch_vcpu *vcpus_get(struct vcpus *all, unsigned int index);
 
 /* Let all run. */
 void vcpus_resume(struct vcpus *all);
-/* Wait until every vCPU is out of KVM_RUN and of every handler, so that nothing of theirs changes until
- * vcpus_resume. Exits that KVM left half done (an I/O read whose data is not yet taken) are completed
- * first, so that state can be read. -ETIMEDOUT: one of them does not come out; the others are out and
- * it will park when it does, but what it holds (the lock of a device) may be held until then. Not from
- * a vCPU thread. */
+/* Wait until every vCPU is out of KVM_RUN and of every handler, so that nothing of theirs changes
+ * until vcpus_resume. Exits that KVM left half done (an I/O read whose data is not yet taken) are
+ * completed first, so that state can be read. -ETIMEDOUT: one of them does not come out; the others
+ * are out and it will park when it does, but what it holds (the lock of a device) may be held until
+ * then. Not from a vCPU thread. */
 int vcpus_pause(struct vcpus *all);
 
 void vcpus_stats(struct vcpus *all, struct vcpu_stats *ret);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The gate that vCPU threads pass before each entry into the guest, and what handlers of their exits
- * ask of it. Work in an exit is bounded by time, since whoever pauses the machine waits for it.
+ * The gate that vCPU threads pass before each entry into the guest, and what handlers of their
+ * exits ask of it. Work in an exit is bounded by time, since whoever pauses the machine waits for
+ * it.
  */
 #ifndef CORE_VCPU_GATE_H
 #define CORE_VCPU_GATE_H

@@ -2,8 +2,8 @@
 #ifndef PCI_RIG_H
 #define PCI_RIG_H
 
-/* What the tests of PCI stand on: a PCI root with both config mechanisms, functions whose BARs answer with a
- * tag, bridges. */
+/* What the tests of PCI stand on: a PCI root with both config mechanisms, functions whose BARs
+ * answer with a tag, bridges. */
 
 #include <criterion/criterion.h>
 #include <pthread.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Buses: splitting and widening, holes, shadows, ioeventfds that follow, and tables that are swapped
- * under readers. */
+/* Buses: splitting and widening, holes, shadows, ioeventfds that follow, and tables that are
+ * swapped under readers. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <pthread.h>

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* DMA of emulated devices: permissions, pieces, faults, and drains that wait for open brackets. */
+/* DMA of emulated devices: permissions, segments, faults, and drains that wait for open
+ * brackets. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <pthread.h>
@@ -179,7 +180,7 @@ Test(dma, copies_take_any_number_of_pieces)
 	char out[0x7000], in[sizeof(out)];
 
 	translated();
-	/* Descending pages never join: more pieces than one round of a copy has. */
+	/* Descending pages never join: more segments than one round of a copy has. */
 	for (unsigned int i = 0; i < 8; i++)
 		iommu.of[i] = 20 - 2 * i;
 	for (unsigned int i = 0; i < sizeof(out); i++)
@@ -286,9 +287,9 @@ Test(dma, a_drain_waits_for_every_port)
 	dma_port_done(&other);
 }
 
-/* The promise: after unmap and drain, no device touches the page. Each round maps a fresh page, lets
- * the devices work, unmaps, drains, and then owns the memory alone: a late write is a data race,
- * and shows as a changed value too. */
+/* The promise: after unmap and drain, no device touches the page. Each round maps a fresh page,
+ * lets the devices work, unmaps, drains, and then owns the memory alone: a late write is a data
+ * race, and shows as a changed value too. */
 static atomic_bool stop;
 
 static void *device(void *opaque)

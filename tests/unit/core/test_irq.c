@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The interrupt framework, against a chip that records what it is told. */
+/* The interrupt framework, against a chip that records its calls. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <pthread.h>
@@ -56,7 +56,7 @@ static int set_irqfd(void *opaque, uint32_t gsi, int fd, int resample_fd, bool o
 static int set_line(void *opaque, uint32_t gsi, bool level)
 {
 	(void)opaque;
-	cr_assert_neq(chip_state.level[gsi], level, "only changes are told");
+	cr_assert_neq(chip_state.level[gsi], level, "only changes are reported");
 	chip_state.level[gsi] = level;
 	chip_state.edges++;
 	return 0;
@@ -348,7 +348,7 @@ Test(irq, a_refused_batch_says_so_and_can_be_undone)
 	irq_batch_begin(chip);
 	cr_assert_eq(irq_msi_enable(&b, 0xbad, 2), 0);
 	cr_assert_eq(irq_batch_end(chip), -EINVAL);
-	cr_assert_eq(chip_state.n_routes, PINS + 1, "the table of before");
+	cr_assert_eq(chip_state.n_routes, PINS + 1, "the previous table");
 	irq_msi_disable(&b);
 	cr_assert_eq(irq_chip_msi_in_use(chip), 1);
 	cr_assert_eq(irq_msi_update(&a, 0xfee00000, 3), 0, "the chip goes on");

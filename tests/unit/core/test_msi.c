@@ -226,7 +226,7 @@ Test(msi, a_refused_message_is_silence_until_it_is_repaired)
 	message(0xfee01000, 0x10);
 	enable(1);
 	write_config(ADDRESS + 4, 0xdeadbeef, 4);
-	cr_assert_not(connected(0) || connected(1), "not to the address of before either");
+	cr_assert_not(connected(0) || connected(1), "not to the previous address either");
 	cr_assert_eq(used_now, 0);
 	write_config(MASK, 0, 4);
 	cr_assert_not(connected(0));

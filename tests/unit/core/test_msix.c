@@ -210,7 +210,7 @@ Test(msix, a_refused_message_makes_a_silent_vector_until_it_is_repaired)
 	entry(0, 0xfee01000, 1, false);
 	entry(1, 0xfee02000, 2, false);
 	msix_table_write(msix, ADDRESS + 4, 0xdeadbeef, 4); /* high half: garbage */
-	cr_assert_not(connected(0), "not to the address of before either");
+	cr_assert_not(connected(0), "not to the previous address either");
 	cr_assert(connected(1), "the others go on");
 	control(ENABLE | MASK_ALL);
 	control(ENABLE);

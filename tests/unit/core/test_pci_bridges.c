@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* PCI: bridges, assignment of buses and BARs, resets, and functions that come and go under a guest's CPUs. */
+/* PCI: bridges, assignment of buses and BARs, resets, and functions that come and go under a
+ * guest's CPUs. */
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vCPU threads over an architecture of ours, whose guest writes a port without end: how long a handler
- * may keep its vCPU, and what a pause makes of it. */
+/* vCPU threads over an architecture of ours, whose guest writes a port without end: how long a
+ * handler may keep its vCPU, and what a pause makes of it. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <linux/kvm.h>
