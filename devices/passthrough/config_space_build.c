@@ -299,7 +299,8 @@ static int add_cap(struct build *b, const struct caps_entry *c)
 	return 0;
 }
 
-static int init_header(struct vfio_pci *v, const uint8_t *real, struct err *err)
+static int init_header(struct vfio_pci *v, const struct pci_device_ops *ops, const uint8_t *real,
+		       struct err *err)
 {
 	struct pci_ids ids = {
 		.vendor = load_le16(&real[0]),
@@ -320,13 +321,14 @@ static int init_header(struct vfio_pci *v, const uint8_t *real, struct err *err)
 	if (ids.pin > 4)
 		ids.pin = 0;
 	v->pci.lock = &v->dev.lock;
-	pci_device_init(&v->pci, &vfio_pci_ops, v->dev.name, &ids);
+	pci_device_init(&v->pci, ops, v->dev.name, &ids);
 	store_le16(&v->live[REG_STATUS], STATUS_LIVE);
 	store_le16(&v->forward[REG_COMMAND], COMMAND_MASTER);
 	return 0;
 }
 
-int vfio_config_init(struct vfio_pci *v, bool integrated, struct err *err)
+int vfio_config_init(struct vfio_pci *v, const struct pci_device_ops *ops, bool integrated,
+		     struct err *err)
 {
 	uint8_t real[PCI_CONFIG_BYTES] = {0};
 	struct build b = {.v = v, .real = real, .integrated = integrated, .err = err};
@@ -341,7 +343,7 @@ int vfio_config_init(struct vfio_pci *v, bool integrated, struct err *err)
 	ret = vfio_read(&v->file, &v->config_region, 0, real, bytes);
 	if (ret)
 		return err_set(err, ret, "config space: %s", err_name(ret));
-	ret = init_header(v, real, err);
+	ret = init_header(v, ops, real, err);
 	if (!ret)
 		ret = vfio_bars_init(v, real, err);
 	if (ret)

@@ -29,7 +29,7 @@ static void pci_was_reset(struct pci_device *pci)
 	tell_reset(vfio_of_pci(pci));
 }
 
-const struct pci_device_ops vfio_pci_ops = {
+static const struct pci_device_ops pci_ops = {
 	.config_write = vfio_config_write,
 	.config_written = vfio_config_written,
 	.config_read = vfio_config_read,
@@ -130,7 +130,7 @@ static int set_up(struct vfio_pci *v, const struct device_env *env, struct err *
 			"%s: it cannot be reset, so that the guest finds it as it was left, and the "
 			"next one likewise: %s",
 			v->bdf, why.text);
-	ret = vfio_config_init(v, pci_bus_is_root(v->config.bus), err);
+	ret = vfio_config_init(v, &pci_ops, pci_bus_is_root(v->config.bus), err);
 	if (ret)
 		return ret;
 	v->ready = true;

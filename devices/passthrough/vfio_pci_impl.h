@@ -135,16 +135,20 @@ static inline struct vfio_pci *vfio_of_pci(struct pci_device *pci)
 }
 
 /* config_space_build.c: what the guest sees; config_space.c: the three hooks. */
-int vfio_config_init(struct vfio_pci *v, bool integrated, struct err *err);
+int vfio_config_init(struct vfio_pci *v, const struct pci_device_ops *ops, bool integrated,
+		     struct err *err);
 void vfio_config_done(struct vfio_pci *v);
 void vfio_config_write(struct pci_device *pci, unsigned int offset, unsigned int size,
 		       uint32_t value);
 void vfio_config_written(struct pci_device *pci, unsigned int offset, unsigned int size);
 void vfio_config_read(struct pci_device *pci, unsigned int offset, unsigned int size);
+
+/* command.c */
 /* The device's command register: what hospes wants of decoding, and bus mastering as said. */
 int vfio_command_set(struct vfio_pci *v, bool master);
 /* Does the device still answer? Otherwise everything of it reads all ones from now on. */
 bool vfio_answers(struct vfio_pci *v);
+void vfio_mark_unplugged(struct vfio_pci *v);
 
 /* bars.c */
 int vfio_bars_init(struct vfio_pci *v, const uint8_t *config, struct err *err);
@@ -187,7 +191,6 @@ int vfio_events_init(struct vfio_pci *v, struct loop *loop, struct err *err);
 void vfio_events_done(struct vfio_pci *v);
 
 /* vfio_pci.c: hooks of PCI, and creation with a seam below. */
-extern const struct pci_device_ops vfio_pci_ops;
 int vfio_pci_create_on(struct device **ret, const struct device_env *env,
 		       const struct vfio_pci_config *config, const struct vfio_file *file,
 		       const struct vfio_host *host, struct err *err);

@@ -118,7 +118,7 @@ static void update_thre(struct serial *s)
 		s->thre_pending = true;
 }
 
-void serial_line_out(struct serial *s)
+static void line_out(struct serial *s)
 {
 	update_thre(s);
 	update_irq(s);
@@ -144,11 +144,13 @@ static void receive(struct serial *s)
 		serial_host_kick(s);
 }
 
-void serial_line_in(struct serial *s)
+static void line_in(struct serial *s)
 {
 	receive(s);
 	update_irq(s);
 }
+
+static const struct serial_line line = {.in = line_in, .out = line_out};
 
 static uint8_t read_data(struct serial *s)
 {
@@ -374,7 +376,7 @@ static void serial_resume(struct device *dev)
 
 	pthread_mutex_lock(&dev->lock);
 	s->quiesced = false;
-	serial_line_in(s);
+	line_in(s);
 	if (s->frozen)
 		serial_host_thaw(s);
 	pthread_mutex_unlock(&dev->lock);
@@ -417,7 +419,7 @@ static const struct state_field serial_fields[] = {
 	STATE_ARRAY(struct serial, rx_bytes),
 };
 
-STATE_DERIVED(struct serial, "made by serial_create", dev, pio, region, loop, config);
+STATE_DERIVED(struct serial, "made by serial_create", dev, pio, region, loop, config, line);
 STATE_DERIVED(struct serial, "follows from the registers", irq);
 STATE_DERIVED(struct serial, "where the machine stands", quiesced, frozen, stopping);
 STATE_DERIVED(struct serial, "of this host's end of the line", out_dead, in_end);
@@ -499,7 +501,7 @@ int serial_create(struct device **ret, const struct device_env *env,
 		.size_bytes = REG_COUNT,
 		.lock = &s->dev.lock,
 	};
-	serial_host_init(s);
+	serial_host_init(s, &line);
 	r = irq_line_get(&s->irq, env->irq, config->gsi, err);
 	if (!r) {
 		power_on(s);

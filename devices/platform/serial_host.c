@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/num.h"
 #include "platform/serial_impl.h"
@@ -66,7 +67,7 @@ static void output_gone(struct serial *s, int error)
 	s->out_dead = true;
 	s->tx.head = 0;
 	s->tx.count = 0;
-	serial_line_out(s);
+	s->line->out(s);
 }
 
 static void write_done(struct loop_op *op, int result)
@@ -88,7 +89,7 @@ static void write_done(struct loop_op *op, int result)
 	if (!waited && result > 0) {
 		s->tx.head = (s->tx.head + (size_t)result) % s->tx.size;
 		s->tx.count -= (size_t)result;
-		serial_line_out(s);
+		s->line->out(s);
 	} else if (result < 0 && result != -EINTR && result != -EAGAIN && result != -ECANCELED) {
 		output_gone(s, result);
 	}
@@ -120,7 +121,7 @@ static void took_input(struct serial *s, size_t n)
 {
 	pthread_mutex_lock(&s->dev.lock);
 	s->rx.count += n;
-	serial_line_in(s);
+	s->line->in(s);
 	pthread_mutex_unlock(&s->dev.lock);
 }
 
@@ -192,22 +193,15 @@ void serial_host_wrote(struct serial *s)
 		serial_host_kick(s);
 }
 
-void serial_host_init(struct serial *s)
+void serial_host_init(struct serial *s, const struct serial_line *line)
 {
+	s->line = line;
 	s->tx = (struct serial_ring){.bytes = s->tx_bytes, .size = sizeof(s->tx_bytes)};
 	s->rx = (struct serial_ring){.bytes = s->rx_bytes, .size = sizeof(s->rx_bytes)};
 	s->kick.done = kick_done;
 	s->read_op.done = read_done;
 	s->write_op.done = write_done;
 	s->delay_op.done = delay_done;
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
 static size_t unwritten(struct serial *s)
@@ -220,7 +214,7 @@ static size_t unwritten(struct serial *s)
 
 static void flush(struct serial *s)
 {
-	uint64_t deadline = now_ns() + flush_patience_ns;
+	uint64_t deadline = clock_ns() + flush_patience_ns;
 	size_t left = unwritten(s), n;
 
 	for (; left; left = n) {
@@ -233,8 +227,8 @@ static void flush(struct serial *s)
 			break;
 		n = unwritten(s);
 		if (n != left)
-			deadline = now_ns() + flush_patience_ns;
-		else if (now_ns() > deadline)
+			deadline = clock_ns() + flush_patience_ns;
+		else if (clock_ns() > deadline)
 			break;
 	}
 	if (left)

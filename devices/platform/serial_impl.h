@@ -35,6 +35,14 @@ struct serial_ring {
 	size_t count;
 };
 
+struct serial;
+
+/* The UART's end of the rings. Lock held, any thread. */
+struct serial_line {
+	void (*in)(struct serial *s);  /* input came */
+	void (*out)(struct serial *s); /* output went */
+};
+
 struct serial {
 	struct device dev;
 	struct bus *pio;
@@ -59,6 +67,7 @@ struct serial {
 	uint8_t tx_bytes[SERIAL_TX_BYTES];
 	uint8_t rx_bytes[SERIAL_RX_BYTES];
 
+	const struct serial_line *line;
 	bool kicked;   /* kick is posted */
 	bool out_dead; /* nobody takes output any more: it is discarded */
 	/* The loop's. */
@@ -73,12 +82,8 @@ size_t serial_ring_room(const struct serial_ring *ring);
 void serial_ring_put(struct serial_ring *ring, uint8_t byte);
 uint8_t serial_ring_take(struct serial_ring *ring);
 
-/* serial.c, lock held: input came, or output went. */
-void serial_line_in(struct serial *s);
-void serial_line_out(struct serial *s);
-
 /* serial_host.c. kick: lock held, any thread: there may be something to do. */
-void serial_host_init(struct serial *s);
+void serial_host_init(struct serial *s, const struct serial_line *line);
 void serial_host_kick(struct serial *s);
 /* A byte joined the tx ring: kick when that is due. Lock held. */
 void serial_host_wrote(struct serial *s);
