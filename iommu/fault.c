@@ -7,9 +7,9 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/mem.h"
 #include "base/num.h"
@@ -32,19 +32,11 @@ struct fault_watch {
 	char record[RECORD_BYTES];
 };
 
-static uint64_t monotonic_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
 /* The log's clock is not ours, only close to it: a fault is not in the future, and what we read at
  * once did not happen long ago. */
 static uint64_t settle_time(uint64_t when_ns)
 {
-	uint64_t now_ns = monotonic_ns();
+	uint64_t now_ns = clock_ns();
 
 	return when_ns > now_ns || now_ns - when_ns > 10000000000 ? now_ns : when_ns;
 }

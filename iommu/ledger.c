@@ -6,8 +6,8 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/num.h"
 
@@ -41,11 +41,8 @@ const char *ledger_op_name(enum ledger_op op)
 
 static uint64_t monotonic(void *opaque)
 {
-	struct timespec t;
-
 	(void)opaque;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+	return clock_ns();
 }
 
 int ledger_create(struct ledger **ret, struct err *err)

@@ -200,7 +200,8 @@ static void leave(struct viommu_endpoint *endpoint)
 
 	if (endpoint->device &&
 	    hardware_move(endpoint, viommu->bypass ? endpoint->all : NULL, &err)) {
-		log_error(viommu->log, "viommu", "%s: no bypass: %s", endpoint->name, err.text);
+		log_guest(viommu->log, &viommu->limit, "viommu", "%s: no bypass: %s",
+			  endpoint->name, err.text);
 		(void)hardware_move(endpoint, NULL, &err);
 	}
 	if (endpoint->domain)

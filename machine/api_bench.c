@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/num.h"
 #include "base/thread.h"
 #include "hospes/hospes.h"
@@ -40,14 +40,6 @@ static void step(struct bench *b, const char *what)
 	if (b->options->progress)
 		b->options->progress(b->options->opaque, what, b->done, b->total);
 	b->done++;
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
 static int compare(const void *a, const void *b)
@@ -124,9 +116,9 @@ static int measure(struct bench *b, const struct shape *s, struct cost *ret)
 		unsigned int at = i ? i - 1 : 0;
 		int rc;
 
-		t0 = now_ns();
+		t0 = clock_ns();
 		rc = map_all(b, s);
-		t1 = now_ns();
+		t1 = clock_ns();
 		if (rc) {
 			uint64_t unmapped;
 
@@ -138,7 +130,7 @@ static int measure(struct bench *b, const struct shape *s, struct cost *ret)
 		if (rc)
 			return err_set(b->err, rc, "%s: unmap: %s", b->device, err_name(rc));
 		map_ns[at] = t1 - t0;
-		unmap_ns[at] = now_ns() - t1;
+		unmap_ns[at] = clock_ns() - t1;
 	}
 	ret->map_ns = median(map_ns, runs);
 	ret->unmap_ns = median(unmap_ns, runs);
@@ -151,11 +143,11 @@ static uint64_t measure_floor(const struct bench *b)
 	uint64_t ns[MAX_RUNS];
 
 	for (unsigned int i = 0; i < MAX_RUNS; i++) {
-		uint64_t start_ns = now_ns();
+		uint64_t start_ns = clock_ns();
 
 		for (unsigned int k = 0; k < CALLS; k++)
 			ioas_call_nothing(b->live);
-		ns[i] = (now_ns() - start_ns) / CALLS;
+		ns[i] = (clock_ns() - start_ns) / CALLS;
 	}
 	return MAX(median(ns, MAX_RUNS), 1u);
 }
@@ -328,12 +320,12 @@ static void *work(void *opaque)
 	pthread_rwlock_rdlock(w->start);
 	pthread_rwlock_unlock(w->start);
 	for (unsigned int i = 0; i < w->runs && !w->rc; i++) {
-		uint64_t start_ns = now_ns();
+		uint64_t start_ns = clock_ns();
 
 		w->rc = ioas_map(w->ioas, w->iova, WORKER_BYTES, &memory, RW);
 		if (!w->rc)
 			w->rc = ioas_unmap(w->ioas, w->iova, WORKER_BYTES, &unmapped);
-		ns[i] = now_ns() - start_ns;
+		ns[i] = clock_ns() - start_ns;
 	}
 	w->median_ns = w->rc || !w->runs ? 0 : median(ns, w->runs);
 	return NULL;

@@ -21,6 +21,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "iommu/fault.h"
@@ -64,6 +65,7 @@ struct vm_passthrough {
 	bool remove, pause, stop;
 	uint64_t faults;
 	struct log_limit fault_limit;
+	struct budget event_budget;
 	char last_fault[256];
 };
 

@@ -9,6 +9,12 @@
 #include "machine/kind_passthrough.h"
 #include "machine/vm.h"
 
+/* Of what a guest can make its device do: so many at once, then one a second. */
+static bool event_permitted(struct vm_passthrough *p)
+{
+	return budget_take(&p->event_budget, clock_ns(), NS_PER_S, 10 * NS_PER_S);
+}
+
 static void tell(struct vm_passthrough *p, enum hospes_event_type type, const char *text)
 {
 	char line[400];
@@ -29,7 +35,8 @@ void passthrough_event(void *opaque, struct device *dev, enum vfio_event event, 
 	(void)dev;
 	switch (event) {
 	case VFIO_EVENT_ERROR:
-		tell(p, HOSPES_EVENT_DEVICE_ERROR, text);
+		if (event_permitted(p))
+			tell(p, HOSPES_EVENT_DEVICE_ERROR, text);
 		p->pause |= on_error == VFIO_ON_ERROR_PAUSE;
 		p->stop |= on_error == VFIO_ON_ERROR_STOP;
 		break;
@@ -44,7 +51,8 @@ void passthrough_event(void *opaque, struct device *dev, enum vfio_event event, 
 		p->remove = true;
 		break;
 	case VFIO_EVENT_RESET:
-		tell(p, HOSPES_EVENT_DEVICE_RESET, text);
+		if (event_permitted(p))
+			tell(p, HOSPES_EVENT_DEVICE_RESET, text);
 		break;
 	}
 }
@@ -71,7 +79,8 @@ void passthrough_fault(void *opaque, const struct iommu_fault *fault)
 			 fault->reason, history[0] ? "; " : "", history);
 		/* The guest decides how many there are. */
 		log_guest(&vm->log, &p->fault_limit, "passthrough", "%s", p->last_fault);
-		vm_emit(vm, HOSPES_EVENT_DMA_FAULT, (int)p->d.index, p->last_fault);
+		if (event_permitted(p))
+			vm_emit(vm, HOSPES_EVENT_DMA_FAULT, (int)p->d.index, p->last_fault);
 	}
 }
 

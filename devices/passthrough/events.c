@@ -13,7 +13,8 @@
 
 static void event(struct vfio_pci *v, enum vfio_event what, const char *text)
 {
-	log_warn(v->dev.log, v->dev.name, "%s: %s", v->bdf, text);
+	/* A guest can break its device, again and again. */
+	log_guest(v->dev.log, &v->dev.limit, v->dev.name, "%s: %s", v->bdf, text);
 	if (v->config.event)
 		v->config.event(v->config.opaque, &v->dev, what, text);
 }

@@ -4,14 +4,15 @@
 
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
 #include <linux/virtio_iommu.h>
 #include <linux/virtio_ring.h>
 
+#include "base/clock.h"
 #include "base/le.h"
 #include "base/mem.h"
 #include "base/num.h"
+#include "core/vcpu_gate.h"
 #include "virtio/iommu_impl.h"
 
 enum {
@@ -31,24 +32,16 @@ static struct iommu_dev *of_vdev(struct virtio_device *vdev)
 
 /* --- requests: in the loop's thread, or in the exit of the vCPU whose notification it is --- */
 
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 /* Until there are none, or the time is over that a vCPU may be kept in its exit. */
 static bool serve_requests(struct virtio_queue *q)
 {
 	struct iommu_dev *dev = of_vdev(q->vdev);
-	uint64_t end_ns = now_ns() + VIRTIO_SHARE_NS;
+	uint64_t end_ns = clock_ns() + VIRTIO_SHARE_NS;
 
 	do {
 		virtq_kick_disable(q->vq);
 		while (iommu_serve_batch(dev))
-			if (now_ns() >= end_ns)
+			if (clock_ns() >= end_ns || vcpu_wanted_out())
 				return true;
 	} while (virtq_kick_enable(q->vq));
 	return false;
@@ -58,13 +51,13 @@ static bool serve_requests(struct virtio_queue *q)
 static bool serve_polling(struct virtio_queue *q)
 {
 	struct iommu_dev *dev = of_vdev(q->vdev);
-	uint64_t now = now_ns(), slice_end_ns = now + POLL_SLICE_NS;
+	uint64_t now = clock_ns(), slice_end_ns = now + POLL_SLICE_NS;
 
 	virtq_kick_disable(q->vq);
-	for (; now < slice_end_ns; now = now_ns()) {
+	for (; now < slice_end_ns; now = clock_ns()) {
 		if (iommu_serve_batch(dev)) {
 			virtq_flush(q->vq);
-			dev->poll_end_ns = now_ns() + dev->poll_ns;
+			dev->poll_end_ns = clock_ns() + dev->poll_ns;
 		} else if (now >= dev->poll_end_ns) {
 			return virtq_kick_enable(q->vq);
 		}

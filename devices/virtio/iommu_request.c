@@ -6,6 +6,7 @@
 
 #include "base/le.h"
 #include "base/num.h"
+#include "core/vcpu_gate.h"
 #include "virtio/iommu_impl.h"
 
 static_assert((int)VIOMMU_NOMEM == VIRTIO_IOMMU_S_NOMEM &&
@@ -152,7 +153,8 @@ static unsigned int take(struct iommu_dev *dev)
 	struct virtq *vq = dev->vdev.queues[IOMMU_REQUEST_QUEUE].vq;
 	unsigned int n = 0;
 
-	while (n < IOMMU_BATCH) {
+	/* Whoever pauses the vCPU waits for no more than the request at hand. */
+	while (n < (vcpu_wanted_out() ? 1 : IOMMU_BATCH)) {
 		struct iommu_taken *t = &dev->taken[n];
 
 		t->chain.iov = t->pieces;

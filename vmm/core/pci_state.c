@@ -115,6 +115,7 @@ static const struct state_field root_fields[] = {
 };
 
 STATE_DERIVED(struct pci_root, "configuration", config, last_bus);
+STATE_DERIVED(struct pci_root, "how long vCPUs have held its lock", held);
 STATE_DERIVED(struct pci_root, "made by pci_root_create", lock, ecam, ports, reset_port);
 STATE_DERIVED(struct pci_root, "the devices on it have sections of their own", bus0, host);
 STATE_DERIVED(struct pci_bus, "follow from what is attached", root, bridge, functions, bridges);

@@ -118,3 +118,23 @@ Test(machine_calls, an_answer_and_its_text_come_back)
 	cr_expect_str_eq(err.text, "not now");
 	cr_expect_eq(vm_call(vm, end, NULL, &err), 0);
 }
+
+static unsigned int lines;
+
+static void count(void *opaque, enum log_level level, const char *component, const char *text)
+{
+	(void)opaque;
+	(void)level;
+	(void)component;
+	(void)text;
+	lines++;
+}
+
+Test(machine_calls, a_guest_that_says_all_the_time_that_it_panicked_is_reported_now_and_then)
+{
+	vm->log = (struct log){.fn = count, .level = LOG_WARN};
+	for (unsigned int i = 0; i < 10000; i++)
+		vm_platform_event(vm, PLATFORM_CRASH_LOADED);
+	cr_expect_leq(lines, 100u, "%u lines", lines);
+	vm_call(vm, end, NULL, &err);
+}
