@@ -196,7 +196,7 @@ void vm_unbuild(struct hospes_vm *vm)
 	bus_destroy(vm->mmio);
 	gmem_destroy(vm->gmem);
 	kernel_close(vm->kernel);
-	for (unsigned int i = 0; i < vm->config.io_threads; i++)
+	for (size_t i = 0; i < ARRAY_SIZE(vm->io); i++)
 		loop_destroy(vm->io[i].loop);
 	loop_destroy(vm->viommu_io.loop);
 	vm_lifecycle_done(vm);

@@ -650,7 +650,8 @@ void vm_stop_io_threads(struct hospes_vm *vm)
 {
 	/* First who may be waiting for the others. */
 	stop_io_thread(&vm->viommu_io);
-	for (unsigned int i = 0; i < vm->config.io_threads; i++)
+	/* All that there can be: a document that was refused does not say how many there are. */
+	for (size_t i = 0; i < ARRAY_SIZE(vm->io); i++)
 		stop_io_thread(&vm->io[i]);
 }
 
