@@ -94,9 +94,8 @@ void pci_root_unlock(struct pci_root *root);
  * (the guest does). Deterministic: the same devices at the same addresses get the same BARs. Also
  * called on a machine reset, to return to that state. */
 int pci_root_assign(struct pci_root *root, struct err *err);
-/* The highest bus number that pci_root_assign gave out, those kept to spare included: what the
- * guest is notified that there are. Linux probes each bus up to there by itself, 64 exits for one that
- * is empty. */
+/* The highest bus number that pci_root_assign gave out, spare ones included: reported to the guest.
+ * Linux probes each bus up to there by itself, 64 exits for an empty one. */
 uint8_t pci_root_last_bus(struct pci_root *root);
 
 struct pci_device_ops {
