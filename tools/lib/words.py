@@ -13,11 +13,9 @@ UNEDITED = (
     "iommu/",
     "machine/",
     "tests/bench/tools/mapcost.c",
-    "tests/fuzz/",
-    "tests/host/iommu/",
-    "tests/unit/iommu/",
+    "tests/fuzz/targets/fuzz_viommu.c",
+    "tests/unit/iommu/test_viommu.c",
     "tests/unit/machine/",
-    "tests/unit/virtio/",
 )
 
 # What is searched for, and what to write. In C files: in comments and strings.

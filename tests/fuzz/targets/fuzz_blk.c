@@ -22,7 +22,7 @@ enum {
 	DATA_MAX = 32 * SECTOR,
 	OUT_MAX = 16 + DATA_MAX,
 	IN_MAX = DATA_MAX + 1,
-	QUEUE_SIZE = 512, /* longer than the device keeps pieces */
+	QUEUE_SIZE = 512, /* longer than the device keeps segments */
 	PIECES_MAX = QUEUE_SIZE,
 	GUARD = 8,
 	GUARD_BYTE = 0xa5,
@@ -282,7 +282,7 @@ static void make_request(struct run *r, struct request *q)
 	}
 }
 
-/* Cut one direction: `cut` bytes a piece, or (0) header, data and status apart, as drivers do. */
+/* Cut one direction: `cut` bytes a segment, or (0) header, data and status apart, as drivers do. */
 static unsigned int cut_up(struct drv_sg *sg, unsigned int room, uint64_t *at, uint32_t bytes,
 			   uint32_t cut, uint32_t first)
 {

@@ -132,7 +132,7 @@ static void check_config(struct run *r)
 	check(drv_bar_read(r->d, r->d->config + 6, 2) == status);
 }
 
-/* Pieces of bytes, each between guards; returns how many. */
+/* Segments of bytes, each between guards; returns how many. */
 static unsigned int cut_up(struct drv_sg *sg, unsigned int room, uint32_t bytes, uint32_t cut)
 {
 	uint64_t at = guest_alloc(g, bytes + (uint64_t)room * GUARD + GUARD, 1) + GUARD;
@@ -155,7 +155,7 @@ static void fill(const struct drv_sg *sg, unsigned int n, const uint8_t *from)
 	}
 }
 
-/* The pieces hold `len` bytes of from, and then what they held before, and so do the guards. */
+/* The segments hold `len` bytes of from, and then what they held before, and so do the guards. */
 static void holds(const struct drv_sg *sg, unsigned int n, const uint8_t *from, uint32_t len)
 {
 	for (unsigned int i = 0; i < n; i++) {
@@ -329,7 +329,7 @@ static void send_one(struct run *r)
 	r->n_sent += 4 + bytes;
 }
 
-/* One more piece than the device keeps: such a packet is dropped. */
+/* One more segment than the device keeps: such a packet is dropped. */
 static void send_many_pieces(struct run *r)
 {
 	struct drv_sg sg[PIECES_MAX];

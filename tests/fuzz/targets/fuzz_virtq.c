@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The virtqueue against a driver that writes anything. The input is a layout and a list of steps:
 // descriptors, indices, and what the device does. Oracle: a second reading of the same memory,
-// written down plainly, must agree with every answer; all pieces lie in guest memory; no bracket
+// written down plainly, must agree with every answer; all segments lie in guest memory; no bracket
 // stays open.
 #include <errno.h>
 #include <stdatomic.h>
@@ -177,7 +177,7 @@ static uint16_t model_avail_idx(struct model *m)
 	return get16(m->l.avail_iova + 2);
 }
 
-/* -1 broken, 0 none, 1 and the pieces. */
+/* -1 broken, 0 none, 1 and the segments. */
 static int model_pop(struct model *m, uint16_t *head, struct answer *a)
 {
 	if (m->broken)

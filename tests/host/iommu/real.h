@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * For programs that try I/O address spaces on real devices: cases in TAP, devices by address, and
- * QEMU's edu device, whose DMA engine goes wherever it is told.
+ * QEMU's edu device, whose DMA engine accesses any address that it is given.
  */
 #ifndef TESTS_HOST_IOMMU_REAL_H
 #define TESTS_HOST_IOMMU_REAL_H
@@ -48,8 +48,8 @@ void edu_wait(struct edu *edu);
 void edu_write(struct edu *edu, uint64_t iova, uint32_t bytes); /* buffer to memory */
 void edu_read(struct edu *edu, uint64_t iova, uint32_t bytes);  /* memory to buffer */
 
-/* A watch of DMA faults on a loop of its own. Was one of this kind seen, now or within some seconds? It
- * is forgotten then, and so is all that came before. */
+/* A watch of DMA faults on a loop of its own. Was one of this kind seen, now or within some
+ * seconds? It is forgotten then, and so is all that came before. */
 void faults_open(void);
 void faults_close(void);
 bool fault_seen(const char *bdf, uint64_t iova, bool write, struct iommu_fault *ret);

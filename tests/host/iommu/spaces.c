@@ -90,7 +90,8 @@ static void check_ranges(struct ioas *ioas)
 		msi |= ranges[i].first <= 0xfeefffff && ranges[i].last >= 0xfee00000;
 	}
 	check(n > 1 && ascending && !msi, "usable ranges leave out the MSI window");
-	check(ioas_usable(ioas, ranges, 1) == n, "how many there are is told with little room too");
+	check(ioas_usable(ioas, ranges, 1) == n,
+	      "how many there are is reported with little room too");
 	ranges[0] = (struct ioas_range){0x100000, 0x1fffff};
 	ranges[1] = (struct ioas_range){0x100000000, 0x1ffffffff};
 	check(!ioas_allow(ioas, ranges, 2, &err), "they can be claimed in advance");

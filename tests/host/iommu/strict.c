@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The strategy 'strict' on a real device:   strict iommufd|type1 EDU ROUNDS SWITCHES
 //
-// A round is ten pages mapped and unmapped, with DMA to one of them before and after. edu takes 100 ms
-// for each DMA, which is the time this takes; and in which the table changes under it.
+// A round is ten pages mapped and unmapped, with DMA to one of them before and after. edu takes 100
+// ms for each DMA, which is the time this takes; and in which the table changes under it.
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

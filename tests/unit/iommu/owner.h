@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * For tests of hardware domains: the smallest owner of a guest's table. It does what the virtual IOMMU's
- * domain does with its records (iommu/viommu_map.c), without judging requests.
+ * For tests of hardware domains: the smallest owner of a guest's table. It does what the virtual
+ * IOMMU's domain does with its records (iommu/viommu_map.c), without judging requests.
  */
 #ifndef TESTS_IOMMU_OWNER_H
 #define TESTS_IOMMU_OWNER_H

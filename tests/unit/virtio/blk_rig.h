@@ -37,7 +37,8 @@ struct disk {
 struct virtio_blk_setup usual(struct disk *d);
 /* Blocks of 4 KiB: an edit. */
 void make_4k(struct virtio_blk_setup *c);
-/* edit: a change of the usual configuration, or NULL. The queue has 64 entries, or as many as it says. */
+/* edit: a change of the usual configuration, or NULL. The queue has 64 entries, or as many as it
+ * says. */
 void disk_open_with(struct disk *d, enum loop_backend backend,
 		    void (*edit)(struct virtio_blk_setup *), uint64_t features);
 void disk_open(struct disk *d);

@@ -155,9 +155,9 @@ unsigned int drv_sleep(struct drv *d, unsigned int v);
 /* Level of the INTx line. */
 bool drv_intx(struct drv *d);
 
-/* Rings. add builds a chain of out pieces then in pieces and puts it into the available ring without
- * telling (its head is returned); publish writes the index; kick publishes and notifies if the device
- * wants it (true when it did). */
+/* Rings. add builds a chain of out segments then in segments and puts it into the available ring
+ * without telling (its head is returned); publish writes the index; kick publishes and notifies if
+ * the device wants it (true when it did). */
 uint16_t drv_add(struct drv *d, unsigned int queue, const struct drv_sg *out, unsigned int n_out,
 		 const struct drv_sg *in, unsigned int n_in);
 void drv_publish(struct drv *d, unsigned int queue);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A virtio device that answers each chain with the length of its readable part, at once or when told;
- * and a guest that drives it: for tests of what all virtio devices have in common.
+ * A virtio device that answers each chain with the length of its readable part, at once or when
+ * told; and a guest that drives it: for tests of what all virtio devices have in common.
  */
 #ifndef TESTS_VIRTIO_PROBE_H
 #define TESTS_VIRTIO_PROBE_H

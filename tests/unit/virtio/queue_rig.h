@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A virtqueue by itself, and its driver's side by hand: descriptors and indices where a test wants them. */
+/* A virtqueue by itself, and its driver's side by hand: descriptors and indices where a test wants
+ * them. */
 #ifndef TESTS_VIRTIO_QUEUE_RIG_H
 #define TESTS_VIRTIO_QUEUE_RIG_H
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A virtio device without PCI, KVM or threads: guest memory, an identity DMA space, one loop that the
- * test turns, the real transport core with a register file of the test's, and the driver's side of
- * the split rings (virtio 1.3, 2.7).
+ * A virtio device without PCI, KVM or threads: guest memory, an identity DMA space, one loop that
+ * the test turns, the real transport core with a register file of the test's, and the driver's side
+ * of the split rings (virtio 1.3, 2.7).
  */
 #ifndef TESTS_VIRTIO_RIG_H
 #define TESTS_VIRTIO_RIG_H

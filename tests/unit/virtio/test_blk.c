@@ -54,7 +54,7 @@ Test(blk, header_and_status_may_be_split_anywhere)
 
 	disk_open(&d);
 	fill(d.fd, 0x77);
-	/* Header in three pieces; data and status in one. */
+	/* Header in three segments; data and status in one. */
 	struct request r = make(&d, IN, 3, 1024);
 	struct rig_seg in[] = {
 		{r.header, 1, false}, {r.header + 1, 9, false},  {r.header + 10, 6, false},
@@ -69,7 +69,7 @@ Test(blk, header_and_status_may_be_split_anywhere)
 	cr_expect_eq(data[0], 0x77);
 	cr_expect_eq(data[1023], 0x77);
 	cr_expect_eq(data[1024], OK);
-	/* Header and data in one piece. */
+	/* Header and data in one segment. */
 	uint64_t both = rig_alloc(&d.rig, 16 + 512, 1);
 
 	memcpy(rig_at(&d.rig, both), rig_at(&d.rig, make(&d, OUT, 5, 0).header), 16);
@@ -106,7 +106,7 @@ Test(blk, request_in_too_many_pieces_is_an_error_of_its_own)
 	for (unsigned int i = 0; i < DATA; i++)
 		segs[1 + i] = (struct rig_seg){data + 2u * i, 1, true};
 	segs[1 + DATA] = (struct rig_seg){r.status, 1, true};
-	/* As many descriptors as the queue has, more than the device keeps pieces. */
+	/* As many descriptors as the queue has, more than the device keeps segments. */
 	cr_assert_geq(rig_add(&d.rig.queues[0], segs, PIECES, true), 0);
 	rig_kick(&d.rig.queues[0]);
 	rig_wait(&d.rig.queues[0]);
@@ -198,7 +198,8 @@ Test(blk, discard_and_write_zeroes)
 	cr_expect(all(d.fd, 8 * 512, 8 * 512, 0));
 	cr_expect(all(d.fd, 32 * 512, 16 * 512, 0));
 	cr_expect(all(d.fd, 16 * 512, 16 * 512, 0xff));
-	/* Without unmap: ZERO_RANGE, which this file system lacks: by writing, more than one call. */
+	/* Without unmap: ZERO_RANGE, which this file system lacks: by writing, more than one
+	 * call. */
 	cr_expect_eq(ranges(&d, WRITE_ZEROES, (const uint64_t[][3]){{64, 4097, 0}, {1, 1, 0}}, 2),
 		     OK);
 	cr_expect(all(d.fd, 64 * 512, 4097 * 512, 0));

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// virtio-blk with many requests: random ones against a model, bounce buffers, resets and pauses under load.
+// virtio-blk with many requests: random ones against a model, bounce buffers, resets and pauses
+// under load.
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>

@@ -76,7 +76,7 @@ static void turns(struct rig *r)
 		guest_turn(r->g);
 }
 
-/* One chain of two pieces, n bytes in all, of the pattern. */
+/* One chain of two segments, n bytes in all, of the pattern. */
 static void say(struct rig *r, unsigned int n)
 {
 	struct drv_queue *q = &r->d->queues[TX];

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Constructors of virtio devices and their transport, with each descriptor and mapping that they ask
-// for refused: an error that names the device, and nothing left behind or taken.
+// Constructors of virtio devices and their transport, with each descriptor and mapping that they
+// ask for refused: an error that names the device, and nothing left behind or taken.
 #include <criterion/criterion.h>
 #include <criterion/parameterized.h>
 #include <errno.h>
@@ -93,7 +93,7 @@ enum { ZEROES_BYTES = 64 << 10 };
 enum { ZEROES_BYTES = 64 << 10 };
 #endif
 
-/* The sanitizers' own allocators map pieces of these sizes, and give up when they cannot. */
+/* The sanitizers' own allocators map chunks of these sizes, and give up when they cannot. */
 #if defined(__has_feature)
 #if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
 #define REFUSE_MAPPINGS 0

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A driver tells a device behind a virtual IOMMU to use memory that it may not reach: not at all, in part,
-// or not in this direction. The IOMMU is told, the one request fails, the device goes on.
+// A driver tells a device behind a virtual IOMMU to use memory that it may not reach: not at all,
+// in part, or not in this direction. The guest gets a fault, the one request fails, the device goes
+// on.
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
 #include <errno.h>

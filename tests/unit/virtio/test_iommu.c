@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// virtio-iommu through its rings: requests as they lie in memory, what is malformed, PROBE, bypass in
-// the configuration, faults on the event queue. Built once for each TRANSPORT: the answers are the same.
+// virtio-iommu through its rings: requests as they lie in memory, what is malformed, PROBE, bypass
+// in the configuration, faults on the event queue. Built once for each TRANSPORT: the answers are
+// the same.
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <pthread.h>

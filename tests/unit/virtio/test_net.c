@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// virtio-net over a socket pair: frames both ways, buffers of every kind, a peer that stalls, breaks off
-// or talks nonsense, the control queue.
+// virtio-net over a socket pair: frames both ways, buffers of every kind, a peer that stalls,
+// breaks off or talks nonsense, the control queue.
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -222,7 +222,7 @@ Test(net, a_guest_frame_reaches_the_peer_whatever_its_pieces)
 	for (size_t i = 0; i < ARRAY_SIZE(pieces); i++) {
 		nic_send(&n, TX, frame, sizeof(frame), pieces[i]);
 		cr_assert_eq(peer_receive(&n, got, sizeof(got)), sizeof(frame));
-		cr_expect_eq(memcmp(got, frame, sizeof(frame)), 0, "pieces of %u", pieces[i]);
+		cr_expect_eq(memcmp(got, frame, sizeof(frame)), 0, "segments of %u", pieces[i]);
 		rig_wait(&n.rig.queues[TX]);
 	}
 	nic_close(&n);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The PCI transport, driven through the buses: negotiation, registers, interrupts by MSI-X and INTx, and
- * what a careless driver gets. */
+/* The PCI transport, driven through the buses: negotiation, registers, interrupts by MSI-X and
+ * INTx, and what a careless driver gets. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <stdlib.h>

@@ -446,8 +446,8 @@ Test(queues, what_is_added_at_the_end_of_a_batch_is_not_forgotten)
 	rig_destroy(&r);
 }
 
-/* A driver that looks only when it is interrupted and kicks only when it is asked to, while the device
- * is at work: one notification that is suppressed wrongly, and it sleeps for good. */
+/* A driver that looks only when it is interrupted and kicks only when it is asked to, while the
+ * device is at work: one notification that is suppressed wrongly, and it sleeps for good. */
 Test(queues, no_wake_up_is_lost_in_either_direction)
 {
 	enum { REQUESTS = 4000 };

@@ -224,7 +224,7 @@ static void index_goes_back(struct rig *r)
 	*avail(r, 2) = 0xffff;
 }
 
-/* A chain of one byte to read, then `n` pieces of 16 bytes to read or write, each apart. */
+/* A chain of one byte to read, then `n` segments of 16 bytes to read or write, each apart. */
 static void many_pieces(struct rig *r, unsigned int n, uint16_t flags)
 {
 	for (unsigned int i = 0; i < n; i++)
@@ -393,7 +393,7 @@ Test(queue, start_refuses_layouts_that_cannot_be)
 	rig_destroy(r);
 }
 
-/* Pieces */
+/* Segments */
 
 Test(iov, copies_and_slices_skip_across_pieces)
 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The virtqueue over time: indices that wrap, interrupts and kicks only when wanted, rings that move
-// behind a translation.
+// The virtqueue over time: indices that wrap, interrupts and kicks only when wanted, rings that
+// move behind a translation.
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* virtio devices after a load: a driver that notices nothing. What a twin does that was never saved,
- * the device does that was loaded, with what was available before and was not served yet. */
+/* virtio devices after a load: a driver that notices nothing. What a twin does that was never
+ * saved, the device does that was loaded, with what was available before and was not served yet. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
