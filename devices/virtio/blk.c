@@ -8,42 +8,15 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include <linux/virtio_ids.h>
+
 #include "base/fd.h"
 #include "base/mem.h"
 #include "core/state.h"
 
-/* Device configuration (virtio 1.3, 5.2.4), up to what is offered. */
-struct blk_config_space {
-	le64 capacity;
-	le32 size_max;
-	le32 seg_max;
-	struct {
-		le16 cylinders;
-		uint8_t heads;
-		uint8_t sectors;
-	} geometry;
-	le32 blk_size;
-	struct {
-		uint8_t physical_block_exp;
-		uint8_t alignment_offset;
-		le16 min_io_size;
-		le32 opt_io_size;
-	} topology;
-	uint8_t writeback;
-	uint8_t unused0;
-	le16 num_queues;
-	le32 max_discard_sectors;
-	le32 max_discard_seg;
-	le32 discard_sector_alignment;
-	le32 max_write_zeroes_sectors;
-	le32 max_write_zeroes_seg;
-	uint8_t write_zeroes_may_unmap;
-	uint8_t unused1[3];
-};
-#define CONFIG_BYTES 60u
-static_assert(offsetof(struct blk_config_space, unused1) + 3 == CONFIG_BYTES, "virtio 1.3, 5.2.4");
-static_assert(offsetof(struct blk_config_space, writeback) == 32, "virtio 1.3, 5.2.4");
-static_assert(offsetof(struct blk_config_space, max_discard_sectors) == 36, "virtio 1.3, 5.2.4");
+/* Of the device configuration (virtio 1.3, 5.2.4), up to what is offered. */
+#define CONFIG_BYTES ((uint32_t)offsetof(struct virtio_blk_config, max_secure_erase_sectors))
+static_assert(CONFIG_BYTES == 60, "virtio 1.3, 5.2.4");
 
 /* What the page cache and today's disks work in: told to the guest as the physical block. */
 #define PHYSICAL_BYTES 4096u
@@ -79,7 +52,7 @@ static void put_free(struct blk_request *req)
 	list_append(req->queue->free.next, &req->link);
 }
 
-void blk_request_finish(struct blk_request *req, enum blk_status status)
+void blk_request_finish(struct blk_request *req, uint8_t status)
 {
 	struct blk_queue *q = req->queue;
 
@@ -183,7 +156,8 @@ static void blk_queue_cancel(struct virtio_queue *base)
 	if (virtq_state(base->vq) != VIRTQ_ABANDONING || !q->requests)
 		return;
 	while ((item = list_pop(&q->waiting)))
-		blk_request_finish(container_of(item, struct blk_request, link), BLK_S_IOERR);
+		blk_request_finish(container_of(item, struct blk_request, link),
+				   VIRTIO_BLK_S_IOERR);
 	for (unsigned int i = 0; i < q->fresh; i++)
 		loop_cancel(base->loop, &q->requests[i].op);
 }
@@ -214,33 +188,32 @@ static int blk_features_set(struct virtio_device *vdev, uint64_t features)
 	struct blk *blk = blk_of(vdev);
 
 	/* 5.2.6.2: a driver that cannot flush gets its writes durable one by one. */
-	atomic_store(&blk->writeback, blk->cache_writeback && (features >> BLK_F_FLUSH & 1));
+	atomic_store(&blk->writeback, blk->cache_writeback && (features >> VIRTIO_BLK_F_FLUSH & 1));
 	return 0;
 }
 
-static void fill_config(struct blk *blk, struct blk_config_space *c)
+static void fill_config(struct blk *blk, struct virtio_blk_config *c)
 {
 	const struct virtio_device *vdev = &blk->vdev;
 	uint32_t seg_max = MIN(vdev->queues[0].max_size, (unsigned int)BLK_SEG_MAX + 2) - 2;
 	uint32_t granule = MAX(blk->block_bytes, PHYSICAL_BYTES) >> BLK_SECTOR_BITS;
 
-	*c = (struct blk_config_space){
-		.capacity = le64_of(atomic_load(&blk->sectors)),
-		.size_max = le32_of(BLK_SLICE_BYTES),
-		.seg_max = le32_of(MAX(seg_max, 1u)),
-		.blk_size = le32_of(blk->block_bytes),
-		.topology.physical_block_exp =
-			(uint8_t)__builtin_ctz(PHYSICAL_BYTES / blk->block_bytes),
-		.topology.min_io_size = le16_of((uint16_t)(PHYSICAL_BYTES / blk->block_bytes)),
-		.writeback = atomic_load(&blk->writeback),
-		.num_queues = le16_of((uint16_t)vdev->n_queues),
+	*c = (struct virtio_blk_config){
+		.capacity = htole64(atomic_load(&blk->sectors)),
+		.size_max = htole32(BLK_SLICE_BYTES),
+		.seg_max = htole32(MAX(seg_max, 1u)),
+		.blk_size = htole32(blk->block_bytes),
+		.physical_block_exp = (uint8_t)__builtin_ctz(PHYSICAL_BYTES / blk->block_bytes),
+		.min_io_size = htole16((uint16_t)(PHYSICAL_BYTES / blk->block_bytes)),
+		.wce = atomic_load(&blk->writeback),
+		.num_queues = htole16((uint16_t)vdev->n_queues),
 	};
 	if (blk->discard) {
-		c->max_discard_sectors = le32_of(BLK_RANGE_SECTORS_MAX);
-		c->max_discard_seg = le32_of(BLK_RANGES_MAX);
-		c->discard_sector_alignment = le32_of(granule);
-		c->max_write_zeroes_sectors = le32_of(BLK_RANGE_SECTORS_MAX);
-		c->max_write_zeroes_seg = le32_of(BLK_RANGES_MAX);
+		c->max_discard_sectors = htole32(BLK_RANGE_SECTORS_MAX);
+		c->max_discard_seg = htole32(BLK_RANGES_MAX);
+		c->discard_sector_alignment = htole32(granule);
+		c->max_write_zeroes_sectors = htole32(BLK_RANGE_SECTORS_MAX);
+		c->max_write_zeroes_seg = htole32(BLK_RANGES_MAX);
 		c->write_zeroes_may_unmap = 1;
 	}
 }
@@ -248,7 +221,7 @@ static void fill_config(struct blk *blk, struct blk_config_space *c)
 static void blk_config_read(struct virtio_device *vdev, uint32_t offset, void *buf,
 			    unsigned int len)
 {
-	struct blk_config_space c;
+	struct virtio_blk_config c;
 
 	memset(buf, 0, len);
 	fill_config(blk_of(vdev), &c);
@@ -260,11 +233,11 @@ static void blk_config_write(struct virtio_device *vdev, uint32_t offset, const 
 			     unsigned int len)
 {
 	struct blk *blk = blk_of(vdev);
-	uint32_t at = offsetof(struct blk_config_space, writeback);
+	uint32_t at = offsetof(struct virtio_blk_config, wce);
 
 	/* The one writable field (5.2.5). What was written back before is made durable by the first
 	 * request that syncs: fdatasync covers the whole file. */
-	if (virtio_has(vdev, BLK_F_CONFIG_WCE) && offset <= at && at - offset < len)
+	if (virtio_has(vdev, VIRTIO_BLK_F_CONFIG_WCE) && offset <= at && at - offset < len)
 		atomic_store(&blk->writeback, ((const uint8_t *)buf)[at - offset] & 1);
 }
 
@@ -295,7 +268,7 @@ STATE_DERIVED(struct blk, "what this host's file has refused", no_punch, no_zero
 STATE_DERIVED(struct blk, "empty while the queues are off", queues);
 
 static const struct virtio_device_ops blk_ops = {
-	.id = 2,
+	.id = VIRTIO_ID_BLOCK,
 	.type = "virtio-blk",
 	.features_set = blk_features_set,
 	.config_read = blk_config_read,
@@ -341,18 +314,18 @@ static int check_setup(const struct virtio_blk_setup *c, struct err *err)
 
 static uint64_t feature_bits(const struct virtio_blk_setup *c)
 {
-	uint64_t f = 1ull << BLK_F_SIZE_MAX | 1ull << BLK_F_SEG_MAX | 1ull << BLK_F_BLK_SIZE |
-		     1ull << BLK_F_TOPOLOGY;
+	uint64_t f = 1ull << VIRTIO_BLK_F_SIZE_MAX | 1ull << VIRTIO_BLK_F_SEG_MAX |
+		     1ull << VIRTIO_BLK_F_BLK_SIZE | 1ull << VIRTIO_BLK_F_TOPOLOGY;
 
 	if (c->queues > 1)
-		f |= 1ull << BLK_F_MQ;
+		f |= 1ull << VIRTIO_BLK_F_MQ;
 	if (c->readonly)
-		return f | 1ull << BLK_F_RO;
+		return f | 1ull << VIRTIO_BLK_F_RO;
 	/* Without a cache to flush there is nothing to offer (5.2.5). */
 	if (c->cache == VIRTIO_BLK_WRITEBACK)
-		f |= 1ull << BLK_F_FLUSH | 1ull << BLK_F_CONFIG_WCE;
+		f |= 1ull << VIRTIO_BLK_F_FLUSH | 1ull << VIRTIO_BLK_F_CONFIG_WCE;
 	if (c->discard)
-		f |= 1ull << BLK_F_DISCARD | 1ull << BLK_F_WRITE_ZEROES;
+		f |= 1ull << VIRTIO_BLK_F_DISCARD | 1ull << VIRTIO_BLK_F_WRITE_ZEROES;
 	return f;
 }
 

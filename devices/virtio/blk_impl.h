@@ -12,6 +12,8 @@
 
 #include <stdatomic.h>
 
+#include <linux/virtio_blk.h>
+
 #include "base/le.h"
 #include "base/list.h"
 #include "base/num.h"
@@ -21,7 +23,6 @@ enum {
 	BLK_SECTOR_BITS = 9,
 	BLK_SECTOR_BYTES = 1 << BLK_SECTOR_BITS,
 	BLK_QUEUE_SIZE_MAX = 1024,
-	BLK_ID_BYTES = 20,
 	/* Data segments of one request: what a chain holds less header and status. */
 	BLK_SEG_MAX = 254,
 	/* Ranges of one discard or write-zeroes request, and sectors of one range (1 GiB). */
@@ -39,48 +40,8 @@ enum {
 	BLK_RETRIES = 16,
 };
 
-/* virtio 1.3, 5.2.6: request types and status. */
-enum blk_type {
-	BLK_T_IN = 0,
-	BLK_T_OUT = 1,
-	BLK_T_FLUSH = 4,
-	BLK_T_GET_ID = 8,
-	BLK_T_DISCARD = 11,
-	BLK_T_WRITE_ZEROES = 13,
-};
-enum blk_status {
-	BLK_S_OK = 0,
-	BLK_S_IOERR = 1,
-	BLK_S_UNSUPP = 2,
-};
-
-/* virtio 1.3, 5.2.3 */
-enum blk_feature {
-	BLK_F_SIZE_MAX = 1,
-	BLK_F_SEG_MAX = 2,
-	BLK_F_RO = 5,
-	BLK_F_BLK_SIZE = 6,
-	BLK_F_FLUSH = 9,
-	BLK_F_TOPOLOGY = 10,
-	BLK_F_CONFIG_WCE = 11,
-	BLK_F_MQ = 12,
-	BLK_F_DISCARD = 13,
-	BLK_F_WRITE_ZEROES = 14,
-};
-
-struct blk_header {
-	le32 type;
-	le32 reserved;
-	le64 sector;
-};
-static_assert(sizeof(struct blk_header) == 16, "virtio 1.3, 5.2.6");
-
-struct blk_range {
-	le64 sector;
-	le32 sectors;
-	le32 flags; /* bit 0: unmap */
-};
-static_assert(sizeof(struct blk_range) == 16, "virtio 1.3, 5.2.6");
+static_assert(sizeof(struct virtio_blk_outhdr) == 16, "virtio 1.3, 5.2.6");
+static_assert(sizeof(struct virtio_blk_discard_write_zeroes) == 16, "virtio 1.3, 5.2.6");
 
 struct blk_queue;
 
@@ -103,7 +64,7 @@ struct blk_request {
 	unsigned int n_data;
 	unsigned int n_ranges;
 	unsigned int range; /* the present one */
-	struct blk_range ranges[BLK_RANGES_MAX];
+	struct virtio_blk_discard_write_zeroes ranges[BLK_RANGES_MAX];
 	/* Two arrays at the end: their pages exist only where a request of that many pieces has been. */
 	struct iovec pieces[VIRTQ_MAX_PIECES];
 	struct iovec slice[VIRTQ_MAX_PIECES];
@@ -136,7 +97,7 @@ struct blk {
 	_Atomic bool no_zero_range;
 	_Atomic uint64_t sectors;
 	const uint8_t *zeroes;
-	char id[BLK_ID_BYTES];
+	char id[VIRTIO_BLK_ID_BYTES];
 	struct blk_queue queues[]; /* vdev.n_queues */
 };
 
@@ -148,6 +109,6 @@ void blk_request_release(struct blk_request *req);
 void blk_request_op_done(struct loop_op *op, int result);
 
 /* blk.c: the request is over: answer it and make it free. The caller does not touch it any more. */
-void blk_request_finish(struct blk_request *req, enum blk_status status);
+void blk_request_finish(struct blk_request *req, uint8_t status);
 
 #endif

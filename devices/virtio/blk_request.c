@@ -60,7 +60,7 @@ static void finish_write(struct blk_request *req)
 	struct blk *blk = blk_of(req);
 
 	if (atomic_load_explicit(&blk->writeback, memory_order_relaxed)) {
-		blk_request_finish(req, BLK_S_OK);
+		blk_request_finish(req, VIRTIO_BLK_S_OK);
 		return;
 	}
 	req->syncing = true;
@@ -89,9 +89,9 @@ static bool bounce_take(struct blk_request *req)
 
 static const struct iovec *guest_extents(struct blk_request *req, unsigned int *n, size_t *skip)
 {
-	if (req->type == BLK_T_OUT) {
+	if (req->type == VIRTIO_BLK_T_OUT) {
 		*n = req->chain.n_out;
-		*skip = sizeof(struct blk_header);
+		*skip = sizeof(struct virtio_blk_outhdr);
 		return req->chain.out;
 	}
 	*n = req->chain.n_in;
@@ -106,7 +106,7 @@ static void transfer_bounced(struct blk_request *req)
 	unsigned int len = (unsigned int)MIN(left, (uint64_t)BLK_BOUNCE_BYTES);
 	int64_t offset = (int64_t)(req->offset + req->done);
 
-	if (req->type == BLK_T_IN) {
+	if (req->type == VIRTIO_BLK_T_IN) {
 		loop_read(q->base->loop, &req->op, blk_of(req)->fd, bounce_buf(req), len, offset);
 		return;
 	}
@@ -135,7 +135,7 @@ static void transfer(struct blk_request *req)
 		transfer_bounced(req);
 		return;
 	}
-	if (req->type == BLK_T_IN)
+	if (req->type == VIRTIO_BLK_T_IN)
 		loop_readv(q->base->loop, &req->op, blk_of(req)->fd, req->data, req->n_data,
 			   offset);
 	else
@@ -161,11 +161,12 @@ static void transfer_done(struct blk_request *req, int result)
 {
 	if (result <= 0) {
 		/* 0: the file is shorter than the disk was said to be. */
-		complain(req, req->type == BLK_T_IN ? "read" : "write", result ? result : -ENODATA);
-		blk_request_finish(req, BLK_S_IOERR);
+		complain(req, req->type == VIRTIO_BLK_T_IN ? "read" : "write",
+			 result ? result : -ENODATA);
+		blk_request_finish(req, VIRTIO_BLK_S_IOERR);
 		return;
 	}
-	if (req->bounce >= 0 && req->type == BLK_T_IN)
+	if (req->bounce >= 0 && req->type == VIRTIO_BLK_T_IN)
 		(void)iov_from_buf(req->chain.in, req->chain.n_in, req->done, bounce_buf(req),
 				   (size_t)result);
 	req->done += (uint64_t)result;
@@ -175,26 +176,26 @@ static void transfer_done(struct blk_request *req, int result)
 		transfer(req);
 		return;
 	}
-	if (req->type == BLK_T_OUT)
+	if (req->type == VIRTIO_BLK_T_OUT)
 		finish_write(req);
 	else
-		blk_request_finish(req, BLK_S_OK);
+		blk_request_finish(req, VIRTIO_BLK_S_OK);
 }
 
 static void start_transfer(struct blk_request *req, uint64_t sector)
 {
 	struct virtq_chain *chain = &req->chain;
 	struct blk *blk = blk_of(req);
-	bool in = req->type == BLK_T_IN;
+	bool in = req->type == VIRTIO_BLK_T_IN;
 
-	req->bytes = in ? chain->in_bytes - 1 : chain->out_bytes - sizeof(struct blk_header);
+	req->bytes = in ? chain->in_bytes - 1 : chain->out_bytes - sizeof(struct virtio_blk_outhdr);
 	if (!is_aligned(req->bytes, BLK_SECTOR_BYTES) ||
 	    !range_valid(blk, sector, req->bytes >> BLK_SECTOR_BITS) || (!in && blk->readonly)) {
-		blk_request_finish(req, BLK_S_IOERR);
+		blk_request_finish(req, VIRTIO_BLK_S_IOERR);
 		return;
 	}
 	if (!req->bytes) {
-		blk_request_finish(req, BLK_S_OK);
+		blk_request_finish(req, VIRTIO_BLK_S_OK);
 		return;
 	}
 	req->offset = sector << BLK_SECTOR_BITS;
@@ -204,7 +205,7 @@ static void start_transfer(struct blk_request *req, uint64_t sector)
 	} else if (in && chain->in[chain->n_in - 1].iov_len == 1) {
 		req->data = chain->in;
 		req->n_data = chain->n_in - 1;
-	} else if (!in && chain->out[0].iov_len == sizeof(struct blk_header)) {
+	} else if (!in && chain->out[0].iov_len == sizeof(struct virtio_blk_outhdr)) {
 		req->data = chain->out + 1;
 		req->n_data = chain->n_out - 1;
 	} else {
@@ -234,8 +235,8 @@ static void write_zeroes(struct blk_request *req)
 static void submit_range(struct blk_request *req)
 {
 	struct blk *blk = blk_of(req);
-	bool unmap = le32_get(req->ranges[req->range].flags) & 1;
-	bool discard = req->type == BLK_T_DISCARD;
+	bool unmap = le32toh(req->ranges[req->range].flags) & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP;
+	bool discard = req->type == VIRTIO_BLK_T_DISCARD;
 
 	req->mode = 0;
 	if ((discard || unmap) && !atomic_load_explicit(&blk->no_punch, memory_order_relaxed))
@@ -247,7 +248,7 @@ static void submit_range(struct blk_request *req)
 		loop_fallocate(req->queue->base->loop, &req->op, blk->fd, req->mode, req->offset,
 			       req->bytes);
 	} else if (discard) {
-		blk_request_finish(req, BLK_S_UNSUPP);
+		blk_request_finish(req, VIRTIO_BLK_S_UNSUPP);
 	} else {
 		req->zeroing = true;
 		write_zeroes(req);
@@ -256,16 +257,16 @@ static void submit_range(struct blk_request *req)
 
 static void next_range(struct blk_request *req)
 {
-	while (req->range < req->n_ranges && !le32_get(req->ranges[req->range].sectors))
+	while (req->range < req->n_ranges && !le32toh(req->ranges[req->range].num_sectors))
 		req->range++;
 	if (req->range == req->n_ranges) {
 		finish_write(req);
 		return;
 	}
-	const struct blk_range *range = &req->ranges[req->range];
+	const struct virtio_blk_discard_write_zeroes *range = &req->ranges[req->range];
 
-	req->offset = le64_get(range->sector) << BLK_SECTOR_BITS;
-	req->bytes = (uint64_t)le32_get(range->sectors) << BLK_SECTOR_BITS;
+	req->offset = le64toh(range->sector) << BLK_SECTOR_BITS;
+	req->bytes = (uint64_t)le32toh(range->num_sectors) << BLK_SECTOR_BITS;
 	req->done = 0;
 	req->zeroing = false;
 	submit_range(req);
@@ -289,9 +290,9 @@ static void range_done(struct blk_request *req, int result)
 		submit_range(req);
 		return;
 	} else if (result < 0 || req->zeroing) {
-		complain(req, req->type == BLK_T_DISCARD ? "discard" : "write zeroes",
+		complain(req, req->type == VIRTIO_BLK_T_DISCARD ? "discard" : "write zeroes",
 			 result ? result : -ENOSPC);
-		blk_request_finish(req, BLK_S_IOERR);
+		blk_request_finish(req, VIRTIO_BLK_S_IOERR);
 		return;
 	}
 	req->range++;
@@ -299,47 +300,48 @@ static void range_done(struct blk_request *req, int result)
 }
 
 /* All ranges are checked before the first is touched. */
-static enum blk_status check_ranges(struct blk_request *req)
+static uint8_t check_ranges(struct blk_request *req)
 {
-	bool discard = req->type == BLK_T_DISCARD;
-	uint32_t flags_known = discard ? 0 : 1;
+	bool discard = req->type == VIRTIO_BLK_T_DISCARD;
+	uint32_t flags_known = discard ? 0 : VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP;
 
 	for (unsigned int i = 0; i < req->n_ranges; i++) {
-		const struct blk_range *range = &req->ranges[i];
-		uint32_t sectors = le32_get(range->sectors);
+		const struct virtio_blk_discard_write_zeroes *range = &req->ranges[i];
+		uint32_t sectors = le32toh(range->num_sectors);
 
 		/* 5.2.6.2: unknown flags, and unmap in a discard, are UNSUPP. */
-		if (le32_get(range->flags) & ~flags_known)
-			return BLK_S_UNSUPP;
+		if (le32toh(range->flags) & ~flags_known)
+			return VIRTIO_BLK_S_UNSUPP;
 		if (sectors > BLK_RANGE_SECTORS_MAX ||
-		    !range_valid(blk_of(req), le64_get(range->sector), sectors))
-			return BLK_S_IOERR;
+		    !range_valid(blk_of(req), le64toh(range->sector), sectors))
+			return VIRTIO_BLK_S_IOERR;
 	}
-	return BLK_S_OK;
+	return VIRTIO_BLK_S_OK;
 }
 
 static void start_ranges(struct blk_request *req)
 {
 	struct blk *blk = blk_of(req);
-	uint64_t bytes = req->chain.out_bytes - sizeof(struct blk_header);
-	unsigned int feature = req->type == BLK_T_DISCARD ? BLK_F_DISCARD : BLK_F_WRITE_ZEROES;
+	uint64_t bytes = req->chain.out_bytes - sizeof(struct virtio_blk_outhdr);
+	unsigned int feature = req->type == VIRTIO_BLK_T_DISCARD ? VIRTIO_BLK_F_DISCARD
+								 : VIRTIO_BLK_F_WRITE_ZEROES;
 
 	if (!virtio_has(&blk->vdev, feature)) {
-		blk_request_finish(req, BLK_S_UNSUPP);
+		blk_request_finish(req, VIRTIO_BLK_S_UNSUPP);
 		return;
 	}
-	if (!bytes || bytes % sizeof(struct blk_range) || bytes > sizeof(req->ranges) ||
-	    blk->readonly) {
-		blk_request_finish(req, BLK_S_IOERR);
+	if (!bytes || bytes % sizeof(struct virtio_blk_discard_write_zeroes) ||
+	    bytes > sizeof(req->ranges) || blk->readonly) {
+		blk_request_finish(req, VIRTIO_BLK_S_IOERR);
 		return;
 	}
-	(void)iov_to_buf(req->chain.out, req->chain.n_out, sizeof(struct blk_header), req->ranges,
-			 bytes);
-	req->n_ranges = (unsigned int)(bytes / sizeof(struct blk_range));
+	(void)iov_to_buf(req->chain.out, req->chain.n_out, sizeof(struct virtio_blk_outhdr),
+			 req->ranges, bytes);
+	req->n_ranges = (unsigned int)(bytes / sizeof(struct virtio_blk_discard_write_zeroes));
 	req->range = 0;
-	enum blk_status status = check_ranges(req);
+	uint8_t status = check_ranges(req);
 
-	if (status != BLK_S_OK)
+	if (status != VIRTIO_BLK_S_OK)
 		blk_request_finish(req, status);
 	else
 		next_range(req);
@@ -351,13 +353,13 @@ static void start_get_id(struct blk_request *req)
 	size_t room = req->chain.in_bytes - 1;
 
 	(void)iov_from_buf(req->chain.in, req->chain.n_in, 0, blk->id, MIN(room, sizeof(blk->id)));
-	blk_request_finish(req, BLK_S_OK);
+	blk_request_finish(req, VIRTIO_BLK_S_OK);
 }
 
 void blk_request_start(struct blk_request *req)
 {
 	struct virtq_chain *chain = &req->chain;
-	struct blk_header header;
+	struct virtio_blk_outhdr header;
 
 	req->bounce = -1;
 	req->syncing = false;
@@ -372,34 +374,34 @@ void blk_request_start(struct blk_request *req)
 			complain(req, "request in memory that the device may not reach", -EFAULT);
 		else
 			complain(req, "request in too many pieces", -E2BIG);
-		blk_request_finish(req, BLK_S_IOERR);
+		blk_request_finish(req, VIRTIO_BLK_S_IOERR);
 		return;
 	}
 	if (iov_to_buf(chain->out, chain->n_out, 0, &header, sizeof(header)) < sizeof(header)) {
-		blk_request_finish(req, BLK_S_IOERR);
+		blk_request_finish(req, VIRTIO_BLK_S_IOERR);
 		return;
 	}
-	req->type = le32_get(header.type);
+	req->type = le32toh(header.type);
 	switch (req->type) {
-	case BLK_T_IN:
-	case BLK_T_OUT:
-		start_transfer(req, le64_get(header.sector));
+	case VIRTIO_BLK_T_IN:
+	case VIRTIO_BLK_T_OUT:
+		start_transfer(req, le64toh(header.sector));
 		break;
-	case BLK_T_FLUSH:
+	case VIRTIO_BLK_T_FLUSH:
 		/* Covers the writes that were answered before it was given (5.2.6.2), so it needs no
 		 * order among those in flight. */
 		req->syncing = true;
 		loop_fsync(req->queue->base->loop, &req->op, blk_of(req)->fd, true);
 		break;
-	case BLK_T_GET_ID:
+	case VIRTIO_BLK_T_GET_ID:
 		start_get_id(req);
 		break;
-	case BLK_T_DISCARD:
-	case BLK_T_WRITE_ZEROES:
+	case VIRTIO_BLK_T_DISCARD:
+	case VIRTIO_BLK_T_WRITE_ZEROES:
 		start_ranges(req);
 		break;
 	default:
-		blk_request_finish(req, BLK_S_UNSUPP);
+		blk_request_finish(req, VIRTIO_BLK_S_UNSUPP);
 		break;
 	}
 }
@@ -409,7 +411,7 @@ static void again(struct blk_request *req)
 {
 	if (req->syncing)
 		loop_fsync(req->queue->base->loop, &req->op, blk_of(req)->fd, true);
-	else if (req->type == BLK_T_IN || req->type == BLK_T_OUT)
+	else if (req->type == VIRTIO_BLK_T_IN || req->type == VIRTIO_BLK_T_OUT)
 		transfer(req);
 	else if (req->zeroing)
 		write_zeroes(req);
@@ -422,7 +424,7 @@ void blk_request_op_done(struct loop_op *op, int result)
 	struct blk_request *req = container_of(op, struct blk_request, op);
 
 	if (virtq_state(req->queue->base->vq) == VIRTQ_ABANDONING) {
-		blk_request_finish(req, BLK_S_IOERR);
+		blk_request_finish(req, VIRTIO_BLK_S_IOERR);
 		return;
 	}
 	/* Cancelled by nobody: the thread that gave it to the kernel ended (core/loop.h). */
@@ -432,10 +434,14 @@ void blk_request_op_done(struct loop_op *op, int result)
 		return;
 	}
 	if (req->syncing) {
-		if (result < 0)
+		uint8_t status = VIRTIO_BLK_S_OK;
+
+		if (result < 0) {
 			complain(req, "flush", result);
-		blk_request_finish(req, result < 0 ? BLK_S_IOERR : BLK_S_OK);
-	} else if (req->type == BLK_T_IN || req->type == BLK_T_OUT) {
+			status = VIRTIO_BLK_S_IOERR;
+		}
+		blk_request_finish(req, status);
+	} else if (req->type == VIRTIO_BLK_T_IN || req->type == VIRTIO_BLK_T_OUT) {
 		transfer_done(req, result);
 	} else {
 		range_done(req, result);

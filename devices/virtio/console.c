@@ -12,28 +12,22 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include <linux/virtio_console.h>
+#include <linux/virtio_ids.h>
+
 #include "base/le.h"
 #include "base/mem.h"
 #include "base/num.h"
 #include "core/state.h"
 
 enum {
-	CONSOLE_ID = 3,
-	CONSOLE_F_SIZE = 0,
 	CONSOLE_QUEUE_SIZE = 64,
 	CONSOLE_IN_BYTES = 4096,
 	RX = 0,
 	TX = 1,
 };
 
-/* virtio 1.3, 5.3.4 */
-struct console_config_space {
-	le16 columns;
-	le16 rows;
-	le32 max_nr_ports;
-	le32 emerg_wr;
-};
-static_assert(sizeof(struct console_config_space) == 12, "virtio 1.3, 5.3.4");
+static_assert(sizeof(struct virtio_console_config) == 12, "virtio 1.3, 5.3.4");
 
 enum io {
 	IO_IDLE,
@@ -254,10 +248,10 @@ static void console_config_read(struct virtio_device *vdev, uint32_t offset, voi
 				unsigned int len)
 {
 	uint32_t size = atomic_load(&of_vdev(vdev)->size);
-	const struct console_config_space space = {
-		.columns = le16_of((uint16_t)size),
-		.rows = le16_of((uint16_t)(size >> 16)),
-		.max_nr_ports = le32_of(1),
+	const struct virtio_console_config space = {
+		.cols = htole16((uint16_t)size),
+		.rows = htole16((uint16_t)(size >> 16)),
+		.max_nr_ports = htole32(1),
 	};
 
 	memcpy(buf, (const uint8_t *)&space + offset, len);
@@ -304,7 +298,7 @@ static const struct state_section console_section =
 	STATE_SECTION("console", 1, struct console, console_fields, .check = console_check);
 
 static const struct virtio_device_ops console_ops = {
-	.id = CONSOLE_ID,
+	.id = VIRTIO_ID_CONSOLE,
 	.type = "virtio-console",
 	.config_read = console_config_read,
 	.reset = console_reset,
@@ -316,7 +310,7 @@ void virtio_console_resize(struct virtio_device *vdev, uint16_t columns, uint16_
 {
 	/* Offered when a size is known before the driver looks. */
 	if (!vdev->transport)
-		vdev->features_offered |= 1ull << CONSOLE_F_SIZE;
+		vdev->features_offered |= 1ull << VIRTIO_CONSOLE_F_SIZE;
 	virtio_config_begin(vdev);
 	atomic_store(&of_vdev(vdev)->size, columns | (uint32_t)rows << 16);
 	virtio_config_end(vdev, true);
@@ -335,7 +329,7 @@ int virtio_console_create(struct virtio_device **ret, const struct virtio_consol
 		free(c);
 		return r;
 	}
-	c->vdev.config_bytes = sizeof(struct console_config_space);
+	c->vdev.config_bytes = sizeof(struct virtio_console_config);
 	c->in_fd = setup->in_fd;
 	c->out_fd = setup->out_fd;
 	c->in_op.done = in_done;

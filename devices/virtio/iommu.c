@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include <linux/virtio_ids.h>
 #include <linux/virtio_iommu.h>
 #include <linux/virtio_ring.h>
 
@@ -16,7 +17,6 @@
 #include "virtio/iommu_impl.h"
 
 enum {
-	IOMMU_ID = 23,
 	REQUEST_QUEUE_SIZE = 512, /* a request takes two descriptors */
 	EVENT_QUEUE_SIZE = 64,
 	/* Polled at a stretch; then the loop looks at what else there is for it. */
@@ -236,7 +236,7 @@ static void dev_destroy(struct virtio_device *vdev)
 
 static const struct virtio_device_ops dev_ops = {
 	.no_state = "the state of a virtual IOMMU, its domains and mappings, cannot be saved yet",
-	.id = IOMMU_ID,
+	.id = VIRTIO_ID_IOMMU,
 	.type = "virtio-iommu",
 	.features_set = dev_features_set,
 	.config_read = dev_config_read,

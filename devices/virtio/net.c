@@ -7,18 +7,15 @@
 #include <errno.h>
 #include <string.h>
 
+#include <linux/virtio_ids.h>
+
 #include "base/fd.h"
 #include "base/mem.h"
 #include "core/state.h"
 
-/* Device configuration (virtio 1.3, 5.1.4), up to what is offered. */
-struct net_config_space {
-	uint8_t mac[6];
-	le16 status;
-	le16 max_virtqueue_pairs;
-	le16 mtu;
-};
-static_assert(sizeof(struct net_config_space) == 12, "virtio 1.3, 5.1.4");
+/* Of the device configuration (virtio 1.3, 5.1.4), up to what is offered. */
+#define CONFIG_BYTES ((uint32_t)offsetof(struct virtio_net_config, speed))
+static_assert(CONFIG_BYTES == 12, "virtio 1.3, 5.1.4");
 
 static struct net *net_of(struct virtio_device *vdev)
 {
@@ -27,7 +24,7 @@ static struct net *net_of(struct virtio_device *vdev)
 
 static bool link_is_up(struct net *net)
 {
-	return atomic_load_explicit(&net->status, memory_order_relaxed) & NET_S_LINK_UP;
+	return atomic_load_explicit(&net->status, memory_order_relaxed) & VIRTIO_NET_S_LINK_UP;
 }
 
 /* Queues */
@@ -193,7 +190,7 @@ void net_peer_gone(struct net *net, const char *why)
 		return;
 	log_warn(net->vdev.log, net->vdev.name, "the network is gone: %s; the link is down", why);
 	virtio_config_begin(&net->vdev);
-	atomic_fetch_and(&net->status, (uint16_t)~NET_S_LINK_UP);
+	atomic_fetch_and(&net->status, (uint16_t)~VIRTIO_NET_S_LINK_UP);
 	virtio_config_end(&net->vdev, true);
 }
 
@@ -205,12 +202,13 @@ void virtio_net_set_link(struct virtio_device *vdev, bool up)
 		return;
 	virtio_config_begin(vdev);
 	if (up)
-		atomic_fetch_or(&net->status,
-				NET_S_LINK_UP | (virtio_has(vdev, NET_F_GUEST_ANNOUNCE)
-							 ? (uint16_t)NET_S_ANNOUNCE
-							 : (uint16_t)0));
+		atomic_fetch_or(&net->status, VIRTIO_NET_S_LINK_UP |
+						      (virtio_has(vdev, VIRTIO_NET_F_GUEST_ANNOUNCE)
+							       ? (uint16_t)VIRTIO_NET_S_ANNOUNCE
+							       : (uint16_t)0));
 	else
-		atomic_fetch_and(&net->status, (uint16_t)~(NET_S_LINK_UP | NET_S_ANNOUNCE));
+		atomic_fetch_and(&net->status,
+				 (uint16_t)~(VIRTIO_NET_S_LINK_UP | VIRTIO_NET_S_ANNOUNCE));
 	virtio_config_end(vdev, true);
 	net->backend->set_carrier(net, up);
 	for (unsigned int i = 0; i < net->n_pairs; i++)
@@ -262,16 +260,16 @@ static void net_config_read(struct virtio_device *vdev, uint32_t offset, void *b
 {
 	struct net *net = net_of(vdev);
 	uint64_t mac = atomic_load(&net->mac);
-	struct net_config_space c = {
-		.status = le16_of(atomic_load(&net->status)),
-		.max_virtqueue_pairs = le16_of((uint16_t)net->n_pairs),
-		.mtu = le16_of(net->mtu),
+	struct virtio_net_config c = {
+		.status = htole16(atomic_load(&net->status)),
+		.max_virtqueue_pairs = htole16((uint16_t)net->n_pairs),
+		.mtu = htole16(net->mtu),
 	};
 
 	memcpy(c.mac, &mac, sizeof(c.mac));
 	memset(buf, 0, len);
-	if (offset < sizeof(c))
-		memcpy(buf, (const uint8_t *)&c + offset, MIN(len, sizeof(c) - offset));
+	if (offset < CONFIG_BYTES)
+		memcpy(buf, (const uint8_t *)&c + offset, MIN(len, CONFIG_BYTES - offset));
 }
 
 static void net_reset(struct virtio_device *vdev)
@@ -279,7 +277,7 @@ static void net_reset(struct virtio_device *vdev)
 	struct net *net = net_of(vdev);
 
 	atomic_store(&net->mac, net->mac_initial);
-	atomic_fetch_and(&net->status, (uint16_t)~NET_S_ANNOUNCE);
+	atomic_fetch_and(&net->status, (uint16_t)~VIRTIO_NET_S_ANNOUNCE);
 	(void)net_enable_pairs(net, 1);
 	(void)net->backend->set_offloads(net, 0);
 }
@@ -317,7 +315,7 @@ struct net_record {
 static const struct state_field net_fields[] = {
 	STATE_ONE(struct net_record, mac, .mask = 0xffffffffffff),
 	STATE_ONE(struct net_record, offloads, .mask = NET_GUEST_OFFLOADS),
-	STATE_ONE(struct net_record, status, .mask = NET_S_LINK_UP | NET_S_ANNOUNCE),
+	STATE_ONE(struct net_record, status, .mask = VIRTIO_NET_S_LINK_UP | VIRTIO_NET_S_ANNOUNCE),
 	STATE_ONE(struct net_record, pairs, .max = NET_PAIRS_MAX),
 	STATE_ONE(struct net_record, n_pairs, .same = true),
 	STATE_ONE(struct net_record, mtu, .same = true),
@@ -389,7 +387,7 @@ static const struct state_section net_section =
 		      .check = check_net);
 
 static const struct virtio_device_ops net_ops = {
-	.id = 1,
+	.id = VIRTIO_ID_NET,
 	.type = "virtio-net",
 	.features_ok = net_features_ok,
 	.features_set = net_features_set,
@@ -514,7 +512,7 @@ int virtio_net_create(struct virtio_device **ret, const struct virtio_net_setup 
 		free(net);
 		return r;
 	}
-	vdev->config_bytes = sizeof(struct net_config_space);
+	vdev->config_bytes = CONFIG_BYTES;
 	net->n_pairs = config->pairs;
 	for (unsigned int i = 0; i < config->pairs; i++)
 		net->pairs[i].fd = net->pairs[i].vhost_fd = net->pairs[i].wake_fd = -1;
@@ -522,7 +520,7 @@ int virtio_net_create(struct virtio_device **ret, const struct virtio_net_setup 
 	net->mtu = config->mtu;
 	memcpy(&net->mac_initial, config->mac, sizeof(config->mac));
 	atomic_init(&net->mac, net->mac_initial);
-	atomic_init(&net->status, config->link_down ? 0 : NET_S_LINK_UP);
+	atomic_init(&net->status, config->link_down ? 0 : VIRTIO_NET_S_LINK_UP);
 
 	r = init_pairs(net, config, err);
 	if (!r)

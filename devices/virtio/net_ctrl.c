@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <string.h>
 
-enum { ACK_OK = 0, ACK_ERR = 1 };
 enum { DATA_MAX = 16 };
 
 struct command {
@@ -60,7 +59,7 @@ static int announce_ack(struct net *net, const struct command *c)
 {
 	(void)c;
 	virtio_config_begin(&net->vdev);
-	atomic_fetch_and(&net->status, (uint16_t)~NET_S_ANNOUNCE);
+	atomic_fetch_and(&net->status, (uint16_t)~VIRTIO_NET_S_ANNOUNCE);
 	virtio_config_end(&net->vdev, false);
 	return 0;
 }
@@ -90,12 +89,18 @@ static const struct {
 	uint8_t feature;
 	int (*run)(struct net *net, const struct command *c);
 } commands[] = {
-	{0, 0, 1, NET_F_CTRL_RX, rx_mode},
-	{1, 0, 0, NET_F_CTRL_RX, mac_table_set},
-	{1, 1, 1, NET_F_CTRL_MAC_ADDR, mac_addr_set},
-	{3, 0, 0, NET_F_GUEST_ANNOUNCE, announce_ack},
-	{4, 0, 0, NET_F_MQ, vq_pairs_set},
-	{5, 0, 0, NET_F_CTRL_GUEST_OFFLOADS, guest_offloads_set},
+	{VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, VIRTIO_NET_CTRL_RX_ALLMULTI,
+	 VIRTIO_NET_F_CTRL_RX, rx_mode},
+	{VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET, VIRTIO_NET_CTRL_MAC_TABLE_SET,
+	 VIRTIO_NET_F_CTRL_RX, mac_table_set},
+	{VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, VIRTIO_NET_CTRL_MAC_ADDR_SET,
+	 VIRTIO_NET_F_CTRL_MAC_ADDR, mac_addr_set},
+	{VIRTIO_NET_CTRL_ANNOUNCE, VIRTIO_NET_CTRL_ANNOUNCE_ACK, VIRTIO_NET_CTRL_ANNOUNCE_ACK,
+	 VIRTIO_NET_F_GUEST_ANNOUNCE, announce_ack},
+	{VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET,
+	 VIRTIO_NET_F_MQ, vq_pairs_set},
+	{VIRTIO_NET_CTRL_GUEST_OFFLOADS, VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET,
+	 VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET, VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, guest_offloads_set},
 };
 
 static uint8_t run_command(struct net *net, const struct virtq_chain *chain)
@@ -104,15 +109,15 @@ static uint8_t run_command(struct net *net, const struct virtq_chain *chain)
 	uint8_t head[2];
 
 	if (iov_to_buf(chain->out, chain->n_out, 0, head, sizeof(head)) < sizeof(head))
-		return ACK_ERR;
+		return VIRTIO_NET_ERR;
 	c.bytes = chain->out_bytes - sizeof(head);
 	(void)iov_to_buf(chain->out, chain->n_out, sizeof(head), c.data,
 			 MIN(c.bytes, sizeof(c.data)));
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
 		if (commands[i].class == head[0] && commands[i].first <= head[1] &&
 		    head[1] <= commands[i].last && virtio_has(&net->vdev, commands[i].feature))
-			return commands[i].run(net, &c) ? ACK_ERR : ACK_OK;
-	return ACK_ERR;
+			return commands[i].run(net, &c) ? VIRTIO_NET_ERR : VIRTIO_NET_OK;
+	return VIRTIO_NET_ERR;
 }
 
 /* The answer is the first byte to be written. When the pieces ended before it, so does the command:
@@ -126,7 +131,7 @@ static int answer(struct virtio_queue *q, struct virtq_chain *chain)
 		return 0;
 	if (!chain->last_in)
 		return virtq_break(q->vq, "control command without room for its answer");
-	ack = chain->truncated ? ACK_ERR : run_command(net, chain);
+	ack = chain->truncated ? VIRTIO_NET_ERR : run_command(net, chain);
 	if (chain->n_in)
 		*(uint8_t *)chain->in[0].iov_base = ack;
 	else

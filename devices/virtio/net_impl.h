@@ -21,6 +21,8 @@
 
 #include <stdatomic.h>
 
+#include <linux/virtio_net.h>
+
 #include "base/le.h"
 #include "base/num.h"
 #include "virtio/net.h"
@@ -28,7 +30,7 @@
 enum {
 	NET_QUEUE_SIZE_MAX = 1024,
 	NET_PAIRS_MAX = 32,
-	NET_HEADER_BYTES = 12,
+	NET_HEADER_BYTES = sizeof(struct virtio_net_hdr_mrg_rxbuf),
 	/* Ethernet header, one VLAN tag, and what an IP packet can be at most. */
 	NET_FRAME_MAX = 14 + 4 + 65535,
 	NET_FRAME_MIN = 14,
@@ -39,40 +41,18 @@ enum {
 	NET_RX_PIECES_ENOUGH = 700,
 };
 
-/* virtio 1.3, 5.1.3 */
-enum net_feature {
-	NET_F_CSUM = 0,
-	NET_F_GUEST_CSUM = 1,
-	NET_F_CTRL_GUEST_OFFLOADS = 2,
-	NET_F_MTU = 3,
-	NET_F_MAC = 5,
-	NET_F_GUEST_TSO4 = 7,
-	NET_F_GUEST_TSO6 = 8,
-	NET_F_GUEST_ECN = 9,
-	NET_F_GUEST_UFO = 10,
-	NET_F_HOST_TSO4 = 11,
-	NET_F_HOST_TSO6 = 12,
-	NET_F_HOST_ECN = 13,
-	NET_F_HOST_UFO = 14,
-	NET_F_MRG_RXBUF = 15,
-	NET_F_STATUS = 16,
-	NET_F_CTRL_VQ = 17,
-	NET_F_CTRL_RX = 18,
-	NET_F_GUEST_ANNOUNCE = 21,
-	NET_F_MQ = 22,
-	NET_F_CTRL_MAC_ADDR = 23,
-	NET_F_GUEST_USO4 = 54,
-	NET_F_GUEST_USO6 = 55,
-	NET_F_HOST_USO = 56,
-};
+/* Linux 6.2; the numbers are the interface, whatever header is installed. */
+#ifndef VIRTIO_NET_F_GUEST_USO4
+#define VIRTIO_NET_F_GUEST_USO4 54
+#define VIRTIO_NET_F_GUEST_USO6 55
+#define VIRTIO_NET_F_HOST_USO   56
+#endif
 
-#define NET_BIT(f) (1ull << NET_F_##f)
+#define NET_BIT(f) (1ull << VIRTIO_NET_F_##f)
 /* What CTRL_GUEST_OFFLOADS may switch (5.1.6.5.6.1). */
 #define NET_GUEST_OFFLOADS                                                                      \
 	(NET_BIT(GUEST_CSUM) | NET_BIT(GUEST_TSO4) | NET_BIT(GUEST_TSO6) | NET_BIT(GUEST_ECN) | \
 	 NET_BIT(GUEST_UFO) | NET_BIT(GUEST_USO4) | NET_BIT(GUEST_USO6))
-
-enum { NET_S_LINK_UP = 1, NET_S_ANNOUNCE = 2 };
 
 struct net;
 struct net_pair;

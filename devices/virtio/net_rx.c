@@ -25,7 +25,11 @@
 
 #include "base/mem.h"
 
-enum { NUM_BUFFERS_AT = 10, DECAY_SHIFT = 6, DENIED_AT_ONCE = 16 };
+enum {
+	NUM_BUFFERS_AT = offsetof(struct virtio_net_hdr_mrg_rxbuf, num_buffers),
+	DECAY_SHIFT = 6,
+	DENIED_AT_ONCE = 16
+};
 
 static struct virtio_device *vdev_of(const struct net_rx *rx)
 {
@@ -145,7 +149,7 @@ static bool take(struct net_rx *rx)
 
 bool net_rx_gather(struct net_rx *rx, size_t want_bytes)
 {
-	bool mergeable = virtio_has(vdev_of(rx), NET_F_MRG_RXBUF);
+	bool mergeable = virtio_has(vdev_of(rx), VIRTIO_NET_F_MRG_RXBUF);
 
 	while (rx->held_bytes < want_bytes && (mergeable || !rx->held) && take(rx))
 		;
@@ -206,7 +210,7 @@ static void keep(struct net_rx *rx, size_t bytes, size_t direct, const void *res
 
 bool net_rx_deliver(struct net_rx *rx, size_t bytes, size_t direct, const void *rest)
 {
-	bool mergeable = virtio_has(vdev_of(rx), NET_F_MRG_RXBUF);
+	bool mergeable = virtio_has(vdev_of(rx), VIRTIO_NET_F_MRG_RXBUF);
 
 	rx->last_bytes = bytes;
 	if (bytes > NET_PACKET_MAX)
@@ -249,7 +253,8 @@ static bool may_receive(const struct net_rx *rx)
 
 	return virtio_queue_running(rx->q.base) &&
 	       atomic_load_explicit(&pair->enabled, memory_order_relaxed) &&
-	       (atomic_load_explicit(&pair->net->status, memory_order_relaxed) & NET_S_LINK_UP);
+	       (atomic_load_explicit(&pair->net->status, memory_order_relaxed) &
+		VIRTIO_NET_S_LINK_UP);
 }
 
 /* Packets until there are none (-EAGAIN), no buffers (0), no share of this iteration (1) or an error. */

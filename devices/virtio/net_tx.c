@@ -15,7 +15,7 @@ static bool sendable(const struct net_tx *tx)
 
 	return !chain->truncated && chain->out_bytes >= NET_HEADER_BYTES + NET_FRAME_MIN &&
 	       chain->out_bytes <= NET_PACKET_MAX &&
-	       (atomic_load_explicit(&net->status, memory_order_relaxed) & NET_S_LINK_UP);
+	       (atomic_load_explicit(&net->status, memory_order_relaxed) & VIRTIO_NET_S_LINK_UP);
 }
 
 /* False when the backend is full: the queue is served again when it is not. */

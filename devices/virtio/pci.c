@@ -8,6 +8,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <linux/pci_regs.h>
+#include <linux/virtio_ids.h>
+#include <linux/virtio_pci.h>
+
 #include "base/fd.h"
 #include "base/le.h"
 #include "base/mem.h"
@@ -37,60 +41,22 @@ enum {
 	 * for a write to memory it may have to read and decode the instruction (on AMD always). */
 	PORTS_BAR = 2,
 
-	NO_VECTOR = 0xffff,
-	ISR_QUEUE = 1,
-	ISR_CONFIG = 2,
-
-	CAP_ID_VENDOR = 9,
-	CAP_COMMON = 1,
-	CAP_NOTIFY = 2,
-	CAP_ISR = 3,
-	CAP_DEVICE = 4,
-	CAP_PCI = 5,
+	ISR_QUEUE = 1, /* VIRTIO_PCI_ISR_CONFIG is the other */
 };
 
 static_assert(VIRTIO_MAX_QUEUES * NOTIFY_MULTIPLIER <= WINDOW_BYTES, "notify window");
 static_assert((VIRTIO_MAX_QUEUES + 1) * MSIX_ENTRY_BYTES <= WINDOW_BYTES, "MSI-X table");
 
-/* 4.1.4.3 */
+/* 4.1.4.3: what the kernel's older headers have not is at the end. */
 struct common_cfg {
-	le32 device_feature_select;
-	le32 device_feature;
-	le32 driver_feature_select;
-	le32 driver_feature;
-	le16 config_msix_vector;
-	le16 num_queues;
-	uint8_t device_status;
-	uint8_t config_generation;
-	le16 queue_select;
-	le16 queue_size;
-	le16 queue_msix_vector;
-	le16 queue_enable;
-	le16 queue_notify_off;
-	le32 queue_desc[2];
-	le32 queue_driver[2];
-	le32 queue_device[2];
-	le16 queue_notif_config_data;
-	le16 queue_reset;
-	le16 admin_queue_index;
-	le16 admin_queue_num;
+	struct virtio_pci_common_cfg cfg;
+	uint16_t queue_notify_data;
+	uint16_t queue_reset;
+	uint16_t admin_queue_index;
+	uint16_t admin_queue_num;
 };
 static_assert(sizeof(struct common_cfg) == 64, "virtio 1.3, 4.1.4.3");
-static_assert(offsetof(struct common_cfg, queue_desc) == 32, "virtio 1.3, 4.1.4.3");
-
-/* 4.1.4 */
-struct cap {
-	uint8_t id;
-	uint8_t next;
-	uint8_t len;
-	uint8_t cfg_type;
-	uint8_t bar;
-	uint8_t nr; /* id in 1.3: one of several of a type */
-	uint8_t padding[2];
-	le32 offset;
-	le32 length;
-};
-static_assert(sizeof(struct cap) == 16, "virtio 1.3, 4.1.4");
+static_assert(sizeof(struct virtio_pci_cap) == 16, "virtio 1.3, 4.1.4");
 
 struct virtio_pci {
 	struct device dev; /* first: it is the machine's handle */
@@ -99,7 +65,7 @@ struct virtio_pci {
 	struct bus *mmio, *pio;
 	struct bus_region region, ports;
 	struct msix *msix;
-	unsigned int access_cap; /* offset of CAP_PCI */
+	unsigned int access_cap; /* offset of VIRTIO_PCI_CAP_PCI_CFG */
 	bool attached;
 	unsigned int n_ioeventfds;                             /* added so far */
 	struct bus_ioeventfd ioeventfd[2 * VIRTIO_MAX_QUEUES]; /* by port and by memory, in turn */
@@ -145,7 +111,7 @@ static void queue_interrupt(struct virtio_transport *t, unsigned int index)
 	pthread_mutex_lock(&v->dev.lock);
 	if (!v->msix_on)
 		set_isr(v, v->isr | ISR_QUEUE);
-	else if (v->vectors[index] != NO_VECTOR)
+	else if (v->vectors[index] != VIRTIO_MSI_NO_VECTOR)
 		msix_raise(v->msix, v->vectors[index]);
 	pthread_mutex_unlock(&v->dev.lock);
 }
@@ -155,8 +121,8 @@ static void config_interrupt(struct virtio_transport *t)
 	struct virtio_pci *v = of_transport(t);
 	uint16_t vector = v->config_vector;
 
-	set_isr(v, v->isr | ISR_CONFIG);
-	if (v->msix_on && vector != NO_VECTOR)
+	set_isr(v, v->isr | VIRTIO_PCI_ISR_CONFIG);
+	if (v->msix_on && vector != VIRTIO_MSI_NO_VECTOR)
 		msix_raise(v->msix, vector);
 }
 
@@ -165,7 +131,7 @@ static int queue_interrupt_fd(struct virtio_transport *t, unsigned int index)
 	struct virtio_pci *v = of_transport(t);
 	uint16_t vector = v->vectors[index];
 
-	return v->msix_on && vector != NO_VECTOR ? msix_fd(v->msix, vector) : -1;
+	return v->msix_on && vector != VIRTIO_MSI_NO_VECTOR ? msix_fd(v->msix, vector) : -1;
 }
 
 static bool dma_allowed(struct virtio_transport *t)
@@ -186,9 +152,9 @@ static void registers_reset(struct virtio_transport *t)
 	v->driver_feature_select = 0;
 	v->queue_select = 0;
 	/* 4.1.5.1.2.1 */
-	v->config_vector = NO_VECTOR;
+	v->config_vector = VIRTIO_MSI_NO_VECTOR;
 	for (unsigned int i = 0; i < t->vdev->n_queues; i++)
-		v->vectors[i] = NO_VECTOR;
+		v->vectors[i] = VIRTIO_MSI_NO_VECTOR;
 	set_isr(v, 0);
 }
 
@@ -205,44 +171,44 @@ static const struct virtio_transport_ops transport_ops = {
  * any offset is well-defined; a write must be of one field, as the specification demands, or it is
  * ignored. */
 
-static void put64(le32 field[2], uint64_t value)
+static void common_image(struct virtio_pci *v, struct common_cfg *image)
 {
-	field[0] = le32_of((uint32_t)value);
-	field[1] = le32_of((uint32_t)(value >> 32));
-}
-
-static void common_image(struct virtio_pci *v, struct common_cfg *c)
-{
+	struct virtio_pci_common_cfg *c = &image->cfg;
 	struct virtio_transport *t = &v->t;
+	const struct transport_queue *q;
 	unsigned int n = v->queue_select;
 
-	*c = (struct common_cfg){
-		.device_feature_select = le32_of(v->device_feature_select),
-		.driver_feature_select = le32_of(v->driver_feature_select),
-		.config_msix_vector = le16_of(v->config_vector),
-		.num_queues = le16_of((uint16_t)t->vdev->n_queues),
-		.device_status = transport_status(t),
-		.config_generation = t->generation,
-		.queue_select = le16_of(v->queue_select),
-		.queue_msix_vector = le16_of(NO_VECTOR),
+	*image = (struct common_cfg){
+		.cfg.device_feature_select = htole32(v->device_feature_select),
+		.cfg.guest_feature_select = htole32(v->driver_feature_select),
+		.cfg.msix_config = htole16(v->config_vector),
+		.cfg.num_queues = htole16((uint16_t)t->vdev->n_queues),
+		.cfg.device_status = transport_status(t),
+		.cfg.config_generation = t->generation,
+		.cfg.queue_select = htole16(v->queue_select),
+		.cfg.queue_msix_vector = htole16(VIRTIO_MSI_NO_VECTOR),
 	};
 	if (v->device_feature_select < 2)
 		c->device_feature =
-			le32_of((uint32_t)(t->offered >> (32 * v->device_feature_select)));
+			htole32((uint32_t)(t->offered >> (32 * v->device_feature_select)));
 	if (v->driver_feature_select < 2)
-		c->driver_feature =
-			le32_of((uint32_t)(t->accepted >> (32 * v->driver_feature_select)));
+		c->guest_feature =
+			htole32((uint32_t)(t->accepted >> (32 * v->driver_feature_select)));
 	/* A queue that is not there has size 0 (4.1.4.3.1). */
 	if (n >= t->vdev->n_queues)
 		return;
-	c->queue_size = le16_of(t->queues[n].size);
-	c->queue_msix_vector = le16_of(v->vectors[n]);
-	c->queue_enable = le16_of(t->queues[n].enable);
-	c->queue_notify_off = le16_of((uint16_t)n);
-	put64(c->queue_desc, t->queues[n].desc);
-	put64(c->queue_driver, t->queues[n].driver);
-	put64(c->queue_device, t->queues[n].device);
-	c->queue_reset = le16_of(t->queues[n].resetting);
+	q = &t->queues[n];
+	c->queue_size = htole16(q->size);
+	c->queue_msix_vector = htole16(v->vectors[n]);
+	c->queue_enable = htole16(q->enable);
+	c->queue_notify_off = htole16((uint16_t)n);
+	c->queue_desc_lo = htole32((uint32_t)q->desc);
+	c->queue_desc_hi = htole32((uint32_t)(q->desc >> 32));
+	c->queue_avail_lo = htole32((uint32_t)q->driver);
+	c->queue_avail_hi = htole32((uint32_t)(q->driver >> 32));
+	c->queue_used_lo = htole32((uint32_t)q->device);
+	c->queue_used_hi = htole32((uint32_t)(q->device >> 32));
+	image->queue_reset = htole16(q->resetting);
 }
 
 static uint64_t common_read(struct virtio_pci *v, uint32_t offset, unsigned int size)
@@ -258,10 +224,10 @@ static uint64_t common_read(struct virtio_pci *v, uint32_t offset, unsigned int 
 
 static void write_vector(struct virtio_pci *v, uint16_t *vector, uint64_t value)
 {
-	/* What cannot be assigned reads back as NO_VECTOR (4.1.5.1.2). */
+	/* What cannot be assigned reads back as VIRTIO_MSI_NO_VECTOR (4.1.5.1.2). */
 	if (v->t.resetting)
 		return;
-	*vector = value < msix_vectors(v->msix) ? (uint16_t)value : (uint16_t)NO_VECTOR;
+	*vector = value < msix_vectors(v->msix) ? (uint16_t)value : (uint16_t)VIRTIO_MSI_NO_VECTOR;
 	transport_interrupts_changed(&v->t);
 }
 
@@ -287,31 +253,31 @@ static void write_queue_field(struct virtio_pci *v, uint32_t offset, uint64_t va
 		return;
 	q = &v->t.queues[n];
 	switch (offset) {
-	case offsetof(struct common_cfg, queue_size):
+	case VIRTIO_PCI_COMMON_Q_SIZE:
 		if (size == 2)
 			transport_queue_set_size(&v->t, n, (uint16_t)value);
 		break;
-	case offsetof(struct common_cfg, queue_msix_vector):
+	case VIRTIO_PCI_COMMON_Q_MSIX:
 		if (size == 2)
 			write_vector(v, &v->vectors[n], value);
 		break;
-	case offsetof(struct common_cfg, queue_enable):
+	case VIRTIO_PCI_COMMON_Q_ENABLE:
 		if (size == 2 && value == 1)
 			transport_queue_enable(&v->t, n);
 		break;
-	case offsetof(struct common_cfg, queue_desc):
-	case offsetof(struct common_cfg, queue_desc) + 4:
+	case VIRTIO_PCI_COMMON_Q_DESCLO:
+	case VIRTIO_PCI_COMMON_Q_DESCHI:
 		write_address(v, &q->desc, offset / 4 & 1, value, size);
 		break;
-	case offsetof(struct common_cfg, queue_driver):
-	case offsetof(struct common_cfg, queue_driver) + 4:
+	case VIRTIO_PCI_COMMON_Q_AVAILLO:
+	case VIRTIO_PCI_COMMON_Q_AVAILHI:
 		write_address(v, &q->driver, offset / 4 & 1, value, size);
 		break;
-	case offsetof(struct common_cfg, queue_device):
-	case offsetof(struct common_cfg, queue_device) + 4:
+	case VIRTIO_PCI_COMMON_Q_USEDLO:
+	case VIRTIO_PCI_COMMON_Q_USEDHI:
 		write_address(v, &q->device, offset / 4 & 1, value, size);
 		break;
-	case offsetof(struct common_cfg, queue_reset):
+	case VIRTIO_PCI_COMMON_Q_RESET:
 		if (size == 2 && value == 1)
 			transport_queue_reset(&v->t, n);
 		break;
@@ -323,27 +289,27 @@ static void write_queue_field(struct virtio_pci *v, uint32_t offset, uint64_t va
 static void common_write(struct virtio_pci *v, uint32_t offset, uint64_t value, unsigned int size)
 {
 	switch (offset) {
-	case offsetof(struct common_cfg, device_feature_select):
+	case VIRTIO_PCI_COMMON_DFSELECT:
 		if (size == 4)
 			v->device_feature_select = (uint32_t)value;
 		break;
-	case offsetof(struct common_cfg, driver_feature_select):
+	case VIRTIO_PCI_COMMON_GFSELECT:
 		if (size == 4)
 			v->driver_feature_select = (uint32_t)value;
 		break;
-	case offsetof(struct common_cfg, driver_feature):
+	case VIRTIO_PCI_COMMON_GF:
 		if (size == 4)
 			transport_write_features(&v->t, v->driver_feature_select, (uint32_t)value);
 		break;
-	case offsetof(struct common_cfg, config_msix_vector):
+	case VIRTIO_PCI_COMMON_MSIX:
 		if (size == 2)
 			write_vector(v, &v->config_vector, value);
 		break;
-	case offsetof(struct common_cfg, device_status):
+	case VIRTIO_PCI_COMMON_STATUS:
 		if (size == 1)
 			transport_write_status(&v->t, (uint8_t)value);
 		break;
-	case offsetof(struct common_cfg, queue_select):
+	case VIRTIO_PCI_COMMON_Q_SELECT:
 		if (size == 2)
 			v->queue_select = (uint16_t)value;
 		break;
@@ -384,7 +350,7 @@ static uint64_t bar_read(void *opaque, uint64_t offset, unsigned int size)
 }
 
 /* Where KVM has no ioeventfd for it. A queue that is served here may wait for whoever needs the device's
- * lock; what comes by way of CAP_PCI holds others too, so its loop serves that. */
+ * lock; what comes by way of VIRTIO_PCI_CAP_PCI_CFG holds others too, so its loop serves that. */
 static void notified(struct virtio_pci *v, unsigned int index, bool by_cap)
 {
 	struct virtio_queue *q = &v->t.vdev->queues[index];
@@ -470,12 +436,13 @@ static bool access_window(struct virtio_pci *v, unsigned int offset, unsigned in
 			  uint32_t *bar_offset, unsigned int *bar_size)
 {
 	const uint8_t *cap = v->pci.config + v->access_cap;
-	uint32_t length = load_le32(cap + offsetof(struct cap, length));
-	unsigned int data = v->access_cap + (unsigned int)sizeof(struct cap);
+	uint32_t length = load_le32(cap + offsetof(struct virtio_pci_cap, length));
+	unsigned int data = v->access_cap + (unsigned int)sizeof(struct virtio_pci_cap);
 
-	*bar_offset = load_le32(cap + offsetof(struct cap, offset));
+	*bar_offset = load_le32(cap + offsetof(struct virtio_pci_cap, offset));
 	*bar_size = length;
-	return ranges_overlap(offset, size, data, 4) && cap[offsetof(struct cap, bar)] == BAR &&
+	return ranges_overlap(offset, size, data, 4) &&
+	       cap[offsetof(struct virtio_pci_cap, bar)] == BAR &&
 	       (length == 1 || length == 2 || length == 4) && is_aligned(*bar_offset, length) &&
 	       range_inside(*bar_offset, length, 0, BAR_BYTES);
 }
@@ -487,7 +454,7 @@ static void config_read(struct pci_device *pci, unsigned int offset, unsigned in
 	uint32_t at;
 
 	if (access_window(v, offset, size, &at, &bar_size))
-		store_le32(v->pci.config + v->access_cap + sizeof(struct cap),
+		store_le32(v->pci.config + v->access_cap + sizeof(struct virtio_pci_cap),
 			   (uint32_t)bar_read(v, at, bar_size));
 }
 
@@ -498,7 +465,8 @@ static void config_written(struct pci_device *pci, unsigned int offset, unsigned
 	uint32_t at;
 
 	if (access_window(v, offset, size, &at, &bar_size)) {
-		uint32_t data = load_le32(v->pci.config + v->access_cap + sizeof(struct cap));
+		uint32_t data =
+			load_le32(v->pci.config + v->access_cap + sizeof(struct virtio_pci_cap));
 
 		window_write(v, at, bar_size == 4 ? data : data & ((1u << 8 * bar_size) - 1),
 			     bar_size, true);
@@ -531,51 +499,52 @@ static const struct pci_device_ops pci_ops = {
 static unsigned int add_cap(struct virtio_pci *v, uint8_t type, unsigned int bar, uint32_t offset,
 			    uint32_t length, unsigned int extra_bytes)
 {
-	unsigned int len = (unsigned int)sizeof(struct cap) + extra_bytes;
-	unsigned int at = pci_add_cap(&v->pci, CAP_ID_VENDOR, len);
+	unsigned int len = (unsigned int)sizeof(struct virtio_pci_cap) + extra_bytes;
+	unsigned int at = pci_add_cap(&v->pci, PCI_CAP_ID_VNDR, len);
 	uint8_t *c = v->pci.config + at;
 
-	c[offsetof(struct cap, len)] = (uint8_t)len;
-	c[offsetof(struct cap, cfg_type)] = type;
-	c[offsetof(struct cap, bar)] = (uint8_t)bar;
-	store_le32(c + offsetof(struct cap, offset), offset);
-	store_le32(c + offsetof(struct cap, length), length);
+	c[offsetof(struct virtio_pci_cap, cap_len)] = (uint8_t)len;
+	c[offsetof(struct virtio_pci_cap, cfg_type)] = type;
+	c[offsetof(struct virtio_pci_cap, bar)] = (uint8_t)bar;
+	store_le32(c + offsetof(struct virtio_pci_cap, offset), offset);
+	store_le32(c + offsetof(struct virtio_pci_cap, length), length);
 	return at;
 }
 
 static void add_notify(struct virtio_pci *v, unsigned int bar, uint32_t offset, unsigned int queues)
 {
-	unsigned int at = add_cap(v, CAP_NOTIFY, bar, offset, queues * NOTIFY_MULTIPLIER, 4);
+	unsigned int at =
+		add_cap(v, VIRTIO_PCI_CAP_NOTIFY_CFG, bar, offset, queues * NOTIFY_MULTIPLIER, 4);
 
-	store_le32(v->pci.config + at + sizeof(struct cap), NOTIFY_MULTIPLIER);
+	store_le32(v->pci.config + at + sizeof(struct virtio_pci_cap), NOTIFY_MULTIPLIER);
 }
 
 static void add_caps(struct virtio_pci *v, const struct virtio_device *vdev)
 {
 	unsigned int at;
 
-	add_cap(v, CAP_COMMON, BAR, COMMON, sizeof(struct common_cfg), 0);
-	add_cap(v, CAP_ISR, BAR, ISR, 1, 0);
+	add_cap(v, VIRTIO_PCI_CAP_COMMON_CFG, BAR, COMMON, sizeof(struct common_cfg), 0);
+	add_cap(v, VIRTIO_PCI_CAP_ISR_CFG, BAR, ISR, 1, 0);
 	if (vdev->config_bytes)
-		add_cap(v, CAP_DEVICE, BAR, DEVICE, vdev->config_bytes, 0);
+		add_cap(v, VIRTIO_PCI_CAP_DEVICE_CFG, BAR, DEVICE, vdev->config_bytes, 0);
 	/* A driver takes the first that it can use (4.1.4.4). */
 	add_notify(v, PORTS_BAR, 0, vdev->n_queues);
 	add_notify(v, BAR, NOTIFY, vdev->n_queues);
 
-	at = add_cap(v, CAP_PCI, BAR, 0, 0, 4);
+	at = add_cap(v, VIRTIO_PCI_CAP_PCI_CFG, BAR, 0, 0, 4);
 	v->access_cap = at;
-	v->pci.wmask[at + offsetof(struct cap, bar)] = 0xff;
-	memset(v->pci.wmask + at + offsetof(struct cap, offset), 0xff, 12);
+	v->pci.wmask[at + offsetof(struct virtio_pci_cap, bar)] = 0xff;
+	memset(v->pci.wmask + at + offsetof(struct virtio_pci_cap, offset), 0xff, 12);
 }
 
 static uint32_t class_code(uint16_t id)
 {
 	switch (id) {
-	case 1:
+	case VIRTIO_ID_NET:
 		return 0x020000; /* Ethernet controller */
-	case 2:
+	case VIRTIO_ID_BLOCK:
 		return 0x018000; /* other mass storage */
-	case 3:
+	case VIRTIO_ID_CONSOLE:
 		return 0x078000; /* other communication controller */
 	default:
 		return 0x00ff00; /* none of the classes */
@@ -641,7 +610,7 @@ static const struct state_field pci_fields[] = {
 	STATE_ONE(struct virtio_pci, device_feature_select),
 	STATE_ONE(struct virtio_pci, driver_feature_select),
 	STATE_ONE(struct virtio_pci, queue_select),
-	STATE_ONE(struct virtio_pci, isr, .mask = ISR_QUEUE | ISR_CONFIG),
+	STATE_ONE(struct virtio_pci, isr, .mask = ISR_QUEUE | VIRTIO_PCI_ISR_CONFIG),
 	STATE_ONE(struct virtio_pci, config_vector),
 	STATE_ARRAY(struct virtio_pci, vectors),
 };
@@ -656,12 +625,12 @@ static int check_pci(const void *record, const void *live, uint32_t i, struct er
 	const struct virtio_pci *v = record, *here = live;
 	unsigned int n = msix_vectors(v->msix);
 
-	if (v->config_vector >= n && v->config_vector != NO_VECTOR)
+	if (v->config_vector >= n && v->config_vector != VIRTIO_MSI_NO_VECTOR)
 		return err_set(err, -EPROTO, "config_vector is %u, of %u", v->config_vector, n);
 	for (i = 0; i < VIRTIO_MAX_QUEUES; i++) {
 		bool there = i < v->t.vdev->n_queues;
 
-		if (there ? v->vectors[i] >= n && v->vectors[i] != NO_VECTOR
+		if (there ? v->vectors[i] >= n && v->vectors[i] != VIRTIO_MSI_NO_VECTOR
 			  : v->vectors[i] != here->vectors[i])
 			return err_set(err, -EPROTO, "vectors[%u] is %u, of %u", i, v->vectors[i],
 				       n);
@@ -754,7 +723,7 @@ static int set_up(struct virtio_pci *v, const struct device_env *env,
 		.table_offset = MSIX_TABLE,
 		.pba_offset = MSIX_PBA,
 	};
-	uint64_t offered = 1ull << VIRTIO_F_INDIRECT_DESC | 1ull << VIRTIO_F_EVENT_IDX |
+	uint64_t offered = 1ull << VIRTIO_RING_F_INDIRECT_DESC | 1ull << VIRTIO_RING_F_EVENT_IDX |
 			   1ull << VIRTIO_F_VERSION_1 | 1ull << VIRTIO_F_RING_RESET;
 	const struct pci_ids ids = {
 		.vendor = VENDOR_ID,
@@ -796,9 +765,9 @@ static int set_up(struct virtio_pci *v, const struct device_env *env,
 				   err);
 	if (r)
 		return r;
-	v->config_vector = NO_VECTOR;
+	v->config_vector = VIRTIO_MSI_NO_VECTOR;
 	for (unsigned int i = 0; i < vdev->n_queues; i++)
-		v->vectors[i] = NO_VECTOR;
+		v->vectors[i] = VIRTIO_MSI_NO_VECTOR;
 	r = pci_attach(&v->pci, config->bus, config->addr, err);
 	if (r)
 		return r;

@@ -14,6 +14,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <linux/virtio_ring.h>
+
 #include "base/fd.h"
 #include "base/le.h"
 #include "base/mem.h"
@@ -32,21 +34,14 @@
 #endif
 
 enum {
-	DESC_F_NEXT = 1,
-	DESC_F_WRITE = 2,
-	DESC_F_INDIRECT = 4,
-
-	AVAIL_F_NO_INTERRUPT = 1,
-	USED_F_NO_NOTIFY = 1,
-
-	DESC_BYTES = 16,
-	AVAIL_FLAGS = 0, /* avail: flags, idx, ring[size], used_event */
-	AVAIL_IDX = 2,
-	AVAIL_RING = 4,
-	USED_FLAGS = 0, /* used: flags, idx, ring[size] of {id, len}, avail_event */
-	USED_IDX = 2,
-	USED_RING = 4,
-	USED_ELEM_BYTES = 8,
+	DESC_BYTES = sizeof(struct vring_desc),
+	AVAIL_FLAGS = offsetof(struct vring_avail, flags), /* then idx, ring[size], used_event */
+	AVAIL_IDX = offsetof(struct vring_avail, idx),
+	AVAIL_RING = offsetof(struct vring_avail, ring),
+	USED_FLAGS = offsetof(struct vring_used, flags), /* then idx, ring[size], avail_event */
+	USED_IDX = offsetof(struct vring_used, idx),
+	USED_RING = offsetof(struct vring_used, ring),
+	USED_ELEM_BYTES = sizeof(struct vring_used_elem),
 
 	/* Memory is mapped, by the machine and by a virtual IOMMU, in units of this or more. */
 	RING_PAGE = 4096,
@@ -411,7 +406,7 @@ struct walk {
 static int chain_add(struct virtq *q, struct virtq_chain *chain, struct walk *w, struct desc d)
 {
 	unsigned int used = chain->n_out + chain->n_in;
-	bool write = d.flags & DESC_F_WRITE;
+	bool write = d.flags & VRING_DESC_F_WRITE;
 	int n;
 
 	/* virtio 1.3, 2.7.4.2: readable ones first. */
@@ -488,7 +483,7 @@ static int chain_add_indirect(struct virtq *q, struct virtq_chain *chain, struct
 
 	if (!q->indirect)
 		return virtq_break(q, "chain %u: indirect, which was not negotiated", chain->head);
-	if (table.flags & DESC_F_NEXT)
+	if (table.flags & VRING_DESC_F_NEXT)
 		return virtq_break(q, "chain %u: indirect with a next", chain->head);
 	if (!entries || table.len % DESC_BYTES)
 		return virtq_break(q, "chain %u: indirect table of %u bytes", chain->head,
@@ -510,10 +505,10 @@ static int chain_add_indirect(struct virtq *q, struct virtq_chain *chain, struct
 					   chain->head);
 		if (indirect_load(q, host, table.addr, i, &d))
 			return virtq_break(q, "chain %u: indirect table went away", chain->head);
-		if (d.flags & DESC_F_INDIRECT)
+		if (d.flags & VRING_DESC_F_INDIRECT)
 			return virtq_break(q, "chain %u: nested indirect table", chain->head);
 		r = chain_add(q, chain, w, d);
-		if (r || !(d.flags & DESC_F_NEXT))
+		if (r || !(d.flags & VRING_DESC_F_NEXT))
 			return r;
 		if (d.next >= entries)
 			return virtq_break(q, "chain %u: next %u of %u in its indirect table",
@@ -533,10 +528,10 @@ static int chain_read(struct virtq *q, struct virtq_chain *chain, struct walk *w
 			return virtq_break(q, "chain %u: longer than the queue's %u", chain->head,
 					   q->size);
 		d = desc_load(ring_at(&q->desc, (uint32_t)i * DESC_BYTES));
-		if (d.flags & DESC_F_INDIRECT)
+		if (d.flags & VRING_DESC_F_INDIRECT)
 			return chain_add_indirect(q, chain, w, d);
 		r = chain_add(q, chain, w, d);
-		if (r || !(d.flags & DESC_F_NEXT))
+		if (r || !(d.flags & VRING_DESC_F_NEXT))
 			return r;
 		if (d.next >= q->size)
 			return virtq_break(q, "chain %u: next %u of %u", chain->head, d.next,
@@ -704,7 +699,7 @@ static bool interrupt_wanted(struct virtq *q)
 
 	full_barrier(q);
 	if (!q->event_idx)
-		return !(ring_load16(&q->avail, AVAIL_FLAGS) & AVAIL_F_NO_INTERRUPT);
+		return !(ring_load16(&q->avail, AVAIL_FLAGS) & VRING_AVAIL_F_NO_INTERRUPT);
 	event = ring_load16(&q->avail, AVAIL_RING + 2u * q->size);
 	published = (uint16_t)(q->used_idx - q->staged);
 	/* Was the element at `event` among those published since the last decision? */
@@ -739,7 +734,7 @@ void virtq_kick_disable(struct virtq *q)
 	if (q->event_idx || q->no_notify || !rings_enter(q))
 		return;
 	q->no_notify = true;
-	used_store16(q, USED_FLAGS, USED_F_NO_NOTIFY);
+	used_store16(q, USED_FLAGS, VRING_USED_F_NO_NOTIFY);
 	rings_leave(q);
 }
 

@@ -79,8 +79,8 @@ static bool queue_wanted(const struct virtio_queue *q)
 	struct virtio_transport *t = transport_of(q);
 	const struct transport_queue *r = registers_of(q);
 
-	return r->enable && !r->resetting && (t->status & VIRTIO_S_DRIVER_OK) && !t->paused &&
-	       !t->resetting && t->ops->dma_allowed(t);
+	return r->enable && !r->resetting && (t->status & VIRTIO_CONFIG_S_DRIVER_OK) &&
+	       !t->paused && !t->resetting && t->ops->dma_allowed(t);
 }
 
 static bool queue_resetting(const struct virtio_queue *q)
@@ -98,8 +98,8 @@ static void queue_layout(const struct virtio_queue *q, struct virtq_layout *layo
 		.desc_iova = r->desc,
 		.avail_iova = r->driver,
 		.used_iova = r->device,
-		.event_idx = virtio_has(q->vdev, VIRTIO_F_EVENT_IDX),
-		.indirect = virtio_has(q->vdev, VIRTIO_F_INDIRECT_DESC),
+		.event_idx = virtio_has(q->vdev, VIRTIO_RING_F_EVENT_IDX),
+		.indirect = virtio_has(q->vdev, VIRTIO_RING_F_INDIRECT_DESC),
 	};
 	*next_avail = r->next_avail;
 }
@@ -195,7 +195,7 @@ void virtio_config_end(struct virtio_device *vdev, bool notify)
 	if (!t)
 		return;
 	t->generation++;
-	if (notify && t->status & VIRTIO_S_DRIVER_OK && !t->resetting)
+	if (notify && t->status & VIRTIO_CONFIG_S_DRIVER_OK && !t->resetting)
 		t->ops->config_interrupt(t);
 	pthread_mutex_unlock(t->owner.lock);
 }
@@ -208,11 +208,11 @@ void virtio_device_broken(struct virtio_device *vdev, const char *text)
 	if (!t)
 		return;
 	pthread_mutex_lock(t->owner.lock);
-	if (!t->resetting && !(t->status & VIRTIO_S_NEEDS_RESET)) {
+	if (!t->resetting && !(t->status & VIRTIO_CONFIG_S_NEEDS_RESET)) {
 		atomic_store(&t->owner.broken, true);
-		t->status |= VIRTIO_S_NEEDS_RESET;
+		t->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
 		/* virtio 1.3, 2.1.2 */
-		if (t->status & VIRTIO_S_DRIVER_OK)
+		if (t->status & VIRTIO_CONFIG_S_DRIVER_OK)
 			t->ops->config_interrupt(t);
 	}
 	pthread_mutex_unlock(t->owner.lock);
@@ -240,9 +240,10 @@ bool transport_features_acceptable(const struct virtio_transport *t)
 
 void transport_write_status(struct virtio_transport *t, uint8_t value)
 {
-	uint8_t set = value & (uint8_t)~t->status &
-		      (VIRTIO_S_ACKNOWLEDGE | VIRTIO_S_DRIVER | VIRTIO_S_DRIVER_OK |
-		       VIRTIO_S_FEATURES_OK | VIRTIO_S_FAILED);
+	uint8_t set =
+		value & (uint8_t)~t->status &
+		(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_DRIVER_OK |
+		 VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_FAILED);
 
 	if (t->resetting)
 		return;
@@ -251,18 +252,18 @@ void transport_write_status(struct virtio_transport *t, uint8_t value)
 		return;
 	}
 	/* Bits are only ever added (2.1.1); those that may not be yet stay clear. */
-	if (set & VIRTIO_S_FEATURES_OK) {
-		if (t->status & VIRTIO_S_DRIVER_OK || !transport_features_acceptable(t) ||
+	if (set & VIRTIO_CONFIG_S_FEATURES_OK) {
+		if (t->status & VIRTIO_CONFIG_S_DRIVER_OK || !transport_features_acceptable(t) ||
 		    (t->vdev->ops->features_set &&
 		     t->vdev->ops->features_set(t->vdev, t->accepted)))
-			set &= (uint8_t)~VIRTIO_S_FEATURES_OK;
+			set &= (uint8_t)~VIRTIO_CONFIG_S_FEATURES_OK;
 		else
 			t->vdev->features = t->accepted;
 	}
-	if (set & VIRTIO_S_DRIVER_OK && !((t->status | set) & VIRTIO_S_FEATURES_OK))
-		set &= (uint8_t)~VIRTIO_S_DRIVER_OK;
+	if (set & VIRTIO_CONFIG_S_DRIVER_OK && !((t->status | set) & VIRTIO_CONFIG_S_FEATURES_OK))
+		set &= (uint8_t)~VIRTIO_CONFIG_S_DRIVER_OK;
 	t->status |= set;
-	if (set & VIRTIO_S_DRIVER_OK)
+	if (set & VIRTIO_CONFIG_S_DRIVER_OK)
 		transport_update(t);
 }
 
@@ -271,7 +272,7 @@ void transport_write_features(struct virtio_transport *t, unsigned int word, uin
 	unsigned int shift = 32 * word;
 
 	/* 2.2.1: not after FEATURES_OK. Bits above the 64 known ones can only be refused. */
-	if (t->resetting || t->status & VIRTIO_S_FEATURES_OK || word > 1)
+	if (t->resetting || t->status & VIRTIO_CONFIG_S_FEATURES_OK || word > 1)
 		return;
 	t->accepted = (t->accepted & ~(0xffffffffull << shift)) | (uint64_t)value << shift;
 }

@@ -23,23 +23,16 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include <linux/virtio_config.h>
+#include <linux/virtio_ring.h>
+
 #include "virtio/virtio.h"
 
-/* Status bits (virtio 1.3, 2.1) and the features that belong to transport and rings (6). */
+/* The bits of the status register (virtio 1.3, 2.1). */
 enum {
-	VIRTIO_S_ACKNOWLEDGE = 1,
-	VIRTIO_S_DRIVER = 2,
-	VIRTIO_S_DRIVER_OK = 4,
-	VIRTIO_S_FEATURES_OK = 8,
-	VIRTIO_S_NEEDS_RESET = 64,
-	VIRTIO_S_FAILED = 128,
-	VIRTIO_S_ALL = 0xcf,
-
-	VIRTIO_F_INDIRECT_DESC = 28,
-	VIRTIO_F_EVENT_IDX = 29,
-	VIRTIO_F_VERSION_1 = 32,
-	VIRTIO_F_ACCESS_PLATFORM = 33,
-	VIRTIO_F_RING_RESET = 40,
+	VIRTIO_CONFIG_S_ALL = VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER |
+			      VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_FEATURES_OK |
+			      VIRTIO_CONFIG_S_NEEDS_RESET | VIRTIO_CONFIG_S_FAILED,
 };
 
 struct virtio_transport;

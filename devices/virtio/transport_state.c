@@ -10,7 +10,7 @@
 static const struct state_field transport_fields[] = {
 	STATE_ONE(struct virtio_transport, offered, .same = true),
 	STATE_ONE(struct virtio_transport, accepted),
-	STATE_ONE(struct virtio_transport, status, .mask = VIRTIO_S_ALL),
+	STATE_ONE(struct virtio_transport, status, .mask = VIRTIO_CONFIG_S_ALL),
 	STATE_ONE(struct virtio_transport, generation),
 };
 
@@ -38,18 +38,18 @@ static void apply_transport(void *live, const void *record, uint32_t i)
 	t->accepted = from->accepted;
 	t->status = from->status;
 	t->generation = from->generation;
-	t->vdev->features = t->status & VIRTIO_S_FEATURES_OK ? t->accepted : 0;
-	atomic_store(&t->owner.broken, t->status & VIRTIO_S_NEEDS_RESET);
+	t->vdev->features = t->status & VIRTIO_CONFIG_S_FEATURES_OK ? t->accepted : 0;
+	atomic_store(&t->owner.broken, t->status & VIRTIO_CONFIG_S_NEEDS_RESET);
 }
 
 static int check_transport(const void *record, const void *live, uint32_t i, struct err *err)
 {
 	const struct virtio_transport *t = record;
-	uint8_t ok = t->status & (VIRTIO_S_FEATURES_OK | VIRTIO_S_DRIVER_OK);
+	uint8_t ok = t->status & (VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK);
 
 	(void)live;
 	(void)i;
-	if (ok == VIRTIO_S_DRIVER_OK)
+	if (ok == VIRTIO_CONFIG_S_DRIVER_OK)
 		return err_set(err, -EPROTO, "status is 0x%x: DRIVER_OK without FEATURES_OK",
 			       t->status);
 	if (ok && !transport_features_acceptable(t))

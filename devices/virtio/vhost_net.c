@@ -12,12 +12,12 @@
 #include <sys/ioctl.h>
 
 #include <linux/vhost.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_ring.h>
 
 #include "base/fd.h"
 #include "base/mem.h"
 #include "core/gmem.h"
-
-enum { RING_INDIRECT_DESC = 28, RING_EVENT_IDX = 29, VERSION_1 = 32 };
 
 struct vhost {
 	struct net_pair *pair;
@@ -114,9 +114,9 @@ static int set_features(struct vhost *v, const struct virtq_layout *l)
 {
 	uint64_t features = v->pair->net->vdev.features & v->features;
 
-	features &= ~(1ull << RING_EVENT_IDX | 1ull << RING_INDIRECT_DESC);
-	features |= 1ull << VERSION_1 | (uint64_t)l->event_idx << RING_EVENT_IDX |
-		    (uint64_t)l->indirect << RING_INDIRECT_DESC;
+	features &= ~(1ull << VIRTIO_RING_F_EVENT_IDX | 1ull << VIRTIO_RING_F_INDIRECT_DESC);
+	features |= 1ull << VIRTIO_F_VERSION_1 | (uint64_t)l->event_idx << VIRTIO_RING_F_EVENT_IDX |
+		    (uint64_t)l->indirect << VIRTIO_RING_F_INDIRECT_DESC;
 	return call(v, VHOST_SET_FEATURES, &features);
 }
 
@@ -219,7 +219,7 @@ int vhost_create(struct vhost **ret, struct net_pair *pair, struct gmem *gmem, u
 			err_name(r));
 		goto fail;
 	}
-	if (!(v->features >> VERSION_1 & 1)) {
+	if (!(v->features >> VIRTIO_F_VERSION_1 & 1)) {
 		r = err_set(err, -EOPNOTSUPP, "net '%s': this host's vhost-net knows no virtio 1.0",
 			    name);
 		goto fail;

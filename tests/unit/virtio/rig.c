@@ -97,8 +97,8 @@ void rig_open(struct rig *rig, enum loop_backend backend)
 void rig_attach(struct rig *rig, struct virtio_device *vdev)
 {
 	struct err err = ERR_INIT;
-	uint64_t own = 1ull << VIRTIO_F_VERSION_1 | 1ull << VIRTIO_F_INDIRECT_DESC |
-		       1ull << VIRTIO_F_EVENT_IDX | 1ull << VIRTIO_F_RING_RESET;
+	uint64_t own = 1ull << VIRTIO_F_VERSION_1 | 1ull << VIRTIO_RING_F_INDIRECT_DESC |
+		       1ull << VIRTIO_RING_F_EVENT_IDX | 1ull << VIRTIO_F_RING_RESET;
 
 	rig->vdev = vdev;
 	cr_assert_eq(transport_init(&rig->t, &ops, vdev, &rig->lock, rig->dma, own, &err), 0, "%s",
@@ -150,21 +150,22 @@ void rig_close(struct rig *rig)
 
 bool rig_broken(struct rig *rig)
 {
-	return transport_status(&rig->t) & VIRTIO_S_NEEDS_RESET;
+	return transport_status(&rig->t) & VIRTIO_CONFIG_S_NEEDS_RESET;
 }
 
 bool rig_negotiate(struct rig *rig, uint64_t features)
 {
-	features |= 1ull << VIRTIO_F_VERSION_1 | 1ull << VIRTIO_F_INDIRECT_DESC |
-		    1ull << VIRTIO_F_EVENT_IDX;
-	write_status(rig, VIRTIO_S_ACKNOWLEDGE);
-	write_status(rig, VIRTIO_S_ACKNOWLEDGE | VIRTIO_S_DRIVER);
+	features |= 1ull << VIRTIO_F_VERSION_1 | 1ull << VIRTIO_RING_F_INDIRECT_DESC |
+		    1ull << VIRTIO_RING_F_EVENT_IDX;
+	write_status(rig, VIRTIO_CONFIG_S_ACKNOWLEDGE);
+	write_status(rig, VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER);
 	pthread_mutex_lock(&rig->lock);
 	transport_write_features(&rig->t, 0, (uint32_t)features);
 	transport_write_features(&rig->t, 1, (uint32_t)(features >> 32));
 	pthread_mutex_unlock(&rig->lock);
-	write_status(rig, VIRTIO_S_ACKNOWLEDGE | VIRTIO_S_DRIVER | VIRTIO_S_FEATURES_OK);
-	return transport_status(&rig->t) & VIRTIO_S_FEATURES_OK;
+	write_status(rig, VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER |
+				  VIRTIO_CONFIG_S_FEATURES_OK);
+	return transport_status(&rig->t) & VIRTIO_CONFIG_S_FEATURES_OK;
 }
 
 uint64_t rig_alloc(struct rig *rig, size_t bytes, size_t align)
@@ -205,8 +206,8 @@ void rig_queue(struct rig *rig, unsigned int index, uint16_t size)
 
 void rig_go(struct rig *rig)
 {
-	write_status(rig, VIRTIO_S_ACKNOWLEDGE | VIRTIO_S_DRIVER | VIRTIO_S_FEATURES_OK |
-				  VIRTIO_S_DRIVER_OK);
+	write_status(rig, VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER |
+				  VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK);
 	rig_settle(rig);
 }
 
