@@ -20,7 +20,6 @@ static const struct ioas_ops *const backends[] = {
 	[IOMMU_AUTO] = NULL,
 	[IOMMU_IOMMUFD] = &ioas_iommufd_ops,
 	[IOMMU_TYPE1] = &ioas_type1_ops,
-	[IOMMU_SOFT] = &ioas_soft_ops,
 };
 
 const char *iommu_kind_name(enum iommu_kind kind)
@@ -29,7 +28,6 @@ const char *iommu_kind_name(enum iommu_kind kind)
 		[IOMMU_AUTO] = "auto",
 		[IOMMU_IOMMUFD] = "iommufd",
 		[IOMMU_TYPE1] = "type1",
-		[IOMMU_SOFT] = "soft",
 	};
 
 	static_assert(ARRAY_SIZE(names) == ARRAY_SIZE(backends), "a name per backend");
@@ -57,32 +55,31 @@ static bool lacks_cdev(const char *device)
 	return bound && !cdev;
 }
 
-/* iommufd where it can be used, else type1; why, in iommu->reason. */
-static int choose(struct iommu *iommu, const struct iommu_config *config, enum iommu_kind *kind,
-		  struct err *err)
+/* iommufd where it can be used, else type1; reason says why. */
+static int choose(char *reason, size_t bytes, const struct iommu_config *config,
+		  enum iommu_kind *kind, struct err *err)
 {
 	int iommufd, container;
 
 	*kind = IOMMU_IOMMUFD;
 	if (config->iommufd >= 0) {
-		snprintf(iommu->reason, sizeof(iommu->reason), "iommufd: it was handed in");
+		snprintf(reason, bytes, "iommufd: it was handed in");
 		return 0;
 	}
 	iommufd = fd_try_open("/dev/iommu");
 	if (!iommufd && !lacks_cdev(config->device)) {
-		snprintf(iommu->reason, sizeof(iommu->reason), "iommufd: this host has /dev/iommu");
+		snprintf(reason, bytes, "iommufd: this host has /dev/iommu");
 		return 0;
 	}
 	*kind = IOMMU_TYPE1;
 	container = fd_try_open("/dev/vfio/vfio");
 	if (!container && !iommufd)
-		snprintf(iommu->reason, sizeof(iommu->reason),
+		snprintf(reason, bytes,
 			 "type1: %s has no /dev/vfio/devices node (the kernel lacks "
 			 "VFIO_DEVICE_CDEV)",
 			 config->device);
 	else if (!container)
-		snprintf(iommu->reason, sizeof(iommu->reason), "type1: /dev/iommu: %s",
-			 err_name(iommufd));
+		snprintf(reason, bytes, "type1: /dev/iommu: %s", err_name(iommufd));
 	if (!container)
 		return 0;
 	if (!iommufd)
@@ -102,34 +99,45 @@ static int choose(struct iommu *iommu, const struct iommu_config *config, enum i
 		       err_name(iommufd), err_name(container));
 }
 
-int iommu_create(struct iommu **ret, const struct iommu_config *config, struct err *err)
+int iommu_create_with(struct iommu **ret, const struct ioas_ops *ops,
+		      const struct iommu_config *config, struct err *err)
 {
-	enum iommu_kind kind = config->kind;
 	struct iommu *iommu;
-	int code = 0;
+	int code;
 
-	assert((unsigned int)kind < ARRAY_SIZE(backends));
 	if (!mem_new(iommu))
 		return err_set(err, -ENOMEM, "iommu: out of memory");
+	iommu->ops = ops;
 	iommu->log = config->log;
 	iommu->no_huge_pages = config->no_huge_pages;
 	iommu->fd = -1;
 	list_init(&iommu->groups);
 	list_init(&iommu->spaces);
 	snprintf(iommu->reason, sizeof(iommu->reason), "%s: it was asked for",
-		 iommu_kind_name(kind));
-	if (kind == IOMMU_AUTO)
-		code = choose(iommu, config, &kind, err);
-	if (!code) {
-		iommu->ops = backends[kind];
-		code = iommu->ops->open(iommu, config, err);
-	}
+		 iommu_kind_name(ops->kind));
+	code = ops->open(iommu, config, err);
 	if (code) {
 		iommu_destroy(iommu);
 		return code;
 	}
 	*ret = iommu;
 	return 0;
+}
+
+int iommu_create(struct iommu **ret, const struct iommu_config *config, struct err *err)
+{
+	enum iommu_kind kind = config->kind;
+	char reason[sizeof((*ret)->reason)] = "";
+	int code = 0;
+
+	assert((unsigned int)kind < ARRAY_SIZE(backends));
+	if (kind == IOMMU_AUTO)
+		code = choose(reason, sizeof(reason), config, &kind, err);
+	if (!code)
+		code = iommu_create_with(ret, backends[kind], config, err);
+	if (!code && *reason)
+		snprintf((*ret)->reason, sizeof((*ret)->reason), "%s", reason);
+	return code;
 }
 
 void iommu_destroy(struct iommu *iommu)
@@ -337,7 +345,7 @@ uint64_t ioas_mappings_left(const struct ioas *ioas)
 /* With the first device what is mapped gets pinned, with the last that goes it no longer is. */
 static void set_pinning(struct ioas *ioas, bool on)
 {
-	if (ioas->pinning == on || ioas->iommu->ops->kind == IOMMU_SOFT)
+	if (ioas->pinning == on)
 		return;
 	pthread_mutex_lock(&ioas->lock);
 	ioas->pinning = on;

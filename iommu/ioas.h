@@ -12,7 +12,6 @@
  *   iommufd   /dev/iommu and VFIO character devices (Linux 6.2 and newer): pins shared between
  *             spaces by copy, replacement of a device's space while it runs
  *   type1     VFIO containers and groups: one container per space, every member of a group in it
- *   soft      a table of our own: for emulated devices behind a virtual IOMMU, and for tests
  *
  * What is not mapped cannot be reached. Nothing is ever mapped that a caller did not ask for.
  *
@@ -42,7 +41,6 @@ enum iommu_kind {
 	IOMMU_AUTO, /* iommufd where kernel and devices have it, else type1: iommu_reason() says why */
 	IOMMU_IOMMUFD,
 	IOMMU_TYPE1,
-	IOMMU_SOFT,
 };
 
 /* Against which limit iommufd counts pinned memory when the process may not lock at will. */
@@ -77,7 +75,7 @@ struct iommu_endpoint_config {
 	const char *name; /* "0000:01:10.0", for messages; copied */
 	/* iommufd: an open /dev/vfio/devices/vfioN. type1: an open /dev/vfio/N, and name is the
 	 * device's address in it. The kernel opens a group only once: for a second device of the group
-	 * give a duplicate. Taken over on success. soft: -1. */
+	 * give a duplicate. Taken over on success. */
 	int fd;
 };
 /* iommufd: bound here. -EBUSY, -EPERM with whoever holds it and the way out; VFIO's no-IOMMU mode is
@@ -200,9 +198,5 @@ void ioas_history(struct ioas *ioas, uint64_t iova, char *text, unsigned int byt
 int ioas_dirty_set(struct ioas *ioas, bool on);
 int ioas_dirty_read(struct ioas *ioas, uint64_t iova, uint64_t bytes, uint64_t page_bytes,
 		    uint64_t *bitmap);
-
-/* soft only: what does iova mean? -EFAULT when nothing is mapped there or access is not permitted. */
-int ioas_soft_translate(const struct ioas *ioas, uint64_t iova, unsigned int access, void **hva,
-			uint64_t *contiguous);
 
 #endif

@@ -107,7 +107,11 @@ struct ioas_ops {
 			  uint64_t *bitmap);
 };
 
-extern const struct ioas_ops ioas_iommufd_ops, ioas_type1_ops, ioas_soft_ops;
+extern const struct ioas_ops ioas_iommufd_ops, ioas_type1_ops;
+
+/* iommu_create with this backend: the seam for tests. */
+int iommu_create_with(struct iommu **ret, const struct ioas_ops *ops,
+		      const struct iommu_config *config, struct err *err);
 
 /* All that it has mapped; no device is attached. */
 void ioas_unmap_all(struct ioas *ioas);

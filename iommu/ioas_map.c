@@ -450,22 +450,3 @@ void ioas_history(struct ioas *ioas, uint64_t iova, char *text, unsigned int byt
 			 (unsigned long long)(now->gpa + (iova - now->iova)));
 	pthread_mutex_unlock(&ioas->lock);
 }
-
-int ioas_soft_translate(const struct ioas *ioas, uint64_t iova, unsigned int access, void **hva,
-			uint64_t *contiguous)
-{
-	pthread_mutex_t *lock = (pthread_mutex_t *)&ioas->lock;
-	const struct mapping *mapping;
-	int ret = -EFAULT;
-
-	assert(ioas->iommu->ops->kind == IOMMU_SOFT);
-	pthread_mutex_lock(lock);
-	mapping = mappings_find(&ioas->mappings, iova, iova);
-	if (mapping && mapping->state == MAPPING_WANTED && (mapping->access & access) == access) {
-		*hva = mapping->hva + (iova - mapping->iova);
-		*contiguous = mapping->last - iova + 1;
-		ret = 0;
-	}
-	pthread_mutex_unlock(lock);
-	return ret;
-}

@@ -180,6 +180,31 @@ bool mappings_cut(const struct mappings *m, uint64_t first, uint64_t last)
 	       is_cut(mappings_find(m, last, last), first, last);
 }
 
+/* Spans of 2^shift bytes that [iova, last] alone has, between its neighbours. */
+static uint64_t own_spans(const struct mapping *before, const struct mapping *next, uint64_t iova,
+			  uint64_t last, unsigned int shift)
+{
+	uint64_t low = iova >> shift, end = (last >> shift) + 1;
+
+	low += before && before->last >> shift == low;
+	end -= next && end > low && next->iova >> shift == end - 1;
+	return end > low ? end - low : 0;
+}
+
+static uint64_t own_tables(const struct mapping *before, const struct mapping *next, uint64_t iova,
+			   uint64_t last)
+{
+	return own_spans(before, next, iova, last, 21) + own_spans(before, next, iova, last, 30) +
+	       own_spans(before, next, iova, last, 39);
+}
+
+uint64_t mappings_more_tables(const struct mappings *m, uint64_t iova, uint64_t last)
+{
+	struct mapping *before, *next = place(m, iova, &before);
+
+	return own_tables(before, next, iova, last);
+}
+
 int mappings_insert(struct mappings *m, uint64_t iova, uint64_t last, struct mapping **ret)
 {
 	struct mapping *before, *next = place(m, iova, &before), *node;
@@ -203,6 +228,7 @@ int mappings_insert(struct mappings *m, uint64_t iova, uint64_t last, struct map
 	m->recent = node;
 	m->count++;
 	m->bytes += last - iova + 1;
+	m->tables += own_tables(before, next, iova, last);
 	*ret = node;
 	return 0;
 }
@@ -218,6 +244,7 @@ void mappings_remove(struct mappings *m, struct mapping *mapping)
 		m->recent = mapping->before;
 	m->count--;
 	m->bytes -= mapping->last - mapping->iova + 1;
+	m->tables -= own_tables(mapping->before, mapping->next, mapping->iova, mapping->last);
 	node_put(m, mapping);
 }
 

@@ -55,7 +55,12 @@ struct mappings {
 	uint64_t random;
 	uint64_t count;
 	uint64_t bytes;
+	uint64_t
+		tables; /* pages of an IOMMU's table that it takes at most: spans of 2 MiB, 1 GiB, 512 GiB */
 };
+
+/* By how much [iova, last], which is not in it, would raise `tables`. */
+uint64_t mappings_more_tables(const struct mappings *m, uint64_t iova, uint64_t last);
 
 void mappings_init(struct mappings *m);
 void mappings_done(struct mappings *m);

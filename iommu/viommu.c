@@ -280,6 +280,7 @@ static void list_endpoint(struct viommu *viommu, struct viommu_endpoint *endpoin
 {
 	pthread_mutex_lock(&viommu->serial);
 	list_append(&viommu->endpoints, &endpoint->link);
+	viommu->n_endpoints++;
 	pthread_mutex_unlock(&viommu->serial);
 }
 
@@ -377,6 +378,7 @@ int viommu_add_hardware(struct viommu_endpoint **ret, struct viommu *viommu,
 		rc = take_hardware(viommu, endpoint, err);
 	if (!rc)
 		list_append(&viommu->endpoints, &endpoint->link);
+	viommu->n_endpoints += !rc;
 	viommu_release(viommu);
 	if (rc) {
 		free(endpoint->strategy);
@@ -505,10 +507,24 @@ int viommu_probe(struct viommu *viommu, uint32_t endpoint, struct iommu_reserved
 
 /* --- what there is --- */
 
+/* For each device all of memory once, and once more for all together: a guest that gives
+ * its own guests or processes devices maps no more. */
+void viommu_limits_locked(const struct viommu *viommu, struct viommu_limits *ret)
+{
+	enum { SCATTERED_TABLES = 65536 };
+
+	*ret = viommu->limits;
+	if (!ret->mapped_bytes)
+		ret->mapped_bytes =
+			(viommu->n_endpoints + 1) * gmem_ram_bytes(viommu->gmem) + 256 * MiB;
+	if (!ret->tables)
+		ret->tables = ret->mapped_bytes / (2 * MiB) + SCATTERED_TABLES;
+}
+
 void viommu_limits(struct viommu *viommu, struct viommu_limits *ret)
 {
 	pthread_mutex_lock(&viommu->serial);
-	*ret = viommu->limits;
+	viommu_limits_locked(viommu, ret);
 	pthread_mutex_unlock(&viommu->serial);
 }
 
@@ -517,13 +533,12 @@ void viommu_totals(struct viommu *viommu, struct viommu_totals *ret)
 	pthread_mutex_lock(&viommu->serial);
 	*ret = viommu->totals;
 	ret->mappings = viommu->mappings;
+	ret->tables = viommu->tables;
+	ret->mapped_bytes = viommu->mapped_bytes;
 	ret->faults = atomic_load(&viommu->faults);
-	list_for_each (item, &viommu->domains) {
+	list_for_each (item, &viommu->domains)
 		ret->domains++;
-		ret->mapped_bytes += container_of(item, struct viommu_domain, link)->table.bytes;
-	}
-	list_for_each (item, &viommu->endpoints)
-		ret->endpoints++;
+	ret->endpoints = viommu->n_endpoints;
 	pthread_mutex_unlock(&viommu->serial);
 }
 

@@ -106,7 +106,11 @@ struct viommu_limits {
 	uint64_t page_sizes; /* a bit per size; the lowest is the granularity */
 	uint64_t first, last;
 	uint32_t domain_first, domain_last;
-	uint64_t mappings; /* of all domains together: a guest cannot make us use more memory */
+	/* Of all domains together, by what they cost the host; beyond, a MAP gets NOMEM. 0 for the last two: a
+	 * share per device (viommu_limits gives what holds now). */
+	uint64_t mappings;     /* records */
+	uint64_t mapped_bytes; /* pinned anew by each mapping */
+	uint64_t tables;       /* pages of the IOMMU's tables, at most (mappings.h) */
 };
 
 struct viommu_config {
@@ -208,7 +212,7 @@ void viommu_memory_leaves(struct viommu *viommu, uint64_t gpa, uint64_t bytes);
 
 struct viommu_totals {
 	uint64_t requests[VIOMMU_UNMAP + 1], failed[VIOMMU_UNMAP + 1];
-	uint64_t map_bytes, mapped_bytes, mappings;
+	uint64_t map_bytes, mapped_bytes, mappings, tables;
 	uint64_t faults;
 	unsigned int domains, endpoints;
 };

@@ -42,6 +42,15 @@ static struct viommu_domain *domain_new(struct viommu *viommu, uint32_t id, bool
 	return domain;
 }
 
+/* Its hardware domain ends with its last device. */
+static void drop_hardware(struct viommu_domain *domain)
+{
+	if (domain->n_hw)
+		return;
+	hw_domain_destroy(domain->hw);
+	domain->hw = NULL;
+}
+
 /* Nobody is in it: it ceases to exist. */
 static void domain_leave(struct viommu *viommu, struct viommu_domain *domain)
 {
@@ -50,7 +59,7 @@ static void domain_leave(struct viommu *viommu, struct viommu_domain *domain)
 	list_remove(&domain->link);
 	viommu_clear(viommu, domain);
 	mappings_done(&domain->table);
-	hw_domain_destroy(domain->hw);
+	drop_hardware(domain);
 	ledger_destroy(domain->ledger);
 	free(domain);
 }
@@ -99,8 +108,6 @@ static int hardware_domain(struct viommu *viommu, struct viommu_domain *domain,
 	snprintf(name, sizeof(name), "guest domain %u", domain->id);
 	if (!domain->hw)
 		return hw_domain_create(&domain->hw, &config, err);
-	if (!domain->n_hw)
-		return hw_domain_switch(domain->hw, endpoint->strategy, err);
 	if (hw_domain_has(domain->hw, endpoint->strategy))
 		return 0;
 	return err_set(err, -EINVAL,
@@ -141,6 +148,7 @@ static int hardware_enter(struct viommu_endpoint *endpoint, struct viommu_domain
 	if (!rc)
 		rc = hardware_move(endpoint, domain->hw, err);
 	domain->n_hw += !rc;
+	drop_hardware(domain);
 	return rc;
 }
 
@@ -187,8 +195,10 @@ static void set_domain(struct viommu_endpoint *endpoint, struct viommu_domain *d
 		dma_space_drain(endpoint->space);
 	else if (before && !before->bypass)
 		before->n_hw--;
-	if (before)
+	if (before) {
 		(void)viommu_flush(viommu, before, 0, UINT64_MAX);
+		drop_hardware(before);
+	}
 	domain_leave(viommu, before);
 }
 
@@ -275,6 +285,7 @@ void viommu_remove(struct viommu_endpoint *endpoint)
 		set_domain(endpoint, NULL);
 	list_remove(&endpoint->link);
 	endpoint->id = NULL;
+	viommu->n_endpoints--;
 	viommu_release(viommu);
 	dma_space_destroy(endpoint->space);
 	free(endpoint->strategy);

@@ -26,7 +26,7 @@ struct viommu_domain {
 	unsigned int retained; /* of them, that a strategy keeps in the hardware only */
 	unsigned int n_emulated;
 	struct ledger *ledger; /* written while there is one of those: what their faults report */
-	struct hw_domain *hw;  /* from the first passed-through device on */
+	struct hw_domain *hw;  /* while a passed-through device is in it */
 	unsigned int n_hw;
 };
 
@@ -64,7 +64,9 @@ struct viommu {
 	struct list endpoints, domains, orphans;
 	bool abandoned; /* there may be orphans; under serial */
 	bool bypass;
-	uint64_t mappings;
+	uint64_t mappings, mapped_bytes,
+		tables; /* of all records; what they cost (viommu_limits) */
+	unsigned int n_endpoints;
 	struct viommu_totals totals; /* requests, failed, map_bytes */
 	_Atomic uint64_t faults;
 	pthread_mutex_t fault_lock; /* the two below, and the call */
@@ -101,6 +103,8 @@ int viommu_flush(struct viommu *viommu, struct viommu_domain *domain, uint64_t f
 		 uint64_t last);
 /* A strategy has flushed by itself: what is GOING is gone. */
 void viommu_flushed(struct viommu *viommu, struct viommu_domain *domain);
+/* The limits that hold now: those configured, or the shares of the devices there are. */
+void viommu_limits_locked(const struct viommu *viommu, struct viommu_limits *ret);
 /* All records; nothing is in the domain any more. */
 void viommu_clear(struct viommu *viommu, struct viommu_domain *domain);
 /* The part of viommu_memory_leaves that is about one domain. */

@@ -54,8 +54,11 @@ static void table_step(struct viommu *viommu, const struct viommu_domain *domain
 static void remove_record(struct viommu *viommu, struct viommu_domain *domain,
 			  struct mapping *record)
 {
-	mappings_remove(&domain->table, record);
 	viommu->mappings--;
+	viommu->mapped_bytes -= record->last - record->iova + 1;
+	viommu->tables -= domain->table.tables;
+	mappings_remove(&domain->table, record);
+	viommu->tables += domain->table.tables;
 }
 
 /* The records in [first, last] that are GOING are gone. Returns how many there were. */
@@ -209,6 +212,20 @@ static bool is_retained_as(const struct mapping *record, const struct viommu_req
 	       record->access == access_of(r->flags);
 }
 
+/* By cost: a guest chooses the size of each mapping and where it lies. */
+static bool exceeds_limits(const struct viommu *viommu, const struct viommu_domain *domain,
+			   const struct viommu_request *r)
+{
+	struct viommu_limits limits;
+	uint64_t bytes = r->last - r->first + 1;
+
+	viommu_limits_locked(viommu, &limits);
+	return viommu->mappings >= limits.mappings || bytes > limits.mapped_bytes ||
+	       viommu->mapped_bytes > limits.mapped_bytes - bytes ||
+	       viommu->tables + mappings_more_tables(&domain->table, r->first, r->last) >
+		       limits.tables;
+}
+
 static enum viommu_status check_map(const struct viommu *viommu, const struct viommu_domain *domain,
 				    const struct viommu_request *r, struct mapping **record,
 				    char **hva)
@@ -224,7 +241,7 @@ static enum viommu_status check_map(const struct viommu *viommu, const struct vi
 	*record = mappings_find(&domain->table, r->first, r->last);
 	if ((*record && !is_retained_as(*record, r)) || is_reserved(domain, r->first, r->last))
 		return VIOMMU_INVAL;
-	if (!*record && viommu->mappings >= viommu->limits.mappings)
+	if (!*record && exceeds_limits(viommu, domain, r))
 		return VIOMMU_NOMEM;
 	switch (guest_memory_check(viommu->gmem, r->gpa, r->last - r->first + 1,
 				   access_of(r->flags), hva)) {
@@ -241,6 +258,7 @@ static enum viommu_status check_map(const struct viommu *viommu, const struct vi
 static void admit_locked(struct viommu *viommu, struct viommu_domain *domain,
 			 struct viommu_request *r)
 {
+	uint64_t tables = domain->table.tables;
 	struct mapping *record = NULL;
 	char *hva = NULL;
 
@@ -255,6 +273,8 @@ static void admit_locked(struct viommu *viommu, struct viommu_domain *domain,
 		if (r->status != VIOMMU_OK)
 			return;
 		viommu->mappings++;
+		viommu->mapped_bytes += r->last - r->first + 1;
+		viommu->tables += domain->table.tables - tables;
 	}
 	record->gpa = r->gpa;
 	record->hva = hva;
@@ -457,6 +477,8 @@ void viommu_unmap_run(struct viommu *viommu, struct viommu_domain *domain,
 void viommu_clear(struct viommu *viommu, struct viommu_domain *domain)
 {
 	viommu->mappings -= domain->table.count;
+	viommu->mapped_bytes -= domain->table.bytes;
+	viommu->tables -= domain->table.tables;
 	mappings_clear(&domain->table);
 	domain->retained = 0;
 }

@@ -175,16 +175,20 @@ json_t *vm_viommu_status(struct hospes_vm *vm)
 		[VIOMMU_UNMAP] = "unmap",
 	};
 	char addr[PCI_ADDR_TEXT];
+	struct viommu_limits limits;
 	struct viommu_totals t;
 	json_t *item, *requests, *list;
 
 	if (!vm->viommu)
 		return NULL;
 	viommu_totals(vm->viommu, &t);
-	item = json_pack("{s:s, s:b, s:I, s:I, s:I, s:I, s:i}", "addr",
+	viommu_limits(vm->viommu, &limits);
+	item = json_pack("{s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i}", "addr",
 			 pci_addr_format(virtio_pci_addr(vm->viommu_dev), addr), "bypass",
 			 viommu_bypass(vm->viommu), "mappings", (json_int_t)t.mappings,
-			 "mapped_bytes", (json_int_t)t.mapped_bytes, "map_bytes",
+			 "mapped_bytes", (json_int_t)t.mapped_bytes, "mapped_bytes_limit",
+			 (json_int_t)limits.mapped_bytes, "table_pages", (json_int_t)t.tables,
+			 "table_pages_limit", (json_int_t)limits.tables, "map_bytes",
 			 (json_int_t)t.map_bytes, "faults", (json_int_t)t.faults, "domains",
 			 (int)t.domains);
 	requests = json_object();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The table of strategies, and the choice of one by its name and parameters.
+// The choice of a strategy by its name and parameters.
 #include "iommu/strategy/strategy.h"
 
 #include <errno.h>
@@ -9,14 +9,6 @@
 
 #include "base/num.h"
 #include "iommu/ioas_impl.h"
-
-extern const struct strategy_ops strategy_direct, strategy_strict;
-
-const struct strategy_ops *const strategies[] = {
-	&strategy_direct,
-	&strategy_strict,
-	NULL,
-};
 
 const char *strategy_default(bool with_viommu)
 {

@@ -5,7 +5,7 @@
  *   guest driver ─► virtual IOMMU ─► hw_domain_map/unmap ─► strategy ─► ioas ─► one call or none
  *   guest memory map changes ──────► (listener)  ───────────────┘
  *
- * One strategy is one file in this folder and one line in the table of strategy.c. Its name, its
+ * One strategy is one file in this folder and one line in table.c. Its name, its
  * parameters and where it is the default are in its ops; nothing else names it.
  *
  * The guest's mappings are in one table, which is its owner's (the virtual IOMMU's domain). A

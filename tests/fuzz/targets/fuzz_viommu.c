@@ -2,11 +2,12 @@
 // Any sequence of a guest's requests to its virtual IOMMU, in drains of any length. Oracle: a model of
 // a few pages, written down plainly, predicts every status and, after each drain, every page that
 // every endpoint reaches, by reading and by writing. Behind it are two emulated devices and one of
-// the host (soft backend), whose table is compared too.
+// the host (a fake backend), whose table is compared too.
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "fake_iommu.h"
 #include "fuzz.h"
 #include "base/err.h"
 #include "base/num.h"
@@ -244,7 +245,6 @@ static void add(const char *name, uint64_t page, uint64_t n, unsigned int flags)
 static void set_up_host(void)
 {
 	static const struct log silent;
-	struct iommu_config config = {.kind = IOMMU_SOFT, .iommufd = -1, .log = &silent};
 	struct iommu_endpoint_config device_config = {.name = "host", .fd = -1};
 
 	if (gmem)
@@ -254,7 +254,7 @@ static void set_up_host(void)
 	add("ram", 0, RAM_PAGES, 0);
 	add("rom", ROM_PAGE, ROM_PAGES, GMEM_READONLY);
 	check(!gmem_commit(gmem, NULL));
-	check(!iommu_create(&iommu, &config, NULL));
+	check(!fake_iommu_create(&iommu, &silent, NULL));
 	struct hw_domain_config domain_config = {.name = "all",
 						 .strategy = "direct",
 						 .iommu = iommu,
@@ -328,7 +328,7 @@ static void check_hardware(uint64_t page, unsigned int need, uint64_t expect)
 	struct gmem_extent piece;
 	uint64_t bytes;
 	void *hva;
-	bool there = ioas && !ioas_soft_translate(ioas, page * PAGE, need, &hva, &bytes);
+	bool there = ioas && !fake_translate(ioas, page * PAGE, need, &hva, &bytes);
 	bool should = expect != UINT64_MAX && gmem_lookup(gmem, expect * PAGE, &piece) &&
 		      !((piece.flags & GMEM_READONLY) && (need & VIOMMU_F_WRITE));
 

@@ -18,7 +18,7 @@ int main(int argc, char **argv)
 
 	if (argc != 4)
 		return 2;
-	while (strcmp(iommu_kind_name(config.kind), argv[1]) != 0 && config.kind < IOMMU_SOFT)
+	while (strcmp(iommu_kind_name(config.kind), argv[1]) != 0 && config.kind < IOMMU_TYPE1)
 		config.kind++;
 	device.name = argv[3];
 	config.device = argv[3];

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/num.h"
+#include "fake_iommu.h"
 #include "core/gmem.h"
 #include "iommu/ledger.h"
 #include "owner.h"
@@ -13,6 +14,7 @@
 enum { RW = IOAS_READ | IOAS_WRITE };
 
 static struct gmem *gmem;
+static const struct log silent;
 static struct iommu *iommu;
 static struct hw_domain *domain;
 static struct owner owner;
@@ -70,9 +72,7 @@ static struct hw_domain *make_domain(const char *name, unsigned int threads)
 
 static void setup(void)
 {
-	struct iommu_config config = {.kind = IOMMU_SOFT, .iommufd = -1};
-
-	cr_assert_eq(iommu_create(&iommu, &config, &err), 0);
+	cr_assert_eq(fake_iommu_create(&iommu, &silent, &err), 0);
 	cr_assert_eq(gmem_create(&gmem, NULL, &err), 0);
 	add("low", 0, 4 * MiB, 0);
 	mappings_init(&owner.table);
@@ -100,7 +100,7 @@ static void *reach(const struct hw_domain *d, uint64_t gpa, unsigned int access)
 	uint64_t bytes;
 	void *hva;
 
-	return ioas_soft_translate(hw_domain_ioas(d), gpa, access, &hva, &bytes) ? NULL : hva;
+	return fake_translate(hw_domain_ioas(d), gpa, access, &hva, &bytes) ? NULL : hva;
 }
 
 static void attach(void)
@@ -250,6 +250,26 @@ Test(domain, switching_to_the_strategy_that_it_has_does_nothing)
 	cr_assert_eq(hw_domain_switch(domain, "direct", &err), 0, "%s", err.text);
 	cr_assert_eq(hw_domain_ioas(domain), before);
 	cr_assert_eq(reach(domain, 0, RW), gmem_host(gmem, 0, 1, true));
+}
+
+Test(domain, a_device_that_can_neither_move_nor_go_back_is_in_no_domain)
+{
+	struct request r = {.iova = 0x3000, .gpa = 0x3000, .bytes = 4096, .access = RW};
+	struct iommu_endpoint *e = endpoint("e");
+
+	attach();
+	cr_assert_eq(hw_domain_attach(domain, e, &err), 0);
+	cr_assert_eq(owner_map(&owner, &r, 1), 0);
+	/* The first moves, the second does not, and the first does not come back. */
+	fake.attach_after = 1;
+	fake.attach_fails = 2;
+	cr_assert_eq(hw_domain_switch(domain, "strict", &err), -ENOMEM);
+	cr_assert_null(iommu_endpoint_ioas(device));
+	cr_assert_eq(iommu_endpoint_ioas(e), hw_domain_ioas(domain));
+	cr_assert_str_eq(hw_domain_strategy(domain), "direct");
+	hw_domain_detach(domain, e);
+	cr_assert_null(reach(domain, 0, IOAS_READ), "with the last device all is unmapped");
+	iommu_endpoint_destroy(e);
 }
 
 Test(domain, an_unknown_strategy_is_refused_with_those_there_are)

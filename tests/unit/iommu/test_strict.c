@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/num.h"
+#include "fake_iommu.h"
 #include "core/gmem.h"
 #include "iommu/ledger.h"
 #include "owner.h"
@@ -17,6 +18,7 @@ enum { RAM = 16, ROM = 32, ROM_END = 36, PRIVATE = 40, PRIVATE_END = 44, GPA_PAG
 #define BASE (1ull << 40) /* the addresses that are played with: not those of memory */
 
 static struct gmem *gmem;
+static const struct log silent;
 static struct iommu *iommu;
 static struct hw_domain *domain;
 static struct owner owner;
@@ -42,11 +44,10 @@ static void add(const char *name, uint64_t first, uint64_t end, unsigned int fla
 
 static void setup(void)
 {
-	struct iommu_config config = {.kind = IOMMU_SOFT, .iommufd = -1};
 	struct iommu_endpoint_config e = {.name = "dev", .fd = -1};
 	struct hw_domain_config d = {.name = "a", .strategy = "strict"};
 
-	cr_assert_eq(iommu_create(&iommu, &config, &err), 0);
+	cr_assert_eq(fake_iommu_create(&iommu, &silent, &err), 0);
 	cr_assert_eq(gmem_create(&gmem, NULL, &err), 0);
 	add("a", 0, RAM, 0);
 	add("b", RAM, ROM, 0);
@@ -80,7 +81,7 @@ static void *reach(uint64_t iova, unsigned int access)
 	uint64_t bytes;
 	void *hva;
 
-	return ioas_soft_translate(hw_domain_ioas(domain), iova, access, &hva, &bytes) ? NULL : hva;
+	return fake_translate(hw_domain_ioas(domain), iova, access, &hva, &bytes) ? NULL : hva;
 }
 
 static struct request page(uint64_t at, uint64_t gpa_page, unsigned int access)

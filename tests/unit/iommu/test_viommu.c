@@ -9,12 +9,14 @@
 #include <string.h>
 
 #include "base/num.h"
+#include "fake_iommu.h"
 #include "core/dma.h"
 #include "core/gmem.h"
-#include "iommu/viommu.h"
+#include "iommu/viommu_impl.h"
 
 enum { A = 8, B = 16, ROM_GPA = 8 * MiB };
 
+static const struct log silent;
 static struct gmem *gmem;
 static struct viommu *viommu;
 static struct viommu_endpoint *a, *b;
@@ -57,7 +59,6 @@ static void on_fault(void *opaque, const struct viommu_fault *fault)
 
 static void setup(void)
 {
-	static const struct log silent;
 	struct viommu_config config = {.log = &silent, .fault = on_fault};
 
 	cr_assert_eq(gmem_create(&gmem, NULL, &err), 0);
@@ -294,8 +295,6 @@ static uint32_t id_host = 24;
 
 static void add_hardware(void)
 {
-	static const struct log silent;
-	const struct iommu_config config = {.kind = IOMMU_SOFT, .log = &silent, .iommufd = -1};
 	const struct hw_domain_config domain = {.name = "all",
 						.strategy = "direct",
 						.gmem = gmem,
@@ -304,7 +303,7 @@ static void add_hardware(void)
 	const struct iommu_endpoint_config endpoint = {.name = "host", .fd = -1};
 	struct hw_domain_config with = domain;
 
-	cr_assert_eq(iommu_create(&iommu, &config, &err), 0, "%s", err.text);
+	cr_assert_eq(fake_iommu_create(&iommu, &silent, &err), 0, "%s", err.text);
 	with.iommu = iommu;
 	cr_assert_eq(hw_domain_create(&all, &with, &err), 0);
 	cr_assert_eq(iommu_endpoint_create(&device, iommu, &endpoint, &err), 0);
@@ -329,7 +328,7 @@ static bool hardware_reaches(uint64_t iova)
 	uint64_t bytes;
 	void *hva;
 
-	return ioas && !ioas_soft_translate(ioas, iova, IOAS_READ, &hva, &bytes);
+	return ioas && !fake_translate(ioas, iova, IOAS_READ, &hva, &bytes);
 }
 
 /* Attached, one page mapped at 1 GiB, and the guest's driver gone. */
@@ -401,6 +400,209 @@ Test(viommu, another_strategy_takes_over_in_the_domains_there_are_and_in_later_o
 	cr_assert(!hardware_reaches(0x5000));
 	cr_assert_eq(viommu_switch(viommu, NULL, "sorted", &err), -EINVAL);
 	cr_assert(strstr(err.text, "strict"), "it says which there are: %s", err.text);
+	remove_hardware();
+}
+
+Test(viommu,
+     a_device_that_can_neither_enter_a_domain_nor_go_back_reaches_nothing_and_can_come_again)
+{
+	add_hardware();
+	viommu_set_bypass(viommu, true);
+	/* Into the domain, whose table is full when the guest's mapping is to come; then back. */
+	cr_assert_eq(attach(1, A), VIOMMU_OK);
+	cr_assert_eq(map(1, 1 * GiB, 1 * GiB + 0xfff, 0x5000, RW), VIOMMU_OK);
+	fake.areas = 1;
+	fake.attach_after = 1;
+	fake.attach_fails = 1;
+	cr_assert_eq(attach(1, id_host), VIOMMU_UNSUPP);
+	cr_assert_null(iommu_endpoint_ioas(device));
+	fake.areas = 0;
+	cr_assert_eq(attach(1, id_host), VIOMMU_OK);
+	cr_assert(hardware_reaches(1 * GiB));
+	viommu_set_bypass(viommu, false);
+	remove_hardware();
+}
+
+Test(viommu, what_the_hardware_refuses_to_unmap_stays_mapped)
+{
+	add_hardware();
+	cr_assert_eq(attach(1, id_host), VIOMMU_OK);
+	cr_assert_eq(attach(1, A), VIOMMU_OK);
+	for (uint64_t i = 0; i < 3; i++)
+		cr_assert_eq(map(1, GiB + i * 0x1000, GiB + i * 0x1000 + 0xfff, 0x5000, RW),
+			     VIOMMU_OK);
+	fake.refuse_iova = GiB + 0x1000;
+	cr_assert_eq(unmap(1, GiB, GiB + 0x2fff), VIOMMU_DEVERR);
+	fake.refuse_iova = 0;
+	cr_assert(!hardware_reaches(GiB), "gone before the one that stays");
+	cr_assert_eq(reach(a, GiB, DMA_TO_DEVICE), UINT64_MAX);
+	cr_assert(hardware_reaches(GiB + 0x1000));
+	cr_assert_eq(reach(a, GiB + 0x1000, DMA_TO_DEVICE), 0x5000, "the table says so");
+	cr_assert_eq(map(1, GiB + 0x1000, GiB + 0x1fff, 0x6000, RW), VIOMMU_INVAL);
+	cr_assert_eq(map(1, GiB, GiB + 0xfff, 0x6000, RW), VIOMMU_OK);
+	cr_assert_eq(unmap(1, GiB, GiB + 0x2fff), VIOMMU_OK);
+	cr_assert(!hardware_reaches(GiB + 0x1000));
+	remove_hardware();
+}
+
+static uint64_t reached_early;
+
+static void look_while_mapping(void)
+{
+	reached_early = reach(a, GiB, DMA_TO_DEVICE);
+}
+
+Test(viommu, a_map_that_the_hardware_refuses_was_never_reached_by_an_emulated_device)
+{
+	add_hardware();
+	cr_assert_eq(attach(1, id_host), VIOMMU_OK);
+	cr_assert_eq(attach(1, A), VIOMMU_OK);
+	cr_assert_eq(map(1, 0, 0xfff, 0x5000, RW), VIOMMU_OK);
+	fake.areas = 1;
+	fake.on_map = look_while_mapping;
+	cr_assert_eq(map(1, GiB, GiB + 0xfff, 0x5000, RW), VIOMMU_NOMEM);
+	fake.on_map = NULL;
+	fake.areas = 0;
+	cr_assert_eq(reached_early, UINT64_MAX);
+	cr_assert_eq(reach(a, GiB, DMA_TO_DEVICE), UINT64_MAX);
+	remove_hardware();
+}
+
+static void take_rom(void)
+{
+	cr_assert_eq(gmem_begin(gmem, &err), 0);
+	cr_assert_eq(gmem_remove(gmem, ROM_GPA, &err), 0);
+	cr_assert_eq(gmem_commit(gmem, &err), 0, "%s", err.text);
+}
+
+Test(viommu, memory_that_leaves_the_guest_is_reached_by_no_device_at_any_address)
+{
+	struct viommu_totals totals;
+
+	add_hardware();
+	cr_assert_eq(attach(1, id_host), VIOMMU_OK);
+	cr_assert_eq(attach(2, A), VIOMMU_OK);
+	cr_assert_eq(map(1, GiB, GiB + 0xfff, ROM_GPA, VIOMMU_F_READ), VIOMMU_OK);
+	cr_assert_eq(map(1, 2 * GiB, 2 * GiB + 0xfff, ROM_GPA, VIOMMU_F_READ), VIOMMU_OK);
+	cr_assert_eq(map(1, 3 * GiB, 3 * GiB + 0xfff, 0x5000, RW), VIOMMU_OK);
+	cr_assert_eq(map(2, GiB, GiB + 0xfff, ROM_GPA, VIOMMU_F_READ), VIOMMU_OK);
+	take_rom();
+	cr_assert(!hardware_reaches(GiB) && !hardware_reaches(2 * GiB));
+	cr_assert(hardware_reaches(3 * GiB), "other memory stays");
+	cr_assert_eq(reach(a, GiB, DMA_TO_DEVICE), UINT64_MAX);
+	viommu_totals(viommu, &totals);
+	cr_assert_eq(totals.mappings, 1);
+	remove_hardware();
+}
+
+Test(viommu, hardware_that_keeps_memory_which_leaves_loses_its_devices)
+{
+	add_hardware();
+	cr_assert_eq(attach(1, id_host), VIOMMU_OK);
+	cr_assert_eq(map(1, GiB, GiB + 0xfff, ROM_GPA, VIOMMU_F_READ), VIOMMU_OK);
+	fake.refuse_iova = GiB;
+	take_rom();
+	fake.refuse_iova = 0;
+	cr_assert_null(iommu_endpoint_ioas(device), "it reaches nothing");
+	cr_assert_eq(detach(1, id_host), VIOMMU_OK);
+	remove_hardware();
+}
+
+Test(viommu, limits_are_by_cost)
+{
+	struct viommu_limits limits;
+	struct viommu_totals totals;
+
+	viommu->limits.mapped_bytes = 4 * MiB;
+	viommu->limits.tables = 8;
+	cr_assert_eq(attach(1, A), VIOMMU_OK);
+	cr_assert_eq(map(1, 0, 3 * MiB - 1, 0, RW), VIOMMU_OK);
+	cr_assert_eq(map(1, 1 * GiB, 1 * GiB + 2 * MiB - 1, 0, RW), VIOMMU_NOMEM, "bytes");
+	cr_assert_eq(map(1, 1 * GiB, 1 * GiB + 0xfff, 0, RW), VIOMMU_OK);
+	viommu_totals(viommu, &totals);
+	/* Two of 2 MiB, one of 1 GiB, one of 512 GiB; and one of 2 MiB, one of 1 GiB. */
+	cr_assert_eq(totals.tables, 6);
+	cr_assert_eq(totals.mapped_bytes, 3 * MiB + 0x1000);
+	cr_assert_eq(map(1, 1 * GiB + 0x1000, 1 * GiB + 0x1fff, 0, RW), VIOMMU_OK, "none more");
+	cr_assert_eq(map(1, 600 * GiB, 600 * GiB + 0xfff, 0, RW), VIOMMU_NOMEM, "tables");
+	cr_assert_eq(unmap(1, 0, 512 * GiB), VIOMMU_OK);
+	viommu_totals(viommu, &totals);
+	cr_assert_eq(totals.tables + totals.mapped_bytes, 0);
+	viommu->limits.mapped_bytes = viommu->limits.tables = 0;
+	viommu_limits(viommu, &limits);
+	cr_assert_eq(limits.mapped_bytes, 3 * 4 * MiB + 256 * MiB, "a share for each device");
+}
+
+static _Atomic bool asked_after_removal, removed;
+
+static uint32_t id_that_goes(void *opaque)
+{
+	(void)opaque;
+	if (atomic_load(&removed))
+		atomic_store(&asked_after_removal, true);
+	return 24;
+}
+
+static void *ask_on(void *opaque)
+{
+	(void)opaque;
+	while (!atomic_load(&removed)) {
+		attach(1, 24);
+		detach(1, 24);
+	}
+	for (unsigned int i = 0; i < 100; i++)
+		attach(1, 24);
+	return NULL;
+}
+
+Test(viommu, an_endpoint_goes_while_requests_run_and_is_never_asked_again)
+{
+	pthread_t thread;
+
+	add_hardware();
+	viommu_set_id(host, id_that_goes, NULL);
+	viommu_set_bypass(viommu, true);
+	cr_assert_eq(pthread_create(&thread, NULL, ask_on, NULL), 0);
+	/* Listeners of the map come and go by both threads. */
+	for (unsigned int i = 0; i < 200; i++) {
+		add("more", 16 * MiB, 2 * MiB, 0);
+		cr_assert_eq(gmem_begin(gmem, &err), 0);
+		cr_assert_eq(gmem_remove(gmem, 16 * MiB, &err), 0);
+		cr_assert_eq(gmem_commit(gmem, &err), 0);
+	}
+	viommu_set_id(host, NULL, NULL);
+	atomic_store(&removed, true);
+	viommu_remove(host);
+	host = NULL;
+	pthread_join(thread, NULL);
+	cr_assert(!atomic_load(&asked_after_removal));
+	remove_hardware();
+}
+
+Test(viommu, a_device_with_another_strategy_does_not_come_into_a_domain_and_switches_alone)
+{
+	struct iommu_endpoint *device2;
+	const struct iommu_endpoint_config config = {.name = "host2", .fd = -1};
+	struct viommu_hardware hardware = {.name = "host2", .strategy = "direct"};
+	struct viommu_endpoint *host2;
+	uint32_t id2 = 32;
+
+	add_hardware();
+	cr_assert_eq(iommu_endpoint_create(&device2, iommu, &config, &err), 0);
+	hardware.device = device2;
+	hardware.all = all;
+	cr_assert_eq(viommu_add_hardware(&host2, viommu, &hardware, &err), 0, "%s", err.text);
+	viommu_set_id(host2, id, &id2);
+	cr_assert_eq(attach(1, id_host), VIOMMU_OK);
+	cr_assert_eq(attach(1, id2), VIOMMU_UNSUPP);
+	cr_assert_eq(attach(2, id2), VIOMMU_OK);
+	cr_assert_eq(viommu_switch(viommu, host2, "strict", &err), 0, "%s", err.text);
+	cr_assert_eq(viommu_switch(viommu, host, "direct", &err), 0, "%s", err.text);
+	cr_assert(hardware_reaches(0x5000));
+	cr_assert_eq(viommu_switch(viommu, host, "strict", &err), 0);
+	cr_assert_eq(attach(1, id2), VIOMMU_OK, "now they agree");
+	viommu_remove(host2);
+	iommu_endpoint_destroy(device2);
 	remove_hardware();
 }
 

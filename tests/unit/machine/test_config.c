@@ -309,11 +309,13 @@ Test(config, what_is_behind_the_guests_iommu)
 			   "{\"path\": \"d\"}, {\"path\": \"e\", \"viommu\": true}],"
 			   "\"passthrough\": [{\"device\": \"a\"},"
 			   "{\"device\": \"b\", \"viommu\": true},"
-			   "{\"device\": \"c\", \"strategy\": \"strict\"}]}";
+			   "{\"device\": \"c\", \"strategy\": \"strict\"},"
+			   "{\"device\": \"d\", \"viommu\": true, \"strategy\": \"direct\"}]}";
 	struct config c;
 	struct err err;
 
 	cr_assert_eq(read_text(&c, text, &err), 0, "%s", err.text);
+	cr_assert_str_eq(passthrough(&c, 3)->strategy, "direct", "each has its own");
 	cr_assert(c.viommu.bypass && c.viommu.addr.set);
 	cr_assert_eq(c.viommu.transport, VIRTIO_IOMMU_EXIT);
 	cr_assert_eq(c.viommu.poll_us, CONFIG_VIOMMU_POLL_US);
@@ -340,9 +342,6 @@ Test(config, what_cannot_be_behind_the_guests_iommu_is_refused)
 	refused(V("\"iommu\": {\"backend\": \"type1\"}, "
 		  "\"passthrough\": [{\"device\": \"a\", \"viommu\": true}]"),
 		-EINVAL, "type1");
-	refused(V("\"passthrough\": [{\"device\": \"a\", \"viommu\": true}, "
-		  "{\"device\": \"b\", \"viommu\": true, \"strategy\": \"direct\"}]"),
-		-EINVAL, "strategies");
 #undef V
 }
 

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+// All strategies: one line each. (Tests link a table of their own.)
+#include "iommu/strategy/strategy.h"
+
+extern const struct strategy_ops strategy_direct, strategy_strict;
+
+const struct strategy_ops *const strategies[] = {
+	&strategy_direct,
+	&strategy_strict,
+	NULL,
+};
