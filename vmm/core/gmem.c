@@ -151,8 +151,10 @@ void gmem_abort(struct gmem *gmem)
 		gmem->adding = region->next;
 		region_free(region);
 	}
-	for (unsigned int i = 0; i < table->n; i++)
-		table->regions[i]->leaving = table->regions[i]->closed = false;
+	for (unsigned int i = 0; i < table->n; i++) {
+		table->regions[i]->leaving = false;
+		table->regions[i]->closed = false;
+	}
 	gmem->in_transaction = false;
 	gmem_release(gmem);
 }
