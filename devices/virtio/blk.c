@@ -68,8 +68,8 @@ void blk_request_finish(struct blk_request *req, uint8_t status)
 	virtio_queue_release(q->base);
 }
 
-/* No place for a status: nothing to be done where a virtual IOMMU is the reason, else the one mistake
- * that has no answer. */
+/* No place for a status: nothing to be done where a virtual IOMMU is the reason, else the one
+ * mistake that has no answer. */
 static void refuse(struct blk_request *req)
 {
 	struct virtq *vq = req->queue->base->vq;

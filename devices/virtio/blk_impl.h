@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Inside virtio-blk: the device and its queues (blk.c), and the life of one request (blk_request.c).
+ * Inside virtio-blk: the device and its queues (blk.c), and the life of one request
+ * (blk_request.c).
  *
- *   free ──take──► parsed ──► transferring ⇄ (waiting for a bounce buffer) ──► syncing ──► done ──► free
+ *   free ─take─► parsed ─► transferring ⇄ (waits for a bounce buffer) ─► syncing ─► done ─► free
  *
- * A request that is not free has exactly one loop operation in flight, or is in its queue's `waiting`
- * list, and holds its queue (queue_server.h).
+ * A request that is not free has exactly one loop operation in flight, or is in its queue's
+ * `waiting` list, and holds its queue (queue_server.h).
  */
 #ifndef VIRTIO_BLK_IMPL_H
 #define VIRTIO_BLK_IMPL_H
@@ -28,14 +29,16 @@ enum {
 	/* Ranges of one discard or write-zeroes request, and sectors of one range (1 GiB). */
 	BLK_RANGES_MAX = 32,
 	BLK_RANGE_SECTORS_MAX = 1 << 21,
-	/* For guest buffers that the fd cannot take: pieces of this size, so many at once per queue. */
+	/* For guest buffers that the fd cannot take: segments of this size, so many at once per
+	   queue. */
 	BLK_BOUNCE_BYTES = 128 << 10,
 	BLK_BOUNCE_SLOTS = 8,
 	/* Zeroes are written from one read-only area, several times per call. */
 	BLK_ZERO_BYTES = 64 << 10,
 	BLK_ZERO_PIECES = 16,
-	/* A request is transferred in slices of this, so that no single operation of the host's is as long
-	 * as the guest likes; what Linux asks for at a time is less. Also the longest segment offered. */
+	/* A request is transferred in slices of this, so that no single operation of the host's is
+	 * as long as the guest likes; what Linux asks for at a time is less. Also the longest
+	 * segment offered. */
 	BLK_SLICE_BYTES = 4 << 20,
 	BLK_RETRIES = 16,
 };
@@ -65,7 +68,8 @@ struct blk_request {
 	unsigned int n_ranges;
 	unsigned int range; /* the present one */
 	struct virtio_blk_discard_write_zeroes ranges[BLK_RANGES_MAX];
-	/* Two arrays at the end: their pages exist only where a request of that many pieces has been. */
+	/* Two arrays at the end: their pages exist only where a request of that many segments has
+	 * been. */
 	struct iovec pieces[VIRTQ_MAX_PIECES];
 	struct iovec slice[VIRTQ_MAX_PIECES];
 };

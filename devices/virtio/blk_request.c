@@ -4,7 +4,7 @@
  *
  * The header is read once, the layout of buffers does not matter (2.7.4.1), the range is checked in
  * sectors so that nothing wraps. Transfers that end short go on; buffers whose alignment the fd
- * cannot take pass through a bounce buffer, piece by piece.
+ * cannot take pass through a bounce buffer, segment by segment.
  */
 #include "virtio/blk_impl.h"
 
@@ -44,7 +44,7 @@ static bool range_valid(struct blk *blk, uint64_t sector, uint64_t sectors)
 	       in_capacity(blk, sector, sectors);
 }
 
-/* Does every piece suit an fd that wants alignment? */
+/* Does every segment suit an fd that wants alignment? */
 static bool pieces_aligned(const struct iovec *iov, unsigned int n, uint32_t align)
 {
 	uintptr_t bits = 0;
@@ -143,7 +143,7 @@ static void transfer(struct blk_request *req)
 			    offset);
 }
 
-/* What comes next, after a slice or a short transfer, as pieces again. */
+/* What comes next, after a slice or a short transfer, as segments again. */
 static void next_slice(struct blk_request *req)
 {
 	unsigned int n;
@@ -152,7 +152,7 @@ static void next_slice(struct blk_request *req)
 	int pieces = iov_slice(req->slice, VIRTQ_MAX_PIECES, iov, n, skip + req->done,
 			       MIN(req->bytes - req->done, (uint64_t)BLK_SLICE_BYTES));
 
-	assert(pieces > 0); /* no more pieces than the chain has */
+	assert(pieces > 0); /* no more segments than the chain has */
 	req->data = req->slice;
 	req->n_data = (unsigned int)pieces;
 }
@@ -199,7 +199,7 @@ static void start_transfer(struct blk_request *req, uint64_t sector)
 		return;
 	}
 	req->offset = sector << BLK_SECTOR_BITS;
-	/* The usual layout needs no new array: header and status have pieces of their own. */
+	/* The usual layout needs no new array: header and status have segments of their own. */
 	if (req->bytes > BLK_SLICE_BYTES) {
 		next_slice(req);
 	} else if (in && chain->in[chain->n_in - 1].iov_len == 1) {
@@ -373,7 +373,7 @@ void blk_request_start(struct blk_request *req)
 		if (chain->denied)
 			complain(req, "request in memory that the device may not reach", -EFAULT);
 		else
-			complain(req, "request in too many pieces", -E2BIG);
+			complain(req, "request in too many segments", -E2BIG);
 		blk_request_finish(req, VIRTIO_BLK_S_IOERR);
 		return;
 	}
@@ -388,8 +388,8 @@ void blk_request_start(struct blk_request *req)
 		start_transfer(req, le64toh(header.sector));
 		break;
 	case VIRTIO_BLK_T_FLUSH:
-		/* Covers the writes that were answered before it was given (5.2.6.2), so it needs no
-		 * order among those in flight. */
+		/* Covers the writes that were answered before it was given (5.2.6.2), so it needs
+		 * no order among those in flight. */
 		req->syncing = true;
 		loop_fsync(req->queue->base->loop, &req->op, blk_of(req)->fd, true);
 		break;

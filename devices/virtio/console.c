@@ -212,7 +212,7 @@ static bool tx_serve(struct virtio_queue *q)
 		while (virtq_pop(q->vq, &c->tx) > 0) {
 			if (c->tx.truncated)
 				log_guest(c->vdev.log, &c->vdev.limit, c->vdev.name,
-					  "output is lost: more than %d pieces of it at once",
+					  "output is lost: more than %d segments of it at once",
 					  VIRTQ_MAX_PIECES);
 			c->out_at = MIN(c->out_skip, c->tx.out_bytes);
 			c->out_skip = 0;

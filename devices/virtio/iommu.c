@@ -47,7 +47,8 @@ static bool serve_requests(struct virtio_queue *q)
 	return false;
 }
 
-/* One slice. False: nothing came for the time that it may go on without, and the driver kicks again. */
+/* One slice. False: nothing came for the time that it may go on without, and the driver kicks
+ * again. */
 static bool serve_polling(struct virtio_queue *q)
 {
 	struct iommu_dev *dev = of_vdev(q->vdev);
@@ -263,7 +264,8 @@ int virtio_iommu_create(struct virtio_device **ret, const struct virtio_iommu_se
 		1ull << VIRTIO_IOMMU_F_INPUT_RANGE | 1ull << VIRTIO_IOMMU_F_DOMAIN_RANGE |
 		1ull << VIRTIO_IOMMU_F_MAP_UNMAP | 1ull << VIRTIO_IOMMU_F_PROBE |
 		1ull << VIRTIO_IOMMU_F_MMIO | 1ull << VIRTIO_IOMMU_F_BYPASS_CONFIG;
-	/* With it Linux allocates a table for each request's two descriptors, and that for nothing. */
+	/* With it Linux allocates a table for each request's two descriptors, and that for
+	 * nothing. */
 	dev->vdev.features_withheld = 1ull << VIRTIO_RING_F_INDIRECT_DESC;
 	dev->vdev.config_bytes = sizeof(struct virtio_iommu_config);
 	requests = &dev->vdev.queues[IOMMU_REQUEST_QUEUE];

@@ -472,8 +472,8 @@ static int init_pairs(struct net *net, const struct virtio_net_setup *c, struct 
 			return err_set(err, pair->wake_fd, "net '%s': eventfd: %s", c->name,
 				       err_name(pair->wake_fd));
 	}
-	/* Where the control queue is follows from the features (assign_queues); in the place of pair 1's
-	 * receive queue it has that one's loop. */
+	/* Where the control queue is follows from the features (assign_queues); in the place of
+	 * pair 1's receive queue it has that one's loop. */
 	net->vdev.queues[2 * c->pairs].loop = c->loops[0];
 	net->vdev.queues[2 * c->pairs].max_size = 64;
 	assign_queues(net, 0);

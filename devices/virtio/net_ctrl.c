@@ -16,8 +16,8 @@ struct command {
 	uint8_t data[DATA_MAX];
 };
 
-/* 5.1.6.5.1: packets of all kinds are given to the guest anyway, which is what a filter that is full
- * does; only the form is checked. */
+/* 5.1.6.5.1: packets of all kinds are given to the guest anyway, which is what a filter that is
+ * full does; only the form is checked. */
 static int rx_mode(struct net *net, const struct command *c)
 {
 	(void)net;
@@ -120,8 +120,8 @@ static uint8_t run_command(struct net *net, const struct virtq_chain *chain)
 	return VIRTIO_NET_ERR;
 }
 
-/* The answer is the first byte to be written. When the pieces ended before it, so does the command:
- * then the last byte is as good, as drivers give room for one only. */
+/* The answer is the first byte to be written. When the segments ended before it, so does the
+ * command: then the last byte is as good, as drivers give room for one only. */
 static int answer(struct virtio_queue *q, struct virtq_chain *chain)
 {
 	struct net *net = container_of(q->vdev, struct net, vdev);

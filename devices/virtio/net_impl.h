@@ -35,7 +35,7 @@ enum {
 	NET_FRAME_MAX = 14 + 4 + 65535,
 	NET_FRAME_MIN = 14,
 	NET_PACKET_MAX = NET_HEADER_BYTES + NET_FRAME_MAX,
-	/* Receive buffers held at a time, and their pieces; one readv takes at most 1024. */
+	/* Receive buffers held at a time, and their segments; one readv takes at most 1024. */
 	NET_RX_HELD_MAX = 256,
 	NET_RX_PIECES = 2048,
 	NET_RX_PIECES_ENOUGH = 700,
@@ -68,8 +68,8 @@ struct net_queue {
 
 struct net_rx {
 	struct net_queue q;
-	/* Chains taken ahead, oldest first, in a ring of slots; their pieces are one array, so that
-	 * a packet of any size is received by one readv. */
+	/* Chains taken ahead, oldest first, in a ring of slots; their segments are one array, so
+	 * that a packet of any size is received by one readv. */
 	struct virtq_chain *slots;
 	unsigned int n_slots;
 	unsigned int first;
@@ -154,8 +154,9 @@ bool net_rx_serve(struct net_rx *rx);
 void net_rx_release(struct net_rx *rx);
 /* For backends: have at least one chain and up to want_bytes: false when the guest has none. */
 bool net_rx_gather(struct net_rx *rx, size_t want_bytes);
-/* A packet: `direct` bytes of it are in rx->pieces already, the rest is at `rest` (the overflow
- * buffer, unless direct is 0) and stays there until this, or a later try, was true. True: it is delivered (or dropped, because it can never fit). */
+/* A packet: `direct` bytes of it are in the ready chains' segments already, the rest is at `rest`
+ * (the overflow buffer, unless direct is 0) and stays there until this, or a later try, was true.
+ * True: it is delivered (or dropped, because it can never fit). */
 bool net_rx_deliver(struct net_rx *rx, size_t bytes, size_t direct, const void *rest);
 
 /* net_tx.c */

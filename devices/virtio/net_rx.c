@@ -3,15 +3,15 @@
  * virtio-net receive: packets straight into guest buffers.
  *
  * With mergeable buffers (virtio 1.3, 5.1.6.4) a packet of 64 KiB takes some forty chains. They are
- * taken ahead and kept from packet to packet of one visit, their pieces in one array:
+ * taken ahead and kept from packet to packet of one visit, their segments in one array:
  *
- *      slots    [c3][c4][c5][c6]            chains, brackets open
- *      pieces   ....|p|p|p|p|p|o|           begin .. end, and the overflow buffer behind them
+ *      slots      [c3][c4][c5][c6]            chains, brackets open
+ *      segments   ....|p|p|p|p|p|o|           begin .. end, and the overflow buffer behind them
  *
  * One readv fills as many as the packet needs; those chains are published together, the others wait
  * for the next packet. How many are kept ready follows the packets' size, so that a stream of large
- * ones is not copied and small ones do not drag forty pieces through the kernel. What does not fit
- * the ready ones lands in the overflow buffer and is copied from there.
+ * ones is not copied and small ones do not drag forty segments through the kernel. What does not
+ * fit the ready ones lands in the overflow buffer and is copied from there.
  *
  * What is left goes back when the visit ends, so that no bracket is open while the queue waits for
  * packets (core/dma.h: others wait for brackets).
@@ -57,8 +57,8 @@ static struct virtq_chain *slot(struct net_rx *rx, unsigned int i)
 	return &rx->slots[(rx->first + i) % rx->n_slots];
 }
 
-/* As if it had not been taken; but when one that came after it is gone (it could not be written), it can
- * only be used, with nothing in it. */
+/* As if it had not been taken; but when one that came after it is gone (it could not be written),
+ * it can only be used, with nothing in it. */
 static void put_back(struct net_rx *rx, struct virtq_chain *chain)
 {
 	if (rx->skipped)
@@ -89,7 +89,7 @@ void net_rx_release(struct net_rx *rx)
 	rx->pending = 0;
 }
 
-/* Move the pieces to the start of their array; the chains follow. */
+/* Move the segments to the start of their array; the chains follow. */
 static void compact(struct net_rx *rx)
 {
 	unsigned int by = rx->begin;
@@ -122,7 +122,7 @@ static bool pop_writable(struct net_rx *rx, struct virtq_chain *chain)
 	return false;
 }
 
-/* Take one more chain: its pieces follow those that are there. */
+/* Take one more chain: its segments follow those that are there. */
 static bool take(struct net_rx *rx)
 {
 	if (rx->held == rx->n_slots || rx->end - rx->begin >= NET_RX_PIECES_ENOUGH)
@@ -171,7 +171,7 @@ static void publish(struct net_rx *rx, size_t bytes)
 
 	for (size_t sum = 0; sum < bytes; n++)
 		sum += slot(rx, n)->in_bytes;
-	/* The header may be in several pieces; the tap leaves this field alone. */
+	/* The header may be in several segments; the tap leaves this field alone. */
 	le16 num_buffers = le16_of((uint16_t)n);
 
 	(void)iov_from_buf(rx->pieces + rx->begin, rx->end - rx->begin, NUM_BUFFERS_AT,
@@ -257,7 +257,8 @@ static bool may_receive(const struct net_rx *rx)
 		VIRTIO_NET_S_LINK_UP);
 }
 
-/* Packets until there are none (-EAGAIN), no buffers (0), no share of this iteration (1) or an error. */
+/* Packets until there are none (-EAGAIN), no buffers (0), no share of this iteration (1) or an
+ * error. */
 static int receive_some(struct net_rx *rx)
 {
 	struct virtio_queue *base = rx->q.base;
@@ -273,8 +274,8 @@ static int receive_some(struct net_rx *rx)
 				return 1;
 			continue;
 		}
-		/* Out of buffers, or of enough of them: the driver's next kick goes on, unless it was
-		 * already there. */
+		/* Out of buffers, or of enough of them: the driver's next kick goes on, unless it
+		 * was already there. */
 		give_back(rx);
 		if (!virtq_kick_enable_beyond(base->vq))
 			return 0;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// virtio over PCI (virtio 1.3, 4.1): registers, capabilities, interrupts. What the registers mean is
-// in transport.c.
+// virtio over PCI (virtio 1.3, 4.1): registers, capabilities, interrupts. What the registers mean
+// is in transport.c.
 #include "virtio/pci.h"
 
 #include <assert.h>
@@ -37,8 +37,9 @@ enum {
 	MSIX_PBA = 0x5000,
 	BAR_BYTES = 0x8000,
 	NOTIFY_MULTIPLIER = 4,
-	/* Notifications by a port come first among the capabilities: KVM hands a port write on as it is, where
-	 * for a write to memory it may have to read and decode the instruction (on AMD always). */
+	/* Notifications by a port come first among the capabilities: KVM hands a port write on as
+	 * it is, where for a write to memory it may have to read and decode the instruction (on AMD
+	 * always). */
 	PORTS_BAR = 2,
 
 	ISR_QUEUE = 1, /* VIRTIO_PCI_ISR_CONFIG is the other */
@@ -103,7 +104,8 @@ static void set_isr(struct virtio_pci *v, uint8_t isr)
 	pci_set_intx(&v->pci, isr && !v->msix_on);
 }
 
-/* For queues without an eventfd: INTx; or MSI-X was switched on, or a vector given, a moment ago. */
+/* For queues without an eventfd: INTx; or MSI-X was switched on, or a vector given, a moment
+ * ago. */
 static void queue_interrupt(struct virtio_transport *t, unsigned int index)
 {
 	struct virtio_pci *v = of_transport(t);
@@ -349,8 +351,9 @@ static uint64_t bar_read(void *opaque, uint64_t offset, unsigned int size)
 	}
 }
 
-/* Where KVM has no ioeventfd for it. A queue that is served here may wait for whoever needs the device's
- * lock; what comes by way of VIRTIO_PCI_CAP_PCI_CFG holds others too, so its loop serves that. */
+/* Where KVM has no ioeventfd for it. A queue that is served here may wait for whoever needs the
+ * device's lock; what comes by way of VIRTIO_PCI_CAP_PCI_CFG holds others too, so its loop serves
+ * that. */
 static void notified(struct virtio_pci *v, unsigned int index, bool by_cap)
 {
 	struct virtio_queue *q = &v->t.vdev->queues[index];
@@ -480,8 +483,8 @@ static void config_written(struct pci_device *pci, unsigned int offset, unsigned
 	transport_update(&v->t);
 }
 
-/* The bus above was reset by the guest. What was in flight may end a little later; until then status
- * does not read 0. */
+/* The bus above was reset by the guest. What was in flight may end a little later; until then
+ * status does not read 0. */
 static void bus_reset(struct pci_device *pci)
 {
 	struct virtio_pci *v = of_pci(pci);

@@ -4,8 +4,8 @@
 // Rings are found through the DMA port like everything else, and the host addresses of their pages
 // are kept. What keeps them honest: every use of a ring happens inside an open bracket, and the
 // generation of the address space is compared when that bracket opens (rings_check). Whoever takes
-// memory away changes the generation and then waits for the brackets that were open, so a pointer is
-// never used after the memory behind it went. A bracket that stays open for as long as the queue
+// memory away changes the generation and then waits for the brackets that were open, so a pointer
+// is never used after the memory behind it went. A bracket that stays open for as long as the queue
 // lives would be simpler, and would make every such wait endless.
 #include <assert.h>
 #include <errno.h>
@@ -402,7 +402,7 @@ struct walk {
 	uint64_t last_in;
 };
 
-/* A descriptor of length 0 is legal nonsense: it counts, and adds no piece. */
+/* A descriptor of length 0 is legal nonsense: it counts, and adds no segment. */
 static int chain_add(struct virtq *q, struct virtq_chain *chain, struct walk *w, struct desc d)
 {
 	unsigned int used = chain->n_out + chain->n_in;
@@ -469,7 +469,7 @@ static int indirect_load(struct virtq *q, const uint8_t *table, uint64_t iova, u
 }
 
 /* virtio 1.3, 2.7.5.3. A table may hold more entries than the queue (drivers go by the device's
- * segment limit), but a chain never has more than it could have pieces. */
+ * segment limit), but a chain never has more than it could have segments. */
 static int chain_add_indirect(struct virtq *q, struct virtq_chain *chain, struct walk *w,
 			      struct desc table)
 {
@@ -540,7 +540,7 @@ static int chain_read(struct virtq *q, struct virtq_chain *chain, struct walk *w
 	}
 }
 
-/* Find last_in: at the end of the pieces, unless those are not all. */
+/* Find last_in: at the end of the segments, unless those are not all. */
 static int chain_end(struct virtq *q, struct virtq_chain *chain, const struct walk *w)
 {
 	struct iovec byte;

@@ -11,9 +11,9 @@
  * So a register write never waits: reset is over when the last queue is off, and until then status
  * reads non-zero (virtio 1.3, 4.1.4.3.2), queue_reset reads 1, and the registers are not writable.
  *
- * DMA not allowed (PCI bus mastering off) is treated like a pause: requests in flight finish, new ones
- * wait. Drivers turn it off when they are done with a device or before another kernel takes over;
- * neither wants the device broken.
+ * DMA not allowed (PCI bus mastering off) is treated like a pause: requests in flight finish, new
+ * ones wait. Drivers turn it off when they are done with a device or before another kernel takes
+ * over; neither wants the device broken.
  *
  * Threads: everything under the device's lock unless it says otherwise.
  */

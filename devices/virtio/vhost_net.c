@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * vhost-net: the kernel moves packets between a queue pair's rings and its tap; hospes only sets it
- * up and takes it down. One vhost fd (one kernel thread) per pair; its two rings are 0, receive, and
- * 1, transmit. It sees guest memory through the table below, which follows gmem.
+ * up and takes it down. One vhost fd (one kernel thread) per pair; its two rings are 0, receive,
+ * and 1, transmit. It sees guest memory through the table below, which follows gmem.
  */
 #include "virtio/net_impl.h"
 
