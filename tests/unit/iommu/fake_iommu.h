@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A backend for tests: the kernel's IOMMUFD as a table of areas in this process, with its answers
- * (Linux 6.12 and 7.3), and calls that fail when a test says so. It shares no table with what is tested.
+ * (Linux 6.12 and 7.3), and calls that fail when a test says so. It shares no table with what is
+ * tested.
  */
 #ifndef TESTS_IOMMU_FAKE_IOMMU_H
 #define TESTS_IOMMU_FAKE_IOMMU_H
