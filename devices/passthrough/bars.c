@@ -160,7 +160,7 @@ int vfio_bars_init(struct vfio_pci *v, const uint8_t *config, struct err *err)
 {
 	for (unsigned int i = 0; i < PCI_BARS; i++) {
 		enum pci_bar_kind kind;
-		int ret = bar_init(v, i, load_le32(&config[REG_BAR0 + 4 * i]), err);
+		int ret = bar_init(v, i, load_le32(&config[PCI_BASE_ADDRESS_0 + 4 * i]), err);
 
 		if (ret)
 			return ret;

@@ -2,23 +2,15 @@
 // The table of capabilities, and the walk (PCI Express Base 6.0, 7.5.1.1.11 and 7.6).
 #include "passthrough/caps.h"
 
+#include <linux/pci_regs.h>
 #include <string.h>
 
 #include "base/le.h"
 #include "base/num.h"
 
 enum {
-	STATUS = 0x06,
-	STATUS_CAPS = 1 << 4,
-	CAP_POINTER = 0x34,
-	HEADER_END = 0x40,
 	STANDARD_END = 0x100,
 
-	ID_MSI = 0x05,
-	ID_VENDOR = 0x09,
-	ID_EXPRESS = 0x10,
-	ID_VSEC = 0x0b,
-	ID_DVSEC = 0x23,
 };
 
 /* Dropped on purpose, with the reason, where a reader might miss them; the rest by not being
@@ -27,10 +19,10 @@ static const struct caps_rule table[] = {
 	/* standard */
 	{0x01, false, CAPS_VIRTUAL, 8, "power management"},
 	{0x03, false, CAPS_VIRTUAL, 8, "vital product data"}, /* read only: it outlives the guest */
-	{ID_MSI, false, CAPS_VIRTUAL, 0, "MSI"},
+	{PCI_CAP_ID_MSI, false, CAPS_VIRTUAL, 0, "MSI"},
 	{0x07, false, CAPS_DROP, 0, "PCI-X"},
-	{ID_VENDOR, false, CAPS_READ, 0, "vendor-specific"},
-	{ID_EXPRESS, false, CAPS_VIRTUAL, 0, "PCI Express"},
+	{PCI_CAP_ID_VNDR, false, CAPS_READ, 0, "vendor-specific"},
+	{PCI_CAP_ID_EXP, false, CAPS_VIRTUAL, 0, "PCI Express"},
 	{0x11, false, CAPS_VIRTUAL, 12, "MSI-X"},
 	{0x12, false, CAPS_READ, 8, "SATA"},
 	{0x13, false, CAPS_VIRTUAL, 6, "advanced features"},
@@ -40,7 +32,7 @@ static const struct caps_rule table[] = {
 	{0x0002, true, CAPS_DROP, 0, "virtual channel"}, /* of the real link */
 	{0x0003, true, CAPS_READ, 12, "serial number"},
 	{0x0004, true, CAPS_DROP, 0, "power budgeting"},
-	{ID_VSEC, true, CAPS_READ, 0, "vendor-specific (extended)"},
+	{PCI_EXT_CAP_ID_VNDR, true, CAPS_READ, 0, "vendor-specific (extended)"},
 	{0x000d, true, CAPS_DROP, 0, "ACS"},           /* the host's isolation */
 	{0x000e, true, CAPS_DROP, 0, "ARI"},           /* of the real bus */
 	{0x000f, true, CAPS_DROP, 0, "ATS"},           /* translated requests pass the IOMMU */
@@ -54,7 +46,7 @@ static const struct caps_rule table[] = {
 	{0x001b, true, CAPS_DROP, 0, "PASID"},
 	{0x001e, true, CAPS_DROP, 0, "L1 substates"},
 	{0x001f, true, CAPS_DROP, 0, "time measurement"},
-	{ID_DVSEC, true, CAPS_READ, 0, "designated vendor-specific"},
+	{PCI_EXT_CAP_ID_DVSEC, true, CAPS_READ, 0, "designated vendor-specific"},
 	{0x0024, true, CAPS_DROP, 0, "VF resizable BAR"},
 };
 
@@ -86,13 +78,13 @@ static unsigned int length_of(const struct caps_rule *rule, const uint8_t *c, un
 {
 	unsigned int bytes = rule->bytes;
 
-	if (rule->extended && (rule->id == ID_VSEC || rule->id == ID_DVSEC))
+	if (rule->extended && (rule->id == PCI_EXT_CAP_ID_VNDR || rule->id == PCI_EXT_CAP_ID_DVSEC))
 		bytes = room < 8 ? 0 : load_le32(&c[4]) >> 20;
-	else if (!rule->extended && rule->id == ID_MSI)
+	else if (!rule->extended && rule->id == PCI_CAP_ID_MSI)
 		bytes = msi_length(load_le16(&c[2]));
-	else if (!rule->extended && rule->id == ID_VENDOR)
+	else if (!rule->extended && rule->id == PCI_CAP_ID_VNDR)
 		bytes = c[2];
-	else if (!rule->extended && rule->id == ID_EXPRESS)
+	else if (!rule->extended && rule->id == PCI_CAP_ID_EXP)
 		bytes = (c[2] & 0xf) < 2 ? CAPS_EXPRESS_V1_BYTES : CAPS_EXPRESS_BYTES;
 	/* a header at least, and behind it what says how long it is */
 	if (bytes < (rule->extended ? 8u : 3u) || bytes > room)
@@ -155,11 +147,11 @@ static void walk_standard(struct walk *w)
 	unsigned int at;
 
 	w->end = STANDARD_END;
-	if (!(w->config[STATUS] & STATUS_CAPS))
+	if (!(w->config[PCI_STATUS] & PCI_STATUS_CAP_LIST))
 		return;
 	/* the two lowest bits of a pointer are reserved and ignored */
-	for (at = w->config[CAP_POINTER] & ~3u; at; at = w->config[at + 1] & ~3u) {
-		if (at < HEADER_END || w->seen[at]) {
+	for (at = w->config[PCI_CAPABILITY_LIST] & ~3u; at; at = w->config[at + 1] & ~3u) {
+		if (at < PCI_STD_HEADER_SIZEOF || w->seen[at]) {
 			w->caps->malformed = true;
 			return;
 		}

@@ -30,7 +30,7 @@ bool vfio_answers(struct vfio_pci *v)
 	if (atomic_load(&v->gone))
 		return false;
 	/* Vendor and device are VFIO's copy; revision and class are the device's own. */
-	if (!vfio_read(&v->file, &v->config_region, REG_REVISION, &id, 4) && id != UINT32_MAX)
+	if (!vfio_read(&v->file, &v->config_region, PCI_REVISION_ID, &id, 4) && id != UINT32_MAX)
 		return true;
 	vfio_mark_unplugged(v);
 	return false;
@@ -40,12 +40,12 @@ int vfio_command_set(struct vfio_pci *v, bool master)
 {
 	uint8_t bytes[2];
 	uint16_t command;
-	int ret = vfio_read(&v->file, &v->config_region, REG_COMMAND, bytes, 2);
+	int ret = vfio_read(&v->file, &v->config_region, PCI_COMMAND, bytes, 2);
 
 	if (ret)
 		return ret;
-	command = load_le16(bytes) | COMMAND_IO | COMMAND_MEMORY;
-	command = (uint16_t)((command & ~COMMAND_MASTER) | (master ? COMMAND_MASTER : 0));
+	command = load_le16(bytes) | PCI_COMMAND_IO | PCI_COMMAND_MEMORY;
+	command = (uint16_t)((command & ~PCI_COMMAND_MASTER) | (master ? PCI_COMMAND_MASTER : 0));
 	store_le16(bytes, command);
-	return vfio_write(&v->file, &v->config_region, REG_COMMAND, bytes, 2);
+	return vfio_write(&v->file, &v->config_region, PCI_COMMAND, bytes, 2);
 }

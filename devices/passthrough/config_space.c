@@ -33,9 +33,9 @@ static void forward_word(struct vfio_pci *v, unsigned int at)
 static bool turns_master_on(const struct vfio_pci *v, unsigned int offset, unsigned int size,
 			    uint32_t value)
 {
-	return offset <= REG_COMMAND && REG_COMMAND < offset + size &&
-	       value >> 8 * (REG_COMMAND - offset) & COMMAND_MASTER &&
-	       !(v->pci.config[REG_COMMAND] & COMMAND_MASTER);
+	return offset <= PCI_COMMAND && PCI_COMMAND < offset + size &&
+	       value >> 8 * (PCI_COMMAND - offset) & PCI_COMMAND_MASTER &&
+	       !(v->pci.config[PCI_COMMAND] & PCI_COMMAND_MASTER);
 }
 
 /* What the guest clears by writing 1. The other bits of these registers are read-only. */
@@ -60,8 +60,8 @@ void vfio_config_write(struct pci_device *pci, unsigned int offset, unsigned int
 			vfio_write(&v->file, &v->config_region, at, bytes, 2);
 	}
 	/* 7.9.16: a write of 1 starts it, the bit reads 0 */
-	if (v->af && v->resets && offset <= v->af + AF_CONTROL &&
-	    v->af + AF_CONTROL < offset + size && value >> 8 * (v->af + AF_CONTROL - offset) & 1)
+	if (v->af && v->resets && offset <= v->af + PCI_AF_CTRL &&
+	    v->af + PCI_AF_CTRL < offset + size && value >> 8 * (v->af + PCI_AF_CTRL - offset) & 1)
 		v->af_asked = true;
 }
 
@@ -74,15 +74,16 @@ static bool touches(unsigned int offset, unsigned int size, unsigned int reg, un
  * state is as after a reset (5.3.1.4). */
 static void pm_written(struct vfio_pci *v)
 {
-	uint8_t *control = &v->pci.config[v->pm + PM_CONTROL], state = *control & PM_STATE;
+	uint8_t *control = &v->pci.config[v->pm + PCI_PM_CTRL],
+		state = *control & PCI_PM_CTRL_STATE_MASK;
 	uint8_t before = v->pm_state;
 
 	if (state == 1 || state == 2) { /* not offered, so ignored */
-		*control = (uint8_t)((*control & ~PM_STATE) | before);
+		*control = (uint8_t)((*control & ~PCI_PM_CTRL_STATE_MASK) | before);
 		return;
 	}
 	v->pm_state = state;
-	if (before == 3 && state == 0 && !(*control & PM_NO_SOFT_RESET)) {
+	if (before == 3 && state == 0 && !(*control & PCI_PM_CTRL_NO_SOFT_RESET)) {
 		struct err err = ERR_INIT;
 
 		pci_device_reset(&v->pci);
@@ -94,12 +95,12 @@ static void pm_written(struct vfio_pci *v)
 /* Reads only: what is written there stays for the next guest. */
 static void vpd_written(struct vfio_pci *v)
 {
-	unsigned int at = v->vpd + VPD_ADDRESS;
+	unsigned int at = v->vpd + PCI_VPD_ADDR;
 	uint16_t address = load_le16(&v->pci.config[at]);
 	uint8_t bytes[2];
 
-	if (address & VPD_FLAG) {
-		store_le16(&v->pci.config[at], address & (uint16_t)~VPD_FLAG); /* "done" */
+	if (address & PCI_VPD_ADDR_F) {
+		store_le16(&v->pci.config[at], address & (uint16_t)~PCI_VPD_ADDR_F); /* "done" */
 		return;
 	}
 	store_le16(bytes, address);
@@ -115,9 +116,9 @@ void vfio_config_written(struct pci_device *pci, unsigned int offset, unsigned i
 		return;
 	for (unsigned int at = offset & ~1u; at < offset + size; at += 2)
 		forward_word(v, at);
-	if (touches(offset, size, v->vpd + VPD_ADDRESS, 2) && v->vpd)
+	if (touches(offset, size, v->vpd + PCI_VPD_ADDR, 2) && v->vpd)
 		vpd_written(v);
-	if (touches(offset, size, v->pm + PM_CONTROL, 1) && v->pm)
+	if (touches(offset, size, v->pm + PCI_PM_CTRL, 1) && v->pm)
 		pm_written(v);
 	if (v->af_asked) {
 		struct err err = ERR_INIT;

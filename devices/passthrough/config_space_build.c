@@ -14,34 +14,17 @@ enum {
 	CONFIG_STANDARD_END = 0x100,
 	STATUS_LIVE = 0xf900, /* errors; W1C. The INTx bit is not shown: the pin is KVM's */
 
-	PM_CAPS = 2,
 	PM_CAPS_SHOWN =
 		0x003f, /* version, clock, immediate readiness, initialization; no D1, D2, PME */
 
-	VPD_DATA = 4,
-
-	EXP_FLAGS = 0x02,
-	EXP_FLAGS_SLOT = 1 << 8,
-	EXP_DEVCAP = 0x04,
-	EXP_DEVCAP_FLR = 1 << 28,
-	EXP_DEVCTL = 0x08,
 	EXP_DEVCTL_RESET = 0x2810,
 	EXP_DEVCTL_OURS = 0x00ef,    /* error reporting stays the host's policy; payload VFIO's */
 	EXP_DEVCTL_FORWARD = 0x7910, /* relaxed ordering, extended tags, no snoop, read size */
-	EXP_DEVSTA = 0x0a,
 	EXP_DEVSTA_W1C = 0x000f,
 	EXP_DEVSTA_LIVE = 0x002f, /* and transactions pending */
-	EXP_LNKCAP = 0x0c,
 	EXP_LNKCAP_ASPM =
-		3 << 10 | 1 << 18, /* power of the real link is the host's: ASPM, clocks */
-	EXP_LNKCTL = 0x10,
-	EXP_LNKSTA = 0x12,
-	EXP_SLOT = 0x14, /* slot and root registers: ports only */
-	EXP_DEVCAP2 = 0x24,
+		3 << 10 | 1 << 18,      /* power of the real link is the host's: ASPM, clocks */
 	EXP_DEVCAP2_SHOWN = 0x0000039f, /* completion timeouts, atomic completer */
-	EXP_DEVCTL2 = 0x28,
-	EXP_LNKCAP2 = 0x2c,
-	EXP_LNKSTA2 = 0x32,
 
 	AF_BYTES = 2,
 	AF_CAPS = 3,
@@ -115,10 +98,11 @@ static int add_pm(struct build *b, const struct caps_entry *c)
 	unsigned int at = add(b, c);
 
 	b->v->pm = at;
-	store_le16(&pci->config[at + PM_CAPS], load_le16(&b->real[at + PM_CAPS]) & PM_CAPS_SHOWN);
-	store_le16(&pci->config[at + PM_CONTROL],
-		   load_le16(&b->real[at + PM_CONTROL]) & PM_NO_SOFT_RESET);
-	pci->wmask[at + PM_CONTROL] = PM_STATE;
+	store_le16(&pci->config[at + PCI_PM_PMC],
+		   load_le16(&b->real[at + PCI_PM_PMC]) & PM_CAPS_SHOWN);
+	store_le16(&pci->config[at + PCI_PM_CTRL],
+		   load_le16(&b->real[at + PCI_PM_CTRL]) & PCI_PM_CTRL_NO_SOFT_RESET);
+	pci->wmask[at + PCI_PM_CTRL] = PCI_PM_CTRL_STATE_MASK;
 	return 0;
 }
 
@@ -128,9 +112,9 @@ static int add_vpd(struct build *b, const struct caps_entry *c)
 	unsigned int at = add(b, c);
 
 	b->v->vpd = at;
-	store_le16(&pci->wmask[at + VPD_ADDRESS], 0xffff);
-	live16(b, at + VPD_ADDRESS, VPD_FLAG);
-	live32(b, at + VPD_DATA, ~0u);
+	store_le16(&pci->wmask[at + PCI_VPD_ADDR], 0xffff);
+	live16(b, at + PCI_VPD_ADDR, PCI_VPD_ADDR_F);
+	live32(b, at + PCI_VPD_DATA, ~0u);
 	return 0;
 }
 
@@ -150,14 +134,15 @@ static void add_link(struct build *b, unsigned int at, bool v2)
 {
 	struct pci_device *pci = &b->v->pci;
 
-	store_le32(&pci->config[at + EXP_LNKCAP],
-		   load_le32(&b->real[at + EXP_LNKCAP]) & ~(uint32_t)EXP_LNKCAP_ASPM);
-	copy(b, at + EXP_LNKSTA, 2);
-	live16(b, at + EXP_LNKSTA, 0xffff);
-	store_le16(&pci->wmask[at + EXP_LNKCTL], 0x00c8); /* what software sets: without effect */
+	store_le32(&pci->config[at + PCI_EXP_LNKCAP],
+		   load_le32(&b->real[at + PCI_EXP_LNKCAP]) & ~(uint32_t)EXP_LNKCAP_ASPM);
+	copy(b, at + PCI_EXP_LNKSTA, 2);
+	live16(b, at + PCI_EXP_LNKSTA, 0xffff);
+	store_le16(&pci->wmask[at + PCI_EXP_LNKCTL],
+		   0x00c8); /* what software sets: without effect */
 	if (v2) {
-		copy(b, at + EXP_LNKCAP2, 8);
-		live16(b, at + EXP_LNKSTA2, 0xffff);
+		copy(b, at + PCI_EXP_LNKCAP2, 8);
+		live16(b, at + PCI_EXP_LNKSTA2, 0xffff);
 	}
 }
 
@@ -167,24 +152,25 @@ static int add_express(struct build *b, const struct caps_entry *c)
 	struct pci_device *pci = &v->pci;
 	unsigned int at = add(b, c);
 	bool v2 = c->bytes == CAPS_EXPRESS_BYTES;
-	uint16_t flags = load_le16(&b->real[at + EXP_FLAGS]) & 0x3e0f;
-	uint32_t devcap = load_le32(&b->real[at + EXP_DEVCAP]) & ~(uint32_t)EXP_DEVCAP_FLR;
+	uint16_t flags = load_le16(&b->real[at + PCI_EXP_FLAGS]) & 0x3e0f;
+	uint32_t devcap = load_le32(&b->real[at + PCI_EXP_DEVCAP]) & ~(uint32_t)PCI_EXP_DEVCAP_FLR;
 
 	pci->express = (uint16_t)at;
 	/* an endpoint, be it a legacy one on the host: where it sits decides (7.5.3.2) */
-	store_le16(&pci->config[at + EXP_FLAGS], flags | (b->integrated ? 9 << 4 : 0));
-	store_le32(&pci->config[at + EXP_DEVCAP], devcap | (v->resets ? EXP_DEVCAP_FLR : 0));
-	store_le16(&pci->config[at + EXP_DEVCTL], EXP_DEVCTL_RESET);
-	store_le16(&pci->wmask[at + EXP_DEVCTL], EXP_DEVCTL_OURS | EXP_DEVCTL_FORWARD);
-	store_le16(&v->forward[at + EXP_DEVCTL], EXP_DEVCTL_FORWARD);
-	live16(b, at + EXP_DEVSTA, EXP_DEVSTA_LIVE);
-	store_le16(&pci->w1c[at + EXP_DEVSTA], EXP_DEVSTA_W1C);
+	store_le16(&pci->config[at + PCI_EXP_FLAGS], flags | (b->integrated ? 9 << 4 : 0));
+	store_le32(&pci->config[at + PCI_EXP_DEVCAP],
+		   devcap | (v->resets ? PCI_EXP_DEVCAP_FLR : 0));
+	store_le16(&pci->config[at + PCI_EXP_DEVCTL], EXP_DEVCTL_RESET);
+	store_le16(&pci->wmask[at + PCI_EXP_DEVCTL], EXP_DEVCTL_OURS | EXP_DEVCTL_FORWARD);
+	store_le16(&v->forward[at + PCI_EXP_DEVCTL], EXP_DEVCTL_FORWARD);
+	live16(b, at + PCI_EXP_DEVSTA, EXP_DEVSTA_LIVE);
+	store_le16(&pci->w1c[at + PCI_EXP_DEVSTA], EXP_DEVSTA_W1C);
 	if (!b->integrated)
 		add_link(b, at, v2);
 	if (v2) {
-		store_le32(&pci->config[at + EXP_DEVCAP2],
-			   load_le32(&b->real[at + EXP_DEVCAP2]) & EXP_DEVCAP2_SHOWN);
-		store_le16(&pci->wmask[at + EXP_DEVCTL2], 0x001f);
+		store_le32(&pci->config[at + PCI_EXP_DEVCAP2],
+			   load_le32(&b->real[at + PCI_EXP_DEVCAP2]) & EXP_DEVCAP2_SHOWN);
+		store_le16(&pci->wmask[at + PCI_EXP_DEVCTL2], 0x001f);
 	}
 	return 0;
 }
@@ -305,25 +291,25 @@ static int init_header(struct vfio_pci *v, const struct pci_device_ops *ops, con
 	struct pci_ids ids = {
 		.vendor = load_le16(&real[0]),
 		.device = load_le16(&real[2]),
-		.subsystem_vendor = load_le16(&real[REG_SUBSYSTEM]),
-		.subsystem = load_le16(&real[REG_SUBSYSTEM + 2]),
-		.revision = real[REG_REVISION],
-		.class_code = load_le32(&real[REG_REVISION]) >> 8,
-		.pin = v->irqs.has_intx ? real[REG_INT_PIN] : 0,
+		.subsystem_vendor = load_le16(&real[PCI_SUBSYSTEM_VENDOR_ID]),
+		.subsystem = load_le16(&real[PCI_SUBSYSTEM_VENDOR_ID + 2]),
+		.revision = real[PCI_REVISION_ID],
+		.class_code = load_le32(&real[PCI_REVISION_ID]) >> 8,
+		.pin = v->irqs.has_intx ? real[PCI_INTERRUPT_PIN] : 0,
 	};
 
-	if (ids.vendor == 0xffff || load_le32(&real[REG_REVISION]) == UINT32_MAX)
+	if (ids.vendor == 0xffff || load_le32(&real[PCI_REVISION_ID]) == UINT32_MAX)
 		return err_set(err, -ENODEV, "the device does not answer (it reads all ones)");
-	if (real[REG_HEADER_TYPE] & 0x7f)
+	if (real[PCI_HEADER_TYPE] & 0x7f)
 		return err_set(err, -EINVAL,
 			       "header type %u: bridges cannot be passed through, only endpoints",
-			       real[REG_HEADER_TYPE] & 0x7f);
+			       real[PCI_HEADER_TYPE] & 0x7f);
 	if (ids.pin > 4)
 		ids.pin = 0;
 	v->pci.lock = &v->dev.lock;
 	pci_device_init(&v->pci, ops, v->dev.name, &ids);
-	store_le16(&v->live[REG_STATUS], STATUS_LIVE);
-	store_le16(&v->forward[REG_COMMAND], COMMAND_MASTER);
+	store_le16(&v->live[PCI_STATUS], STATUS_LIVE);
+	store_le16(&v->forward[PCI_COMMAND], PCI_COMMAND_MASTER);
 	return 0;
 }
 

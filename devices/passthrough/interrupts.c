@@ -106,9 +106,9 @@ static int intx_start(struct vfio_pci *v)
 void vfio_intx_update(struct vfio_pci *v)
 {
 	struct vfio_irqs *q = &v->irqs;
-	uint16_t command = load_le16(&v->pci.config[REG_COMMAND]);
-	bool want = v->pci.intx.chip && !(command & COMMAND_INTX_OFF) &&
-		    command & (COMMAND_IO | COMMAND_MEMORY | COMMAND_MASTER) &&
+	uint16_t command = load_le16(&v->pci.config[PCI_COMMAND]);
+	bool want = v->pci.intx.chip && !(command & PCI_COMMAND_INTX_DISABLE) &&
+		    command & (PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER) &&
 		    !(v->msix && msix_enabled(v->msix)) && !(v->msi && msi_enabled(v->msi)) &&
 		    !atomic_load(&v->gone);
 	int ret;

@@ -8,6 +8,7 @@
 #ifndef PASSTHROUGH_VFIO_PCI_IMPL_H
 #define PASSTHROUGH_VFIO_PCI_IMPL_H
 
+#include <linux/pci_regs.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -17,32 +18,6 @@
 #include "passthrough/caps.h"
 #include "passthrough/vfio_calls.h"
 #include "passthrough/vfio_pci.h"
-
-/* Registers of the header. */
-enum {
-	REG_COMMAND = 0x04,
-	REG_STATUS = 0x06,
-	REG_REVISION = 0x08,
-	REG_HEADER_TYPE = 0x0e,
-	REG_BAR0 = 0x10,
-	REG_SUBSYSTEM = 0x2c,
-	REG_INT_PIN = 0x3d,
-
-	COMMAND_IO = 1 << 0,
-	COMMAND_MEMORY = 1 << 1,
-	COMMAND_MASTER = 1 << 2,
-	COMMAND_INTX_OFF = 1 << 10,
-};
-
-/* Registers of capabilities that both files of config space know. */
-enum {
-	PM_CONTROL = 4,
-	PM_NO_SOFT_RESET = 1 << 3,
-	PM_STATE = 3,
-	VPD_ADDRESS = 2,
-	VPD_FLAG = 1 << 15,
-	AF_CONTROL = 4,
-};
 
 /* How BARs get into the guest: arch_vm_map_host, or a test's. */
 struct vfio_host {

@@ -6,6 +6,7 @@
  *
  * It has one MSI-X vector, for hot plug (and PME, which nothing here raises), and a line otherwise.
  */
+#include <linux/pci_regs.h>
 #include <errno.h>
 
 #include "base/le.h"
@@ -27,36 +28,16 @@ enum {
 	TABLE_OFFSET = 0,
 	PBA_OFFSET = 0x800,
 
-	/* Offsets in the PCI Express capability. */
-	LINK_STATUS = 0x12,
-	SLOT_CAP = 0x14,
-	SLOT_CONTROL = 0x18,
-	SLOT_STATUS = 0x1a,
-
-	PORT_TYPE_ROOT = 4,
-	LINK_ACTIVE = 1 << 13,
 	SLOT_NUMBER_SHIFT = 19,
 	SLOT_NUMBERS = 1 << 13,
-	CONTROL_HPIE = 1 << 5,
-	STATUS_PRESENT = 1 << 6,
-	/* An event and its enable have the same bit. */
-	SLOT_PRESENCE = 1 << 3,
-	CONTROL_LINK = 1 << 12,
-	STATUS_LINK = 1 << 8,
 
-	ECAP_ACS = 0x0d,
 	ACS_BYTES = 8,
 	/* Source validation, translation blocking, request and completion redirect, upstream
 	 * forwarding (7.7.11.2): nothing goes from peer to peer here anyway. */
 	ACS_BITS = 0x1f,
 
 	/* Advanced Error Reporting (7.8.4), of a port without ECRC and TLP prefixes. */
-	ECAP_AER = 0x01,
 	AER_BYTES = 0x38,
-	AER_UNCORRECTABLE = 0x04, /* status, mask, severity */
-	AER_CORRECTABLE = 0x10,   /* status, mask */
-	AER_ROOT_COMMAND = 0x2c,
-	AER_ROOT_STATUS = 0x30,
 	/* Data link protocol, poisoned TLP, flow control, completion timeout, completer abort,
 	 * unexpected completion, receiver overflow, malformed TLP, unsupported request, ACS
 	 * violation: those every port has, and those that come with its ACS and link. */
@@ -119,10 +100,11 @@ static void set16(struct root_port *port, unsigned int reg, uint16_t v)
 
 static bool slot_event(const struct root_port *port)
 {
-	uint16_t control = get16(port, SLOT_CONTROL), status = get16(port, SLOT_STATUS);
+	uint16_t control = get16(port, PCI_EXP_SLTCTL), status = get16(port, PCI_EXP_SLTSTA);
 
-	return (control & CONTROL_HPIE) && ((control & status & SLOT_PRESENCE) ||
-					    ((control & CONTROL_LINK) && (status & STATUS_LINK)));
+	return (control & PCI_EXP_SLTCTL_HPIE) &&
+	       ((control & status & PCI_EXP_SLTSTA_PDC) ||
+		((control & PCI_EXP_SLTCTL_DLLSCE) && (status & PCI_EXP_SLTSTA_DLLSC)));
 }
 
 /* 6.7.3.4: a message when the AND of events and enables goes from false to true; a level for the
@@ -166,14 +148,16 @@ void root_port_set_present(struct device *dev, bool present)
 
 	pci_root_lock(port->root);
 	pthread_mutex_lock(&dev->lock);
-	status = get16(port, SLOT_STATUS);
-	link = get16(port, LINK_STATUS);
-	if (present != !!(status & STATUS_PRESENT)) {
-		status |= SLOT_PRESENCE | STATUS_LINK;
-		status = present ? status | STATUS_PRESENT : status & (uint16_t)~STATUS_PRESENT;
-		link = present ? link | LINK_ACTIVE : link & (uint16_t)~LINK_ACTIVE;
-		set16(port, SLOT_STATUS, status);
-		set16(port, LINK_STATUS, link);
+	status = get16(port, PCI_EXP_SLTSTA);
+	link = get16(port, PCI_EXP_LNKSTA);
+	if (present != !!(status & PCI_EXP_SLTSTA_PDS)) {
+		status |= PCI_EXP_SLTSTA_PDC | PCI_EXP_SLTSTA_DLLSC;
+		status = present ? status | PCI_EXP_SLTSTA_PDS
+				 : status & (uint16_t)~PCI_EXP_SLTSTA_PDS;
+		link = present ? link | PCI_EXP_LNKSTA_DLLLA
+			       : link & (uint16_t)~PCI_EXP_LNKSTA_DLLLA;
+		set16(port, PCI_EXP_SLTSTA, status);
+		set16(port, PCI_EXP_LNKSTA, link);
 		update_interrupt(port);
 	}
 	pthread_mutex_unlock(&dev->lock);
@@ -187,7 +171,7 @@ static void root_port_reset(struct device *dev)
 	pci_device_reset(&port->pci);
 	pthread_mutex_lock(&dev->lock);
 	/* What is in the slot at power-on is no event. */
-	set16(port, SLOT_STATUS, get16(port, SLOT_STATUS) & STATUS_PRESENT);
+	set16(port, PCI_EXP_SLTSTA, get16(port, PCI_EXP_SLTSTA) & PCI_EXP_SLTSTA_PDS);
 	update_interrupt(port);
 	pthread_mutex_unlock(&dev->lock);
 }
@@ -260,18 +244,18 @@ static const struct device_ops root_port_ops = {
  * Nothing emulated reports an error; the status bits are there for what is real below the port. */
 static void add_error_reporting(struct pci_device *pci)
 {
-	unsigned int at = pci_add_ecap(pci, ECAP_AER, 2, AER_BYTES);
+	unsigned int at = pci_add_ecap(pci, PCI_EXT_CAP_ID_ERR, 2, AER_BYTES);
 	uint8_t *c = &pci->config[at], *w = &pci->wmask[at], *w1c = &pci->w1c[at];
 
-	store_le32(&w1c[AER_UNCORRECTABLE], AER_UNCORRECTABLE_BITS);
-	store_le32(&w[AER_UNCORRECTABLE + 4], AER_UNCORRECTABLE_BITS);
-	store_le32(&w[AER_UNCORRECTABLE + 8], AER_UNCORRECTABLE_BITS);
-	store_le32(&c[AER_UNCORRECTABLE + 8], AER_FATAL_BITS);
-	store_le32(&w1c[AER_CORRECTABLE], AER_CORRECTABLE_BITS);
-	store_le32(&w[AER_CORRECTABLE + 4], AER_CORRECTABLE_BITS);
-	store_le32(&c[AER_CORRECTABLE + 4], AER_ADVISORY);
-	store_le32(&w[AER_ROOT_COMMAND], AER_ROOT_ENABLES);
-	store_le32(&w1c[AER_ROOT_STATUS], AER_ROOT_EVENTS);
+	store_le32(&w1c[PCI_ERR_UNCOR_STATUS], AER_UNCORRECTABLE_BITS);
+	store_le32(&w[PCI_ERR_UNCOR_STATUS + 4], AER_UNCORRECTABLE_BITS);
+	store_le32(&w[PCI_ERR_UNCOR_STATUS + 8], AER_UNCORRECTABLE_BITS);
+	store_le32(&c[PCI_ERR_UNCOR_STATUS + 8], AER_FATAL_BITS);
+	store_le32(&w1c[PCI_ERR_COR_STATUS], AER_CORRECTABLE_BITS);
+	store_le32(&w[PCI_ERR_COR_STATUS + 4], AER_CORRECTABLE_BITS);
+	store_le32(&c[PCI_ERR_COR_STATUS + 4], AER_ADVISORY);
+	store_le32(&w[PCI_ERR_ROOT_COMMAND], AER_ROOT_ENABLES);
+	store_le32(&w1c[PCI_ERR_ROOT_STATUS], AER_ROOT_EVENTS);
 }
 
 static void init_config(struct root_port *port, uint16_t slot_number)
@@ -287,13 +271,13 @@ static void init_config(struct root_port *port, uint16_t slot_number)
 
 	pci->lock = &port->dev.lock;
 	pci_device_init(pci, &root_port_pci_ops, port->dev.name, &ids);
-	port->express = pci_add_express(pci, PORT_TYPE_ROOT);
-	uint8_t *slot_cap = &pci->config[port->express + SLOT_CAP];
+	port->express = pci_add_express(pci, PCI_EXP_TYPE_ROOT_PORT);
+	uint8_t *slot_cap = &pci->config[port->express + PCI_EXP_SLTCAP];
 	store_le32(slot_cap, load_le32(slot_cap) | (uint32_t)(slot_number % SLOT_NUMBERS)
 							   << SLOT_NUMBER_SHIFT);
 
 	add_error_reporting(pci);
-	unsigned int acs = pci_add_ecap(pci, ECAP_ACS, 1, ACS_BYTES);
+	unsigned int acs = pci_add_ecap(pci, PCI_EXT_CAP_ID_ACS, 1, ACS_BYTES);
 	store_le16(&pci->config[acs + 4], ACS_BITS);
 	store_le16(&pci->wmask[acs + 6], ACS_BITS);
 

@@ -13,6 +13,7 @@
  * less than the trigger level, the whole input has arrived, so the character timeout is reported at
  * once.
  */
+#include <linux/serial_reg.h>
 #include <errno.h>
 
 #include "base/mem.h"
@@ -21,87 +22,42 @@
 #include "platform/serial_impl.h"
 
 enum {
-	REG_DATA = 0, /* RBR, THR; DLL with DLAB */
-	REG_IER = 1,  /* DLM with DLAB */
-	REG_IIR = 2,  /* FCR when written */
-	REG_LCR = 3,
-	REG_MCR = 4,
-	REG_LSR = 5,
-	REG_MSR = 6,
-	REG_SCR = 7,
 	REG_COUNT = 8,
-
-	IER_RDI = 1 << 0,
-	IER_THRI = 1 << 1,
-	IER_RLSI = 1 << 2,
-	IER_MSI = 1 << 3,
-
-	IIR_NONE = 0x01,
-	IIR_MSI = 0x00,
-	IIR_THRI = 0x02,
-	IIR_RDI = 0x04,
-	IIR_RLSI = 0x06,
-	IIR_TIMEOUT = 0x0c,
-	IIR_FIFOS = 0xc0,
-
-	FCR_ENABLE = 1 << 0,
-	FCR_CLEAR_RX = 1 << 1,
-	FCR_CLEAR_TX = 1 << 2,
 	FCR_KEEP = 0xc9, /* enable, DMA mode, trigger */
-
-	LCR_DLAB = 1 << 7,
-
-	MCR_DTR = 1 << 0,
-	MCR_RTS = 1 << 1,
-	MCR_OUT1 = 1 << 2,
-	MCR_OUT2 = 1 << 3,
-	MCR_LOOP = 1 << 4,
 	MCR_ALL = 0x1f,
-
-	LSR_DR = 1 << 0,
-	LSR_OE = 1 << 1,
-	LSR_THRE = 1 << 5,
-	LSR_TEMT = 1 << 6,
-
-	MSR_DELTA = 0x0f,
-	MSR_TERI = 1 << 2,
-	MSR_CTS = 1 << 4,
-	MSR_DSR = 1 << 5,
-	MSR_RI = 1 << 6,
-	MSR_DCD = 1 << 7,
 };
 
 static unsigned int fifo_depth(const struct serial *s)
 {
-	return s->fcr & FCR_ENABLE ? SERIAL_FIFO_BYTES : 1;
+	return s->fcr & UART_FCR_ENABLE_FIFO ? SERIAL_FIFO_BYTES : 1;
 }
 
 static unsigned int trigger_level(const struct serial *s)
 {
 	static const uint8_t level[4] = {1, 4, 8, 14};
 
-	return s->fcr & FCR_ENABLE ? level[s->fcr >> 6] : 1;
+	return s->fcr & UART_FCR_ENABLE_FIFO ? level[s->fcr >> 6] : 1;
 }
 
 /* The pending interrupt of highest priority, of those that are enabled. */
 static uint8_t interrupt(const struct serial *s)
 {
-	if ((s->ier & IER_RLSI) && s->lsr_errors)
-		return IIR_RLSI;
-	if ((s->ier & IER_RDI) && s->fifo_count)
-		return s->fifo_count >= trigger_level(s) ? IIR_RDI : IIR_TIMEOUT;
-	if ((s->ier & IER_THRI) && s->thre_pending)
-		return IIR_THRI;
-	if ((s->ier & IER_MSI) && s->msr_delta)
-		return IIR_MSI;
-	return IIR_NONE;
+	if ((s->ier & UART_IER_RLSI) && s->lsr_errors)
+		return UART_IIR_RLSI;
+	if ((s->ier & UART_IER_RDI) && s->fifo_count)
+		return s->fifo_count >= trigger_level(s) ? UART_IIR_RDI : UART_IIR_RX_TIMEOUT;
+	if ((s->ier & UART_IER_THRI) && s->thre_pending)
+		return UART_IIR_THRI;
+	if ((s->ier & UART_IER_MSI) && s->msr_delta)
+		return UART_IIR_MSI;
+	return UART_IIR_NO_INT;
 }
 
 /* On a PC, OUT2 connects the interrupt; in loopback the pin is inactive, but drivers test
  * interrupts there with OUT2 set, as they find it on real boards, so the bit alone decides. */
 static void update_irq(struct serial *s)
 {
-	irq_line_set(&s->irq, (s->mcr & MCR_OUT2) && interrupt(s) != IIR_NONE);
+	irq_line_set(&s->irq, (s->mcr & UART_MCR_OUT2) && interrupt(s) != UART_IIR_NO_INT);
 }
 
 /* Room for a FIFO's worth sets THRE; it stays clear from there until half the ring is free. */
@@ -135,7 +91,7 @@ static void receive(struct serial *s)
 {
 	bool was_full = s->rx.count > s->rx.size / 2;
 
-	if (s->quiesced || !(s->mcr & MCR_RTS) || (s->mcr & MCR_LOOP))
+	if (s->quiesced || !(s->mcr & UART_MCR_RTS) || (s->mcr & UART_MCR_LOOP))
 		return;
 	while (s->rx.count && s->fifo_count < fifo_depth(s))
 		fifo_put(s, serial_ring_take(&s->rx));
@@ -169,11 +125,11 @@ static uint8_t read_data(struct serial *s)
 static void write_data(struct serial *s, uint8_t byte)
 {
 	s->thre_pending = false;
-	if (s->mcr & MCR_LOOP) {
+	if (s->mcr & UART_MCR_LOOP) {
 		if (s->fifo_count < fifo_depth(s))
 			fifo_put(s, byte);
 		else
-			s->lsr_errors |= LSR_OE;
+			s->lsr_errors |= UART_LSR_OE;
 	} else if (s->config.out_fd >= 0 && !s->out_dead && serial_ring_room(&s->tx)) {
 		/* Without room the guest has not waited for THRE: lost, as on the real thing. */
 		serial_ring_put(&s->tx, byte);
@@ -187,12 +143,12 @@ static uint8_t modem_lines(const struct serial *s)
 {
 	uint8_t msr = 0;
 
-	if (!(s->mcr & MCR_LOOP))
-		return MSR_CTS | MSR_DSR | MSR_DCD;
-	msr |= s->mcr & MCR_RTS ? MSR_CTS : 0;
-	msr |= s->mcr & MCR_DTR ? MSR_DSR : 0;
-	msr |= s->mcr & MCR_OUT1 ? MSR_RI : 0;
-	msr |= s->mcr & MCR_OUT2 ? MSR_DCD : 0;
+	if (!(s->mcr & UART_MCR_LOOP))
+		return UART_MSR_CTS | UART_MSR_DSR | UART_MSR_DCD;
+	msr |= s->mcr & UART_MCR_RTS ? UART_MSR_CTS : 0;
+	msr |= s->mcr & UART_MCR_DTR ? UART_MSR_DSR : 0;
+	msr |= s->mcr & UART_MCR_OUT1 ? UART_MSR_RI : 0;
+	msr |= s->mcr & UART_MCR_OUT2 ? UART_MSR_DCD : 0;
 	return msr;
 }
 
@@ -203,8 +159,8 @@ static void write_mcr(struct serial *s, uint8_t v)
 	s->mcr = v & MCR_ALL;
 	changed = before ^ modem_lines(s);
 	/* The ring indicator's delta is its trailing edge only. */
-	if ((changed & MSR_RI) && !(before & MSR_RI))
-		changed &= (uint8_t)~MSR_RI;
+	if ((changed & UART_MSR_RI) && !(before & UART_MSR_RI))
+		changed &= (uint8_t)~UART_MSR_RI;
 	s->msr_delta |= changed >> 4;
 	receive(s);
 }
@@ -212,19 +168,19 @@ static void write_mcr(struct serial *s, uint8_t v)
 static void write_fcr(struct serial *s, uint8_t v)
 {
 	/* Transmitted bytes are already with the host: there is no FIFO to clear on that side. */
-	if ((v & FCR_CLEAR_RX) || ((v ^ s->fcr) & FCR_ENABLE)) {
+	if ((v & UART_FCR_CLEAR_RCVR) || ((v ^ s->fcr) & UART_FCR_ENABLE_FIFO)) {
 		s->fifo_head = 0;
 		s->fifo_count = 0;
 	}
-	s->fcr = v & FCR_ENABLE ? v & FCR_KEEP : 0;
+	s->fcr = v & UART_FCR_ENABLE_FIFO ? v & FCR_KEEP : 0;
 	receive(s);
 }
 
 static void write_ier(struct serial *s, uint8_t v)
 {
-	v &= IER_RDI | IER_THRI | IER_RLSI | IER_MSI;
+	v &= UART_IER_RDI | UART_IER_THRI | UART_IER_RLSI | UART_IER_MSI;
 	/* Enabling it with the register empty interrupts at once. */
-	if ((v & ~s->ier & IER_THRI) && s->thre)
+	if ((v & ~s->ier & UART_IER_THRI) && s->thre)
 		s->thre_pending = true;
 	s->ier = v;
 }
@@ -233,17 +189,17 @@ static uint8_t read_iir(struct serial *s)
 {
 	uint8_t iir = interrupt(s);
 
-	if (iir == IIR_THRI)
+	if (iir == UART_IIR_THRI)
 		s->thre_pending = false;
-	return iir | (s->fcr & FCR_ENABLE ? IIR_FIFOS : 0);
+	return iir | (s->fcr & UART_FCR_ENABLE_FIFO ? UART_IIR_FIFO_ENABLED : 0);
 }
 
 static uint8_t read_lsr(struct serial *s)
 {
 	uint8_t lsr = s->lsr_errors;
 
-	lsr |= s->fifo_count ? LSR_DR : 0;
-	lsr |= s->thre ? LSR_THRE | LSR_TEMT : 0;
+	lsr |= s->fifo_count ? UART_LSR_DR : 0;
+	lsr |= s->thre ? UART_LSR_THRE | UART_LSR_TEMT : 0;
 	s->lsr_errors = 0;
 	return lsr;
 }
@@ -259,30 +215,30 @@ static uint8_t read_msr(struct serial *s)
 static uint64_t serial_read(void *opaque, uint64_t offset, unsigned int size)
 {
 	struct serial *s = opaque;
-	bool dlab = s->lcr & LCR_DLAB;
+	bool dlab = s->lcr & UART_LCR_DLAB;
 	uint8_t v;
 
 	(void)size;
 	switch (offset) {
-	case REG_DATA:
+	case UART_RX:
 		v = dlab ? s->dll : read_data(s);
 		break;
-	case REG_IER:
+	case UART_IER:
 		v = dlab ? s->dlm : s->ier;
 		break;
-	case REG_IIR:
+	case UART_IIR:
 		v = read_iir(s);
 		break;
-	case REG_LCR:
+	case UART_LCR:
 		v = s->lcr;
 		break;
-	case REG_MCR:
+	case UART_MCR:
 		v = s->mcr;
 		break;
-	case REG_LSR:
+	case UART_LSR:
 		v = read_lsr(s);
 		break;
-	case REG_MSR:
+	case UART_MSR:
 		v = read_msr(s);
 		break;
 	default:
@@ -296,33 +252,33 @@ static uint64_t serial_read(void *opaque, uint64_t offset, unsigned int size)
 static void serial_write(void *opaque, uint64_t offset, uint64_t value, unsigned int size)
 {
 	struct serial *s = opaque;
-	bool dlab = s->lcr & LCR_DLAB;
+	bool dlab = s->lcr & UART_LCR_DLAB;
 	uint8_t v = (uint8_t)value;
 
 	(void)size;
 	switch (offset) {
-	case REG_DATA:
+	case UART_RX:
 		if (dlab)
 			s->dll = v;
 		else
 			write_data(s, v);
 		break;
-	case REG_IER:
+	case UART_IER:
 		if (dlab)
 			s->dlm = v;
 		else
 			write_ier(s, v);
 		break;
-	case REG_IIR:
+	case UART_IIR:
 		write_fcr(s, v);
 		break;
-	case REG_LCR:
+	case UART_LCR:
 		s->lcr = v;
 		break;
-	case REG_MCR:
+	case UART_MCR:
 		write_mcr(s, v);
 		break;
-	case REG_SCR:
+	case UART_SCR:
 		s->scr = v;
 		break;
 	default: /* LSR and MSR are for reading */
@@ -397,15 +353,16 @@ static void serial_destroy(struct device *dev)
 }
 
 static const struct state_field serial_fields[] = {
-	STATE_ONE(struct serial, ier, .mask = IER_RDI | IER_THRI | IER_RLSI | IER_MSI),
+	STATE_ONE(struct serial, ier,
+		  .mask = UART_IER_RDI | UART_IER_THRI | UART_IER_RLSI | UART_IER_MSI),
 	STATE_ONE(struct serial, fcr, .mask = FCR_KEEP),
 	STATE_ONE(struct serial, lcr),
 	STATE_ONE(struct serial, mcr, .mask = MCR_ALL),
 	STATE_ONE(struct serial, scr),
 	STATE_ONE(struct serial, dll),
 	STATE_ONE(struct serial, dlm),
-	STATE_ONE(struct serial, lsr_errors, .mask = LSR_OE),
-	STATE_ONE(struct serial, msr_delta, .mask = MSR_DELTA),
+	STATE_ONE(struct serial, lsr_errors, .mask = UART_LSR_OE),
+	STATE_ONE(struct serial, msr_delta, .mask = UART_MSR_ANY_DELTA),
 	STATE_ONE(struct serial, thre),
 	STATE_ONE(struct serial, thre_pending),
 	STATE_ARRAY(struct serial, fifo),

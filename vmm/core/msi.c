@@ -17,15 +17,8 @@
 #include "core/state.h"
 
 enum {
-	CAP_ID = 0x05,
-	CAP_CONTROL = 2,
-	CAP_ADDRESS = 4,
-	CONTROL_ENABLE = 1 << 0,
 	CONTROL_CAPABLE_SHIFT = 1, /* log2 of the vectors that there are */
 	CONTROL_ENABLED_SHIFT = 4, /* log2 of those that are enabled */
-	CONTROL_ENABLED_MASK = 7 << CONTROL_ENABLED_SHIFT,
-	CONTROL_WIDE = 1 << 7,
-	CONTROL_MASKABLE = 1 << 8,
 };
 
 struct msi {
@@ -57,13 +50,14 @@ static void add_capability(struct msi *m)
 
 	while (1u << log2 < n)
 		log2++;
-	m->cap = pci_add_cap(dev, CAP_ID, msi_bytes(&m->config));
-	store_le16(&dev->config[m->cap + CAP_CONTROL],
-		   (uint16_t)(log2 << CONTROL_CAPABLE_SHIFT | (m->config.wide ? CONTROL_WIDE : 0) |
-			      (m->config.maskable ? CONTROL_MASKABLE : 0)));
-	store_le16(&dev->wmask[m->cap + CAP_CONTROL], CONTROL_ENABLE | CONTROL_ENABLED_MASK);
-	store_le32(&dev->wmask[m->cap + CAP_ADDRESS], ~3u);
-	m->data_at = m->cap + CAP_ADDRESS + 4;
+	m->cap = pci_add_cap(dev, PCI_CAP_ID_MSI, msi_bytes(&m->config));
+	store_le16(&dev->config[m->cap + PCI_MSI_FLAGS],
+		   (uint16_t)(log2 << CONTROL_CAPABLE_SHIFT |
+			      (m->config.wide ? PCI_MSI_FLAGS_64BIT : 0) |
+			      (m->config.maskable ? PCI_MSI_FLAGS_MASKBIT : 0)));
+	store_le16(&dev->wmask[m->cap + PCI_MSI_FLAGS], PCI_MSI_FLAGS_ENABLE | PCI_MSI_FLAGS_QSIZE);
+	store_le32(&dev->wmask[m->cap + PCI_MSI_ADDRESS_LO], ~3u);
+	m->data_at = m->cap + PCI_MSI_ADDRESS_LO + 4;
 	if (m->config.wide) {
 		store_le32(&dev->wmask[m->data_at], ~0u);
 		m->data_at += 4;
@@ -167,11 +161,11 @@ static void connect(struct msi *m)
 
 static unsigned int wanted(const struct msi *m)
 {
-	uint16_t control = load_le16(&m->dev->config[m->cap + CAP_CONTROL]);
-	unsigned int n = 1u << ((control & CONTROL_ENABLED_MASK) >> CONTROL_ENABLED_SHIFT);
+	uint16_t control = load_le16(&m->dev->config[m->cap + PCI_MSI_FLAGS]);
+	unsigned int n = 1u << ((control & PCI_MSI_FLAGS_QSIZE) >> CONTROL_ENABLED_SHIFT);
 
 	/* More than there are is undefined (7.7.1.2). */
-	return control & CONTROL_ENABLE ? MIN(n, m->config.vectors) : 0;
+	return control & PCI_MSI_FLAGS_ENABLE ? MIN(n, m->config.vectors) : 0;
 }
 
 static void update_masks(struct msi *m)
@@ -197,8 +191,8 @@ static void config_written(struct pci_cap *hook)
 	struct msi *m = container_of(hook, struct msi, hook);
 	const uint8_t *config = m->dev->config;
 	unsigned int n = wanted(m);
-	uint64_t address = m->config.wide ? load_le64(&config[m->cap + CAP_ADDRESS])
-					  : load_le32(&config[m->cap + CAP_ADDRESS]);
+	uint64_t address = m->config.wide ? load_le64(&config[m->cap + PCI_MSI_ADDRESS_LO])
+					  : load_le32(&config[m->cap + PCI_MSI_ADDRESS_LO]);
 	uint16_t data = load_le16(&config[m->data_at]);
 
 	if (n != m->active) {
@@ -235,7 +229,8 @@ static void reset(struct pci_cap *hook)
 {
 	struct msi *m = container_of(hook, struct msi, hook);
 
-	m->dev->config[m->cap + CAP_CONTROL] &= (uint8_t)~(CONTROL_ENABLE | CONTROL_ENABLED_MASK);
+	m->dev->config[m->cap + PCI_MSI_FLAGS] &=
+		(uint8_t)~(PCI_MSI_FLAGS_ENABLE | PCI_MSI_FLAGS_QSIZE);
 	config_written(hook);
 }
 

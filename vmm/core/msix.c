@@ -21,21 +21,6 @@
 #include "core/pci_impl.h"
 #include "core/state.h"
 
-enum {
-	CAP_ID = 0x11,
-	CAP_BYTES = 12,
-	CAP_CONTROL = 2,
-	CAP_TABLE = 4,
-	CAP_PBA = 8,
-	CONTROL_ENABLE = 1 << 15,
-	CONTROL_MASK_ALL = 1 << 14,
-	/* in an entry */
-	ENTRY_ADDRESS = 0,
-	ENTRY_DATA = 8,
-	ENTRY_CONTROL = 12,
-	ENTRY_MASKED = 1 << 0,
-};
-
 struct vector {
 	struct irq_msi msi;
 	uint8_t entry[MSIX_ENTRY_BYTES]; /* as the guest reads it */
@@ -61,7 +46,7 @@ struct msix {
 static void entry_clear(struct vector *v)
 {
 	memset(v->entry, 0, sizeof(v->entry));
-	store_le32(&v->entry[ENTRY_CONTROL], ENTRY_MASKED);
+	store_le32(&v->entry[PCI_MSIX_ENTRY_VECTOR_CTRL], PCI_MSIX_ENTRY_CTRL_MASKBIT);
 }
 
 static const struct pci_cap_ops hook_ops;
@@ -93,11 +78,12 @@ int msix_init(struct msix **ret, struct pci_device *dev, struct irq_chip *chip,
 		irq_msi_mask(&v->msi);
 		entry_clear(v);
 	}
-	m->cap = pci_add_cap(dev, CAP_ID, CAP_BYTES);
-	store_le16(&dev->config[m->cap + CAP_CONTROL], (uint16_t)(config->vectors - 1));
-	store_le16(&dev->wmask[m->cap + CAP_CONTROL], CONTROL_ENABLE | CONTROL_MASK_ALL);
-	store_le32(&dev->config[m->cap + CAP_TABLE], config->table_offset | config->bar);
-	store_le32(&dev->config[m->cap + CAP_PBA], config->pba_offset | config->bar);
+	m->cap = pci_add_cap(dev, PCI_CAP_ID_MSIX, PCI_CAP_MSIX_SIZEOF);
+	store_le16(&dev->config[m->cap + PCI_MSIX_FLAGS], (uint16_t)(config->vectors - 1));
+	store_le16(&dev->wmask[m->cap + PCI_MSIX_FLAGS],
+		   PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL);
+	store_le32(&dev->config[m->cap + PCI_MSIX_TABLE], config->table_offset | config->bar);
+	store_le32(&dev->config[m->cap + PCI_MSIX_PBA], config->pba_offset | config->bar);
 	pci_cap_hook(dev, &m->hook, &hook_ops);
 	*ret = m;
 	return 0;
@@ -144,8 +130,8 @@ static void refused(struct msix *m, unsigned int i, int code)
 	if (log)
 		log_guest(log, &m->limit, m->dev->name,
 			  "MSI-X vector %u with address 0x%llx, data 0x%x: %s; it stays silent", i,
-			  (unsigned long long)load_le64(&v->entry[ENTRY_ADDRESS]),
-			  load_le32(&v->entry[ENTRY_DATA]), err_name(code));
+			  (unsigned long long)load_le64(&v->entry[PCI_MSIX_ENTRY_LOWER_ADDR]),
+			  load_le32(&v->entry[PCI_MSIX_ENTRY_DATA]), err_name(code));
 }
 
 /* Connect vector i with the message that its entry holds now. */
@@ -155,8 +141,8 @@ static int vector_connect(struct msix *m, unsigned int i)
 	int r;
 
 	v->msi.devid = pci_requester_id(m->dev);
-	r = irq_msi_enable(&v->msi, load_le64(&v->entry[ENTRY_ADDRESS]),
-			   load_le32(&v->entry[ENTRY_DATA]));
+	r = irq_msi_enable(&v->msi, load_le64(&v->entry[PCI_MSIX_ENTRY_LOWER_ADDR]),
+			   load_le32(&v->entry[PCI_MSIX_ENTRY_DATA]));
 	if (!r && !v->used && m->vector_used) {
 		r = m->vector_used(m->opaque, i, true);
 		v->used = !r;
@@ -168,7 +154,9 @@ static int vector_connect(struct msix *m, unsigned int i)
 
 static bool vector_masked(const struct msix *m, const struct vector *v)
 {
-	return m->mask_all || (load_le32(&v->entry[ENTRY_CONTROL]) & ENTRY_MASKED) || v->dead;
+	return m->mask_all ||
+	       (load_le32(&v->entry[PCI_MSIX_ENTRY_VECTOR_CTRL]) & PCI_MSIX_ENTRY_CTRL_MASKBIT) ||
+	       v->dead;
 }
 
 /* Bring vector i to what function mask and entry say. MSI-X is on. changed: its entry was
@@ -206,8 +194,8 @@ static void route_all(struct msix *m)
 			continue;
 		assert(v->msi.masked);
 		v->msi.devid = pci_requester_id(m->dev);
-		v->fresh = !irq_msi_enable(&v->msi, load_le64(&v->entry[ENTRY_ADDRESS]),
-					   load_le32(&v->entry[ENTRY_DATA]));
+		v->fresh = !irq_msi_enable(&v->msi, load_le64(&v->entry[PCI_MSIX_ENTRY_LOWER_ADDR]),
+					   load_le32(&v->entry[PCI_MSIX_ENTRY_DATA]));
 	}
 	if (!irq_batch_end(m->chip))
 		return;
@@ -233,9 +221,9 @@ static void update_all(struct msix *m)
 static void config_written(struct pci_cap *hook)
 {
 	struct msix *m = container_of(hook, struct msix, hook);
-	uint16_t control = load_le16(&m->dev->config[m->cap + CAP_CONTROL]);
-	bool enabled = control & CONTROL_ENABLE;
-	bool mask_all = control & CONTROL_MASK_ALL || !pci_bus_master(m->dev);
+	uint16_t control = load_le16(&m->dev->config[m->cap + PCI_MSIX_FLAGS]);
+	bool enabled = control & PCI_MSIX_FLAGS_ENABLE;
+	bool mask_all = control & PCI_MSIX_FLAGS_MASKALL || !pci_bus_master(m->dev);
 
 	if (enabled == m->enabled && mask_all == m->mask_all)
 		return;
@@ -248,8 +236,8 @@ static void reset(struct pci_cap *hook)
 {
 	struct msix *m = container_of(hook, struct msix, hook);
 
-	m->dev->config[m->cap + CAP_CONTROL + 1] &=
-		(uint8_t)~((CONTROL_ENABLE | CONTROL_MASK_ALL) >> 8);
+	m->dev->config[m->cap + PCI_MSIX_FLAGS + 1] &=
+		(uint8_t)~((PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL) >> 8);
 	config_written(hook);
 	all_idle(m);
 	for (unsigned int i = 0; i < m->n; i++) {
@@ -280,7 +268,8 @@ void msix_table_write(struct msix *m, uint64_t offset, uint64_t value, unsigned 
 	memcpy(old, v->entry, sizeof(old));
 	memcpy(&v->entry[offset % MSIX_ENTRY_BYTES], &value, size);
 	/* of the vector control only the mask bit is there (7.7.2.8) */
-	store_le32(&v->entry[ENTRY_CONTROL], load_le32(&v->entry[ENTRY_CONTROL]) & ENTRY_MASKED);
+	store_le32(&v->entry[PCI_MSIX_ENTRY_VECTOR_CTRL],
+		   load_le32(&v->entry[PCI_MSIX_ENTRY_VECTOR_CTRL]) & PCI_MSIX_ENTRY_CTRL_MASKBIT);
 	if (!memcmp(old, v->entry, sizeof(old)))
 		return;
 	if (m->enabled)
@@ -374,13 +363,14 @@ static void apply_vector(void *live, const void *record, uint32_t i)
 
 static int check_vector(const void *record, const void *live, uint32_t i, struct err *err)
 {
-	uint32_t control = load_le32(&((const struct vector_record *)record)->entry[ENTRY_CONTROL]);
+	uint32_t control = load_le32(
+		&((const struct vector_record *)record)->entry[PCI_MSIX_ENTRY_VECTOR_CTRL]);
 
 	(void)live;
 	(void)i;
-	if (control > ENTRY_MASKED)
+	if (control > PCI_MSIX_ENTRY_CTRL_MASKBIT)
 		return err_set(err, -EPROTO, "entry has vector control 0x%x; its bits are 0x%x",
-			       control, ENTRY_MASKED);
+			       control, PCI_MSIX_ENTRY_CTRL_MASKBIT);
 	return 0;
 }
 

@@ -81,9 +81,9 @@ static struct pci_bus *way_down(const struct pci_bus *bus, unsigned int at, unsi
 			const struct pci_device *b =
 				bus->functions[64 * w + (unsigned int)__builtin_ctzll(left)];
 
-			if (b->config[PCI_SECONDARY] > at &&
-			    b->config[PCI_SECONDARY] <= bus_number &&
-			    b->config[PCI_SUBORDINATE] >= bus_number)
+			if (b->config[PCI_SECONDARY_BUS] > at &&
+			    b->config[PCI_SECONDARY_BUS] <= bus_number &&
+			    b->config[PCI_SUBORDINATE_BUS] >= bus_number)
 				return b->secondary;
 		}
 	}
@@ -101,7 +101,7 @@ static struct pci_device *find_function(struct pci_root *root, unsigned int bus_
 		if (!bus)
 			return NULL;
 		/* Numbers grow on the way down, so that a guest's loop of numbers ends here. */
-		at = bus->bridge->config[PCI_SECONDARY];
+		at = bus->bridge->config[PCI_SECONDARY_BUS];
 	}
 	return bus->functions[devfn];
 }
@@ -165,10 +165,10 @@ static void after_write(struct pci_device *dev, unsigned int reg, unsigned int s
 			uint8_t bridge_control)
 {
 	if (pci_is_bridge(dev) && touches(reg, size, PCI_BRIDGE_CONTROL, PCI_BRIDGE_CONTROL + 2) &&
-	    ~bridge_control & dev->config[PCI_BRIDGE_CONTROL] & PCI_BRIDGE_RESET)
+	    ~bridge_control & dev->config[PCI_BRIDGE_CONTROL] & PCI_BRIDGE_CTL_BUS_RESET)
 		pci_bus_walk(dev->secondary, reset_below, NULL);
 	if (!touches(reg, size, PCI_COMMAND, PCI_COMMAND + 2) &&
-	    !touches(reg, size, PCI_BAR0, PCI_CAP_POINTER))
+	    !touches(reg, size, PCI_BASE_ADDRESS_0, PCI_CAPABILITY_LIST))
 		return;
 	pci_update(dev, false);
 	if (pci_is_bridge(dev))
@@ -407,7 +407,7 @@ static bool is_link(const struct pci_bus *bus)
 {
 	int type = bus->bridge ? pci_port_type(bus->bridge) : -1;
 
-	return type == PCI_PORT_ROOT || type == PCI_PORT_DOWNSTREAM;
+	return type == PCI_EXP_TYPE_ROOT_PORT || type == PCI_EXP_TYPE_DOWNSTREAM;
 }
 
 static bool slot_free(const struct pci_bus *bus, unsigned int slot)
@@ -425,7 +425,7 @@ static int choose_addr(const struct pci_device *dev, const struct pci_bus *bus,
 	unsigned int slots = is_link(bus) ? 1 : 32, slot = 0;
 	char text[PCI_ADDR_TEXT];
 
-	ret->bus = bus->bridge ? bus->bridge->config[PCI_SECONDARY] : 0;
+	ret->bus = bus->bridge ? bus->bridge->config[PCI_SECONDARY_BUS] : 0;
 	if (!want) {
 		while (slot < slots && !slot_free(bus, slot))
 			slot++;
@@ -462,9 +462,9 @@ static void update_multi_function(struct pci_bus *bus, unsigned int slot)
 		struct pci_device *dev = bus->functions[slot << 3 | f];
 
 		if (dev && n > 1)
-			dev->config[PCI_HEADER_TYPE] |= PCI_HEADER_MULTI;
+			dev->config[PCI_HEADER_TYPE] |= PCI_HEADER_TYPE_MFD;
 		else if (dev)
-			dev->config[PCI_HEADER_TYPE] &= (uint8_t)~PCI_HEADER_MULTI;
+			dev->config[PCI_HEADER_TYPE] &= (uint8_t)~PCI_HEADER_TYPE_MFD;
 	}
 }
 
@@ -472,7 +472,7 @@ static void update_multi_function(struct pci_bus *bus, unsigned int slot)
 static int get_intx(struct pci_device *dev, struct err *err)
 {
 	const struct pci_root_config *config = &dev->root->config;
-	unsigned int pin = dev->config[PCI_INT_PIN];
+	unsigned int pin = dev->config[PCI_INTERRUPT_PIN];
 	uint32_t gsi;
 	int ret;
 
@@ -484,7 +484,7 @@ static int get_intx(struct pci_device *dev, struct err *err)
 	gsi = config->intx_gsi + pin;
 	ret = irq_line_get(&dev->intx, config->irq, gsi, err);
 	if (!ret)
-		dev->config[PCI_INT_LINE] = (uint8_t)gsi;
+		dev->config[PCI_INTERRUPT_LINE] = (uint8_t)gsi;
 	return ret;
 }
 

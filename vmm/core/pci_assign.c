@@ -57,7 +57,8 @@ static bool is_hotplug_port(const struct pci_device *dev)
 {
 	int type = pci_port_type(dev);
 
-	return pci_is_bridge(dev) && (type == PCI_PORT_ROOT || type == PCI_PORT_DOWNSTREAM);
+	return pci_is_bridge(dev) &&
+	       (type == PCI_EXP_TYPE_ROOT_PORT || type == PCI_EXP_TYPE_DOWNSTREAM);
 }
 
 /* A bridge forwards 64-bit addresses in its prefetchable window only, so what is not prefetchable
@@ -108,14 +109,14 @@ static void set_window(struct pci_device *bridge, enum space space, uint64_t bas
 		c[PCI_IO_LIMIT] = (uint8_t)(limit >> 8 & 0xf0);
 		break;
 	case SPACE_MEM32:
-		store_le16(&c[PCI_MEM_BASE], (uint16_t)(base >> 16 & 0xfff0));
-		store_le16(&c[PCI_MEM_LIMIT], (uint16_t)(limit >> 16 & 0xfff0));
+		store_le16(&c[PCI_MEMORY_BASE], (uint16_t)(base >> 16 & 0xfff0));
+		store_le16(&c[PCI_MEMORY_LIMIT], (uint16_t)(limit >> 16 & 0xfff0));
 		break;
 	default:
-		store_le16(&c[PCI_PREF_BASE], (uint16_t)((base >> 16 & 0xfff0) | 1));
-		store_le16(&c[PCI_PREF_LIMIT], (uint16_t)((limit >> 16 & 0xfff0) | 1));
-		store_le32(&c[PCI_PREF_BASE_HIGH], (uint32_t)(base >> 32));
-		store_le32(&c[PCI_PREF_LIMIT_HIGH], (uint32_t)(limit >> 32));
+		store_le16(&c[PCI_PREF_MEMORY_BASE], (uint16_t)((base >> 16 & 0xfff0) | 1));
+		store_le16(&c[PCI_PREF_MEMORY_LIMIT], (uint16_t)((limit >> 16 & 0xfff0) | 1));
+		store_le32(&c[PCI_PREF_BASE_UPPER32], (uint32_t)(base >> 32));
+		store_le32(&c[PCI_PREF_LIMIT_UPPER32], (uint32_t)(limit >> 32));
 		break;
 	}
 }
@@ -219,11 +220,11 @@ static unsigned int number_buses(struct pci_bus *bus, unsigned int number, unsig
 		__atomic_store_n(&dev->addr.bus, (uint8_t)number, __ATOMIC_RELAXED);
 		if (!pci_is_bridge(dev))
 			continue;
-		dev->config[PCI_PRIMARY] = (uint8_t)number;
-		dev->config[PCI_SECONDARY] = (uint8_t)(last + 1);
+		dev->config[PCI_PRIMARY_BUS] = (uint8_t)number;
+		dev->config[PCI_SECONDARY_BUS] = (uint8_t)(last + 1);
 		last = number_buses(dev->secondary, last + 1, spare);
 		last += is_hotplug_port(dev) ? spare : 0;
-		dev->config[PCI_SUBORDINATE] = (uint8_t)last;
+		dev->config[PCI_SUBORDINATE_BUS] = (uint8_t)last;
 	}
 	return last;
 }

@@ -34,9 +34,10 @@ void pci_bar_store(struct pci_device *dev, unsigned int bar, uint64_t address)
 {
 	unsigned int reg = pci_bar_register(bar);
 	enum pci_bar_kind kind = dev->bars[bar].kind;
-	uint32_t low = load_le32(&dev->config[reg]) & (kind == PCI_BAR_IO    ? 3u
-						       : kind == PCI_BAR_ROM ? PCI_ROM_ENABLE
-									     : 15u);
+	uint32_t low =
+		load_le32(&dev->config[reg]) & (kind == PCI_BAR_IO    ? 3u
+						: kind == PCI_BAR_ROM ? PCI_ROM_ADDRESS_ENABLE
+								      : 15u);
 
 	store_le32(&dev->config[reg], (uint32_t)address | low);
 	if (kind == PCI_BAR_MEM64 || kind == PCI_BAR_MEM64_PREFETCH)
@@ -63,14 +64,14 @@ static bool bridge_forwards(const struct pci_device *bridge, bool io, uint64_t a
 	}
 	if (!(c[PCI_COMMAND] & PCI_COMMAND_MEMORY))
 		return false;
-	base = (load_le16(&c[PCI_MEM_BASE]) & 0xfff0ull) << 16;
-	limit = (load_le16(&c[PCI_MEM_LIMIT]) & 0xfff0ull) << 16 | 0xfffff;
+	base = (load_le16(&c[PCI_MEMORY_BASE]) & 0xfff0ull) << 16;
+	limit = (load_le16(&c[PCI_MEMORY_LIMIT]) & 0xfff0ull) << 16 | 0xfffff;
 	if (inside(address, size, base, limit))
 		return true;
-	base = (load_le16(&c[PCI_PREF_BASE]) & 0xfff0ull) << 16 |
-	       (uint64_t)load_le32(&c[PCI_PREF_BASE_HIGH]) << 32;
-	limit = (load_le16(&c[PCI_PREF_LIMIT]) & 0xfff0ull) << 16 | 0xfffff |
-		(uint64_t)load_le32(&c[PCI_PREF_LIMIT_HIGH]) << 32;
+	base = (load_le16(&c[PCI_PREF_MEMORY_BASE]) & 0xfff0ull) << 16 |
+	       (uint64_t)load_le32(&c[PCI_PREF_BASE_UPPER32]) << 32;
+	limit = (load_le16(&c[PCI_PREF_MEMORY_LIMIT]) & 0xfff0ull) << 16 | 0xfffff |
+		(uint64_t)load_le32(&c[PCI_PREF_LIMIT_UPPER32]) << 32;
 	return inside(address, size, base, limit);
 }
 
@@ -91,7 +92,7 @@ static bool decoded(const struct pci_device *dev, const struct pci_bar *bar)
 	if (!(dev->config[PCI_COMMAND] & (io ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY)) ||
 	    !in_root_window(dev->root, io, bar->address, bar->size_bytes))
 		return false;
-	if (bar->kind == PCI_BAR_ROM && !(dev->config[PCI_ROM_ADDRESS] & PCI_ROM_ENABLE))
+	if (bar->kind == PCI_BAR_ROM && !(dev->config[PCI_ROM_ADDRESS] & PCI_ROM_ADDRESS_ENABLE))
 		return false;
 	for (const struct pci_device *up = dev->bus->bridge; up; up = up->bus->bridge) {
 		if (!bridge_forwards(up, io, bar->address, bar->size_bytes))
@@ -209,7 +210,7 @@ static void update_child(void *opaque, struct pci_device *dev)
 {
 	(void)opaque;
 	if (dev->bus->bridge)
-		__atomic_store_n(&dev->addr.bus, dev->bus->bridge->config[PCI_SECONDARY],
+		__atomic_store_n(&dev->addr.bus, dev->bus->bridge->config[PCI_SECONDARY_BUS],
 				 __ATOMIC_RELAXED);
 	pci_update(dev, false);
 }

@@ -21,20 +21,20 @@ static void set32(uint8_t *bytes, unsigned int reg, uint32_t v)
 /* The registers that only bridges have (7.5.1.3). 64-bit prefetchable window, 16-bit I/O window. */
 static void init_bridge_header(struct pci_device *dev)
 {
-	memset(&dev->wmask[PCI_PRIMARY], 0xff, 3);
+	memset(&dev->wmask[PCI_PRIMARY_BUS], 0xff, 3);
 	dev->wmask[PCI_IO_BASE] = 0xf0;
 	dev->wmask[PCI_IO_LIMIT] = 0xf0;
-	set16(dev->w1c, PCI_SECONDARY_STATUS, PCI_STATUS_W1C);
-	set16(dev->wmask, PCI_MEM_BASE, 0xfff0);
-	set16(dev->wmask, PCI_MEM_LIMIT, 0xfff0);
-	set16(dev->wmask, PCI_PREF_BASE, 0xfff0);
-	set16(dev->wmask, PCI_PREF_LIMIT, 0xfff0);
-	set16(dev->config, PCI_PREF_BASE, 0x0001);
-	set16(dev->config, PCI_PREF_LIMIT, 0x0001);
-	set32(dev->wmask, PCI_PREF_BASE_HIGH, ~0u);
-	set32(dev->wmask, PCI_PREF_LIMIT_HIGH, ~0u);
+	set16(dev->w1c, PCI_SEC_STATUS, PCI_STATUS_W1C);
+	set16(dev->wmask, PCI_MEMORY_BASE, 0xfff0);
+	set16(dev->wmask, PCI_MEMORY_LIMIT, 0xfff0);
+	set16(dev->wmask, PCI_PREF_MEMORY_BASE, 0xfff0);
+	set16(dev->wmask, PCI_PREF_MEMORY_LIMIT, 0xfff0);
+	set16(dev->config, PCI_PREF_MEMORY_BASE, 0x0001);
+	set16(dev->config, PCI_PREF_MEMORY_LIMIT, 0x0001);
+	set32(dev->wmask, PCI_PREF_BASE_UPPER32, ~0u);
+	set32(dev->wmask, PCI_PREF_LIMIT_UPPER32, ~0u);
 	/* parity and SERR enable have nothing to enable, but software sets them */
-	set16(dev->wmask, PCI_BRIDGE_CONTROL, PCI_BRIDGE_RESET | 3);
+	set16(dev->wmask, PCI_BRIDGE_CONTROL, PCI_BRIDGE_CTL_BUS_RESET | 3);
 }
 
 void pci_device_init(struct pci_device *dev, const struct pci_device_ops *ops, const char *name,
@@ -53,20 +53,20 @@ void pci_device_init(struct pci_device *dev, const struct pci_device_ops *ops, c
 	set16(dev->config, 2, ids->device);
 	set16(dev->wmask, PCI_COMMAND,
 	      PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_PARITY |
-		      PCI_COMMAND_SERR | PCI_COMMAND_INTX_OFF);
+		      PCI_COMMAND_SERR | PCI_COMMAND_INTX_DISABLE);
 	set16(dev->w1c, PCI_STATUS, PCI_STATUS_W1C);
-	dev->config[PCI_REVISION] = ids->revision;
-	dev->config[PCI_CLASS] = (uint8_t)ids->class_code;
-	set16(dev->config, PCI_CLASS + 1, (uint16_t)(ids->class_code >> 8));
+	dev->config[PCI_REVISION_ID] = ids->revision;
+	dev->config[PCI_CLASS_PROG] = (uint8_t)ids->class_code;
+	set16(dev->config, PCI_CLASS_PROG + 1, (uint16_t)(ids->class_code >> 8));
 	dev->wmask[0x0c] = 0xff; /* cache line size: software's, without meaning (7.5.1.1.7) */
 	dev->config[PCI_HEADER_TYPE] = ids->header_type;
-	dev->wmask[PCI_INT_LINE] = 0xff;
-	dev->config[PCI_INT_PIN] = ids->pin;
+	dev->wmask[PCI_INTERRUPT_LINE] = 0xff;
+	dev->config[PCI_INTERRUPT_PIN] = ids->pin;
 	if (ids->header_type == 1) {
 		init_bridge_header(dev);
 	} else {
-		set16(dev->config, PCI_SUBSYSTEM_VENDOR, ids->subsystem_vendor);
-		set16(dev->config, PCI_SUBSYSTEM_VENDOR + 2, ids->subsystem);
+		set16(dev->config, PCI_SUBSYSTEM_VENDOR_ID, ids->subsystem_vendor);
+		set16(dev->config, PCI_SUBSYSTEM_VENDOR_ID + 2, ids->subsystem);
 	}
 }
 
@@ -89,7 +89,7 @@ void pci_set_bar(struct pci_device *dev, unsigned int bar, enum pci_bar_kind kin
 			   : kind == PCI_BAR_MEM64          ? 0x4
 			   : kind == PCI_BAR_MEM64_PREFETCH ? 0xc
 							    : 0x0;
-	set32(dev->wmask, reg, (uint32_t)mask | (rom ? PCI_ROM_ENABLE : 0));
+	set32(dev->wmask, reg, (uint32_t)mask | (rom ? PCI_ROM_ADDRESS_ENABLE : 0));
 	if (wide)
 		set32(dev->wmask, reg + 4, (uint32_t)(mask >> 32));
 }
@@ -100,8 +100,8 @@ unsigned int pci_add_cap(struct pci_device *dev, uint8_t id, unsigned int len)
 
 	assert(len >= 2 && at + len <= PCI_CAP_END);
 	dev->config[at] = id;
-	dev->config[dev->last_cap ? dev->last_cap + 1u : PCI_CAP_POINTER] = (uint8_t)at;
-	dev->config[PCI_STATUS] |= PCI_STATUS_CAPS;
+	dev->config[dev->last_cap ? dev->last_cap + 1u : PCI_CAPABILITY_LIST] = (uint8_t)at;
+	dev->config[PCI_STATUS] |= PCI_STATUS_CAP_LIST;
 	dev->last_cap = (uint16_t)at;
 	dev->next_cap = (uint16_t)align_up(at + len, 4);
 	return at;
@@ -153,26 +153,7 @@ void pci_caps_written(struct pci_device *dev)
 	}
 }
 
-/* Offsets in the PCI Express capability (7.5.3). */
-enum {
-	EXP_FLAGS = 0x02,
-	EXP_DEVCAP = 0x04,
-	EXP_DEVCTL = 0x08,
-	EXP_DEVSTA = 0x0a,
-	EXP_LNKCAP = 0x0c,
-	EXP_LNKCTL = 0x10,
-	EXP_LNKSTA = 0x12,
-	EXP_SLTCAP = 0x14,
-	EXP_SLTCTL = 0x18,
-	EXP_SLTSTA = 0x1a,
-	EXP_RTCTL = 0x1c,
-	EXP_RTSTA = 0x20,
-	EXP_DEVCAP2 = 0x24,
-	EXP_DEVCTL2 = 0x28,
-	EXP_LNKCAP2 = 0x2c,
-	EXP_LNKCTL2 = 0x30,
-	EXP_BYTES = 0x3c,
-};
+enum { EXP_BYTES = 0x3c }; /* of the PCI Express capability, version 2 (7.5.3) */
 
 /* A link of 5 GT/s and 16 lanes: the fastest that needs no further capability of its own. */
 static void add_link(struct pci_device *dev, unsigned int at, bool port)
@@ -180,13 +161,13 @@ static void add_link(struct pci_device *dev, unsigned int at, bool port)
 	uint8_t *c = &dev->config[at], *w = &dev->wmask[at];
 
 	/* speed 2, width 16, ASPM optionality; a port reports when the link is up */
-	set32(c, EXP_LNKCAP, 2 | 16 << 4 | 1 << 22 | (port ? 1 << 20 : 0));
-	set16(c, EXP_LNKSTA, 2 | 16 << 4);
+	set32(c, PCI_EXP_LNKCAP, 2 | 16 << 4 | 1 << 22 | (port ? 1 << 20 : 0));
+	set16(c, PCI_EXP_LNKSTA, 2 | 16 << 4);
 	/* ASPM, RCB, common clock, extended synch; a port can disable its link */
-	set16(w, EXP_LNKCTL, port ? 0x00d3 : 0x00cb);
-	set32(c, EXP_LNKCAP2, 0x6); /* 2.5 and 5 GT/s */
-	set16(c, EXP_LNKCTL2, 2);
-	set16(w, EXP_LNKCTL2, 0xf);
+	set16(w, PCI_EXP_LNKCTL, port ? 0x00d3 : 0x00cb);
+	set32(c, PCI_EXP_LNKCAP2, 0x6); /* 2.5 and 5 GT/s */
+	set16(c, PCI_EXP_LNKCTL2, 2);
+	set16(w, PCI_EXP_LNKCTL2, 0xf);
 }
 
 /* A slot without button, lamps or power controller: something is there or not, and comes and goes
@@ -195,34 +176,35 @@ static void add_slot(struct pci_device *dev, unsigned int at)
 {
 	uint8_t *c = &dev->config[at], *w = &dev->wmask[at];
 
-	set16(c, EXP_FLAGS, load_le16(&c[EXP_FLAGS]) | 1 << 8);
-	set32(c, EXP_SLTCAP, 1u << 5 | 1u << 6 | 1u << 18);
-	set16(w, EXP_SLTCTL, 1 << 3 | 1 << 5 | 1 << 12); /* presence, interrupt, link state */
-	set16(&dev->w1c[at], EXP_SLTSTA, 1 << 3 | 1 << 8);
+	set16(c, PCI_EXP_FLAGS, load_le16(&c[PCI_EXP_FLAGS]) | 1 << 8);
+	set32(c, PCI_EXP_SLTCAP, 1u << 5 | 1u << 6 | 1u << 18);
+	set16(w, PCI_EXP_SLTCTL, 1 << 3 | 1 << 5 | 1 << 12); /* presence, interrupt, link state */
+	set16(&dev->w1c[at], PCI_EXP_SLTSTA, 1 << 3 | 1 << 8);
 }
 
 unsigned int pci_add_express(struct pci_device *dev, unsigned int port_type)
 {
-	unsigned int at = pci_add_cap(dev, PCI_CAP_EXPRESS, EXP_BYTES);
+	unsigned int at = pci_add_cap(dev, PCI_CAP_ID_EXP, EXP_BYTES);
 	uint8_t *c = &dev->config[at], *w = &dev->wmask[at];
-	bool port = port_type == PCI_PORT_ROOT || port_type == PCI_PORT_DOWNSTREAM;
-	bool endpoint = port_type == PCI_PORT_ENDPOINT || port_type == PCI_PORT_INTEGRATED;
+	bool port = port_type == PCI_EXP_TYPE_ROOT_PORT || port_type == PCI_EXP_TYPE_DOWNSTREAM;
+	bool endpoint = port_type == PCI_EXP_TYPE_ENDPOINT || port_type == PCI_EXP_TYPE_RC_END;
 
-	set16(c, EXP_FLAGS, (uint16_t)(2 | port_type << 4));
+	set16(c, PCI_EXP_FLAGS, (uint16_t)(2 | port_type << 4));
 	/* role-based error reporting; function-level reset where the device has one */
-	set32(c, EXP_DEVCAP, 1u << 15 | (endpoint && dev->ops->reset ? 1u << 28 : 0));
-	set16(c, EXP_DEVCTL, 0x2810); /* defaults of 7.5.3.4 */
-	set16(w, EXP_DEVCTL, 0x78ff);
-	set16(&dev->w1c[at], EXP_DEVSTA, 0x000f);
-	set32(c, EXP_DEVCAP2, 1 << 4); /* completion timeouts may be turned off: there are none */
-	set16(w, EXP_DEVCTL2, 1 << 4);
-	if (port_type != PCI_PORT_INTEGRATED)
+	set32(c, PCI_EXP_DEVCAP, 1u << 15 | (endpoint && dev->ops->reset ? 1u << 28 : 0));
+	set16(c, PCI_EXP_DEVCTL, 0x2810); /* defaults of 7.5.3.4 */
+	set16(w, PCI_EXP_DEVCTL, 0x78ff);
+	set16(&dev->w1c[at], PCI_EXP_DEVSTA, 0x000f);
+	set32(c, PCI_EXP_DEVCAP2,
+	      1 << 4); /* completion timeouts may be turned off: there are none */
+	set16(w, PCI_EXP_DEVCTL2, 1 << 4);
+	if (port_type != PCI_EXP_TYPE_RC_END)
 		add_link(dev, at, port);
 	if (port)
 		add_slot(dev, at);
-	if (port_type == PCI_PORT_ROOT) {
-		set16(w, EXP_RTCTL, 0x000f);
-		set32(&dev->w1c[at], EXP_RTSTA, 1 << 16);
+	if (port_type == PCI_EXP_TYPE_ROOT_PORT) {
+		set16(w, PCI_EXP_RTCTL, 0x000f);
+		set32(&dev->w1c[at], PCI_EXP_RTSTA, 1 << 16);
 	}
 	dev->express = (uint16_t)at;
 	return at;
@@ -230,16 +212,16 @@ unsigned int pci_add_express(struct pci_device *dev, unsigned int port_type)
 
 int pci_port_type(const struct pci_device *dev)
 {
-	return dev->express ? dev->config[dev->express + EXP_FLAGS] >> 4 : -1;
+	return dev->express ? dev->config[dev->express + PCI_EXP_FLAGS] >> 4 : -1;
 }
 
 /* A write of "initiate function level reset", which reads as 0 (7.5.3.4). */
 bool pci_flr_written(const struct pci_device *dev, unsigned int offset, unsigned int size,
 		     uint32_t value)
 {
-	unsigned int high = dev->express + EXP_DEVCTL + 1u;
+	unsigned int high = dev->express + PCI_EXP_DEVCTL + 1u;
 
-	return dev->express && load_le32(&dev->config[dev->express + EXP_DEVCAP]) & 1u << 28 &&
+	return dev->express && load_le32(&dev->config[dev->express + PCI_EXP_DEVCAP]) & 1u << 28 &&
 	       offset <= high && high < offset + size && value >> 8 * (high - offset) & 0x80;
 }
 
@@ -249,8 +231,8 @@ static uint8_t kept(const struct pci_device *dev, unsigned int reg)
 	bool bridge = dev->config[PCI_HEADER_TYPE] & 1;
 
 	if (!bridge && reg >= PCI_ROM_ADDRESS && reg < PCI_ROM_ADDRESS + 4)
-		return reg == PCI_ROM_ADDRESS ? (uint8_t)~PCI_ROM_ENABLE : 0xff;
-	return reg >= PCI_BAR0 && reg < (bridge ? PCI_CAP_POINTER : 0x28) ? 0xff : 0;
+		return reg == PCI_ROM_ADDRESS ? (uint8_t)~PCI_ROM_ADDRESS_ENABLE : 0xff;
+	return reg >= PCI_BASE_ADDRESS_0 && reg < (bridge ? PCI_CAPABILITY_LIST : 0x28) ? 0xff : 0;
 }
 
 void pci_device_reset(struct pci_device *dev)
@@ -264,7 +246,7 @@ void pci_device_reset(struct pci_device *dev)
 						   (dev->initial[i] & changes)),
 					 __ATOMIC_RELAXED);
 	}
-	dev->config[PCI_STATUS] &= (uint8_t)~PCI_STATUS_INTX;
+	dev->config[PCI_STATUS] &= (uint8_t)~PCI_STATUS_INTERRUPT;
 	pci_intx_update(dev);
 	list_for_each (item, &dev->caps) {
 		struct pci_cap *cap = container_of(item, struct pci_cap, link);
@@ -280,17 +262,17 @@ void pci_device_reset(struct pci_device *dev)
 
 void pci_intx_update(struct pci_device *dev)
 {
-	bool off = load_le16(&dev->config[PCI_COMMAND]) & PCI_COMMAND_INTX_OFF;
+	bool off = load_le16(&dev->config[PCI_COMMAND]) & PCI_COMMAND_INTX_DISABLE;
 
-	irq_line_set(&dev->intx, !off && (dev->config[PCI_STATUS] & PCI_STATUS_INTX));
+	irq_line_set(&dev->intx, !off && (dev->config[PCI_STATUS] & PCI_STATUS_INTERRUPT));
 }
 
 void pci_set_intx(struct pci_device *dev, bool level)
 {
 	if (level)
-		dev->config[PCI_STATUS] |= PCI_STATUS_INTX;
+		dev->config[PCI_STATUS] |= PCI_STATUS_INTERRUPT;
 	else
-		dev->config[PCI_STATUS] &= (uint8_t)~PCI_STATUS_INTX;
+		dev->config[PCI_STATUS] &= (uint8_t)~PCI_STATUS_INTERRUPT;
 	pci_intx_update(dev);
 }
 

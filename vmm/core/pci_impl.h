@@ -3,6 +3,7 @@
 #ifndef CORE_PCI_IMPL_H
 #define CORE_PCI_IMPL_H
 
+#include <linux/pci_regs.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -10,57 +11,14 @@
 #include "base/clock.h"
 #include "core/pci.h"
 
-/* Registers of the common header, type 0 and type 1 (PCI Express Base 6.0, 7.5.1). */
+/* What <linux/pci_regs.h> lacks of the common header, type 0 and type 1 (PCI Express Base 6.0, 7.5.1). */
 enum {
-	PCI_COMMAND = 0x04,
-	PCI_COMMAND_IO = 1 << 0,
-	PCI_COMMAND_MEMORY = 1 << 1,
-	PCI_COMMAND_MASTER = 1 << 2,
-	PCI_COMMAND_PARITY = 1 << 6,
-	PCI_COMMAND_SERR = 1 << 8,
-	PCI_COMMAND_INTX_OFF = 1 << 10,
-	PCI_STATUS = 0x06,
-	PCI_STATUS_INTX = 1 << 3,
-	PCI_STATUS_CAPS = 1 << 4,
 	PCI_STATUS_W1C = 0xf900, /* parity, SERR, master and target abort */
-	PCI_REVISION = 0x08,
-	PCI_CLASS = 0x09,
-	PCI_HEADER_TYPE = 0x0e,
-	PCI_HEADER_MULTI = 0x80,
-	PCI_BAR0 = 0x10,
-	PCI_SUBSYSTEM_VENDOR = 0x2c,
-	PCI_ROM_ADDRESS = 0x30,
-	PCI_ROM_ENABLE = 1 << 0,
 	PCI_ROM_MIN_BYTES = 2048,
-	PCI_CAP_POINTER = 0x34,
-	PCI_INT_LINE = 0x3c,
-	PCI_INT_PIN = 0x3d,
-	/* type 1 */
-	PCI_PRIMARY = 0x18,
-	PCI_SECONDARY = 0x19,
-	PCI_SUBORDINATE = 0x1a,
-	PCI_IO_BASE = 0x1c,
-	PCI_IO_LIMIT = 0x1d,
-	PCI_SECONDARY_STATUS = 0x1e,
-	PCI_MEM_BASE = 0x20,
-	PCI_MEM_LIMIT = 0x22,
-	PCI_PREF_BASE = 0x24,
-	PCI_PREF_LIMIT = 0x26,
-	PCI_PREF_BASE_HIGH = 0x28,
-	PCI_PREF_LIMIT_HIGH = 0x2c,
-	PCI_BRIDGE_CONTROL = 0x3e,
-	PCI_BRIDGE_RESET = 1 << 6,
 
 	PCI_CAP_FIRST = 0x40,
 	PCI_CAP_END = 0x100,
 	PCI_ECAP_FIRST = 0x100,
-	PCI_CAP_EXPRESS = 0x10,
-
-	PCI_PORT_ENDPOINT = 0,
-	PCI_PORT_ROOT = 4,
-	PCI_PORT_UPSTREAM = 5,
-	PCI_PORT_DOWNSTREAM = 6,
-	PCI_PORT_INTEGRATED = 9,
 
 	PCI_DEVFNS = 256,
 };
@@ -113,7 +71,7 @@ void pci_hide(struct pci_device *dev);
 
 static inline unsigned int pci_bar_register(unsigned int bar)
 {
-	return bar == PCI_ROM ? PCI_ROM_ADDRESS : PCI_BAR0 + 4 * bar;
+	return bar == PCI_ROM ? PCI_ROM_ADDRESS : PCI_BASE_ADDRESS_0 + 4 * bar;
 }
 
 /* The address in a BAR's registers, and storing one there. */
