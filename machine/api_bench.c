@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// hospes_iommu_bench: what mapping costs on this host, by size, backing, batch and threads, and which
-// part of it is what. The kernel tells no parts, so the same call is made where a part is missing, and
-// the difference taken: a copy of pinned pages pins none, a space without a table fills in none, a
-// table that no device uses is not invalidated.
+// hospes_iommu_bench: what mapping costs on this host, by size, backing, batch and threads, and
+// which part of it is what. The kernel tells no parts, so the same call is made where a part is
+// missing, and the difference taken: a copy of pinned pages pins none, a space without a table
+// fills in none, a table that no device uses is not invalidated.
 #include <errno.h>
 #include <jansson.h>
 #include <pthread.h>

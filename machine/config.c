@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The machine's own keys of the document, parsing and text. Devices' keys are their kinds'; what must
-// hold between values is in validate.c and config_devices.c.
+// The machine's own keys of the document, parsing and text. Devices' keys are their kinds'; what
+// must hold between values is in validate.c and config_devices.c.
 #include "machine/config.h"
 
 #include <errno.h>

@@ -44,10 +44,11 @@ struct config_iommu {
 	int fd;      /* an open /dev/iommu; -1 */
 };
 
-/* Longer than a device takes for a request: the poller is to be awake when its buffer is unmapped. */
+/* Longer than a device takes for a request: the poller is to be awake when its buffer is
+ * unmapped. */
 enum { CONFIG_VIOMMU_POLL_US = 2000, CONFIG_VIOMMU_POLL_US_MAX = 1000000 };
 
-/* An IOMMU of the guest's own. */
+/* A virtual IOMMU. */
 struct config_viommu {
 	bool enabled;
 	bool bypass;      /* until a driver says otherwise, devices behind it reach all of memory */
@@ -90,8 +91,8 @@ struct config {
 	struct config_memory memory;
 	struct config_kernel kernel;
 	char *firmware; /* refused until it is built */
-	/* struct config_device: by kind, in the order of the table of kinds, then as in the document. Of a
-	 * machine that runs: the devices that are in it now. */
+	/* struct config_device: by kind, in the order of the table of kinds, then as in the
+	 * document. Of a machine that runs: the devices that are in it now. */
 	struct list devices;
 	struct config_iommu iommu;
 	struct config_viommu viommu;
@@ -114,13 +115,14 @@ int config_device_read(const struct device_kind *kind, const json_t *json, const
 		       struct config_device **ret, struct err *err);
 /* Of any list, also of none. NULL is allowed. */
 void config_device_free(struct config_device *device);
-/* Check the device against those that are in config, which is valid, complete it (id, address) and append
- * it to them. On failure config is as before, and the device still the caller's. */
+/* Check the device against those that are in config, which is valid, complete it (id, address) and
+ * append it to them. On failure config is as before, and the device still the caller's. */
 int config_device_add(struct config *config, struct config_device *device, struct err *err);
 /* Out of the config, and freed. */
 void config_device_remove(struct config_device *device);
 
-/* The device after this one (NULL: the first), of those that are enabled. Of one kind: NULL for any. */
+/* The device after this one (NULL: the first), of those that are enabled. Of one kind: NULL for
+ * any. */
 struct config_device *config_next(const struct config *config, const struct config_device *after,
 				  const struct device_kind *kind);
 /* For kinds that take no address. */

@@ -195,11 +195,11 @@ static int check_values(struct config *c, struct config_device *d, struct err *e
 	if (!c->viommu.enabled)
 		return err_set(
 			err, -EINVAL,
-			"'%s' is to be behind the guest's IOMMU, and this machine has none; add "
+			"'%s' is to be behind the virtual IOMMU, and this machine has none; add "
 			"--viommu on (viommu.enabled)",
 			d->id);
-	/* An unmap waits for what queues have open, and the machine's thread may wait for the unmap: so
-	 * these queues are not the machine's thread's. */
+	/* An unmap waits for what queues have open, and the machine's thread may wait for the
+	 * unmap: so these queues are not the machine's thread's. */
 	if (!kind->host_device && !c->io_threads)
 		return err_set(
 			err, -EINVAL,

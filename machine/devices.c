@@ -134,8 +134,8 @@ int vm_device_add_port(struct vm_device *d, const struct pci_addr *addr, struct 
 
 /* --- out of the machine --- */
 
-/* Off its bus and gone. The guest's requests to the virtual IOMMU find devices by their numbers: this one no
- * more, before it goes. */
+/* Off its bus and gone. The guest's requests to the virtual IOMMU find devices by their numbers:
+ * this one no more, before it goes. */
 static void unplug(struct vm_device *d)
 {
 	if (!d->dev)

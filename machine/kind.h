@@ -3,18 +3,19 @@
  * Kinds of devices, and the devices of a machine.
  *
  * A kind is one file (kind_disk.c) and one line in the table of kinds.c. The document, validation,
- * addresses, boot, hot-plug, status and the virtual IOMMU follow the table; none of them knows a kind.
+ * addresses, boot, hot-plug, status and the virtual IOMMU follow the table; none of them knows a
+ * kind.
  *
  *   document ─► config_device ─ validate ─► open ─► create ─► in the machine ─► remove
  *                    └─ owned by the machine's config until the removal of the device ─┘
  *
- * vm_device_add and vm_device_remove are the only way in and out. Both run by boot and by teardown in
- * halves: all devices are opened before memory is laid out, since a passed-through device decides where
- * memory can be; and all leave their buses before the first one is released, since the reset of one may
- * need the others.
+ * vm_device_add and vm_device_remove are the only way in and out. Both run by boot and by teardown
+ * in halves: all devices are opened before memory is laid out, since a passed-through device
+ * decides where memory can be; and all leave their buses before the first one is released, since
+ * the reset of one may need the others.
  *
- * Threads: the machine's. A machine that runs goes on meanwhile: its vCPUs are paused only while a device
- * leaves. Not inside a callback of a loop.
+ * Threads: the machine's. A machine that runs goes on meanwhile: its vCPUs are paused only while a
+ * device leaves. Not inside a callback of a loop.
  */
 #ifndef MACHINE_KIND_H
 #define MACHINE_KIND_H
@@ -36,14 +37,14 @@ struct vm_layout;
 
 /* Functions may be NULL, but for create. Their messages name the device by its id. */
 struct device_kind {
-	/* .what is the kind's name ("disk"), .bytes of the struct that begins with struct config_device; "id" is
-	 * one of the keys, or nobody frees it. */
+	/* .what is the kind's name ("disk"), .bytes of the struct that begins with struct
+	 * config_device; "id" is one of the keys, or nobody frees it. */
 	struct schema schema;
 	const char *key; /* of the document: "disks" */
-	unsigned int
-		max; /* a list of so many; 0: an object for one device, which has the kind's name as id */
+	/* A list of so many; 0: an object for one device, which has the kind's name as id. */
+	unsigned int max;
 	size_t bytes;       /* of the struct that begins with struct vm_device */
-	bool host_device;   /* a device of the host: its DMA is the host IOMMU's, not ours */
+	bool host_device;   /* a device of this host: its DMA is the host IOMMU's, not ours */
 	bool shares_memory; /* something outside this process maps guest memory */
 
 	/* Where its place on bus 0 is kept; NULL: it takes none. Without this function, addr. */
@@ -55,8 +56,8 @@ struct device_kind {
 	int (*open)(struct vm_device *d, struct err *err);
 	/* At boot only: what the layout of memory must respect. */
 	int (*layout)(struct vm_device *d, struct vm_layout *layout, struct err *err);
-	/* Make d->dev (vm_device_plug_virtio does for virtio). What it takes from open is its own from then
-	 * on. Also after a failure close follows. */
+	/* Make d->dev (vm_device_plug_virtio does for virtio). What it takes from open is its own
+	 * from then on. Also after a failure close follows. */
 	int (*create)(struct vm_device *d, struct err *err);
 	/* dev is gone (or never was): release the rest, from any stage, once more too. */
 	void (*close)(struct vm_device *d);
@@ -91,11 +92,11 @@ struct vm_device {
 /* Into the machine, before its start, running or paused. config is taken over, also on failure. */
 int vm_device_add(struct hospes_vm *vm, struct config_device *config, struct vm_device **ret,
 		  struct err *err);
-/* Out of it, with its root port, and freed. From any stage; NULL is allowed. -ETIMEDOUT: the machine
- * runs on with it, since a vCPU does not come out of an exit. */
+/* Out of it, with its root port, and freed. From any stage; NULL is allowed. -ETIMEDOUT: the
+ * machine runs on with it, since a vCPU does not come out of an exit. */
 int vm_device_remove(struct vm_device *d);
-/* Give back what it holds of the host. The guest sees it as pulled out of its slot; its port stays, and it
- * does in the status. Harmless when that was done. */
+/* Give back what it holds of the host. The guest sees it as pulled out of its slot; its port stays,
+ * and it does in the status. Harmless when that was done. */
 int vm_device_release(struct vm_device *d);
 
 /* The halves, of all devices: open, plug; take down. */
@@ -110,8 +111,8 @@ struct vm_device *vm_next_device(struct hospes_vm *vm, const struct vm_device *a
 struct vm_device *vm_find_device(struct hospes_vm *vm, const char *kind, const char *id,
 				 struct err *err);
 
-/* For create: put a virtio device on its bus, behind the virtual IOMMU if config says so. It is d's, or
- * destroyed, afterwards. */
+/* For create: put a virtio device on its bus, behind the virtual IOMMU if config says so. It is
+ * d's, or destroyed, afterwards. */
 int vm_device_plug_virtio(struct vm_device *d, struct virtio_device *vdev, struct err *err);
 /* For create: a root port at addr, for d alone. */
 int vm_device_add_port(struct vm_device *d, const struct pci_addr *addr, struct err *err);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Disks: what a document says of one, opening it (open_disk.c), and virtio-blk over it (kind_disk.c).
+ * Disks: what a document says of one, opening it (open_disk.c), and virtio-blk over it
+ * (kind_disk.c).
  *
  * Threads: opening has no state; the rest is the machine's thread's.
  */

@@ -87,7 +87,7 @@ static int check_backend(const struct config_net *n, struct err *err)
 	if (n->base.viommu && n->vhost)
 		return err_set(err, -EINVAL,
 			       "net '%s': the host kernel's queues (vhost) do not translate by the "
-			       "guest's IOMMU; leave out vhost or viommu",
+			       "virtual IOMMU; leave out vhost or viommu",
 			       id);
 	return 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Networks: what a document says of one, opening its tap, socket or vhost (open_net.c), and virtio-net
- * over it (kind_net.c).
+ * Networks: what a document says of one, opening its tap, socket or vhost (open_net.c), and
+ * virtio-net over it (kind_net.c).
  *
  * Threads: opening has no state; the rest is the machine's thread's.
  */
@@ -29,8 +29,8 @@ struct config_net {
 
 extern const struct device_kind kind_net;
 
-/* One fd per queue pair, IFF_VNET_HDR set. fds: net->queues entries, filled with -1 on failure; else the
- * caller's. */
+/* One fd per queue pair, IFF_VNET_HDR set. fds: net->queues entries, filled with -1 on failure;
+ * else the caller's. */
 int open_net(const struct config_net *net, int *fds, struct err *err);
 /* /dev/vhost-net, once per queue pair; likewise. */
 int open_vhost(const struct config_net *net, int *fds, struct err *err);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Passed-through devices: the document's keys, and what is known of one before it is in the machine.
+// Passed-through devices: the document's keys, and what is known of one before it is in the
+// machine.
 #include "machine/kind_passthrough.h"
 
 #include <errno.h>
@@ -74,14 +75,14 @@ static int check_ioas(const struct config *c, const struct config_passthrough *p
 	return 0;
 }
 
-/* A device of the host behind the guest's IOMMU: the guest's domains are its address spaces. */
+/* A passed-through device behind the virtual IOMMU: the guest's domains are its address spaces. */
 static int check_behind(const struct config *c, const struct config_passthrough *p, struct err *err)
 {
 	if (!p->base.viommu)
 		return 0;
 	if (p->ioas)
 		return err_set(err, -EINVAL,
-			       "passthrough '%s': ioas '%s': behind the guest's IOMMU its domains "
+			       "passthrough '%s': ioas '%s': behind the virtual IOMMU its domains "
 			       "are the address spaces; leave ioas out, or viommu=off",
 			       p->base.id, p->ioas);
 	if (c->iommu.backend == IOMMU_TYPE1)
@@ -130,7 +131,7 @@ static int validate(struct config *c, struct config_device *device, struct err *
 		return err_prefix(err, "passthrough '%s'", p->base.id);
 	if (strategy.ops->needs_viommu && !c->viommu.enabled)
 		return err_set(err, -EINVAL,
-			       "passthrough '%s': strategy %s maps what a guest's own IOMMU asks "
+			       "passthrough '%s': strategy %s maps what a virtual IOMMU asks "
 			       "for, and this machine has none; use %s, or --viommu on",
 			       p->base.id, p->strategy, strategy_default(false));
 	p->base.viommu |= strategy.ops->needs_viommu;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Passed-through devices of a machine: from the document to devices of the host in the guest, their
- * address spaces, and what happens to them while the guest runs.
+ * Passed-through devices of a machine: from the document to a function in the guest, their address
+ * spaces, and what happens to them while the guest runs.
  *
  *   open     which device; preflight                                     kind_passthrough.c
  *   layout   what RAM must avoid
@@ -10,8 +10,8 @@
  *   act      after an iteration of the loop: what an event asked for      passthrough_events.c
  *   close    endpoint ─► domain ─► iommu, each with its last user
  *
- * When the host asks for a device back, or it is gone, the guest loses it as if it were pulled out of
- * its slot; on_error says what follows a device's own errors.
+ * When the host asks for a device back, or it is gone, the guest loses it as if it were pulled out
+ * of its slot; on_error says what follows a device's own errors.
  *
  * Threads: the machine's.
  */
@@ -88,7 +88,8 @@ void passthrough_close(struct vm_device *d);
 void passthrough_act(struct vm_device *d);
 void passthrough_status(struct vm_device *d, json_t *item);
 
-/* Callbacks, in the loop and so in the machine's thread: opaque is the vm_passthrough, and the machine. */
+/* Callbacks, in the loop and so in the machine's thread: opaque is the vm_passthrough, and the
+ * machine. */
 void passthrough_event(void *opaque, struct device *dev, enum vfio_event event, const char *text);
 void passthrough_fault(void *opaque, const struct iommu_fault *fault);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The machine's thread: its turns, calls from other threads, what the guest asked for, and the states
-// created → running ⇄ paused → stopped.
+// The machine's thread: its turns, calls from other threads, what the guest asked for, and the
+// states created → running ⇄ paused → stopped.
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,9 +36,9 @@ static void set_state(struct hospes_vm *vm, enum hospes_state state)
 
 /* --- from vCPU and I/O threads: record and post --- */
 
-/* The first request counts: on hardware nothing runs after a reset or a power off, while here the vCPUs
- * go on until the machine's thread stops them. Linux, for one, faults on purpose 50 µs after it has
- * written the reset port. */
+/* The first request counts: on hardware nothing runs after a reset or a power off, while here the
+ * vCPUs go on until the machine's thread stops them. Linux, for one, faults on purpose 50 µs after
+ * it has written the reset port. */
 void vm_request(struct hospes_vm *vm, enum vm_request request)
 {
 	int none = 0;
@@ -166,8 +166,8 @@ static void log_registers(struct hospes_vm *vm)
 	free(text);
 }
 
-/* Nothing of the guest's moves any more. False: a vCPU is stuck in an exit, and with it the lock of a
- * device, so that none is waited for. */
+/* Nothing of the guest's moves any more. False: a vCPU is stuck in an exit, and with it the lock of
+ * a device, so that none is waited for. */
 static bool make_still(struct hospes_vm *vm)
 {
 	vm->stuck = vcpus_pause(vm->vcpus) != 0;
@@ -254,8 +254,8 @@ static void reset_timer_done(struct loop_op *op, int result)
 	vm->reset_waits = false;
 }
 
-/* A guest that does nothing but reset would keep this thread, the log and the embedder busy: past its
- * budget it waits, with its vCPUs out. A paused machine is reset when it is resumed. */
+/* A guest that does nothing but reset would keep this thread, the log and the embedder busy: past
+ * its budget it waits, with its vCPUs out. A paused machine is reset when it is resumed. */
 static bool reset_has_to_wait(struct hospes_vm *vm)
 {
 	uint64_t wait_ns;

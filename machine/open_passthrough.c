@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Finding and opening a PCI device of the host: VFIO's character device or its group.
+// Finding and opening a PCI device that is passed through: VFIO's character device or its group.
 #include "machine/open_passthrough.h"
 
 #include <errno.h>
@@ -23,7 +23,8 @@ int open_passthrough_find(const struct config_passthrough *p, struct open_passth
 	rc = host_find(p->device ? p->device : path, ret->bdf, err);
 	if (rc && p->fd < 0)
 		return err_prefix(err, "passthrough '%s'", p->base.id);
-	/* With an fd, what the host tells is welcome but not needed: a container may have no sysfs. */
+	/* With an fd, what the host tells is welcome but not needed: a container may have no
+	 * sysfs. */
 	if (rc && p->device)
 		snprintf(ret->bdf, sizeof(ret->bdf), "%s", p->device);
 	if (rc)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Finding and opening a PCI device of the host. Nothing is bound or unbound: what is in the way is
- * reported, with the line to type.
+ * Finding and opening a PCI device that is passed through. Nothing is bound or unbound: what is
+ * in the way is reported, with the line to type.
  *
  * Threads: no state; any thread.
  */
@@ -15,14 +15,15 @@
 #include "machine/config.h"
 #include "host/device.h"
 
-/* A PCI device of the host. */
+/* A passed-through PCI device. */
 struct config_passthrough {
 	struct config_device
 		base; /* addr: on bus 0; else behind a root port of its own, at `port` */
 	struct schema_pci port;
-	char *device; /* "0000:01:10.0", a path in sysfs, "/dev/vfio/devices/vfio0"; NULL: fd says */
-	int fd;       /* an open /dev/vfio/devices/vfioN (type1: /dev/vfio/N); -1: opened here */
-	int iommufd;  /* moved to config_iommu.fd by validation */
+	/* "0000:01:10.0", a path in sysfs, "/dev/vfio/devices/vfio0"; NULL: fd says. */
+	char *device;
+	int fd;         /* an open /dev/vfio/devices/vfioN (type1: /dev/vfio/N); -1: opened here */
+	int iommufd;    /* moved to config_iommu.fd by validation */
 	char *strategy; /* when memory is mapped for it */
 	char *ioas;     /* devices with the same name share an address space; NULL: its own */
 	int on_error;   /* enum vfio_on_error */
@@ -35,8 +36,8 @@ struct open_passthrough {
 	struct host_device host;
 };
 
-/* Which device is meant. Opens no device. Without sysfs an fd is enough (for type1 with the device's
- * address). */
+/* Which device is meant. Opens no device. Without sysfs an fd is enough (for type1 with the
+ * device's address). */
 int open_passthrough_find(const struct config_passthrough *p, struct open_passthrough *ret,
 			  struct err *err);
 

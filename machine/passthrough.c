@@ -38,7 +38,7 @@ static int get_iommu(struct vm_passthrough *p, struct err *err)
 	log_info(&vm->log, "iommu", "%s", iommu_reason(host->iommu));
 	rc = fault_watch_create(&host->faults, vm->loop, &vm->log, passthrough_fault, vm, err);
 	if (!rc)
-		log_info(&vm->log, "iommu", "DMA faults are told by: %s",
+		log_info(&vm->log, "iommu", "DMA faults are reported by: %s",
 			 fault_source(host->faults));
 	return rc;
 }
@@ -255,7 +255,8 @@ static int create_function(struct vm_passthrough *p, struct err *err)
 		.addr = c->base.addr.set ? &c->base.addr.addr : NULL,
 		.on_error = (enum vfio_on_error)c->on_error,
 		.rom = c->rom,
-		/* A character device is open, in this sense, once it is bound; a group has one opener. */
+		/* A character device is open, in this sense, once it is bound; a group has one
+		 * opener. */
 		.fresh = kind == IOMMU_IOMMUFD || c->fd < 0,
 		.starts = p->d.endpoint ? on_bus_master : NULL,
 		.event = passthrough_event,

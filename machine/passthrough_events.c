@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What happens to passed-through devices while the guest runs: their errors, the host that wants one
-// back, DMA faults. Callbacks only note what is to be done; passthrough_act does it after the iteration.
+// What happens to passed-through devices while the guest runs: their errors, the host that wants
+// one back, DMA faults. Callbacks only note what is to be done; passthrough_act does it after the
+// iteration.
 #include <stdio.h>
 #include <string.h>
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reading, writing and freeing of table-described JSON objects. The kinds of values are in values.c.
+// Reading, writing and freeing of table-described JSON objects. The kinds of values are in
+// values.c.
 #include "machine/schema.h"
 
 #include <errno.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * JSON documents and typed structs, by tables: one table per object says which keys exist, what they
- * hold and where they go. Reading, writing the effective document and freeing all follow the table,
- * so they cannot disagree; an unknown key is an error that names the nearest known one.
+ * JSON documents and typed structs, by tables: one table per object says which keys exist, what
+ * they hold and where they go. Reading, writing the effective document and freeing all follow the
+ * table, so they cannot disagree; an unknown key is an error that names the nearest known one.
  *
  * Threads: no state; any thread.
  */
@@ -30,8 +30,8 @@ enum schema_kind {
 	SCHEMA_UUID,   /* struct schema_uuid */
 	SCHEMA_CPUS,   /* struct schema_cpus: "0-3,6" or a list of numbers, in that order */
 	SCHEMA_OBJECT, /* a struct, in place; its defaults when the key is absent */
-	SCHEMA_LIST, /* a list of objects. struct list of schema_items; several keys may share one */
-	SCHEMA_ITEM, /* one object, which is a schema_item of such a list, also when the key is absent */
+	SCHEMA_LIST,   /* list of objects: struct list of schema_items, which keys may share */
+	SCHEMA_ITEM,   /* one object: a schema_item of such a list, also when it is absent */
 };
 
 struct schema_pci {
@@ -80,8 +80,8 @@ struct schema {
 	const void *defaults; /* a struct to start from (it owns nothing), or NULL: zeroes */
 };
 
-/* Fill `ret` (bytes of the table) from the JSON object, in the order of the table; `path` is its name in
- * messages ("" for the document). On error nothing is left allocated. */
+/* Fill `ret` (bytes of the table) from the JSON object, in the order of the table; `path` is its
+ * name in messages ("" for the document). On error nothing is left allocated. */
 int schema_read(const struct schema *schema, const json_t *json, const char *path, void *ret,
 		struct err *err);
 /* The reverse: a new reference, or NULL when there is no memory. Absent strings, addresses and fds

@@ -117,8 +117,8 @@ int config_validate(struct config *c, struct err *err)
 		rc = check_cpus(&c->cpus, err);
 	if (!rc)
 		rc = check_memory(&c->memory, err);
-	/* A disk's requests are as large as the guest likes: they are not to keep the machine's thread, which
-	 * answers signals and the public API, from its work. */
+	/* A disk's requests are as large as the guest likes: they are not to keep the machine's
+	 * thread, which answers signals and the public API, from its work. */
 	if (c->io_threads == CONFIG_IO_THREADS_AUTO)
 		c->io_threads = config_next(c, NULL, &kind_disk) ? 1 : 0;
 	if (!rc)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The guest's own IOMMU in the machine: made before the devices behind it, its virtio device after
+// The virtual IOMMU in the machine: made before the devices behind it, its virtio device after
 // them; what ACPI says of it; its part of the status.
 #include <errno.h>
 #include <stdlib.h>
@@ -90,7 +90,7 @@ void vm_viommu_fault(struct vm_device *d, const struct iommu_fault *fault, char 
 	viommu_hardware_fault(d->endpoint, &told, history, bytes);
 }
 
-/* --- what is told of it --- */
+/* --- what is reported of it --- */
 
 int vm_viommu_describe(struct hospes_vm *vm, struct acpi_viommu *ret, struct err *err)
 {
@@ -134,11 +134,10 @@ int vm_viommu_switch(struct hospes_vm *vm, const char *strategy, struct err *err
 	while ((d = vm_next_device(vm, d, &kind_passthrough)))
 		behind |= d->endpoint != NULL;
 	if (!behind)
-		return err_set(
-			err, -ENODEV,
-			"strategy '%s': no passed-through device is behind an IOMMU of the "
-			"guest's own; start the machine with viommu on, for it and the device",
-			strategy);
+		return err_set(err, -ENODEV,
+			       "strategy '%s': no passed-through device is behind a virtual "
+			       "IOMMU; start the machine with viommu on, for it and the device",
+			       strategy);
 	rc = viommu_switch(vm->viommu, NULL, strategy, err);
 	if (!rc)
 		log_info(&vm->log, "viommu", "the strategy is '%s' from now on", strategy);

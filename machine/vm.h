@@ -61,8 +61,8 @@ struct vm_command {
 	bool running, done, abandoned;
 };
 
-/* How long a call waits for a machine's thread that does not answer: longer than vcpus_pause, which the
- * thread itself may be waiting in. */
+/* How long a call waits for a machine's thread that does not answer: longer than vcpus_pause, which
+ * the thread itself may be waiting in. */
 #define VM_CALL_NS (3 * VCPU_LEAVE_NS)
 
 /* The kernel on its way into guest memory, which is copying, while KVM makes the machine, which is
@@ -94,7 +94,7 @@ struct hospes_vm {
 	struct loop *loop;
 	struct vm_io_thread io[VM_MAX_IO_THREADS];
 	struct loop *io_loops[VM_MAX_IO_THREADS];
-	struct vm_io_thread viommu_io; /* of the guest's IOMMU, which may wait for the others */
+	struct vm_io_thread viommu_io; /* of the virtual IOMMU, which may wait for the others */
 	unsigned int n_io_loops;       /* at least 1: the main loop when there are no I/O threads */
 
 	struct kernel *kernel;
@@ -102,8 +102,8 @@ struct hospes_vm {
 
 	/* struct device, in order of creation: what is reset, made quiet, resumed. */
 	struct list plugged;
-	struct list
-		devices; /* struct vm_device (kind.h), in order of adding: those of the document's kinds */
+	/* struct vm_device (kind.h), in order of adding: those of the document's kinds. */
+	struct list devices;
 	struct device *pm;
 	struct viommu *viommu; /* NULL: the guest has none */
 	struct device *viommu_dev;
@@ -127,11 +127,12 @@ struct hospes_vm {
 	pthread_t owner;    /* the machine's thread */
 	pthread_t thread;   /* ours, with HOSPES_VM_THREAD */
 	bool thread_running;
-	/* Held by whoever acts as the machine's thread while that does not exist: with HOSPES_VM_THREAD
-	 * before the start, and once it has ended. Before mutex. */
+	/* Held by whoever acts as the machine's thread while that does not exist: with
+	 * HOSPES_VM_THREAD before the start, and once it has ended. Before mutex. */
 	pthread_mutex_t acting;
 	bool threads_started; /* guarded by acting */
-	bool no_thread; /* guarded by mutex: there is no machine's thread, and none to come by itself */
+	/* Guarded by mutex: there is no machine's thread, and none to come by itself. */
+	bool no_thread;
 
 	uint64_t call_ns;       /* VM_CALL_NS */
 	pthread_mutex_t mutex;  /* guards commands */
@@ -167,8 +168,8 @@ void vm_adopt(struct hospes_vm *vm, struct device *dev);
 /* After an iteration of the loop: what events asked for. */
 void vm_act(struct hospes_vm *vm);
 
-/* viommu.c: the virtual IOMMU, before the devices behind it; its own device, after them; and what the
- * firmware says of it. */
+/* viommu.c: the virtual IOMMU, before the devices behind it; its own device, after them; and what
+ * the firmware says of it. */
 int vm_viommu_create(struct hospes_vm *vm, struct err *err);
 int vm_viommu_plug(struct hospes_vm *vm, struct err *err);
 void vm_viommu_unplug(struct hospes_vm *vm);
@@ -186,9 +187,9 @@ void vm_viommu_reset(struct hospes_vm *vm);
 json_t *vm_viommu_status(struct hospes_vm *vm);
 
 /* lifecycle.c */
-/* Carry out fn in the machine's thread and return its result. Any thread. -ETIMEDOUT when the machine's
- * thread does not answer for call_ns: without an arg fn is carried out all the same when it does, with
- * one it is not carried out; one that has begun is waited for. */
+/* Carry out fn in the machine's thread and return its result. Any thread. -ETIMEDOUT when the
+ * machine's thread does not answer for call_ns: without an arg fn is carried out all the same when
+ * it does, with one it is not carried out; one that has begun is waited for. */
 int vm_call(struct hospes_vm *vm, int (*fn)(struct hospes_vm *vm, void *arg, struct err *err),
 	    void *arg, struct err *err);
 void vm_request(struct hospes_vm *vm, enum vm_request request);
@@ -207,11 +208,12 @@ int vm_do_registers(struct hospes_vm *vm, void *arg, struct err *err);
 int vm_do_stop(struct hospes_vm *vm, void *arg, struct err *err);
 /* Pause them, or, with -ETIMEDOUT, let those go on that are out. */
 int vm_pause_vcpus(struct hospes_vm *vm, struct err *err);
-/* Ends the vCPU threads, however long one of them is stuck; then devices are quiesced in any case. */
+/* Ends the vCPU threads, however long one of them is stuck; then devices are quiesced in any
+ * case. */
 void vm_end_vcpus(struct hospes_vm *vm);
 /* Before the loop is destroyed. */
 void vm_lifecycle_done(struct hospes_vm *vm);
-/* One turn of the machine: 1 while it lives, 0 when stopped, or a negative errno. */
+/* One iteration of the machine: 1 while it lives, 0 when stopped, or a negative errno. */
 int vm_iterate(struct hospes_vm *vm, bool wait);
 int vm_start_thread(struct hospes_vm *vm, struct err *err);
 void vm_join_thread(struct hospes_vm *vm);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Calls of other threads, where the machine's thread does not answer; and what a guest may make it do. */
+/* Calls of other threads, where the machine's thread does not answer; and what a guest may make it
+ * do. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <semaphore.h>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The configuration document: what it accepts, what it completes, what it refuses and in which words.
+// The configuration document: what it accepts, what it completes, what it refuses and in which
+// words.
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Opening what a document names: nothing waits for a peer, nothing is written through a link, and what the
-// document gives as a number is duplicated.
+// Opening what a document names: nothing waits for a peer, nothing is written through a link, and
+// what the document gives as a number is duplicated.
 #include <criterion/criterion.h>
 #include <dirent.h>
 #include <errno.h>
