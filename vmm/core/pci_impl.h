@@ -11,7 +11,7 @@
 #include "base/clock.h"
 #include "core/pci.h"
 
-/* What <linux/pci_regs.h> lacks of the common header, type 0 and type 1 (PCI Express Base 6.0, 7.5.1). */
+/* What <linux/pci_regs.h> lacks of headers of type 0 and 1 (PCI Express Base 6.0, 7.5.1). */
 enum {
 	PCI_STATUS_W1C = 0xf900, /* parity, SERR, master and target abort */
 	PCI_ROM_MIN_BYTES = 2048,
