@@ -36,7 +36,7 @@ refused 1 "not built yet" "firmware" hospes run --firmware OVMF.fd
 # How the library refuses files, devices and shapes is tests/native/test_refusals.c; here one of each, and what
 # needs a real kernel or this host.
 refused 1 "'nokernel': No such file" "no such kernel" hospes run --kernel nokernel
-head -c 3000000 "$k" >cut
+head -c 3000000 "$k" >"cut"
 refused 1 "'cut'" "a kernel that is cut short" hospes run --kernel cut
 refused 1 "memory|MiB" "a kernel larger than memory" hospes run --kernel "$HOSPES_DEBIAN_BZIMAGE" --memory 32M
 truncate -s 1M disk
