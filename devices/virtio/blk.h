@@ -5,6 +5,10 @@
  * Queues are multi-queue (VIRTIO_BLK_F_MQ), each with its loop. Read-only, flush, discard, write
  * zeroes, get-id, topology. An I/O error reaches the guest as VIRTIO_BLK_S_IOERR and goes to the
  * log once in a while; it never stops the device.
+ *
+ * Create, resize and destroy: the machine's thread. Queues: the thread of the loop of each; the
+ * loops stay the caller's and outlive the device. Strings are copied. On failure (0 or a negative
+ * errno, err says why) the fd stays the caller's.
  */
 #ifndef VIRTIO_BLK_H
 #define VIRTIO_BLK_H
@@ -35,7 +39,7 @@ struct virtio_blk_setup {
 
 int virtio_blk_create(struct virtio_device **ret, const struct virtio_blk_setup *config,
 		      const struct log *log, struct err *err);
-/* The disk has a new size: tell the guest. Machine's thread. */
+/* The disk has a new size: the guest is notified. -EINVAL: not a multiple of the block size. */
 int virtio_blk_resize(struct virtio_device *vdev, uint64_t size_bytes, struct err *err);
 
 #endif

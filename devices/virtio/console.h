@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* virtio-console (virtio 1.3, 5.3), one port: bytes between the guest and a pair of fds. */
+/*
+ * virtio-console (virtio 1.3, 5.3), one port: bytes between the guest and a pair of fds.
+ *
+ * Create, resize and destroy: the machine's thread. Queues: the loop's thread. Loop and fds stay
+ * the caller's and outlive the device. 0 or -ENOMEM. An fd that fails later is logged (no more
+ * input, or the output is lost); the device stays.
+ */
 #ifndef VIRTIO_CONSOLE_H
 #define VIRTIO_CONSOLE_H
 

@@ -4,6 +4,10 @@
  *
  * Multi-queue with a control queue; checksum and segmentation offload both ways as far as the
  * backend has them; mergeable receive buffers; MAC, MTU, link state.
+ *
+ * Create, set_link and destroy: the machine's thread. Each pair: the thread of its loop; the loops
+ * stay the caller's and outlive the device. On failure (0 or a negative errno, err says why) all
+ * fds stay the caller's. A backend that fails later takes the link down; the device stays.
  */
 #ifndef VIRTIO_NET_H
 #define VIRTIO_NET_H

@@ -10,7 +10,9 @@
  * Vector 0 to n of MSI-X are the driver's to assign: one for each queue and one for configuration.
  * While bus mastering is off no queue runs (transport.h).
  *
- * virtio_pci_create takes a device (ownership passes on success) and puts it on the bus.
+ * virtio_pci_create takes a device (ownership passes on success) and puts it on the bus. 0 or a
+ * negative errno, err says why: the address is taken, no memory, no eventfd. The result is
+ * quiesced and destroyed through its struct device_ops. All of it: the machine's thread.
  */
 #ifndef VIRTIO_PCI_H
 #define VIRTIO_PCI_H
