@@ -386,7 +386,7 @@ static int run_machine(struct run *run, json_t *document)
 	} else {
 		attend(run);
 		/* Also what ended by itself may hold a thread that does not come back. */
-		if (!run->stuck && hospes_vm_stop(run->vm, &error) == -ETIMEDOUT)
+		if (!run->ended && hospes_vm_stop(run->vm, &error) == -ETIMEDOUT)
 			run->stuck = true;
 		if (!run->stuck)
 			status = exit_status(run);

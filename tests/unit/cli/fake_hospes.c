@@ -45,7 +45,9 @@ static void stop_with(struct hospes_vm *vm, enum hospes_outcome outcome)
 					   .value = HOSPES_STOPPED,
 					   .text = ""};
 
-	vm->outcome = outcome;
+	/* As in the library, the first one stays. */
+	if (vm->outcome == HOSPES_OUTCOME_NONE)
+		vm->outcome = outcome;
 	vm->options.event(vm->options.event_opaque, &event);
 }
 

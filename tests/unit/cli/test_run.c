@@ -45,7 +45,7 @@ Test(run, a_machine_is_created_started_and_destroyed)
 	fake = (struct fake){.outcome = HOSPES_OUTCOME_POWERED_OFF};
 	cr_assert_eq(RUN("--kernel", "k", "--console=none"), CLI_OK);
 	cr_assert_str_eq(fake.calls, "create({\"kernel\":{\"path\":\"k\"},\"consoles\":[]}) "
-				     "start() destroy() ");
+				     "start() stop() destroy() ");
 }
 
 Test(run, creating_a_machine_can_be_interrupted)
