@@ -2,6 +2,7 @@
 // The choice of a strategy by its name and parameters.
 #include "iommu/strategy/strategy.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,11 +13,12 @@
 
 const char *strategy_default(bool with_viommu)
 {
-	for (unsigned int i = 0; strategies[i]; i++) {
-		if (with_viommu ? strategies[i]->is_default_with_viommu : strategies[i]->is_default)
-			return strategies[i]->name;
-	}
-	return strategies[0]->name;
+	const struct strategy_ops *const *s = strategies;
+
+	while (*s && !(with_viommu ? (*s)->is_default_with_viommu : (*s)->is_default))
+		s++;
+	assert(*s);
+	return (*s)->name;
 }
 
 /* Is the word at text, which ends before `end`, this name? */

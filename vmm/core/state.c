@@ -346,10 +346,9 @@ int state_reader_open(struct state_reader **ret, const void *bytes, size_t len, 
 
 static void drop_staged(struct state_reader *r)
 {
-	struct list *item;
-
-	while ((item = list_pop(&r->staged)))
+	list_for_each_safe (item, &r->staged)
 		free(container_of(item, struct staged, link));
+	list_init(&r->staged);
 }
 
 void state_reader_close(struct state_reader *r)
