@@ -37,7 +37,7 @@ struct virtio_blk_setup {
 	unsigned int n_loops;
 };
 
-int virtio_blk_create(struct virtio_device **ret, const struct virtio_blk_setup *config,
+int virtio_blk_create(struct virtio_device **ret, const struct virtio_blk_setup *setup,
 		      const struct log *log, struct err *err);
 /* The disk has a new size: the guest is notified. -EINVAL: not a multiple of the block size. */
 int virtio_blk_resize(struct virtio_device *vdev, uint64_t size_bytes, struct err *err);
