@@ -498,7 +498,8 @@ int viommu_probe(struct viommu *viommu, uint32_t endpoint, struct iommu_reserved
 	pthread_mutex_lock(&viommu->serial);
 	e = viommu_find_endpoint(viommu, endpoint);
 	if (e) {
-		memcpy(ranges, e->reserved, MIN(e->n_reserved, max) * sizeof(*ranges));
+		if (max)
+			memcpy(ranges, e->reserved, MIN(e->n_reserved, max) * sizeof(*ranges));
 		ret = (int)e->n_reserved;
 	}
 	pthread_mutex_unlock(&viommu->serial);

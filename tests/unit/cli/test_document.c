@@ -26,6 +26,10 @@ static int read_args(json_t **ret, const char *const *args)
 		argv[argc++] = (char *)*args++;
 	*ret = NULL;
 	options_parse(&command, argc, argv, ret, &status);
+	if (status != CLI_OK) {
+		json_decref(*ret);
+		*ret = NULL;
+	}
 	return status;
 }
 #define READ(ret, ...) read_args(ret, (const char *const[]){__VA_ARGS__, NULL})

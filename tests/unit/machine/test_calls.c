@@ -57,6 +57,7 @@ static void set_up(void)
 	vm = calloc(1, sizeof(*vm));
 	cr_assert_not_null(vm);
 	list_init(&vm->commands);
+	list_init(&vm->devices);
 	pthread_mutex_init(&vm->mutex, NULL);
 	sem_init(&entered, 0, 0);
 	sem_init(&release, 0, 0);

@@ -40,6 +40,7 @@ static struct hospes_vm *machine(void)
 
 	cr_assert_not_null(vm);
 	list_init(&vm->commands);
+	list_init(&vm->devices);
 	pthread_mutex_init(&vm->mutex, NULL);
 	pthread_cond_init(&vm->changed, NULL);
 	return vm;
@@ -108,6 +109,8 @@ Test(machine_threads, an_io_thread_whose_loop_fails_ends_the_machine, .timeout =
 	cr_expect_eq(atomic_load(&vm->request), VM_ERROR);
 	cr_expect(strstr(vm->crash_text, "I/O thread"), "%s", vm->crash_text);
 	vm_stop_io_threads(vm);
+	loop_destroy(vm->io[0].loop);
 	loop_destroy(vm->loop);
+	free(vm);
 	close(null);
 }
