@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <linux/kvm.h>
 #include <semaphore.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
@@ -64,7 +65,7 @@ int arch_vcpu_call(const struct arch_vcpu *vcpu, unsigned long request, const vo
 	return 0;
 }
 
-static void (*handler)(void);
+static void (*_Atomic handler)(void); /* both vCPUs may change it */
 static sem_t entered, release;
 
 static void port_write(void *opaque, uint64_t offset, uint64_t value, unsigned int size)
@@ -73,7 +74,7 @@ static void port_write(void *opaque, uint64_t offset, uint64_t value, unsigned i
 	(void)offset;
 	(void)value;
 	(void)size;
-	handler();
+	atomic_load (&handler)();
 }
 
 static const struct bus_ops ops = {.write = port_write, .min = 1, .max = 1};
