@@ -94,8 +94,8 @@ static void free_vm(struct hospes_vm *vm)
 {
 	vm_unbuild(vm);
 	config_done(&vm->config);
-	while (!list_empty(&vm->commands)) /* of callers that have given up */
-		free(container_of(list_pop(&vm->commands), struct vm_command, link));
+	list_for_each_safe (item, &vm->commands) /* of callers that have given up */
+		free(container_of(item, struct vm_command, link));
 	pthread_cond_destroy(&vm->changed);
 	pthread_mutex_destroy(&vm->acting);
 	pthread_mutex_destroy(&vm->mutex);

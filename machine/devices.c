@@ -201,8 +201,9 @@ void vm_remove_devices(struct hospes_vm *vm)
 	vm_viommu_unplug(vm);
 	for (struct list *i = vm->devices.prev; i != &vm->devices; i = i->prev)
 		unplug(container_of(i, struct vm_device, link));
-	while (!list_empty(&vm->devices))
-		vm_device_remove(container_of(vm->devices.prev, struct vm_device, link));
+	for (struct list *i = vm->devices.prev, *before = i->prev; i != &vm->devices;
+	     i = before, before = i->prev)
+		vm_device_remove(container_of(i, struct vm_device, link));
 	while (!list_empty(&vm->plugged)) {
 		struct device *dev = container_of(vm->plugged.prev, struct device, link);
 

@@ -256,8 +256,8 @@ json_t *schema_write(const struct schema *schema, const void *from)
 
 static void free_list(struct list *list)
 {
-	while (!list_empty(list))
-		schema_item_free(container_of(list->next, struct schema_item, link));
+	list_for_each_safe (item, list)
+		schema_item_free(container_of(item, struct schema_item, link));
 }
 
 void schema_free(const struct schema *schema, void *data)
