@@ -35,16 +35,19 @@ static FILE *open_log(const char *path)
 		open(path,
 		     O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK,
 		     0600);
+	int why = EMLINK;
 	struct stat st;
 	FILE *to;
 
 	if (fd < 0)
 		return NULL;
-	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink > 1)
-		errno = EMLINK;
-	else if (fcntl(fd, F_SETFL, O_APPEND) == 0 && (to = fdopen(fd, "a")))
-		return to;
+	if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_nlink <= 1) {
+		if (fcntl(fd, F_SETFL, O_APPEND) == 0 && (to = fdopen(fd, "a")))
+			return to;
+		why = errno;
+	}
 	close(fd);
+	errno = why;
 	return NULL;
 }
 

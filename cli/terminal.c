@@ -68,7 +68,7 @@ bool terminal_raw(void)
 static enum terminal_command meaning(struct terminal_filter *filter, uint8_t c)
 {
 	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
-		if (keys[i].key == c)
+		if ((uint8_t)keys[i].key == c)
 			return keys[i].command;
 	}
 	filter->strategy = c - (unsigned int)'1';

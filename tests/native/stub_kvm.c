@@ -454,6 +454,7 @@ static int stub_ioctl(int fd, unsigned long request, unsigned long arg)
 {
 	struct file *file;
 	sigset_t kicks;
+	bool fails;
 	int rc = 0;
 
 	pthread_mutex_lock(&lock);
@@ -468,7 +469,9 @@ static int stub_ioctl(int fd, unsigned long request, unsigned long arg)
 		pthread_mutex_unlock(&lock);
 		return run(fd, kicks);
 	}
-	if (fail_in && !--fail_in)
+	fails = fail_in == 1;
+	fail_in -= fail_in > 0;
+	if (fails)
 		rc = -fail_error;
 	else if (file->kind == KIND_KVM)
 		rc = kvm_request(request, arg);

@@ -183,7 +183,7 @@ void hospes_free(void *p)
 
 static void read_back(FILE *file, char *text, size_t bytes)
 {
-	rewind(file);
+	fseek(file, 0, SEEK_SET);
 	text[fread(text, 1, bytes - 1, file)] = '\0';
 	fclose(file);
 }

@@ -93,7 +93,7 @@ static const char *output_of(int fd, const struct command *command, char **words
 	fflush(NULL);
 	dup2(saved, fd);
 	close(saved);
-	rewind(file);
+	fseek(file, 0, SEEK_SET);
 	n = fread(text, 1, sizeof(text) - 1, file);
 	text[n] = '\0';
 	fclose(file);
