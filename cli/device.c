@@ -72,7 +72,7 @@ static void print_text(const json_t *document)
 }
 
 struct explain_arguments {
-	struct hospes_explain_options library;
+	struct hospes_explain_options given;
 	char *devices[64];
 	unsigned int n;
 	bool json;
@@ -104,9 +104,9 @@ static int explain(const char *device, struct hospes_explain_options *options, b
 
 static const struct option explain_options[] = {
 	{"memory", "SIZE", "the guest's memory (2G): limits are checked against it",
-	 OPTION_AT(SIZE, struct explain_arguments, library.memory_bytes)},
+	 OPTION_AT(SIZE, struct explain_arguments, given.memory_bytes)},
 	{"iommu", "auto|iommufd|type1", "the kernel's interface (auto)",
-	 OPTION_AT(CHOICE, struct explain_arguments, library.iommu)},
+	 OPTION_AT(CHOICE, struct explain_arguments, given.iommu)},
 	{"json", NULL, "for programs", OPTION_AT(SWITCH, struct explain_arguments, json)},
 	{0},
 };
@@ -127,7 +127,7 @@ static const struct command explain_command;
 
 static int execute(int argc, char **argv)
 {
-	struct explain_arguments a = {.library = {.size = sizeof(a.library)}};
+	struct explain_arguments a = {.given = {.size = sizeof(a.given)}};
 	int status;
 
 	if (!options_parse(&explain_command, argc, argv, &a, &status))
@@ -135,7 +135,7 @@ static int execute(int argc, char **argv)
 	for (unsigned int i = 0; i < a.n; i++) {
 		if (i && !a.json)
 			puts("");
-		if (explain(a.devices[i], &a.library, a.json) != CLI_OK)
+		if (explain(a.devices[i], &a.given, a.json) != CLI_OK)
 			status = CLI_FAILED;
 	}
 	if (a.n)

@@ -111,7 +111,7 @@ static void progress(void *opaque, const char *what, unsigned int done, unsigned
 }
 
 struct bench_arguments {
-	struct hospes_bench_options library;
+	struct hospes_bench_options given;
 	const char *device; /* NULL: not given */
 	bool quick, json;
 };
@@ -120,9 +120,9 @@ static const struct option bench_options[] = {
 	{"device", "BDF", "the device; it must be bound to vfio-pci and in nobody's use",
 	 OPTION_AT(TEXT, struct bench_arguments, device)},
 	{"backend", "iommufd|type1|both", "the kernel's interface (both)",
-	 OPTION_AT(CHOICE, struct bench_arguments, library.backend)},
+	 OPTION_AT(CHOICE, struct bench_arguments, given.backend)},
 	{"memory", "SIZE", "the largest mapping (1G, or a quarter of the free memory)",
-	 OPTION_AT(SIZE, struct bench_arguments, library.max_bytes)},
+	 OPTION_AT(SIZE, struct bench_arguments, given.max_bytes)},
 	{"quick", NULL, "fewer sizes and repetitions",
 	 OPTION_AT(SWITCH, struct bench_arguments, quick)},
 	{"json", NULL, "for programs", OPTION_AT(SWITCH, struct bench_arguments, json)},
@@ -133,7 +133,7 @@ static int execute(int argc, char **argv)
 {
 	bool terminal = isatty(STDERR_FILENO);
 	struct bench_arguments a = {
-		.library = {.size = sizeof(a.library), .progress = terminal ? progress : NULL}};
+		.given = {.size = sizeof(a.given), .progress = terminal ? progress : NULL}};
 	struct hospes_error error;
 	char *text;
 	int rc, status;
@@ -145,8 +145,8 @@ static int execute(int argc, char **argv)
 			  "devices, 'hospes vf bind BDF' binds one to vfio-pci");
 		return CLI_USAGE;
 	}
-	a.library.quick = a.quick;
-	rc = hospes_iommu_bench(a.device, &a.library, &text, &error);
+	a.given.quick = a.quick;
+	rc = hospes_iommu_bench(a.device, &a.given, &text, &error);
 	if (terminal)
 		fputs("\r\033[K", stderr);
 	if (rc == 0)

@@ -385,7 +385,7 @@ static int run_machine(struct run *run, json_t *document)
 		status = CLI_FAILED;
 	} else {
 		attend(run);
-		/* Also what ended by itself may hold a thread that does not come back. */
+		/* A machine that ended by itself may still have a thread that does not return. */
 		if (!run->ended && hospes_vm_stop(run->vm, &error) == -ETIMEDOUT)
 			run->stuck = true;
 		if (!run->stuck)

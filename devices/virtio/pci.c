@@ -351,9 +351,9 @@ static uint64_t bar_read(void *opaque, uint64_t offset, unsigned int size)
 	}
 }
 
-/* Where KVM has no ioeventfd for it. A queue that is served here may wait for whoever needs the
- * device's lock; what comes by way of VIRTIO_PCI_CAP_PCI_CFG holds others too, so its loop serves
- * that. */
+/* Where KVM has no ioeventfd for it. A queue that is served here may wait for a thread that needs
+ * the device's lock. An access through VIRTIO_PCI_CAP_PCI_CFG holds other locks too, so the queue's
+ * loop serves it. */
 static void notified(struct virtio_pci *v, unsigned int index, bool by_cap)
 {
 	struct virtio_queue *q = &v->t.vdev->queues[index];
