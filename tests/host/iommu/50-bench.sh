@@ -13,7 +13,8 @@ status=0; bench --device 0000:7f:1f.7 || status=$?
 is "$status" 1 "and so is one that does not exist"
 like "$(cat "$TMP/err")" "0000:7f:1f.7" "by name"
 status=0; bench --device "$edu" --backend vfio || status=$?
-is "$status" 1 "and a backend that does not exist"
+is "$status" 2 "and a backend that does not exist is usage"
+like "$(cat "$TMP/err")" "vfio" "by name too"
 status=0; bench || status=$?
 is "$status" 2 "without --device it is usage"
 
