@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The strategy 'direct': all guest memory, at its own addresses, from when it becomes guest memory
-// until it leaves. Mapping pins every page, and faults in those that are not there yet, which is
-// nearly all of the time it takes; so a region is cut into shards that threads map side by side.
+// The strategy 'direct': all guest memory is mapped at its own addresses, as long as it is guest
+// memory. Mapping pins every page and faults in those that are missing, which takes nearly all of the
+// time; so a region is cut into shards, which several threads map.
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -15,7 +15,7 @@
 #include "iommu/hw_domain.h"
 
 enum {
-	SHARD_MIN_MIB = 64, /* less is not worth a system call of its own */
+	SHARD_MIN_MIB = 64, /* a smaller shard does not pay for its system call */
 	MAX_THREADS = 16,
 	SHARDS_PER_THREAD = 4,
 };
@@ -36,7 +36,7 @@ struct job {
 	uint64_t shard_bytes;
 	_Atomic uint64_t next; /* offset of the next shard */
 	_Atomic uint64_t done; /* a bit per shard */
-	_Atomic int failed;    /* the first failure, and where it was */
+	_Atomic int failed;    /* the first error, and the offset of its shard */
 	_Atomic uint64_t failed_at;
 };
 
@@ -74,7 +74,7 @@ static void *map_shards(void *opaque)
 	return NULL;
 }
 
-/* The calling thread works too; that others cannot be had is no error. */
+/* The calling thread works too, so it is no error if no helper can be started. */
 static void run_job(struct job *job, unsigned int threads)
 {
 	pthread_t helpers[MAX_THREADS];
@@ -88,8 +88,8 @@ static void run_job(struct job *job, unsigned int threads)
 		pthread_join(helpers[--started], NULL);
 }
 
-/* A few shards per thread, so that none waits long for the last; each begins and ends on a boundary
- * of the largest page that the region has, or that transparent huge pages give it. */
+/* A few shards per thread, so that no thread waits long for the last one. Each begins and ends on a
+ * boundary of the region's largest page, or of a transparent huge page. */
 static uint64_t shard_bytes(const struct gmem_region *region, unsigned int threads)
 {
 	uint64_t page = MAX(region->page_bytes, 2 * MiB);
@@ -105,7 +105,7 @@ static void unmap_part(struct direct *direct, const struct gmem_region *region, 
 	uint64_t unmapped;
 	int ret = ioas_unmap(direct->strategy->ioas, region->gpa + offset, bytes, &unmapped);
 
-	/* Memory that a device may still reach must not be used for anything else, ever. */
+	/* A device may still reach this memory: it must not be reused. */
 	if (ret)
 		log_error(direct->strategy->config->log, "iommu", "%s: cannot unmap '%s': %s",
 			  direct->strategy->config->name, region->name, err_name(ret));
@@ -162,7 +162,7 @@ static unsigned int choose_threads(const struct strategy *strategy)
 	enum iommu_kind kind = iommu_kind_of(ioas_iommu(strategy->ioas));
 	int cpus = get_nprocs();
 
-	/* A container does one thing at a time, whoever asks; a table of our own costs nothing. */
+	/* A container serves one call at a time, and a table of our own needs no help. */
 	if (kind != IOMMU_IOMMUFD && !strategy->config->map_threads)
 		return 1;
 	if (strategy->config->map_threads)
@@ -186,7 +186,7 @@ static int add_range(void *opaque, const struct gmem_region *region)
 	return 0;
 }
 
-/* Reserve all ranges first, so that a conflict is reported before the slow pinning starts. */
+/* Allow all ranges first, so that a conflict is reported before the slow pinning starts. */
 static int allow_memory(const struct strategy *strategy, struct err *err)
 {
 	struct ranges ranges = {NULL, 0};
@@ -236,9 +236,9 @@ static void direct_destroy(struct strategy *strategy)
 
 /* --- under a virtual IOMMU --- */
 
-/* What the guest maps at its own address is reachable anyway and stays so, which is what the
- * ledger's over-exposure shows. At another address it is mapped there, and unmapped; where memory
- * is in the way the guest is refused. */
+/* Memory that the guest maps at its own address is mapped already, and stays mapped (the ledger
+ * counts it as over-exposure). At another address it is mapped and unmapped; the guest is refused
+ * where guest memory occupies that address. */
 static void direct_map_requests(struct strategy *strategy, struct hw_request *requests,
 				unsigned int n)
 {
@@ -251,7 +251,7 @@ static void direct_map_requests(struct strategy *strategy, struct hw_request *re
 	}
 }
 
-/* Those that are not at their own address. */
+/* Unmap the records that are not at their own address. */
 static int unmap_elsewhere(const struct strategy *strategy, uint64_t iova, uint64_t last)
 {
 	const struct mapping *m = mappings_find(strategy->guest, iova, last);

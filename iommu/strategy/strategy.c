@@ -21,7 +21,7 @@ const char *strategy_default(bool with_viommu)
 	return (*s)->name;
 }
 
-/* Is the word at text, which ends before `end`, this name? */
+/* Is [text, end) this name? */
 static bool is_word(const char *text, const char *end, const char *name)
 {
 	return strlen(name) == (size_t)(end - text) && !strncmp(text, name, (size_t)(end - text));
@@ -59,7 +59,7 @@ static int unknown_key(const struct strategy_choice *choice, const char *text, c
 		       choice->ops->name, (int)(end - text), text, n ? keys : " none");
 }
 
-/* One "key=value" that ends before `end`. */
+/* [text, end) is one "key=value". */
 static int set_param(struct strategy_choice *choice, const char *text, const char *end,
 		     struct err *err)
 {

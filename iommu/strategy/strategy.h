@@ -1,27 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Strategies: *when* guest memory is mapped for a device, and when it is unmapped.
+ * Strategies: when is guest memory mapped for a passed-through device, and when is it unmapped?
  *
  *   guest driver ─► virtual IOMMU ─► hw_domain_map/unmap ─► strategy ─► ioas ─► one call or none
  *   guest memory map changes ──────► (listener)  ───────────────┘
  *
- * One strategy is one file in this folder and one line in table.c. Its name, its
- * parameters and where it is the default are in its ops; nothing else names it.
+ * A strategy is one file in this folder and one line in table.c. Its ops hold its name, its
+ * parameters and where it is the default; no other file names it.
  *
- * The guest's mappings are in one table, which is its owner's (the virtual IOMMU's domain). A
- * strategy reads that table, and writes two fields of a record: `word`, which is its own, and
- * `state`, as far as the calls below say so. It keeps no table of the guest's mappings.
+ * The virtual IOMMU's domain owns the table of guest mappings. A strategy reads that table and
+ * keeps none of its own. It writes two fields of a record: `word`, which belongs to it, and
+ * `state`, as the calls below say.
  *
- * A map that fails is an error to whoever asked, never a fall-back to more access. An unmap that has
- * returned 0 means that no device can reach the range, unless the strategy's summary promises less;
- * it then says how much by ioas_stale.
+ * A map that fails is an error to the caller, never a fall-back to more access. After an unmap has
+ * returned 0, no device can reach the range. A strategy whose summary promises less reports how
+ * much is still reachable (ioas_stale).
  *
  * Limits are by cost, not by count: a strategy that retains mappings limits their bytes and their
- * time, and gives them back when it is asked to (flush).
+ * time, and unmaps them when flush asks for it.
  *
- * Threads: the calls of one strategy come one at a time, under the lock of the table's owner (without
- * a guest's table: in the machine's thread). Work that a strategy begins by itself, from a timer or on
- * the worker, takes that lock first: see hw_domain_config.
+ * Threads: one call at a time, under the lock of the table's owner (in the machine's thread where
+ * there is no virtual IOMMU). A timer or a worker of a strategy takes that lock first; see
+ * hw_domain_config.
+ * Errors: 0 or a negative errno; set-up calls explain it in `err`.
  */
 #ifndef IOMMU_STRATEGY_STRATEGY_H
 #define IOMMU_STRATEGY_STRATEGY_H
@@ -38,18 +39,18 @@
 struct hw_domain_config;
 struct strategy;
 
-/* A request of the guest, as the owner of its mappings hands it down. */
+/* A MAP or UNMAP of the guest, as the owner of the table passes it on. The caller owns it. */
 struct hw_request {
 	uint64_t iova, last; /* inclusive */
-	uint64_t bytes;      /* of the records in it; an unmap may have gaps between them */
-	/* map: COMING and in the table already, its memory judged (guest_memory_check). Its word is 0, or
-	 * what it was when the strategy retained this same mapping. unmap: NULL. */
+	uint64_t bytes;      /* of its records; an unmap may have gaps between them */
+	/* map: the record, COMING, in the table already; its memory has passed guest_memory_check. Its
+	 * word is 0, or the strategy's if the strategy has retained this same mapping. unmap: NULL. */
 	struct mapping *record;
-	unsigned int retained; /* unmap: how many of its records the strategy has made RETAINED */
-	int result;            /* 0 or a negative errno, set per request */
+	unsigned int retained; /* unmap: how many of its records became RETAINED */
+	int result;            /* 0 or a negative errno */
 };
 
-/* A parameter of a strategy: strategy=NAME,entries=256. */
+/* A parameter of a strategy, with its bounds and default: strategy=NAME,entries=256. */
 struct strategy_param {
 	const char *name;    /* NULL ends a list */
 	const char *summary; /* one line, with the unit */
@@ -58,37 +59,39 @@ struct strategy_param {
 
 enum { STRATEGY_PARAMS_MAX = 8 };
 
-/* One strategy. Functions may be NULL but for create; map and unmap come together. */
+/* One strategy. Only create is mandatory; map and unmap come together. */
 struct strategy_ops {
 	const char *name;
-	const char *summary;                 /* one line: what it maps, when */
+	const char *summary;                 /* one line: what it maps, and when */
 	const struct strategy_param *params; /* NULL: none */
-	bool needs_viommu;                   /* it maps only what a guest asks for */
+	bool needs_viommu;                   /* it maps only what the guest asks for */
 	bool is_default, is_default_with_viommu;
-	/* Each record that is not at its own address is one mapping (one per extent of its memory), the
-	 * words are unused, and destroy leaves those mappings: another such strategy can take over in the
-	 * same ioas. */
+	/* Another strategy with this flag can take over in the same ioas: each record whose iova is not
+	 * its gpa is one mapping per extent of its memory, words are unused, and destroy leaves these
+	 * mappings. */
 	bool keeps_mappings;
-	/* The other fields are set; map what is to be mapped at start. The guest's records follow by map. */
+	/* Map what is to be mapped at start; the fields of `strategy` are set, except state. The guest's
+	 * records follow in calls of map. */
 	int (*create)(struct strategy *strategy, struct err *err);
-	/* Unmap what is not the guest's; that goes with the devices. Half-built is allowed. */
+	/* Unmap what create has mapped. The guest's mappings end when the devices are detached. The
+	 * strategy may be half-built. */
 	void (*destroy)(struct strategy *strategy);
-	/* A batch of requests, in order. Each gets its result; an error means that nothing has changed for
-	 * it. After a map the record is WANTED or removed, by the owner. */
+	/* Serve a batch of requests in order and set each result. A request with an error has changed
+	 * nothing. Afterwards the owner makes each record WANTED, or removes it. */
 	void (*map)(struct strategy *strategy, struct hw_request *requests, unsigned int n);
-	/* The records in each range that the guest wants no more are GOING, and stay so when they are gone
-	 * from the hardware: the owner removes them from the table. The strategy makes one RETAINED that it
-	 * keeps in the hardware (the request is 0), or WANTED again one that could not be unmapped (the
-	 * request has an error; strategy_put_back). */
+	/* The same. Records that the guest has unmapped are GOING. The strategy leaves a record
+	 *   GOING     when the hardware no longer has it; the owner removes it from the table
+	 *   RETAINED  when it keeps it in the hardware; the result is 0
+	 *   WANTED    when it could not be unmapped; the result is an error (strategy_put_back) */
 	void (*unmap)(struct strategy *strategy, struct hw_request *requests, unsigned int n);
-	/* What is only RETAINED in [first, last] leaves the hardware and becomes GOING: afterwards nothing
-	 * stale is reachable there. Called before memory leaves the guest, at a detach, at a switch, and
-	 * when a MAP meets a limit or something retained. 0, or a negative errno when the hardware refuses:
-	 * what it keeps stays RETAINED. NULL: it retains nothing. */
+	/* Unmap the RETAINED records in [first, last] from the hardware and make them GOING: afterwards
+	 * nothing stale is reachable there. Called before memory leaves the guest, at a detach, at a
+	 * switch, and when a MAP meets a limit or a retained record. 0, or a negative errno when the
+	 * hardware refuses; those records stay RETAINED. NULL: the strategy retains nothing. */
 	int (*flush)(struct strategy *strategy, uint64_t first, uint64_t last);
 };
 
-/* A strategy and the values of its parameters, in the order of its table. */
+/* A strategy and the values of its parameters, in the order of ops->params. */
 struct strategy_choice {
 	const struct strategy_ops *ops;
 	uint64_t values[STRATEGY_PARAMS_MAX];
@@ -96,23 +99,21 @@ struct strategy_choice {
 
 struct strategy {
 	const struct strategy_ops *ops;
-	const struct hw_domain_config *config; /* of its domain: gmem, log, threads, loops */
+	const struct hw_domain_config *config; /* of its hw_domain: gmem, log, threads, loops */
 	uint64_t values[STRATEGY_PARAMS_MAX];  /* of its parameters */
 	struct ioas *ioas;
-	const struct mappings *guest; /* what the guest has mapped; NULL: no virtual IOMMU */
-	void *state;                  /* the strategy's */
+	const struct mappings *guest; /* the guest's mappings; NULL: no virtual IOMMU */
+	void *state;                  /* the strategy's own */
 };
 
-/* All of them, ending with NULL: for --help, validation, documentation. */
+/* All strategies; NULL ends the list. */
 extern const struct strategy_ops *const strategies[];
-/* The default of a device behind a virtual IOMMU, or of one that is not: its name. */
+/* The name of the default for devices behind a virtual IOMMU, or for the others. */
 const char *strategy_default(bool with_viommu);
-/* "NAME" or "NAME,key=value,…". -EINVAL, and a message with the names there are, or the keys, or the
- * values that a key takes. */
+/* Read "NAME" or "NAME,key=value,…". -EINVAL: the message lists the names, the keys or the bounds. */
 int strategy_parse(struct strategy_choice *ret, const char *text, struct err *err);
 
-/* For a strategy whose unmap of a request failed: each GOING record in it that the hardware still has is
- * WANTED again. */
+/* For an unmap that failed: each GOING record of it that the hardware still has becomes WANTED. */
 void strategy_put_back(const struct strategy *strategy, const struct hw_request *request);
 
 #endif

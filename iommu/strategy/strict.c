@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The strategy 'strict': what the guest has mapped, and nothing else, from before its request to
-// map is answered until before its request to unmap is. Each record is a mapping of its own, since
-// the kernel unmaps only what it mapped in one call and a guest may take back each; neighbours that
-// a batch unmaps are one call.
+// The strategy 'strict': the hardware has exactly what the guest has mapped. It maps before the MAP
+// is acknowledged, and unmaps before the UNMAP is. Each record is a mapping of its own: the guest may
+// unmap any of them, and the kernel unmaps only whole mappings. Neighbours that one batch unmaps are
+// one call.
 #include <errno.h>
 
 #include "iommu/guest_memory.h"
@@ -59,12 +59,12 @@ static void strict_unmap(struct strategy *strategy, struct hw_request *requests,
 		struct hw_request *r = &requests[i];
 		uint64_t last = r->last;
 
-		/* 0 does not follow the end of 2^64. */
+		/* The end of 2^64 has no neighbour. */
 		for (count = 1; i + count < n && last + 1 && r[count].iova == last + 1; count++)
 			last = r[count].last;
 		if (!unmap_range(strategy, r->iova, last))
 			continue;
-		/* Only the one to blame fails. What is gone already unmaps as nothing. */
+		/* Find the requests to blame. Ranges that are unmapped already unmap without error. */
 		for (unsigned int k = 0; k < count; k++) {
 			r[k].result = unmap_range(strategy, r[k].iova, r[k].last);
 			if (r[k].result)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// All strategies: one line each. (Tests link a table of their own.)
+// All strategies: one line each. Tests may link a table of their own.
 #include "iommu/strategy/strategy.h"
 
 extern const struct strategy_ops strategy_direct, strategy_strict;
