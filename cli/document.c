@@ -62,9 +62,9 @@ const struct option document_options[] = {
 	 FLAG(FLAG_APPEND, NULL, "nets", NULL)},
 	{"passthrough", "BDF|PATH|fd=N",
 	 "a PCI device of this host, bound to vfio-pci\n"
-	 "[,viommu=on][,strategy=NAME][,iommufd=M][,ioas=NAME][,rom=on]\n"
-	 "[,on_error=log|reset|pause|stop][,id=NAME][,addr=SLOT]\n"
-	 "'hospes iommu list' shows the strategies",
+	 "[,viommu=on][,strategy=NAME[,KEY=N]][,iommufd=M][,ioas=NAME]\n"
+	 "[,rom=on][,on_error=log|reset|pause|stop][,id=NAME][,addr=SLOT]\n"
+	 "'hospes iommu list' shows the strategies and their keys",
 	 FLAG(FLAG_APPEND, NULL, "passthrough", "device")},
 	{"iommu", "auto|iommufd|type1[,fd=N]",
 	 "the kernel's interface for passed-through devices (auto)",

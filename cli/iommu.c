@@ -97,16 +97,28 @@ static void print_group(const json_t *group, bool unicode)
 	}
 }
 
+static long long number_of(const json_t *object, const char *key)
+{
+	return json_integer_value(json_object_get(object, key));
+}
+
 static void print_strategies(const json_t *strategies)
 {
-	json_t *item;
-	size_t i;
+	json_t *item, *parameter;
+	size_t i, k;
 
 	printf("\n%-14s  %s\n", "STRATEGY", "WHAT THE DEVICE CAN REACH");
 	json_array_foreach(strategies, i, item)
 	{
 		printf("%-14s  ", text_of(item, "name", ""));
 		table_wrap(text_of(item, "summary", ""), 16);
+		json_array_foreach(json_object_get(item, "parameters"), k, parameter)
+		{
+			printf("%-14s  %s=%lld to %lld (%lld): ", "",
+			       text_of(parameter, "name", ""), number_of(parameter, "min"),
+			       number_of(parameter, "max"), number_of(parameter, "default"));
+			table_wrap(text_of(parameter, "summary", ""), 16);
+		}
 	}
 }
 

@@ -273,14 +273,27 @@ static json_t *limits_object(void)
 				 : json_integer((json_int_t)memlock.rlim_cur));
 }
 
+static json_t *parameters_array(const struct strategy_param *p)
+{
+	json_t *ret = json_array();
+
+	for (; p && p->name; p++)
+		json_array_append_new(ret, json_pack("{s:s, s:s, s:I, s:I, s:I}", "name", p->name,
+						     "summary", p->summary, "min",
+						     (json_int_t)p->min, "max", (json_int_t)p->max,
+						     "default", (json_int_t)p->value));
+	return ret;
+}
+
 static json_t *strategies_array(void)
 {
 	json_t *ret = json_array();
 
 	for (const struct strategy_ops *const *s = strategies; *s; s++)
-		json_array_append_new(ret,
-				      json_pack("{s:s, s:s, s:b}", "name", (*s)->name, "summary",
-						(*s)->summary, "viommu", (*s)->needs_viommu));
+		json_array_append_new(ret, json_pack("{s:s, s:s, s:b, s:o}", "name", (*s)->name,
+						     "summary", (*s)->summary, "viommu",
+						     (*s)->needs_viommu, "parameters",
+						     parameters_array((*s)->params)));
 	return ret;
 }
 

@@ -29,7 +29,7 @@ static const struct schema_field fields[] = {
 	{"device", SCHEMA_STRING, AT(device)},
 	{"fd", SCHEMA_INT, AT(fd), .max = INT32_MAX},
 	{"iommufd", SCHEMA_INT, AT(iommufd), .max = INT32_MAX},
-	{"strategy", SCHEMA_STRING, AT(strategy)},
+	{"strategy", SCHEMA_CHOICE, AT(strategy)},
 	{"ioas", SCHEMA_STRING, AT(ioas)},
 	{"on_error", SCHEMA_ENUM, AT(on_error), .names = on_error_names},
 	{"rom", SCHEMA_BOOL, AT(rom)},
@@ -75,6 +75,28 @@ static int check_ioas(const struct config *c, const struct config_passthrough *p
 	return 0;
 }
 
+/* Afterwards its text has every parameter, so that equal strategies have equal texts. */
+static int check_strategy(const struct config *c, struct config_passthrough *p, struct err *err)
+{
+	struct strategy_choice choice;
+	int rc = strategy_parse(&choice,
+				p->strategy ? p->strategy : strategy_default(p->base.viommu), err);
+
+	if (rc)
+		return err_prefix(err, "passthrough '%s'", p->base.id);
+	free(p->strategy);
+	p->strategy = strategy_text(&choice);
+	if (!p->strategy)
+		return err_set(err, -ENOMEM, "no memory");
+	if (choice.ops->needs_viommu && !c->viommu.enabled)
+		return err_set(err, -EINVAL,
+			       "passthrough '%s': strategy %s maps what a virtual IOMMU asks "
+			       "for, and this machine has none; use %s, or --viommu on",
+			       p->base.id, p->strategy, strategy_default(false));
+	p->base.viommu |= choice.ops->needs_viommu;
+	return 0;
+}
+
 /* A passed-through device behind the virtual IOMMU: the guest's domains are its address spaces. */
 static int check_behind(const struct config *c, const struct config_passthrough *p, struct err *err)
 {
@@ -96,7 +118,6 @@ static int check_behind(const struct config *c, const struct config_passthrough 
 static int validate(struct config *c, struct config_device *device, struct err *err)
 {
 	struct config_passthrough *p = container_of(device, struct config_passthrough, base);
-	struct strategy_choice strategy;
 	int rc;
 
 	if (!p->device && p->fd < 0)
@@ -121,21 +142,9 @@ static int validate(struct config *c, struct config_device *device, struct err *
 	if (p->ioas && (!*p->ioas || strlen(p->ioas) >= CONFIG_ID_BYTES))
 		return err_set(err, -EINVAL, "passthrough '%s': ioas '%s': 1 to %d characters",
 			       p->base.id, p->ioas, CONFIG_ID_BYTES - 1);
-	if (!p->strategy) {
-		p->strategy = strdup(strategy_default(p->base.viommu));
-		if (!p->strategy)
-			return err_set(err, -ENOMEM, "no memory");
-	}
-	rc = strategy_parse(&strategy, p->strategy, err);
-	if (rc)
-		return err_prefix(err, "passthrough '%s'", p->base.id);
-	if (strategy.ops->needs_viommu && !c->viommu.enabled)
-		return err_set(err, -EINVAL,
-			       "passthrough '%s': strategy %s maps what a virtual IOMMU asks "
-			       "for, and this machine has none; use %s, or --viommu on",
-			       p->base.id, p->strategy, strategy_default(false));
-	p->base.viommu |= strategy.ops->needs_viommu;
-	rc = check_behind(c, p, err);
+	rc = check_strategy(c, p, err);
+	if (!rc)
+		rc = check_behind(c, p, err);
 	return rc ? rc : check_ioas(c, p, err);
 }
 

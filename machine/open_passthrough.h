@@ -24,7 +24,7 @@ struct config_passthrough {
 	char *device;
 	int fd;         /* an open /dev/vfio/devices/vfioN (type1: /dev/vfio/N); -1: opened here */
 	int iommufd;    /* moved to config_iommu.fd by validation */
-	char *strategy; /* when memory is mapped for it */
+	char *strategy; /* when memory is mapped for it: "NAME,key=value,…", validated */
 	char *ioas;     /* devices with the same name share an address space; NULL: its own */
 	int on_error;   /* enum vfio_on_error */
 	bool rom;       /* show its expansion ROM */

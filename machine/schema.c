@@ -72,6 +72,16 @@ static const struct schema_field *find(const struct schema *schema, const char *
 	return NULL;
 }
 
+/* The choice that the object makes, to which its other keys belong; NULL: none. */
+static const struct schema_field *find_choice(const struct schema *schema, const json_t *json)
+{
+	for (const struct schema_field *f = schema->fields; f->key; f++) {
+		if (f->kind == SCHEMA_CHOICE && json_object_get(json, f->key))
+			return f;
+	}
+	return NULL;
+}
+
 static void set_defaults(const struct schema *schema, void *data)
 {
 	if (schema->defaults)
@@ -175,6 +185,7 @@ static int read_field(const struct schema_field *f, const json_t *value, const c
 int schema_read(const struct schema *schema, const json_t *json, const char *path, void *ret,
 		struct err *err)
 {
+	const struct schema_field *choice = find_choice(schema, json);
 	const char *key;
 	json_t *value;
 	int rc = 0;
@@ -185,7 +196,7 @@ int schema_read(const struct schema *schema, const json_t *json, const char *pat
 
 	json_object_foreach((json_t *)json, key, value)
 	{
-		if (!find(schema, key))
+		if (!choice && !find(schema, key))
 			return unknown_key(schema, path, key, err);
 	}
 	for (const struct schema_field *f = schema->fields; f->key && !rc; f++) {
@@ -196,6 +207,12 @@ int schema_read(const struct schema *schema, const json_t *json, const char *pat
 		snprintf(field_path, sizeof(field_path), "%s%s%s", path, *path ? "." : "", f->key);
 		rc = value ? read_field(f, value, field_path, at, err)
 			   : absent(f, field_path, at, err);
+	}
+	json_object_foreach((json_t *)json, key, value)
+	{
+		if (!rc && !find(schema, key))
+			rc = value_add_key((char **)((char *)ret + choice->offset), key, value,
+					   path, err);
 	}
 	if (rc)
 		schema_free(schema, ret);
@@ -265,7 +282,7 @@ void schema_free(const struct schema *schema, void *data)
 	for (const struct schema_field *f = schema->fields; f->key; f++) {
 		void *at = (char *)data + f->offset;
 
-		if (f->kind == SCHEMA_STRING) {
+		if (f->kind == SCHEMA_STRING || f->kind == SCHEMA_CHOICE) {
 			free(*(char **)at);
 			*(char **)at = NULL;
 		} else if (f->kind == SCHEMA_OBJECT) {

@@ -29,6 +29,10 @@ enum schema_kind {
 	SCHEMA_MAC,    /* struct schema_mac */
 	SCHEMA_UUID,   /* struct schema_uuid */
 	SCHEMA_CPUS,   /* struct schema_cpus: "0-3,6" or a list of numbers, in that order */
+	/* char *, NULL when absent; owned by the struct: "NAME", "NAME,key=value,…" or {"name":
+	 * "NAME", "key": value, …}, kept as text. Once it is there, keys that the table lacks are
+	 * taken as its own. */
+	SCHEMA_CHOICE,
 	SCHEMA_OBJECT, /* a struct, in place; its defaults when the key is absent */
 	SCHEMA_LIST,   /* list of objects: struct list of schema_items, which keys may share */
 	SCHEMA_ITEM,   /* one object: a schema_item of such a list, also when it is absent */

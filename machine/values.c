@@ -47,6 +47,46 @@ static int read_string(const json_t *value, const char *path, char **at, struct 
 	return *at ? 0 : err_set(err, -ENOMEM, "%s: no memory", path);
 }
 
+int value_add_key(char **at, const char *key, const json_t *value, const char *path,
+		  struct err *err)
+{
+	const char *text = json_string_value(value);
+	char number[24], *all;
+
+	if (json_is_integer(value)) {
+		snprintf(number, sizeof(number), "%" JSON_INTEGER_FORMAT,
+			 json_integer_value(value));
+		text = number;
+	}
+	if (!text || strchr(text, ',') || strpbrk(key, ",="))
+		return err_set(err, -EINVAL, "%s: '%s' must be one number or word", path, key);
+	if (asprintf(&all, "%s,%s=%s", *at, key, text) < 0)
+		return err_set(err, -ENOMEM, "%s: no memory", path);
+	free(*at);
+	*at = all;
+	return 0;
+}
+
+static int read_choice(const json_t *value, const char *path, char **at, struct err *err)
+{
+	const json_t *name = json_object_get(value, "name");
+	const char *key;
+	json_t *item;
+	int rc;
+
+	if (json_is_object(value) && !name)
+		return err_set(err, -EINVAL, "%s: lacks its \"name\"", path);
+	rc = read_string(name ? name : value, path, at, err);
+	if (!rc && name && strchr(*at, ','))
+		rc = err_set(err, -EINVAL, "%s: '%s' is not one name", path, *at);
+	json_object_foreach((json_t *)value, key, item)
+	{
+		if (!rc && item != name)
+			rc = value_add_key(at, key, item, path, err);
+	}
+	return rc;
+}
+
 static int read_bool(const json_t *value, const char *path, bool *at, struct err *err)
 {
 	const char *text = json_string_value(value);
@@ -304,6 +344,8 @@ int value_read(const struct schema_field *f, const json_t *value, const char *pa
 		return read_uuid(value, path, at, err);
 	case SCHEMA_CPUS:
 		return read_cpus(value, path, at, err);
+	case SCHEMA_CHOICE:
+		return read_choice(value, path, at, err);
 	case SCHEMA_OBJECT:
 	case SCHEMA_LIST:
 	case SCHEMA_ITEM:
@@ -317,6 +359,7 @@ bool value_absent(const struct schema_field *f, const void *at)
 {
 	switch (f->kind) {
 	case SCHEMA_STRING:
+	case SCHEMA_CHOICE:
 		return !*(char *const *)at;
 	case SCHEMA_INT:
 		return *(const int *)at < 0;
@@ -364,6 +407,7 @@ json_t *value_write(const struct schema_field *f, const void *at)
 
 	switch (f->kind) {
 	case SCHEMA_STRING:
+	case SCHEMA_CHOICE:
 		return json_string(*(char *const *)at);
 	case SCHEMA_BOOL:
 		return json_boolean(*(const bool *)at);

@@ -45,50 +45,58 @@ static int find(struct strategy_choice *ret, const char *text, const char *end, 
 		       text, names);
 }
 
-static int unknown_key(const struct strategy_choice *choice, const char *text, const char *end,
-		       struct err *err)
+/* The strategy does not take [text, end). */
+static int refuse(const struct strategy_ops *ops, const char *text, const char *end,
+		  struct err *err)
 {
-	char keys[200] = "";
+	char takes[400] = "no parameters";
 	size_t n = 0;
 
-	for (const struct strategy_param *p = choice->ops->params; p && p->name; p++) {
-		n += (size_t)snprintf(keys + n, sizeof(keys) - n, " %s", p->name);
-		n = MIN(n, sizeof(keys) - 1);
-	}
-	return err_set(err, -EINVAL, "strategy '%s' has no parameter '%.*s'; it has:%s",
-		       choice->ops->name, (int)(end - text), text, n ? keys : " none");
+	for (const struct strategy_param *p = ops->params; p && p->name && n < sizeof(takes); p++)
+		n += (size_t)snprintf(takes + n, sizeof(takes) - n, "%s%s=%llu to %llu",
+				      n ? ", " : "", p->name, (unsigned long long)p->min,
+				      (unsigned long long)p->max);
+	return err_set(err, -EINVAL, "strategy '%s': '%.*s' is none of its parameters; it takes %s",
+		       ops->name, (int)(end - text), text, takes);
 }
 
-/* [text, end) is one "key=value". */
-static int set_param(struct strategy_choice *choice, const char *text, const char *end,
-		     struct err *err)
+/* [text, end) is a decimal number within the bounds. */
+static bool read_number(const char *text, const char *end, const struct strategy_param *param,
+			uint64_t *ret)
+{
+	char *number_end;
+
+	if (*text < '0' || *text > '9')
+		return false;
+	errno = 0;
+	*ret = strtoull(text, &number_end, 10);
+	return number_end == end && !errno && *ret >= param->min && *ret <= param->max;
+}
+
+/* [text, end) is one "key=value"; set: a bit per parameter that was given. */
+static int set_param(struct strategy_choice *choice, unsigned int *set, const char *text,
+		     const char *end, struct err *err)
 {
 	const struct strategy_param *params = choice->ops->params;
 	const char *equals = memchr(text, '=', (size_t)(end - text));
-	const char *key_end = equals ? equals : end;
-	char *number_end = NULL;
-	uint64_t value;
 
-	for (unsigned int i = 0; params && params[i].name; i++) {
-		if (!is_word(text, key_end, params[i].name))
+	for (unsigned int i = 0; equals && params && params[i].name; i++) {
+		if (!is_word(text, equals, params[i].name))
 			continue;
-		errno = 0;
-		value = equals ? strtoull(equals + 1, &number_end, 10) : 0;
-		if (!equals || equals + 1 == end || number_end != end || errno || equals[1] < '0' ||
-		    equals[1] > '9' || value < params[i].min || value > params[i].max)
-			return err_set(err, -EINVAL, "strategy '%s': '%.*s' is not %s=%llu to %llu",
-				       choice->ops->name, (int)(end - text), text, params[i].name,
-				       (unsigned long long)params[i].min,
-				       (unsigned long long)params[i].max);
-		choice->values[i] = value;
-		return 0;
+		if (*set & 1u << i)
+			return err_set(err, -EINVAL, "strategy '%s': '%.*s': %s is given twice",
+				       choice->ops->name, (int)(end - text), text, params[i].name);
+		*set |= 1u << i;
+		if (read_number(equals + 1, end, &params[i], &choice->values[i]))
+			return 0;
 	}
-	return unknown_key(choice, text, key_end, err);
+	return refuse(choice->ops, text, end, err);
 }
 
 int strategy_parse(struct strategy_choice *ret, const char *text, struct err *err)
 {
 	const char *end = strchrnul(text, ',');
+	unsigned int set = 0;
 	int code;
 
 	*ret = (struct strategy_choice){0};
@@ -98,9 +106,24 @@ int strategy_parse(struct strategy_choice *ret, const char *text, struct err *er
 	while (!code && *end) {
 		text = end + 1;
 		end = strchrnul(text, ',');
-		code = set_param(ret, text, end, err);
+		code = set_param(ret, &set, text, end, err);
 	}
 	return code;
+}
+
+char *strategy_text(const struct strategy_choice *choice)
+{
+	const struct strategy_param *params = choice->ops->params;
+	char *ret = strdup(choice->ops->name), *longer;
+
+	for (unsigned int i = 0; ret && params && params[i].name; i++) {
+		if (asprintf(&longer, "%s,%s=%llu", ret, params[i].name,
+			     (unsigned long long)choice->values[i]) < 0)
+			longer = NULL;
+		free(ret);
+		ret = longer;
+	}
+	return ret;
 }
 
 void strategy_put_back(const struct strategy *strategy, const struct hw_request *request)

@@ -110,8 +110,11 @@ struct strategy {
 extern const struct strategy_ops *const strategies[];
 /* The name of the default for devices behind a virtual IOMMU, or for the others. */
 const char *strategy_default(bool with_viommu);
-/* Read "NAME" or "NAME,key=value,…". -EINVAL: the message lists the names, the keys or the bounds. */
+/* Read "NAME" or "NAME,key=value,…". -EINVAL: the message lists the names, or the parameters with
+ * their bounds. */
 int strategy_parse(struct strategy_choice *ret, const char *text, struct err *err);
+/* The reverse, with every parameter; free() it. NULL: no memory. */
+char *strategy_text(const struct strategy_choice *choice);
 
 /* For an unmap that failed: each GOING record of it that the hardware still has becomes WANTED. */
 void strategy_put_back(const struct strategy *strategy, const struct hw_request *request);

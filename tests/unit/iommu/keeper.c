@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+// The strategy 'keeper', for tests. Its word in a record is 1: the hardware has the mapping.
+#include "keeper.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "iommu/guest_memory.h"
+#include "iommu/hw_domain.h"
+
+enum { ENTRIES }; /* index of the parameter */
+
+struct keeper {
+	unsigned int retained;
+};
+
+struct keeper_log keeper_log;
+
+static void event(const struct strategy *strategy, char what)
+{
+	if (keeper_log.on_event)
+		keeper_log.on_event(strategy, what);
+}
+
+static uint64_t bytes_of(const struct mapping *m)
+{
+	return m->last - m->iova + 1;
+}
+
+static int keeper_create(struct strategy *strategy, struct err *err)
+{
+	struct keeper *k;
+
+	if (!mem_new(k))
+		return err_set(err, -ENOMEM, "no memory");
+	strategy->state = k;
+	keeper_log.entries = strategy->values[ENTRIES];
+	return 0;
+}
+
+static void keeper_destroy(struct strategy *strategy)
+{
+	free(strategy->state);
+	keeper_log.destroyed++;
+}
+
+static int map_one(const struct strategy *strategy, struct mapping *m)
+{
+	struct keeper *k = strategy->state;
+
+	if (m->word) {
+		k->retained--;
+		ioas_stale(strategy->ioas, bytes_of(m), false);
+		keeper_log.revived++;
+		return 0;
+	}
+	keeper_log.mapped++;
+	return guest_memory_map(strategy->ioas, strategy->config->gmem, m);
+}
+
+static void keeper_map(struct strategy *strategy, struct hw_request *requests, unsigned int n)
+{
+	for (unsigned int i = 0; i < n; i++) {
+		requests[i].result = map_one(strategy, requests[i].record);
+		requests[i].record->word = !requests[i].result;
+	}
+}
+
+static int unmap_one(const struct strategy *strategy, const struct mapping *m)
+{
+	uint64_t unmapped;
+
+	return ioas_unmap(strategy->ioas, m->iova, bytes_of(m), &unmapped);
+}
+
+static void keeper_unmap(struct strategy *strategy, struct hw_request *requests, unsigned int n)
+{
+	struct keeper *k = strategy->state;
+
+	for (unsigned int i = 0; i < n; i++) {
+		struct hw_request *r = &requests[i];
+		struct mapping *m = mappings_find(strategy->guest, r->iova, r->last);
+
+		event(strategy, 'u');
+		for (; m; m = mappings_next(m, r->last)) {
+			if (m->state != MAPPING_GOING)
+				continue;
+			if (k->retained < strategy->values[ENTRIES]) {
+				m->state = MAPPING_RETAINED;
+				k->retained++;
+				r->retained++;
+				ioas_stale(strategy->ioas, bytes_of(m), true);
+			} else if (unmap_one(strategy, m)) {
+				r->result = -EIO;
+			}
+		}
+		if (r->result)
+			strategy_put_back(strategy, r);
+	}
+}
+
+static int keeper_flush(struct strategy *strategy, uint64_t first, uint64_t last)
+{
+	struct mapping *m = mappings_find(strategy->guest, first, last);
+	struct keeper *k = strategy->state;
+	int ret = 0;
+
+	event(strategy, 'f');
+	for (; m; m = mappings_next(m, last)) {
+		int rc = m->state == MAPPING_RETAINED ? unmap_one(strategy, m) : -EAGAIN;
+
+		if (rc) {
+			ret = rc == -EAGAIN ? ret : rc;
+			continue;
+		}
+		m->state = MAPPING_GOING;
+		k->retained--;
+		ioas_stale(strategy->ioas, bytes_of(m), false);
+	}
+	return ret;
+}
+
+static const struct strategy_param params[] = {
+	{"entries", "mappings that are retained", 1, 4096, 2},
+	{NULL},
+};
+
+static const struct strategy_ops strategy_keeper = {
+	.name = "keeper",
+	.summary = "for tests: some mappings longer than the guest wants them",
+	.params = params,
+	.needs_viommu = true,
+	.create = keeper_create,
+	.destroy = keeper_destroy,
+	.map = keeper_map,
+	.unmap = keeper_unmap,
+	.flush = keeper_flush,
+};
+
+extern const struct strategy_ops strategy_direct, strategy_strict;
+
+const struct strategy_ops *const strategies[] = {
+	&strategy_direct,
+	&strategy_strict,
+	&strategy_keeper,
+	NULL,
+};
