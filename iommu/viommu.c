@@ -44,29 +44,15 @@ static void destroy_locks(struct viommu *viommu)
 	pthread_mutex_destroy(&viommu->serial);
 }
 
-void viommu_hold(struct viommu *viommu)
-{
-	gmem_hold(viommu->gmem);
-	pthread_mutex_lock(&viommu->serial);
-}
-
-void viommu_release(struct viommu *viommu)
-{
-	pthread_mutex_unlock(&viommu->serial);
-	gmem_release(viommu->gmem);
-}
-
 /* --- guest memory --- */
 
 void viommu_memory_leaves(struct viommu *viommu, uint64_t gpa, uint64_t bytes)
 {
 	pthread_mutex_lock(&viommu->serial);
 	list_for_each (item, &viommu->domains)
-		viommu_forget_memory(viommu, container_of(item, struct viommu_domain, link), gpa,
-				     bytes);
+		viommu_forget_memory(container_of(item, struct viommu_domain, link), gpa, bytes);
 	list_for_each (item, &viommu->orphans)
-		viommu_forget_memory(viommu, container_of(item, struct viommu_domain, link), gpa,
-				     bytes);
+		viommu_forget_memory(container_of(item, struct viommu_domain, link), gpa, bytes);
 	pthread_mutex_unlock(&viommu->serial);
 }
 
@@ -402,7 +388,7 @@ const char *viommu_endpoint_name(const struct viommu_endpoint *endpoint)
 	return endpoint->name;
 }
 
-struct viommu_endpoint *viommu_find_endpoint(struct viommu *viommu, uint32_t id)
+static struct viommu_endpoint *find_endpoint(struct viommu *viommu, uint32_t id)
 {
 	list_for_each (item, &viommu->endpoints) {
 		struct viommu_endpoint *e = container_of(item, struct viommu_endpoint, link);
@@ -452,10 +438,10 @@ static void run(struct viommu *viommu, struct viommu_request *requests, unsigned
 
 		switch (r->op) {
 		case VIOMMU_ATTACH:
-			r->status = viommu_attach(viommu, r);
+			r->status = viommu_attach(viommu, find_endpoint(viommu, r->endpoint), r);
 			break;
 		case VIOMMU_DETACH:
-			r->status = viommu_detach(viommu, r);
+			r->status = viommu_detach(find_endpoint(viommu, r->endpoint), r);
 			break;
 		case VIOMMU_MAP:
 			viommu_map_run(viommu, viommu_find_domain(viommu, r->domain), r, length);
@@ -496,7 +482,7 @@ int viommu_probe(struct viommu *viommu, uint32_t endpoint, struct iommu_reserved
 	int ret = -ENOENT;
 
 	pthread_mutex_lock(&viommu->serial);
-	e = viommu_find_endpoint(viommu, endpoint);
+	e = find_endpoint(viommu, endpoint);
 	if (e) {
 		if (max)
 			memcpy(ranges, e->reserved, MIN(e->n_reserved, max) * sizeof(*ranges));
@@ -507,20 +493,6 @@ int viommu_probe(struct viommu *viommu, uint32_t endpoint, struct iommu_reserved
 }
 
 /* --- what there is --- */
-
-/* For each device all of memory once, and once more for all together: a guest that gives
- * its own guests or processes devices maps no more. */
-void viommu_limits_locked(const struct viommu *viommu, struct viommu_limits *ret)
-{
-	enum { SCATTERED_TABLES = 65536 };
-
-	*ret = viommu->limits;
-	if (!ret->mapped_bytes)
-		ret->mapped_bytes =
-			(viommu->n_endpoints + 1) * gmem_ram_bytes(viommu->gmem) + 256 * MiB;
-	if (!ret->tables)
-		ret->tables = ret->mapped_bytes / (2 * MiB) + SCATTERED_TABLES;
-}
 
 void viommu_limits(struct viommu *viommu, struct viommu_limits *ret)
 {

@@ -152,7 +152,8 @@ static int hardware_enter(struct viommu_endpoint *endpoint, struct viommu_domain
 	return rc;
 }
 
-void viommu_cut_off(struct viommu_domain *domain)
+/* The hardware in this domain reaches nothing any more. */
+static void cut_off(struct viommu_domain *domain)
 {
 	struct err ignored = ERR_INIT;
 
@@ -162,6 +163,20 @@ void viommu_cut_off(struct viommu_domain *domain)
 		if (e->device)
 			(void)hardware_move(e, NULL, &ignored);
 	}
+}
+
+void viommu_forget_memory(struct viommu_domain *domain, uint64_t gpa, uint64_t bytes)
+{
+	struct viommu *viommu = domain->viommu;
+
+	if (!viommu_unmap_memory(viommu, domain, gpa, bytes)) {
+		log_error(viommu->log, "viommu",
+			  "domain %u: the hardware refuses to unmap memory that leaves the guest; "
+			  "its devices reach nothing from now on",
+			  domain->id);
+		cut_off(domain);
+	}
+	viommu_remove_going(viommu, domain);
 }
 
 /* In bypass an emulated device pays nothing for the IOMMU: no lock, no lookup. What changes this drains
@@ -229,9 +244,9 @@ static bool conflicts(const struct viommu_endpoint *endpoint, const struct viomm
 	return false;
 }
 
-enum viommu_status viommu_attach(struct viommu *viommu, const struct viommu_request *r)
+enum viommu_status viommu_attach(struct viommu *viommu, struct viommu_endpoint *endpoint,
+				 const struct viommu_request *r)
 {
-	struct viommu_endpoint *endpoint = viommu_find_endpoint(viommu, r->endpoint);
 	struct viommu_domain *domain = viommu_find_domain(viommu, r->domain);
 	bool bypass = r->flags & VIOMMU_F_BYPASS;
 	struct err err = ERR_INIT;
@@ -258,10 +273,8 @@ enum viommu_status viommu_attach(struct viommu *viommu, const struct viommu_requ
 	return VIOMMU_OK;
 }
 
-enum viommu_status viommu_detach(struct viommu *viommu, const struct viommu_request *r)
+enum viommu_status viommu_detach(struct viommu_endpoint *endpoint, const struct viommu_request *r)
 {
-	struct viommu_endpoint *endpoint = viommu_find_endpoint(viommu, r->endpoint);
-
 	if (!endpoint)
 		return VIOMMU_NOENT;
 	if (!endpoint->domain || endpoint->domain->id != r->domain)

@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the files of the virtual IOMMU share: viommu.c has endpoints and requests, viommu_domain.c the
- * domains, viommu_map.c the mappings in them. */
+/*
+ * Inside the virtual IOMMU. Calls go down only:
+ *
+ *   viommu.c          endpoints, requests, translation
+ *   viommu_domain.c   domains, and who is in which
+ *   viommu_map.c      the guest mappings of a domain
+ */
 #ifndef IOMMU_VIOMMU_IMPL_H
 #define IOMMU_VIOMMU_IMPL_H
 
@@ -74,30 +79,37 @@ struct viommu {
 	void *opaque;
 };
 
-/* viommu.c: under serial. */
-struct viommu_endpoint *viommu_find_endpoint(struct viommu *viommu, uint32_t id);
-/* Take and give serial, for what may attach or detach hardware. */
-void viommu_hold(struct viommu *viommu);
-void viommu_release(struct viommu *viommu);
+/* Lock and unlock serial, for calls that may attach or detach hardware: the memory map is held. */
+static inline void viommu_hold(struct viommu *viommu)
+{
+	gmem_hold(viommu->gmem);
+	pthread_mutex_lock(&viommu->serial);
+}
+
+static inline void viommu_release(struct viommu *viommu)
+{
+	pthread_mutex_unlock(&viommu->serial);
+	gmem_release(viommu->gmem);
+}
 
 /* viommu_domain.c: under serial, the memory map held. */
 struct viommu_domain *viommu_find_domain(struct viommu *viommu, uint32_t id);
-enum viommu_status viommu_attach(struct viommu *viommu, const struct viommu_request *r);
-enum viommu_status viommu_detach(struct viommu *viommu, const struct viommu_request *r);
+/* The request's endpoint; NULL: the guest has named none that exists. */
+enum viommu_status viommu_attach(struct viommu *viommu, struct viommu_endpoint *endpoint,
+				 const struct viommu_request *r);
+enum viommu_status viommu_detach(struct viommu_endpoint *endpoint, const struct viommu_request *r);
 /* Where the endpoint's device is attached; NULL: nowhere. */
 struct hw_domain *viommu_hardware_at(const struct viommu_endpoint *endpoint);
 /* Devices that kept what they reached lose it: all, or the one. */
 void viommu_settle_locked(struct viommu *viommu, const struct viommu_endpoint *which);
-/* The hardware in this domain reaches nothing any more. */
-void viommu_cut_off(struct viommu_domain *domain);
+/* The part of viommu_memory_leaves that is about one domain. */
+void viommu_forget_memory(struct viommu_domain *domain, uint64_t gpa, uint64_t bytes);
 
 /* viommu_map.c: under serial. A run of MAPs, or of UNMAPs, all of one domain (NULL: it does not exist). */
 void viommu_map_run(struct viommu *viommu, struct viommu_domain *domain,
 		    struct viommu_request *requests, unsigned int n);
 void viommu_unmap_run(struct viommu *viommu, struct viommu_domain *domain,
 		      struct viommu_request *requests, unsigned int n);
-/* What was open on any emulated device of the domain is closed. */
-void viommu_drain(struct viommu_domain *domain);
 /* What is only retained in [first, last] leaves the hardware and the table: 0 or a negative errno. */
 int viommu_flush(struct viommu *viommu, struct viommu_domain *domain, uint64_t first,
 		 uint64_t last);
@@ -107,8 +119,11 @@ void viommu_flushed(struct viommu *viommu, struct viommu_domain *domain);
 void viommu_limits_locked(const struct viommu *viommu, struct viommu_limits *ret);
 /* All records; nothing is in the domain any more. */
 void viommu_clear(struct viommu *viommu, struct viommu_domain *domain);
-/* The part of viommu_memory_leaves that is about one domain. */
-void viommu_forget_memory(struct viommu *viommu, struct viommu_domain *domain, uint64_t gpa,
-			  uint64_t bytes);
+/* Steps 1 and 2 of viommu_memory_leaves: the records of this memory are GOING. False: the hardware
+ * refuses, so that its devices must be detached. */
+bool viommu_unmap_memory(struct viommu *viommu, struct viommu_domain *domain, uint64_t gpa,
+			 uint64_t bytes);
+/* Step 3: drain the emulated devices, and remove the records that are GOING. */
+void viommu_remove_going(struct viommu *viommu, struct viommu_domain *domain);
 
 #endif

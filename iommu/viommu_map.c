@@ -89,7 +89,7 @@ static unsigned int sweep(struct viommu *viommu, struct viommu_domain *domain, u
 	return n;
 }
 
-void viommu_drain(struct viommu_domain *domain)
+static void drain(struct viommu_domain *domain)
 {
 	list_for_each (item, &domain->members) {
 		struct viommu_endpoint *e = container_of(item, struct viommu_endpoint, member);
@@ -210,6 +210,20 @@ static bool is_retained_as(const struct mapping *record, const struct viommu_req
 	return record->state == MAPPING_RETAINED && record->iova == r->first &&
 	       record->last == r->last && record->gpa == r->gpa &&
 	       record->access == access_of(r->flags);
+}
+
+/* All of memory for each device, and once more for all together: a guest that gives devices to its
+ * own guests or processes maps no more. */
+void viommu_limits_locked(const struct viommu *viommu, struct viommu_limits *ret)
+{
+	enum { SCATTERED_TABLES = 65536 };
+
+	*ret = viommu->limits;
+	if (!ret->mapped_bytes)
+		ret->mapped_bytes =
+			(viommu->n_endpoints + 1) * gmem_ram_bytes(viommu->gmem) + 256 * MiB;
+	if (!ret->tables)
+		ret->tables = ret->mapped_bytes / (2 * MiB) + SCATTERED_TABLES;
 }
 
 /* By cost: a guest chooses the size of each mapping and where it lies. */
@@ -445,7 +459,7 @@ static void unmap_batch(struct viommu *viommu, struct viommu_domain *domain,
 	}
 	if (!any)
 		return;
-	viommu_drain(domain);
+	drain(domain);
 	hardware(domain, requests, n, hw_domain_unmap);
 	for (unsigned int i = 0; i < n; i++) {
 		struct viommu_request *r = &requests[i];
@@ -526,21 +540,21 @@ static bool unmap_going(struct viommu_domain *domain)
 	return good;
 }
 
-void viommu_forget_memory(struct viommu *viommu, struct viommu_domain *domain, uint64_t gpa,
-			  uint64_t bytes)
+bool viommu_unmap_memory(struct viommu *viommu, struct viommu_domain *domain, uint64_t gpa,
+			 uint64_t bytes)
 {
 	bool good = true;
 
 	if (mark_memory(viommu, domain, gpa, bytes))
 		good = unmap_going(domain);
-	if (viommu_flush(viommu, domain, 0, UINT64_MAX) || !good) {
-		log_error(viommu->log, "viommu",
-			  "domain %u: the hardware refuses to unmap memory that leaves the guest; "
-			  "its devices reach nothing from now on",
-			  domain->id);
-		viommu_cut_off(domain);
+	good &= !viommu_flush(viommu, domain, 0, UINT64_MAX);
+	if (!good)
 		mark_memory(viommu, domain, gpa, bytes);
-	}
-	viommu_drain(domain);
+	return good;
+}
+
+void viommu_remove_going(struct viommu *viommu, struct viommu_domain *domain)
+{
+	drain(domain);
 	(void)sweep(viommu, domain, 0, UINT64_MAX, 0);
 }
