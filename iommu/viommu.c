@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A virtual IOMMU: its endpoints, what their addresses mean, and requests. Domains are in viommu_domain.c.
+// The virtual IOMMU: endpoints, translation, faults, and the dispatch of requests.
 #include "iommu/viommu.h"
 
 #include <errno.h>
@@ -11,7 +11,7 @@
 #include "base/num.h"
 #include "iommu/viommu_impl.h"
 
-/* Where MSIs go on x86: not memory, whatever a domain says. */
+/* Writes to this window are MSIs on x86, never memory accesses. */
 #define MSI_FIRST 0xfee00000ull
 #define MSI_LAST  0xfeefffffull
 
@@ -30,7 +30,7 @@ static void init_locks(struct viommu *viommu)
 
 	pthread_mutex_init(&viommu->serial, NULL);
 	pthread_mutex_init(&viommu->fault_lock, NULL);
-	/* Loops that translate without pause must not keep a request out. */
+	/* Loops that translate without pause must not starve a request. */
 	pthread_rwlockattr_init(&attr);
 	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
 	pthread_rwlock_init(&viommu->lock, &attr);
@@ -61,7 +61,7 @@ static int on_memory(void *opaque, const struct gmem_region *region, struct err 
 	(void)opaque;
 	(void)region;
 	(void)err;
-	return 0; /* a guest asks for it first */
+	return 0; /* the guest has to map it first */
 }
 
 static void on_memory_gone(void *opaque, const struct gmem_region *region)
@@ -85,7 +85,7 @@ int viommu_create(struct viommu **ret, const struct viommu_config *config, struc
 	viommu->log = config->log;
 	viommu->gmem = config->gmem;
 	viommu->limits = config->limits.page_sizes ? config->limits : default_limits;
-	/* So that the address after a mapping is an address. */
+	/* The address after a mapping must not wrap. */
 	viommu->limits.last = MIN(viommu->limits.last, UINT64_MAX / 2);
 	viommu->bypass = config->bypass;
 	viommu->loop = config->loop;
@@ -127,7 +127,7 @@ void viommu_set_fault(struct viommu *viommu,
 	pthread_mutex_unlock(&viommu->fault_lock);
 }
 
-/* --- what an address means --- */
+/* --- translation and faults --- */
 
 static unsigned int access_of_dir(enum dma_dir dir)
 {
@@ -289,7 +289,7 @@ int viommu_add_emulated(struct viommu_endpoint **ret, struct viommu *viommu, con
 	return 0;
 }
 
-/* Pages that the hardware has, addresses that it translates. */
+/* Narrow the limits to the page sizes and addresses of this hardware. */
 static int narrow(struct viommu *viommu, const char *name, const struct ioas *ioas, struct err *err)
 {
 	enum { RANGES = 64 };
@@ -312,14 +312,14 @@ static void reserve(struct viommu_endpoint *endpoint, const struct iommu_reserve
 		    unsigned int n)
 {
 	for (unsigned int i = 0; i < n && endpoint->n_reserved < VIOMMU_RESERVED_MAX; i++) {
-		/* The MSI window is there already, as the architecture has it. */
+		/* The MSI window of the architecture is in the list already. */
 		if (iommu_reserved_blocks(&ranges[i]) &&
 		    (ranges[i].last < MSI_FIRST || ranges[i].first > MSI_LAST))
 			endpoint->reserved[endpoint->n_reserved++] = ranges[i];
 	}
 }
 
-/* Attached by the caller, to learn what its IOMMU can: it stays only while bypass is on. */
+/* The caller may have attached it, to learn what its IOMMU can. It stays attached only in bypass. */
 static int take_hardware(struct viommu *viommu, struct viommu_endpoint *endpoint, struct err *err)
 {
 	struct hw_domain *all = endpoint->all;
@@ -409,7 +409,7 @@ static void count(struct viommu *viommu, const struct viommu_request *requests, 
 	}
 }
 
-/* How many from the first on are of one kind and one domain, so that they can be one call. */
+/* How many of the first requests have one kind and one domain, and so can be one call. */
 static unsigned int run_length(const struct viommu_request *requests, unsigned int n)
 {
 	unsigned int i = 1;
@@ -492,7 +492,7 @@ int viommu_probe(struct viommu *viommu, uint32_t endpoint, struct iommu_reserved
 	return ret;
 }
 
-/* --- what there is --- */
+/* --- status --- */
 
 void viommu_limits(struct viommu *viommu, struct viommu_limits *ret)
 {

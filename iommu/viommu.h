@@ -1,36 +1,38 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A guest's own IOMMU, whatever it looks like to the guest (devices/virtio/iommu.c is one face of it).
+ * The virtual IOMMU, without its front end (which is devices/virtio/iommu.c).
  *
- *   guest ─► front end ─► viommu_run(requests) ─► domain: which of its addresses mean which memory
- *                                                   │  (one table for all endpoints in the domain)
+ *   guest ─► front end ─► viommu_run(requests) ─► domain: which iova means which guest memory
+ *                                                   │  (one table for all endpoints of the domain)
  *       emulated devices:  dma_space ◄── translate ─┤
  *       passed-through:    hw_domain (strategy) ◄───┘  hardware
  *
- * An endpoint is a device behind it, known to the guest by a number (PCI requester id). It is
+ * An endpoint is a device behind the virtual IOMMU. The guest knows it by its PCI requester ID. It is
  *
- *   attached to a domain       it reaches what was mapped there, with the access that was given
+ *   attached to a domain            it reaches what is mapped there, with the access that was given
  *   in a bypass domain, or
- *   in none and bypass is on   all of guest memory, where the guest has it
- *   in none and bypass is off  nothing
+ *   in no domain, and bypass is on  it reaches all of guest memory, at its own addresses
+ *   in no domain, bypass is off     it reaches nothing
  *
- * A domain exists while an endpoint is in it. Requests that one call brings are taken together:
- * neighbouring maps of a domain are one call to the strategy, neighbouring unmaps one drain and one
- * call. A request that fails changes nothing. When an unmap (or detach) is answered no device can
- * reach the range through that domain: hardware table and caches are done, what emulated devices had
- * open is closed. A map is reached by an emulated device once the hardware has it too.
+ * A domain exists while an endpoint is in it. Its table has one record per MAP; no other table of
+ * guest mappings exists, and strategies work from this one.
  *
- * A domain's table has one record per MAP: it is the only one, and strategies work from it.
+ * The requests of one call are served together: neighbouring MAPs of a domain are one call of the
+ * strategy; neighbouring UNMAPs are one drain and one call. A request that fails changes nothing.
+ * An UNMAP or DETACH is acknowledged when no device can reach the range through the domain: the
+ * hardware's table and caches are done, and brackets of emulated devices are closed. An emulated
+ * device can use a mapping only after the hardware has it too.
  *
- * The statuses are virtio 1.3's (5.13.6). Where it leaves one open:
- *   memory that is not the guest's RAM, or outside of the input range   RANGE
- *   a range that ends before it begins, no access, read-only memory to be written, a domain outside of
- *   the domain range, a reserved range of an endpoint of the domain     INVAL
- *   an endpoint with a reserved range where the domain maps something   UNSUPP
+ * Statuses are virtio 1.3's (5.13.6). Where it leaves the choice open:
+ *   RANGE   memory that is not the guest's RAM; addresses outside of the input range
+ *   INVAL   a range that ends before it begins; no access; write access to read-only memory; a domain
+ *           outside of the domain range; a reserved range of an endpoint of the domain
+ *   UNSUPP  an endpoint with a reserved range in which the domain has a mapping
  *
- * Threads: requests, reset and bypass by any thread that is not inside a DMA bracket and holds no
- * lock of the memory map's listeners; they wait for each other. Adding and removing of endpoints by the
- * machine's thread, also while requests run. Translation by the loops.
+ * Threads: requests, reset and bypass may come from any thread that is not inside a DMA bracket and
+ * holds no lock of a listener of the memory map; they exclude each other. The machine's thread adds
+ * and removes endpoints, also while requests run. Loops translate.
+ * Errors: 0 or a negative errno, explained in `err` where there is one; requests have a status.
  */
 #ifndef IOMMU_VIOMMU_H
 #define IOMMU_VIOMMU_H
@@ -89,7 +91,7 @@ struct viommu_request {
 
 enum viommu_reason {
 	VIOMMU_R_UNKNOWN,
-	VIOMMU_R_DOMAIN,  /* not in a domain, and no bypass */
+	VIOMMU_R_DOMAIN,  /* in no domain, and bypass is off */
 	VIOMMU_R_MAPPING, /* not mapped, or not with this access */
 };
 struct viommu_fault {
@@ -99,18 +101,18 @@ struct viommu_fault {
 	bool has_address;
 	uint64_t address;
 	const char *name;    /* the endpoint's */
-	const char *history; /* what is known of the address: "unmapped 3.1 ms ago (…)" */
+	const char *history; /* of the address: "unmapped 3.1 ms ago (…)" */
 };
 
 struct viommu_limits {
 	uint64_t page_sizes; /* a bit per size; the lowest is the granularity */
 	uint64_t first, last;
 	uint32_t domain_first, domain_last;
-	/* Of all domains together, by what they cost the host; beyond, a MAP gets NOMEM. 0 for the last two: a
-	 * share per device (viommu_limits gives what holds now). */
+	/* Cost of all domains together; beyond a limit a MAP gets NOMEM. 0 for the last two: a share per
+	 * device (viommu_limits reports the limit of now). */
 	uint64_t mappings;     /* records */
-	uint64_t mapped_bytes; /* pinned anew by each mapping */
-	uint64_t tables;       /* pages of the IOMMU's tables, at most (mappings.h) */
+	uint64_t mapped_bytes; /* each mapping counts, even of the same memory */
+	uint64_t tables;       /* most pages that the IOMMU's tables can take (mappings.h) */
 };
 
 struct viommu_config {
@@ -119,95 +121,91 @@ struct viommu_config {
 	struct viommu_limits limits; /* zeroes: 4 KiB, 2 MiB, 1 GiB; 48 bits; all; a million */
 	bool bypass;                 /* at power-on */
 	struct loop *loop, *worker;  /* for strategies that need them (hw_domain.h); NULL: none */
-	/* Any thread, a loop's included, with a bracket open: must not wait. NULL: the log only. */
+	/* Called by any thread, maybe inside a bracket: must not wait. NULL: faults go to the log only. */
 	void (*fault)(void *opaque, const struct viommu_fault *fault);
 	void *opaque;
 };
 int viommu_create(struct viommu **ret, const struct viommu_config *config, struct err *err);
-/* All endpoints removed. NULL is allowed. */
+/* All endpoints have been removed. NULL is allowed. */
 void viommu_destroy(struct viommu *viommu);
-/* Where faults go from now on; before devices run, and NULL when whoever took them ends. */
+/* Replace config->fault: before devices run, and with NULL before its receiver ends. */
 void viommu_set_fault(struct viommu *viommu,
 		      void (*fault)(void *opaque, const struct viommu_fault *fault), void *opaque);
 
-/* What the guest knows the endpoint by, as of now (bus numbers are the guest's to change). */
+/* The endpoint's requester ID now (the guest may change bus numbers). Any thread. */
 typedef uint32_t viommu_id_fn(void *opaque);
 
-/* A device whose DMA goes through `space`, which is the endpoint's and lives until its removal. */
+/* Add an emulated device. Its DMA goes through *space, which the endpoint owns until its removal. */
 int viommu_add_emulated(struct viommu_endpoint **ret, struct viommu *viommu, const char *name,
 			struct dma_space **space, struct err *err);
-/* A passed-through device. `all` has all of guest memory mapped (for bypass); both stay the caller's, but
- * where the device is attached is the virtual IOMMU's from here to the removal, which leaves it
- * detached. Narrows the limits to what its IOMMU can. -EOPNOTSUPP with type1. */
+/* Add a passed-through device. The caller owns `device` and `all`. Until the removal, the virtual
+ * IOMMU alone attaches and detaches the device; the removal leaves it detached. The limits are
+ * narrowed to those of its IOMMU. -EOPNOTSUPP with type1. */
 struct viommu_hardware {
 	const char *name;     /* copied */
 	const char *strategy; /* in domains of the guest: "NAME,key=value,…"; copied */
 	struct iommu_endpoint *device;
-	struct hw_domain *all;
+	struct hw_domain *all; /* all of guest memory, for bypass */
 	const struct iommu_reserved *reserved;
 	unsigned int n_reserved;
 };
 int viommu_add_hardware(struct viommu_endpoint **ret, struct viommu *viommu,
 			const struct viommu_hardware *hardware, struct err *err);
-/* Until then the guest does not know it. NULL: no more. */
+/* Show the endpoint to the guest under this ID. NULL hides it, as before the first call. */
 void viommu_set_id(struct viommu_endpoint *endpoint, viommu_id_fn *id, void *opaque);
-/* From any state, while requests run: from when it returns no request finds it, its id is not asked for
- * any more, and its device is attached to nothing. So it comes before the device that id looks at is
- * freed; an emulated device has stopped before. NULL is allowed. */
+/* Remove an endpoint in any state, also while requests run. Afterwards no request finds it, its id
+ * function is not called, and its device is attached to nothing: so call it before you free the
+ * device. An emulated device has stopped before. NULL is allowed. */
 void viommu_remove(struct viommu_endpoint *endpoint);
 const char *viommu_endpoint_name(const struct viommu_endpoint *endpoint);
-/* What the host's IOMMU reported of it (direction and address), for the guest; what is known of the
- * address goes to history. */
+/* The host's IOMMU has reported a fault of this endpoint (direction and address): report it to the
+ * guest. The history of the address is stored in history[bytes]. */
 void viommu_hardware_fault(struct viommu_endpoint *endpoint, const struct viommu_fault *fault,
 			   char *history, unsigned int bytes);
 
 void viommu_limits(struct viommu *viommu, struct viommu_limits *ret);
-/* Each gets its status, in order. */
+/* Serve requests in order; each gets its status. */
 void viommu_run(struct viommu *viommu, struct viommu_request *requests, unsigned int n);
-/* Reserved ranges of the endpoint with that number, for PROBE: how many, of which up to max were
- * stored; -ENOENT. */
+/* For PROBE: the number of reserved ranges of this endpoint, of which up to max are stored. -ENOENT. */
 int viommu_probe(struct viommu *viommu, uint32_t endpoint, struct iommu_reserved *ranges,
 		 unsigned int max);
 bool viommu_bypass(struct viommu *viommu);
 void viommu_set_bypass(struct viommu *viommu, bool bypass);
-/* No endpoint is in any domain afterwards. */
+/* Detach every endpoint from its domain. */
 void viommu_reset(struct viommu *viommu);
 
-/* The same for a guest, whose driver has let go of it, but passed-through devices keep what they reach at
- * this moment, no more and no less, until one of
+/* The guest's driver has reset the virtual IOMMU. As viommu_reset, but passed-through devices keep
+ * exactly what they reach now, until one of
  *
- *     viommu_settle             a driver takes the virtual IOMMU over (a request says so too)
- *     viommu_device_starts      a driver starts the device anew (it turns its bus mastering on)
+ *     viommu_settle             a driver takes over the virtual IOMMU (each request does this too)
+ *     viommu_device_starts      a driver starts the device anew (it enables bus mastering)
  *     viommu_set_bypass, viommu_reset
  *
- * For Linux resets its virtio devices before it shuts down the devices behind them: its NVMe driver
- * would send commands to a controller that no longer reaches its queues, and wait a minute for each.
- * Until somebody starts it anew the device knows I/O addresses of the old mappings only, so that bypass
- * (all of memory, at other addresses) would serve nobody, and nothing (without bypass) only takes away
- * what the guest had given. */
+ * Linux resets its virtio devices at shutdown before it shuts down the devices behind them. Without
+ * this, its NVMe driver would wait a minute for each command to a controller that no longer reaches
+ * its queues. Until a driver starts it anew, the device uses addresses of the old mappings only. So
+ * bypass would not help it, and "nothing" would take away no more than the guest had given. */
 void viommu_abandon(struct viommu *viommu);
 void viommu_settle(struct viommu *viommu);
 void viommu_device_starts(struct viommu_endpoint *endpoint);
 
-/* Another strategy for a passed-through device in domains of the guest (NULL: for all of them), now and
- * from now on, while it works (hw_domain_switch says what it sees of it). Devices that share a domain
- * change together; one with another strategy does not come into it. When one domain cannot, none has
- * changed. Any thread, as requests. */
+/* Change the strategy of a passed-through device (NULL: of all) in domains of the guest, while it
+ * works (hw_domain_switch says what the device notices). Devices that share a domain change together.
+ * A device with another strategy cannot join the domain. If one domain cannot change, none changes. */
 int viommu_switch(struct viommu *viommu, struct viommu_endpoint *endpoint, const char *strategy,
 		  struct err *err);
 
-/* [gpa, gpa + bytes) is about to leave the guest (a region is removed; pages are given back). In this
- * order, so that nobody reaches it when this returns:
+/* [gpa, gpa + bytes) is about to leave the guest: a region is removed, or pages are given back. When
+ * this returns no device reaches it. The order:
  *
- *   1. hardware: what the guest has mapped of it is unmapped, in every domain
- *   2. retained: what a strategy keeps in the hardware though the guest has unmapped it (flush)
- *   3. aliases: each record that means a part of it is removed, at whatever I/O address, and what
- *      emulated devices have open in the domain is closed
- *   4. the discard, which is the caller's
+ *   1. hardware: the guest's mappings of it are unmapped, in every domain
+ *   2. retained: what a strategy still keeps in the hardware is unmapped (flush)
+ *   3. aliases: each record of a part of it is removed, at whatever iova; emulated devices are drained
+ *   4. the discard, by the caller
  *
- * A domain whose hardware refuses 1 or 2 loses its devices: they are detached. Called by the memory map for
- * regions; by whoever gives back pages, holding the map (gmem_hold). New mappings of a region are refused
- * meanwhile: it has GMEM_NO_DMA. */
+ * If the hardware of a domain refuses 1 or 2, its devices are detached. The memory map calls this for
+ * regions. A caller that gives back pages holds the map (gmem_hold). New mappings of a region are
+ * refused meanwhile, since it has GMEM_NO_DMA. */
 void viommu_memory_leaves(struct viommu *viommu, uint64_t gpa, uint64_t bytes);
 
 struct viommu_totals {
@@ -217,19 +215,21 @@ struct viommu_totals {
 	unsigned int domains, endpoints;
 };
 void viommu_totals(struct viommu *viommu, struct viommu_totals *ret);
-/* For status: an endpoint, and what it is in. */
+/* For status: an endpoint and its domain. */
 struct viommu_view {
 	const struct viommu_endpoint *endpoint;
-	bool attached;   /* to a domain of the guest's; what follows says of which sort */
-	uint32_t domain; /* its number, when attached */
-	bool bypass;     /* reaches all of memory, there or because it is in none */
-	uint64_t mappings, mapped_bytes; /* what the guest has mapped in it */
-	const struct hw_domain *hw;      /* NULL: it is emulated, or in none */
+	bool attached;                   /* it is in a domain */
+	uint32_t domain;                 /* the domain's number, if attached */
+	bool bypass;                     /* it reaches all of memory */
+	uint64_t mappings, mapped_bytes; /* of its domain */
+	const struct hw_domain *hw;      /* NULL: it is emulated, or in no domain */
 };
+/* Called under the lock of requests: of this file it may call viommu_endpoint_name only. */
 typedef void viommu_walk_fn(void *opaque, const struct viommu_view *view);
 void viommu_walk(struct viommu *viommu, viommu_walk_fn *fn, void *opaque);
 
-/* What an address of this endpoint means to its DMA now: 0, or -EFAULT. Also for checks. */
+/* Translate an iova of this endpoint: the gpa, and how many of the len bytes are contiguous there.
+ * -EFAULT: the access is not permitted. Any thread. */
 int viommu_translate(struct viommu_endpoint *endpoint, uint64_t iova, uint64_t len,
 		     enum dma_dir dir, uint64_t *gpa, uint64_t *contiguous);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A virtual IOMMU's domains: which endpoint is in which, what its hardware reaches by that, and what
-// bypass, resets and other strategies make of it.
+// Domains of the virtual IOMMU: which endpoint is in which, what its hardware reaches, and how bypass,
+// resets and a switch of strategy change that.
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,7 +42,7 @@ static struct viommu_domain *domain_new(struct viommu *viommu, uint32_t id, bool
 	return domain;
 }
 
-/* Its hardware domain ends with its last device. */
+/* Destroy the hw_domain with its last device. */
 static void drop_hardware(struct viommu_domain *domain)
 {
 	if (domain->n_hw)
@@ -51,7 +51,7 @@ static void drop_hardware(struct viommu_domain *domain)
 	domain->hw = NULL;
 }
 
-/* Nobody is in it: it ceases to exist. */
+/* Destroy a domain without members. */
 static void domain_leave(struct viommu *viommu, struct viommu_domain *domain)
 {
 	if (!domain || !list_empty(&domain->members))
@@ -64,7 +64,7 @@ static void domain_leave(struct viommu *viommu, struct viommu_domain *domain)
 	free(domain);
 }
 
-/* --- who is in which --- */
+/* --- members --- */
 
 struct hw_domain *viommu_hardware_at(const struct viommu_endpoint *endpoint)
 {
@@ -86,7 +86,7 @@ static void owner_unlock(void *opaque)
 	pthread_mutex_unlock(&domain->viommu->serial);
 }
 
-/* The domain's hardware, with the strategy of the first device that comes. */
+/* Make domain->hw, with the strategy of its first device; later devices must have the same one. */
 static int hardware_domain(struct viommu *viommu, struct viommu_domain *domain,
 			   const struct viommu_endpoint *endpoint, struct err *err)
 {
@@ -117,8 +117,7 @@ static int hardware_domain(struct viommu *viommu, struct viommu_domain *domain,
 		       domain->id);
 }
 
-/* The device's table becomes `to` (NULL: nothing is reached any more); when it cannot, the one that
- * it had stays. */
+/* Move the device to `to` (NULL: detach it). On failure it stays where it is. */
 static int hardware_move(struct viommu_endpoint *endpoint, struct hw_domain *to, struct err *err)
 {
 	struct hw_domain *at = viommu_hardware_at(endpoint);
@@ -152,7 +151,7 @@ static int hardware_enter(struct viommu_endpoint *endpoint, struct viommu_domain
 	return rc;
 }
 
-/* The hardware in this domain reaches nothing any more. */
+/* Detach the hardware in this domain. */
 static void cut_off(struct viommu_domain *domain)
 {
 	struct err ignored = ERR_INIT;
@@ -179,8 +178,8 @@ void viommu_forget_memory(struct viommu_domain *domain, uint64_t gpa, uint64_t b
 	viommu_remove_going(viommu, domain);
 }
 
-/* In bypass an emulated device pays nothing for the IOMMU: no lock, no lookup. What changes this drains
- * the space next. */
+/* In bypass an emulated device pays nothing for the virtual IOMMU: no lock, no look-up. The caller
+ * drains the space next. */
 static void update_space(const struct viommu_endpoint *endpoint)
 {
 	const struct viommu_domain *domain = endpoint->domain;
@@ -217,7 +216,7 @@ static void set_domain(struct viommu_endpoint *endpoint, struct viommu_domain *d
 	domain_leave(viommu, before);
 }
 
-/* Out of its domain, to what bypass says; what cannot be given all memory gets none. */
+/* Leave the domain, for what bypass says. A device that cannot be given all memory gets none. */
 static void leave(struct viommu_endpoint *endpoint)
 {
 	struct viommu *viommu = endpoint->viommu;
@@ -233,7 +232,7 @@ static void leave(struct viommu_endpoint *endpoint)
 		set_domain(endpoint, NULL);
 }
 
-/* Something is mapped where this device has a reserved range. */
+/* Does the domain have a mapping in a reserved range of this device? */
 static bool conflicts(const struct viommu_endpoint *endpoint, const struct viommu_domain *domain)
 {
 	for (unsigned int i = 0; i < endpoint->n_reserved; i++) {
@@ -377,9 +376,9 @@ void viommu_reset(struct viommu *viommu)
 	viommu_release(viommu);
 }
 
-/* --- another strategy --- */
+/* --- switch of strategy --- */
 
-/* Is it, or does it share a domain with, the one that changes (NULL: all do)? */
+/* Does a switch of `which` (NULL: of all) change e too? Devices of one domain change together. */
 static bool changes(const struct viommu_endpoint *e, const struct viommu_endpoint *which)
 {
 	return e->device && (!which || e == which || (e->domain && e->domain == which->domain));
@@ -392,7 +391,7 @@ static int switch_hardware(const struct viommu_endpoint *e, const char *strategy
 	return d && d->hw && d->n_hw ? hw_domain_switch(d->hw, strategy, err) : 0;
 }
 
-/* Those before `end` go back to what they had. */
+/* Give the endpoints before `end` their old strategy again. */
 static void switch_back(struct viommu *viommu, const struct list *end,
 			const struct viommu_endpoint *which)
 {
@@ -409,7 +408,7 @@ static void switch_back(struct viommu *viommu, const struct list *end,
 	}
 }
 
-/* The names are made first, so that nothing can fail once a domain has changed. */
+/* Allocate the names first, so that nothing fails after a domain has changed. */
 static int make_names(struct viommu *viommu, const struct viommu_endpoint *which,
 		      const char *strategy, struct err *err)
 {

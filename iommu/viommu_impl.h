@@ -23,15 +23,16 @@ struct viommu_domain {
 	struct list link;
 	uint32_t id;
 	bool bypass;
-	bool orphaned; /* left over from a reset: no request names it, and only hardware is in it */
+	bool orphaned; /* kept by viommu_abandon: no request finds it, and only hardware is in it */
 	struct list members; /* endpoints */
-	/* The records of what the guest has mapped in it: one per MAP. Written under `serial`, and, while
-	 * emulated devices are in it (which read it), under `lock` too. */
+	/* Guest mappings, one record per MAP. Written under `serial`, and under `lock` too while emulated
+	 * devices, which read it, are in the domain. */
 	struct mappings table;
-	unsigned int retained; /* of them, that a strategy keeps in the hardware only */
+	unsigned int retained; /* how many of them are RETAINED */
 	unsigned int n_emulated;
-	struct ledger *ledger; /* written while there is one of those: what their faults report */
-	struct hw_domain *hw;  /* while a passed-through device is in it */
+	struct ledger
+		*ledger; /* for faults of emulated devices; written while n_emulated is not 0 */
+	struct hw_domain *hw; /* NULL: no passed-through device is in it */
 	unsigned int n_hw;
 };
 
@@ -40,14 +41,14 @@ struct viommu_endpoint {
 	struct list link;
 	struct list member; /* of the domain */
 	char name[40];
-	viommu_id_fn *id; /* NULL: not known yet */
+	viommu_id_fn *id; /* NULL: hidden from the guest */
 	void *id_opaque;
 	struct viommu_domain *domain;
 	struct dma_space *space; /* emulated; NULL: passed through */
 	struct iommu_endpoint *device;
 	struct hw_domain *all;
-	struct hw_domain *at; /* of its device, as long as that is attached (viommu_hardware_at) */
-	char *strategy;       /* of its device in a domain of the guest */
+	struct hw_domain *at; /* where its device is attached, if it is (viommu_hardware_at) */
+	char *strategy;       /* in domains of the guest */
 	char *next_strategy;  /* during a switch */
 	struct iommu_reserved reserved[VIOMMU_RESERVED_MAX];
 	unsigned int n_reserved;
@@ -60,21 +61,20 @@ struct viommu {
 	struct loop *loop, *worker; /* for strategies (hw_domain.h); NULL */
 	struct gmem_listener listener;
 	struct viommu_limits limits;
-	/* Held over whole requests, so that they come one after the other: endpoints, domains, records.
-	 * What may attach or detach hardware holds the memory map (gmem_hold) around it. */
+	/* Held over whole requests. Guards endpoints, domains, records and totals. Calls that may attach
+	 * or detach hardware hold the memory map (gmem_hold) around it: viommu_hold. */
 	pthread_mutex_t serial;
-	/* Guards what translation reads: which endpoint is in which domain, the tables, bypass. Held
-	 * for writing for as long as it takes to change them, never over waiting or system calls. */
+	/* Guards what translation reads: the domain of each endpoint, the tables, bypass. Writers never
+	 * hold it while they wait or make system calls. */
 	pthread_rwlock_t lock;
 	struct list endpoints, domains, orphans;
-	bool abandoned; /* there may be orphans; under serial */
+	bool abandoned; /* there may be orphans */
 	bool bypass;
-	uint64_t mappings, mapped_bytes,
-		tables; /* of all records; what they cost (viommu_limits) */
+	uint64_t mappings, mapped_bytes, tables; /* cost of all records (viommu_limits) */
 	unsigned int n_endpoints;
 	struct viommu_totals totals; /* requests, failed, map_bytes */
 	_Atomic uint64_t faults;
-	pthread_mutex_t fault_lock; /* the two below, and the call */
+	pthread_mutex_t fault_lock; /* guards the two below; held over the call */
 	void (*fault)(void *opaque, const struct viommu_fault *fault);
 	void *opaque;
 };
@@ -100,24 +100,24 @@ enum viommu_status viommu_attach(struct viommu *viommu, struct viommu_endpoint *
 enum viommu_status viommu_detach(struct viommu_endpoint *endpoint, const struct viommu_request *r);
 /* Where the endpoint's device is attached; NULL: nowhere. */
 struct hw_domain *viommu_hardware_at(const struct viommu_endpoint *endpoint);
-/* Devices that kept what they reached lose it: all, or the one. */
+/* End viommu_abandon for one endpoint, or for all (NULL). */
 void viommu_settle_locked(struct viommu *viommu, const struct viommu_endpoint *which);
 /* The part of viommu_memory_leaves that is about one domain. */
 void viommu_forget_memory(struct viommu_domain *domain, uint64_t gpa, uint64_t bytes);
 
-/* viommu_map.c: under serial. A run of MAPs, or of UNMAPs, all of one domain (NULL: it does not exist). */
+/* viommu_map.c: under serial. A run of MAPs, or of UNMAPs, of one domain (NULL: there is none). */
 void viommu_map_run(struct viommu *viommu, struct viommu_domain *domain,
 		    struct viommu_request *requests, unsigned int n);
 void viommu_unmap_run(struct viommu *viommu, struct viommu_domain *domain,
 		      struct viommu_request *requests, unsigned int n);
-/* What is only retained in [first, last] leaves the hardware and the table: 0 or a negative errno. */
+/* Unmap what is RETAINED in [first, last] and remove it from the table: 0 or a negative errno. */
 int viommu_flush(struct viommu *viommu, struct viommu_domain *domain, uint64_t first,
 		 uint64_t last);
-/* A strategy has flushed by itself: what is GOING is gone. */
+/* A strategy has flushed by itself: remove what is GOING from the table. */
 void viommu_flushed(struct viommu *viommu, struct viommu_domain *domain);
-/* The limits that hold now: those configured, or the shares of the devices there are. */
+/* The limits of now: as configured, or shares of the present devices. */
 void viommu_limits_locked(const struct viommu *viommu, struct viommu_limits *ret);
-/* All records; nothing is in the domain any more. */
+/* Remove all records of a domain without members. */
 void viommu_clear(struct viommu *viommu, struct viommu_domain *domain);
 /* Steps 1 and 2 of viommu_memory_leaves: the records of this memory are GOING. False: the hardware
  * refuses, so that its devices must be detached. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The records of what the guest has mapped in a domain: what a request must be to be carried out, the
-// table that emulated devices translate by, and the hardware's part.
+// Guest mappings of a domain: the checks of MAP and UNMAP, the table of records, by which emulated
+// devices translate, and the calls of the hw_domain.
 #include <errno.h>
 
 #include "base/num.h"
@@ -8,7 +8,7 @@
 #include "iommu/viommu_impl.h"
 
 enum {
-	BATCH = 64,   /* requests that go to the hardware together */
+	BATCH = 64,   /* requests per call of the hw_domain */
 	SLICE = 1024, /* records that are changed while translation waits */
 };
 
@@ -29,7 +29,7 @@ static enum viommu_status status_of(int code)
 
 /* --- the table --- */
 
-/* Translation reads it for emulated devices; while none is in the domain nobody else does. */
+/* Only translation for emulated devices reads the table without `serial`. */
 static void table_lock(struct viommu *viommu, const struct viommu_domain *domain)
 {
 	if (domain->n_emulated)
@@ -42,7 +42,7 @@ static void table_unlock(struct viommu *viommu, const struct viommu_domain *doma
 		pthread_rwlock_unlock(&viommu->lock);
 }
 
-/* One more record is changed: let translation in now and then. */
+/* Called per changed record: let translation in after each SLICE. */
 static void table_step(struct viommu *viommu, const struct viommu_domain *domain, unsigned int *n)
 {
 	if (++*n % SLICE)
@@ -61,7 +61,7 @@ static void remove_record(struct viommu *viommu, struct viommu_domain *domain,
 	viommu->tables += domain->table.tables;
 }
 
-/* The records in [first, last] that are GOING are gone. Returns how many there were. */
+/* Remove the GOING records in [first, last] from the table. Returns how many. */
 static unsigned int sweep(struct viommu *viommu, struct viommu_domain *domain, uint64_t first,
 			  uint64_t last, uint64_t start_ns)
 {
@@ -99,9 +99,9 @@ static void drain(struct viommu_domain *domain)
 	}
 }
 
-/* --- what is only retained --- */
+/* --- retained records --- */
 
-/* Without hardware nothing keeps it. */
+/* Without hardware nothing is retained. */
 static void drop_retained(const struct viommu_domain *domain, uint64_t first, uint64_t last)
 {
 	struct mapping *record = mappings_find(&domain->table, first, last);
@@ -132,7 +132,7 @@ void viommu_flushed(struct viommu *viommu, struct viommu_domain *domain)
 		domain->retained -= sweep(viommu, domain, 0, UINT64_MAX, 0);
 }
 
-/* A limit is met: all that is only retained, in whichever domain. False: there was nothing. */
+/* A limit is met: flush every domain. False: nothing was freed. */
 static bool give_back(struct viommu *viommu)
 {
 	bool any = false;
@@ -147,9 +147,9 @@ static bool give_back(struct viommu *viommu)
 	return any;
 }
 
-/* --- the hardware's part of a run --- */
+/* --- the hardware --- */
 
-/* Only what was accepted goes there, in one call. */
+/* Pass the accepted requests to the hw_domain in one call. */
 static void hardware(struct viommu_domain *domain, struct viommu_request *requests, unsigned int n,
 		     unsigned int (*call)(struct hw_domain *domain, struct hw_request *requests,
 					  unsigned int n))
@@ -194,7 +194,7 @@ static bool is_range(const struct viommu_limits *limits, const struct viommu_req
 
 	if ((r->first | (r->last + 1) | r->gpa) & mask)
 		return false;
-	/* The length is 0 for all of 64 bits, which no guest has. */
+	/* A length of 2^64 wraps to 0. */
 	return r->first >= limits->first && r->last <= limits->last && r->last - r->first + 1;
 }
 
@@ -204,7 +204,7 @@ static unsigned int access_of(uint32_t flags)
 	       (flags & VIOMMU_F_WRITE ? IOAS_WRITE : 0u);
 }
 
-/* The same as what was unmapped, and the hardware has it still. */
+/* Does the request map again exactly what the hardware still has? */
 static bool is_retained_as(const struct mapping *record, const struct viommu_request *r)
 {
 	return record->state == MAPPING_RETAINED && record->iova == r->first &&
@@ -226,7 +226,7 @@ void viommu_limits_locked(const struct viommu *viommu, struct viommu_limits *ret
 		ret->tables = ret->mapped_bytes / (2 * MiB) + SCATTERED_TABLES;
 }
 
-/* By cost: a guest chooses the size of each mapping and where it lies. */
+/* Limits are by cost: a guest chooses the size and place of each mapping. */
 static bool exceeds_limits(const struct viommu *viommu, const struct viommu_domain *domain,
 			   const struct viommu_request *r)
 {
@@ -268,7 +268,7 @@ static enum viommu_status check_map(const struct viommu *viommu, const struct vi
 	}
 }
 
-/* Into the table, if it is sound: COMING, or WANTED at once where no hardware is asked. */
+/* Check the request and insert its record: COMING, or WANTED where there is no hardware. */
 static void admit_locked(struct viommu *viommu, struct viommu_domain *domain,
 			 struct viommu_request *r)
 {
@@ -302,7 +302,7 @@ static void admit_locked(struct viommu *viommu, struct viommu_domain *domain,
 	};
 }
 
-/* What is retained there, and is not this same mapping, makes way. */
+/* Flush the range of the request, unless exactly this mapping is retained there. */
 static void make_way(struct viommu *viommu, struct viommu_domain *domain,
 		     const struct viommu_request *r)
 {
@@ -356,7 +356,7 @@ static void map_hardware(struct viommu *viommu, struct viommu_domain *domain,
 	}
 }
 
-/* The hardware has it or has refused it: until here no emulated device has reached it. */
+/* The hardware has accepted or refused the mapping; from now on emulated devices can use it. */
 static void settle_locked(struct viommu *viommu, struct viommu_domain *domain,
 			  struct viommu_request *r, struct ledger_entry *entry)
 {
@@ -411,8 +411,8 @@ void viommu_map_run(struct viommu *viommu, struct viommu_domain *domain,
 
 /* --- UNMAP --- */
 
-/* What is WANTED in the request's range is GOING: translation refuses it. The hardware's range has no gaps at
- * its ends and fits its addresses. */
+/* Make the WANTED records of the request GOING, so that translation refuses them. r->hw spans from the
+ * first of these records to the last, since the request's own range may be larger than the hardware's. */
 static void begin_unmap(struct viommu *viommu, struct viommu_domain *domain,
 			struct viommu_request *r)
 {
@@ -497,7 +497,7 @@ void viommu_clear(struct viommu *viommu, struct viommu_domain *domain)
 	domain->retained = 0;
 }
 
-/* The records that mean a part of this memory are GOING. False: there are none. */
+/* Make the records of any part of this memory GOING. False: there are none. */
 static bool mark_memory(struct viommu *viommu, struct viommu_domain *domain, uint64_t gpa,
 			uint64_t bytes)
 {
@@ -519,7 +519,7 @@ static bool mark_memory(struct viommu *viommu, struct viommu_domain *domain, uin
 	return any;
 }
 
-/* Whatever is GOING leaves the hardware. False: it refuses a part. */
+/* Unmap the GOING records from the hardware. False: it refuses some. */
 static bool unmap_going(struct viommu_domain *domain)
 {
 	struct mapping *record = mappings_find(&domain->table, 0, UINT64_MAX);
