@@ -159,6 +159,19 @@ static int start(struct hw_domain *domain, struct err *err)
 	return code;
 }
 
+/* The RETAINED records of [first, last] are GOING: no hardware keeps them. */
+static void drop_retained(const struct hw_domain *domain, uint64_t first, uint64_t last)
+{
+	struct mapping *m = NULL;
+
+	if (domain->config.guest)
+		m = mappings_find(domain->config.guest, first, last);
+	for (; m; m = mappings_next(m, last)) {
+		if (m->state == MAPPING_RETAINED)
+			m->state = MAPPING_GOING;
+	}
+}
+
 /* A device is out: with the last one everything is unmapped. */
 static void leave(struct hw_domain *domain)
 {
@@ -266,9 +279,13 @@ unsigned int hw_domain_unmap(struct hw_domain *domain, struct hw_request *reques
 
 int hw_domain_flush(struct hw_domain *domain, uint64_t first, uint64_t last)
 {
-	if (!domain->strategy || !domain->strategy->ops->flush)
-		return 0;
-	return domain->strategy->ops->flush(domain->strategy, first, last);
+	const struct strategy *strategy = domain->strategy;
+
+	if (!strategy)
+		drop_retained(domain, first, last);
+	return strategy && strategy->ops->flush
+		       ? strategy->ops->flush(domain->strategy, first, last)
+		       : 0;
 }
 
 /* --- replacing a strategy --- */

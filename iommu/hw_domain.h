@@ -60,7 +60,8 @@ int hw_domain_move(struct hw_domain *from, struct hw_domain *to, struct iommu_en
  * strategy_ops for what holds of their records. Without a device map is -ENODEV, and unmap is 0. */
 unsigned int hw_domain_map(struct hw_domain *domain, struct hw_request *requests, unsigned int n);
 unsigned int hw_domain_unmap(struct hw_domain *domain, struct hw_request *requests, unsigned int n);
-/* What is only RETAINED in [first, last] leaves the hardware and becomes GOING. */
+/* What is only RETAINED in [first, last] leaves the hardware and becomes GOING. Without a device
+ * nothing keeps it there. */
 int hw_domain_flush(struct hw_domain *domain, uint64_t first, uint64_t last);
 
 /* To the strategy that the domain has: nothing. With iommufd direct and strict take over from one

@@ -198,9 +198,9 @@ int viommu_switch(struct viommu *viommu, struct viommu_endpoint *endpoint, const
 /* [gpa, gpa + bytes) is about to leave the guest: a region is removed, or pages are given back. When
  * this returns no device reaches it. The order:
  *
- *   1. hardware: the guest's mappings of it are unmapped, in every domain
+ *   1. hardware: the guest's mappings of it, at whatever iova, are unmapped and removed, in every domain
  *   2. retained: what a strategy still keeps in the hardware is unmapped (flush)
- *   3. aliases: each record of a part of it is removed, at whatever iova; emulated devices are drained
+ *   3. aliases in this process: emulated devices are drained
  *   4. the discard, by the caller
  *
  * If the hardware of a domain refuses 1 or 2, its devices are detached. The memory map calls this for

@@ -174,8 +174,9 @@ void viommu_forget_memory(struct viommu_domain *domain, uint64_t gpa, uint64_t b
 			  "its devices reach nothing from now on",
 			  domain->id);
 		cut_off(domain);
+		(void)viommu_unmap_memory(viommu, domain, gpa, bytes);
 	}
-	viommu_remove_going(viommu, domain);
+	viommu_drain(domain);
 }
 
 /* In bypass an emulated device pays nothing for the virtual IOMMU: no lock, no look-up. The caller
@@ -435,6 +436,8 @@ static int switch_locked(struct viommu *viommu, const struct viommu_endpoint *wh
 
 		if (!rc && changes(e, which))
 			rc = switch_hardware(e, strategy, err);
+		if (e->domain)
+			viommu_flushed(viommu, e->domain);
 		if (rc) {
 			switch_back(viommu, item, which);
 			return rc;
@@ -448,8 +451,6 @@ static int switch_locked(struct viommu *viommu, const struct viommu_endpoint *wh
 		free(e->strategy);
 		e->strategy = e->next_strategy;
 		e->next_strategy = NULL;
-		if (e->domain)
-			viommu_flushed(viommu, e->domain);
 	}
 	return 0;
 }

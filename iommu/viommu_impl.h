@@ -119,11 +119,11 @@ void viommu_flushed(struct viommu *viommu, struct viommu_domain *domain);
 void viommu_limits_locked(const struct viommu *viommu, struct viommu_limits *ret);
 /* Remove all records of a domain without members. */
 void viommu_clear(struct viommu *viommu, struct viommu_domain *domain);
-/* Steps 1 and 2 of viommu_memory_leaves: the records of this memory are GOING. False: the hardware
- * refuses, so that its devices must be detached. */
+/* Steps 1 and 2 of viommu_memory_leaves. False: the hardware refuses a part, so that its devices must
+ * be detached; after that it succeeds. */
 bool viommu_unmap_memory(struct viommu *viommu, struct viommu_domain *domain, uint64_t gpa,
 			 uint64_t bytes);
-/* Step 3: drain the emulated devices, and remove the records that are GOING. */
-void viommu_remove_going(struct viommu *viommu, struct viommu_domain *domain);
+/* Step 3: drain the emulated devices. */
+void viommu_drain(struct viommu_domain *domain);
 
 #endif

@@ -89,7 +89,7 @@ static unsigned int sweep(struct viommu *viommu, struct viommu_domain *domain, u
 	return n;
 }
 
-static void drain(struct viommu_domain *domain)
+void viommu_drain(struct viommu_domain *domain)
 {
 	list_for_each (item, &domain->members) {
 		struct viommu_endpoint *e = container_of(item, struct viommu_endpoint, member);
@@ -101,27 +101,13 @@ static void drain(struct viommu_domain *domain)
 
 /* --- retained records --- */
 
-/* Without hardware nothing is retained. */
-static void drop_retained(const struct viommu_domain *domain, uint64_t first, uint64_t last)
-{
-	struct mapping *record = mappings_find(&domain->table, first, last);
-
-	for (; record; record = mappings_next(record, last)) {
-		if (record->state == MAPPING_RETAINED)
-			record->state = MAPPING_GOING;
-	}
-}
-
 int viommu_flush(struct viommu *viommu, struct viommu_domain *domain, uint64_t first, uint64_t last)
 {
-	int ret = 0;
+	int ret;
 
 	if (!domain->retained)
 		return 0;
-	if (domain->n_hw)
-		ret = hw_domain_flush(domain->hw, first, last);
-	else
-		drop_retained(domain, first, last);
+	ret = hw_domain_flush(domain->hw, first, last);
 	domain->retained -= sweep(viommu, domain, first, last, 0);
 	return ret;
 }
@@ -459,7 +445,7 @@ static void unmap_batch(struct viommu *viommu, struct viommu_domain *domain,
 	}
 	if (!any)
 		return;
-	drain(domain);
+	viommu_drain(domain);
 	hardware(domain, requests, n, hw_domain_unmap);
 	for (unsigned int i = 0; i < n; i++) {
 		struct viommu_request *r = &requests[i];
@@ -545,16 +531,9 @@ bool viommu_unmap_memory(struct viommu *viommu, struct viommu_domain *domain, ui
 {
 	bool good = true;
 
-	if (mark_memory(viommu, domain, gpa, bytes))
+	if (mark_memory(viommu, domain, gpa, bytes)) {
 		good = unmap_going(domain);
-	good &= !viommu_flush(viommu, domain, 0, UINT64_MAX);
-	if (!good)
-		mark_memory(viommu, domain, gpa, bytes);
-	return good;
-}
-
-void viommu_remove_going(struct viommu *viommu, struct viommu_domain *domain)
-{
-	drain(domain);
-	(void)sweep(viommu, domain, 0, UINT64_MAX, 0);
+		(void)sweep(viommu, domain, 0, UINT64_MAX, 0);
+	}
+	return !viommu_flush(viommu, domain, 0, UINT64_MAX) && good;
 }

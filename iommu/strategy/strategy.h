@@ -44,7 +44,8 @@ struct hw_request {
 	uint64_t iova, last; /* inclusive */
 	uint64_t bytes;      /* of its records; an unmap may have gaps between them */
 	/* map: the record, COMING, in the table already; its memory has passed guest_memory_check. Its
-	 * word is 0, or the strategy's if the strategy has retained this same mapping. unmap: NULL. */
+	 * word is 0, or the strategy's if the strategy has retained this same mapping: such a map must
+	 * succeed. unmap: NULL. */
 	struct mapping *record;
 	unsigned int retained; /* unmap: how many of its records became RETAINED */
 	int result;            /* 0 or a negative errno */
