@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The watcher of DMA faults: /dev/kmsg, on the loop. fault_parse.c reads a record.
+// The watch for DMA faults: reads /dev/kmsg on the loop. fault_parse.c parses a record.
 #include "iommu/fault.h"
 
 #include <errno.h>
@@ -16,8 +16,8 @@
 #include "core/loop.h"
 
 enum {
-	RECORD_BYTES = 8192, /* the kernel's own limit of one (PRINTKRB_RECORD_MAX is less) */
-	RECORDS_PER_TURN = 64,
+	RECORD_BYTES = 8192, /* more than the kernel's limit, PRINTKRB_RECORD_MAX */
+	RECORDS_PER_ITERATION = 64,
 };
 
 struct fault_watch {
@@ -32,8 +32,7 @@ struct fault_watch {
 	char record[RECORD_BYTES];
 };
 
-/* The log's clock is not ours, only close to it: a fault is not in the future, and what we read at
- * once did not happen long ago. */
+/* The log's clock only approximates ours: correct a time in the future, or too far in the past. */
 static uint64_t settle_time(uint64_t when_ns)
 {
 	uint64_t now_ns = clock_ns();
@@ -45,10 +44,10 @@ static void read_records(struct fault_watch *watch)
 {
 	struct iommu_fault fault;
 
-	for (unsigned int i = 0; i < RECORDS_PER_TURN && !watch->ending; i++) {
+	for (unsigned int i = 0; i < RECORDS_PER_ITERATION && !watch->ending; i++) {
 		ssize_t n = read(watch->fd, watch->record, sizeof(watch->record));
 
-		if (n < 0 && errno == EPIPE) /* records that nobody has read were overwritten */
+		if (n < 0 && errno == EPIPE) /* unread records were overwritten */
 			continue;
 		if (n < 0 && (errno == EINTR || errno == EINVAL)) /* EINVAL: longer than we read */
 			continue;
@@ -83,7 +82,7 @@ static void open_source(struct fault_watch *watch)
 	int code;
 
 	watch->fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	/* What was logged before concerns others. */
+	/* Skip what was logged before. */
 	if (watch->fd >= 0 && lseek(watch->fd, 0, SEEK_END) >= 0) {
 		snprintf(watch->source, sizeof(watch->source), "kernel log");
 		return;

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * DMA faults: an access of a device that its address space does not permit, from wherever this
- * kernel tells of it: its log (rate-limited), which is read where it may be (/dev/kmsg: CAP_SYSLOG,
- * or dmesg_restrict=0); where it may not, fault_source() says so, and so does the status. The
- * drivers of VT-d and AMD-Vi write every fault of an ordinary device there. The tracepoint
- * iommu:io_page_fault has less: VT-d's does not fire it, AMD's fires it for what it then logs with
- * a reason (Linux 6.12: report_iommu_fault without a handler). iommufd's event queues have page
- * requests (PRI), which devices in guests do not make. A device's own error interrupt is
- * devices/passthrough's.
+ * DMA faults: accesses of a device that its address space does not permit.
  *
- * Threads: created and destroyed by the machine's thread; callbacks run in the loop's.
+ * Their source is the kernel's log (/dev/kmsg), which the kernel limits in rate. Reading it needs
+ * CAP_SYSLOG or dmesg_restrict=0; otherwise fault_source and the status say that faults are not
+ * seen. The drivers of VT-d and AMD-Vi log every fault of an ordinary device. Other sources have
+ * less: the tracepoint iommu:io_page_fault is not fired by VT-d's driver (Linux 6.12), and
+ * iommufd's event queues report page requests (PRI), which these devices do not make. The error
+ * interrupt of a device belongs to devices/passthrough.
+ *
+ * Threads: the machine's thread creates and destroys; callbacks run in the loop's thread.
+ * Ownership: the caller's; the loop and the log outlive the watch.
  */
 #ifndef IOMMU_FAULT_H
 #define IOMMU_FAULT_H
@@ -28,21 +29,20 @@ struct iommu_fault {
 	uint64_t iova;
 	bool write;
 	char reason[80];
-	uint64_t when_ns; /* CLOCK_MONOTONIC, as the source says; else the time of reading */
+	uint64_t when_ns; /* CLOCK_MONOTONIC: the log's time, or that of reading */
 };
-/* Every fault that the source reports, of any device on this host: the caller picks its own. */
+/* Called for faults of any device of this host: the caller picks its own. */
 typedef void fault_fn(void *opaque, const struct iommu_fault *fault);
 
-/* Always succeeds but for -ENOMEM: without a source it watches nothing. */
+/* -ENOMEM is the only error: without a source it watches nothing. */
 int fault_watch_create(struct fault_watch **ret, struct loop *loop, const struct log *log,
 		       fault_fn *fn, void *opaque, struct err *err);
-/* The loop is idle or the caller's. NULL is allowed. */
+/* The loop is idle, or this is its thread. NULL is allowed. */
 void fault_watch_destroy(struct fault_watch *watch);
 /* "kernel log", or "none: /dev/kmsg: permission denied (kernel.dmesg_restrict=0 permits it)". */
 const char *fault_source(const struct fault_watch *watch);
 
-/* The parser, for its fuzzer: one record of /dev/kmsg (len bytes, not terminated). true: a
- * fault. */
+/* Parse a record of /dev/kmsg (len bytes, not terminated). True: it reports a fault. */
 bool fault_parse_kmsg(const char *record, unsigned int len, struct iommu_fault *ret);
 
 #endif

@@ -18,7 +18,7 @@
 
 enum { AMD_FLAG_WRITE = 0x20 }; /* AMD I/O Virtualization, 2.5.3: RW */
 
-/* What is left of a line. */
+/* The rest of a line. */
 struct cursor {
 	const char *at, *end;
 };
@@ -33,7 +33,7 @@ static bool skip(struct cursor *c, const char *literal)
 	return true;
 }
 
-/* Behind the next occurrence of literal. */
+/* Skip up to and including the next `literal`. */
 static bool find(struct cursor *c, const char *literal)
 {
 	const char *found = memmem(c->at, (size_t)(c->end - c->at), literal, strlen(literal));
@@ -92,7 +92,7 @@ static bool device(struct cursor *c, struct iommu_fault *fault)
 	return true;
 }
 
-/* The kernel escapes what does not print; we do not rely on it. */
+/* Copy printable characters only: we do not rely on the kernel's escapes. */
 static void reason(struct iommu_fault *fault, const char *from, const char *end)
 {
 	size_t n = MIN((size_t)(end - from), sizeof(fault->reason) - 1);
@@ -125,7 +125,7 @@ static bool parse_amd(struct cursor c, struct iommu_fault *fault)
 	const char *text;
 	uint64_t flags;
 
-	/* The device is in front, as that of the driver's message, or among the fields. */
+	/* The device is in front of the message, or one of its fields. */
 	if (!skip(&c, "AMD-Vi: ")) {
 		if (!find(&word, " ") || !device(&word, fault) || !skip(&word, ": AMD-Vi: "))
 			return false;

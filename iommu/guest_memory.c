@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The memory that a guest's mapping means: the look-up of its extents on the host.
+// The memory of a guest mapping: the look-up of its extents on the host.
 #include "iommu/guest_memory.h"
 
 #include <errno.h>

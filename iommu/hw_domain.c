@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Hardware domains: an ioas, the strategy in front of it, the devices behind it.
+// hw_domains: an ioas, its strategy and its devices.
 #include "iommu/hw_domain.h"
 
 #include <errno.h>
@@ -16,7 +16,7 @@ struct hw_domain {
 	struct strategy_choice choice;
 	struct ioas *ioas;
 	struct strategy *strategy; /* NULL: no device is attached */
-	uint64_t requested_bytes;  /* that the ledger knows of */
+	uint64_t requested_bytes;  /* reported to the ledger */
 };
 
 /* --- life --- */
@@ -87,9 +87,9 @@ static int strategy_start(struct strategy **ret, const struct hw_domain *domain,
 	return 0;
 }
 
-/* --- what the guest has mapped, for a strategy that begins --- */
+/* --- guest mappings, for a strategy that starts --- */
 
-/* The next ones that are WANTED, from *m on. */
+/* The next WANTED records, from *m on. */
 static unsigned int next_records(struct mapping **m, struct hw_request *batch, unsigned int max)
 {
 	unsigned int n = 0;
@@ -141,7 +141,7 @@ static int replay(const struct hw_domain *domain, struct strategy *strategy, uin
 
 /* --- devices --- */
 
-/* The first device is in. */
+/* The first device is attached. */
 static int start(struct hw_domain *domain, struct err *err)
 {
 	struct strategy *strategy = NULL;
@@ -159,7 +159,7 @@ static int start(struct hw_domain *domain, struct err *err)
 	return code;
 }
 
-/* The RETAINED records of [first, last] are GOING: no hardware keeps them. */
+/* Without hardware nothing is retained: the RETAINED records of [first, last] become GOING. */
 static void drop_retained(const struct hw_domain *domain, uint64_t first, uint64_t last)
 {
 	struct mapping *m = NULL;
@@ -172,7 +172,7 @@ static void drop_retained(const struct hw_domain *domain, uint64_t first, uint64
 	}
 }
 
-/* A device is out: with the last one everything is unmapped. */
+/* A device is detached; after the last one everything is unmapped. */
 static void leave(struct hw_domain *domain)
 {
 	(void)hw_domain_flush(domain, 0, UINT64_MAX);
@@ -204,12 +204,12 @@ void hw_domain_detach(struct hw_domain *domain, struct iommu_endpoint *endpoint)
 {
 	if (iommu_endpoint_ioas(endpoint) != domain->ioas)
 		return;
-	/* First the device, so that it never sees a half-empty space. */
+	/* Detach first, so that the device never sees a half-empty space. */
 	ioas_detach(endpoint);
 	leave(domain);
 }
 
-/* Back to where it was, or to nothing: then it is in no domain. */
+/* Attach the device to its old ioas again; if that fails too it stays detached. */
 static void go_back(struct hw_domain *domain, struct iommu_endpoint *endpoint)
 {
 	struct err err = ERR_INIT;
@@ -288,9 +288,9 @@ int hw_domain_flush(struct hw_domain *domain, uint64_t first, uint64_t last)
 		       : 0;
 }
 
-/* --- replacing a strategy --- */
+/* --- switch of strategy --- */
 
-/* Each device of the domain to `to`; those that moved go back when one cannot. */
+/* Move each device to `to`. If one cannot move, those that have moved go back. */
 static int move_endpoints(struct hw_domain *domain, struct ioas *to, struct err *err)
 {
 	struct iommu_endpoint *endpoint;
@@ -309,8 +309,8 @@ static int move_endpoints(struct hw_domain *domain, struct ioas *to, struct err 
 	return 0;
 }
 
-/* Can the new strategy work in the space that is there, so that no table is replaced? What the
- * guest has at its own address is a mapping with one strategy and a part of one with another. */
+/* Can the new strategy keep the table? Not if the guest has mapped something at its own address:
+ * that is a mapping of its own in one strategy, and a part of a larger one in another. */
 static bool can_stay(const struct hw_domain *domain, const struct strategy_ops *ops)
 {
 	const struct mapping *m = NULL;
@@ -324,8 +324,8 @@ static bool can_stay(const struct hw_domain *domain, const struct strategy_ops *
 	return !m;
 }
 
-/* The words are the new strategy's from its first map on; when it does not come to be, they are the
- * old one's again. */
+/* Words belong to the new strategy from its first map on. If it cannot start, the old one needs its
+ * words again. */
 static uint64_t *save_words(const struct mappings *guest)
 {
 	uint64_t *words = calloc(guest->count + 1, sizeof(*words)), *at = words;
@@ -341,7 +341,7 @@ static void restore_words(const struct mappings *guest, const uint64_t *words)
 		m->word = *words++;
 }
 
-/* The new strategy in a new ioas, to which the devices move when all is mapped there. */
+/* Start the new strategy in a new ioas; when everything is mapped there, the devices move to it. */
 static int replace_ioas(struct hw_domain *domain, const struct strategy_choice *choice,
 			struct err *err)
 {

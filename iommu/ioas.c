@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What all backends share: which one is used, devices, spaces, and who is attached to what.
-// Mappings are in ioas_map.c, sentences for failures in ioas_explain.c.
+// Common to all backends: the choice of one, devices, spaces, attach and detach. Mappings are in
+// ioas_map.c, explanations of failures in ioas_explain.c.
 #include "iommu/ioas.h"
 
 #include <errno.h>
@@ -34,10 +34,10 @@ const char *iommu_kind_name(enum iommu_kind kind)
 	return (unsigned int)kind < ARRAY_SIZE(names) ? names[kind] : "?";
 }
 
-/* --- which backend --- */
+/* --- the choice of a backend --- */
 
 /* Does this device have a VFIO group but no character device? Then the kernel was built without
- * CONFIG_VFIO_DEVICE_CDEV. A device that is not bound to vfio-pci tells nothing. */
+ * CONFIG_VFIO_DEVICE_CDEV. Nothing follows from a device that is not bound to vfio-pci. */
 static bool lacks_cdev(const char *device)
 {
 	char pattern[160];
@@ -55,7 +55,7 @@ static bool lacks_cdev(const char *device)
 	return bound && !cdev;
 }
 
-/* iommufd where it can be used, else type1; reason says why. */
+/* iommufd where it can be used, else type1; `reason` says why. */
 static int choose(char *reason, size_t bytes, const struct iommu_config *config,
 		  enum iommu_kind *kind, struct err *err)
 {
@@ -63,7 +63,7 @@ static int choose(char *reason, size_t bytes, const struct iommu_config *config,
 
 	*kind = IOMMU_IOMMUFD;
 	if (config->iommufd >= 0) {
-		snprintf(reason, bytes, "iommufd: it was handed in");
+		snprintf(reason, bytes, "iommufd: the caller has opened it");
 		return 0;
 	}
 	iommufd = fd_try_open("/dev/iommu");
@@ -90,7 +90,7 @@ static int choose(char *reason, size_t bytes, const struct iommu_config *config,
 	if (iommufd == -EACCES || container == -EACCES)
 		return err_set(err, -EACCES,
 			       "no permission for %s; let this user open it (a udev rule, or "
-			       "'setfacl -m u:USER:rw'), or hand in an open one",
+			       "'setfacl -m u:USER:rw'), or pass an open one",
 			       iommufd == -EACCES ? "/dev/iommu" : "/dev/vfio/vfio");
 	return err_set(err, -ENOENT,
 		       "neither /dev/iommu (%s) nor /dev/vfio/vfio (%s) can be opened; load the "
@@ -340,9 +340,9 @@ uint64_t ioas_mappings_left(const struct ioas *ioas)
 	return ioas->iommu->ops->mappings_left ? ioas->iommu->ops->mappings_left(ioas) : UINT64_MAX;
 }
 
-/* --- who is attached --- */
+/* --- attach, detach --- */
 
-/* With the first device what is mapped gets pinned, with the last that goes it no longer is. */
+/* The first device comes: all mappings are pinned. The last one leaves: none is. */
 static void set_pinning(struct ioas *ioas, bool on)
 {
 	if (ioas->pinning == on)
@@ -353,7 +353,7 @@ static void set_pinning(struct ioas *ioas, bool on)
 	pthread_mutex_unlock(&ioas->lock);
 }
 
-/* For a call that ends now and pins nothing. */
+/* Record a call that ends now and pins nothing. */
 static void record(struct ioas *ioas, enum ledger_op op, uint64_t start_ns, int code)
 {
 	pthread_mutex_lock(&ioas->lock);
@@ -361,7 +361,7 @@ static void record(struct ioas *ioas, enum ledger_op op, uint64_t start_ns, int 
 	pthread_mutex_unlock(&ioas->lock);
 }
 
-/* type1 has dropped all mappings with the last device of a space. */
+/* type1 has removed all mappings with the last device of a space. */
 static void forget_mappings(struct ioas *ioas)
 {
 	uint64_t start_ns = ledger_now(ioas->ledger);

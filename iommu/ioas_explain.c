@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sentences for failures: which limit, whose range, who holds it, and what to do.
+// Explanations of failures: the limit, the range and its owner, the holder, the remedy.
 #include <errno.h>
 #include <glob.h>
 #include <linux/capability.h>
@@ -51,7 +51,7 @@ static int explain_memory(const struct ioas *ioas, uint64_t bytes, struct err *e
 		(unsigned long long)mib, (unsigned long long)(mib * MiB), (unsigned long long)mib);
 }
 
-/* The reserved range of an attached device that [first, last] runs into. */
+/* The reserved range of an attached device that overlaps [first, last]. */
 static bool find_reserved(const struct ioas *ioas, uint64_t first, uint64_t last,
 			  struct iommu_reserved *ret, const char **device)
 {
@@ -177,10 +177,10 @@ int ioas_explain_conflict(const struct ioas *ioas, const struct iommu_endpoint *
 		"range, or past its address width); give it an address space of its own");
 }
 
-/* --- who holds a device --- */
+/* --- the holder of a device --- */
 
-/* The character devices that somebody may hold: what was handed in, and the device's group, which
- * shuts out whoever comes by the device itself, and the other way round. */
+/* The nodes that another process may hold: ours, and the one of the other interface (group or
+ * device), since an open one keeps the other from being opened. */
 struct nodes {
 	struct stat st[3];
 	unsigned int n;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Address spaces by IOMMUFD and VFIO character devices.
+// The backend for IOMMUFD and VFIO character devices.
 //
-// A device is attached to an IOAS by its id, and the kernel makes the hardware's table by itself; a
-// second attach replaces the first at once. Tables with dirty tracking (HWPTs) are made only when
-// it is asked for, and devices then moved to them the same way.
+// A device is attached to an IOAS by its id; the kernel makes the hardware's table. A second attach
+// replaces the first one atomically. Tables with dirty tracking (HWPTs) are made only on demand,
+// and devices are moved to them in the same way.
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/vfio.h>
@@ -52,7 +52,7 @@ static int set_accounting(struct iommu *iommu, enum iommu_accounting wanted, str
 	}
 	option.op = IOMMU_OPTION_OP_GET;
 	option.val64 = 0;
-	/* Reading needs the same right; who has it not has not changed it either. */
+	/* Reading needs the same privilege as writing: without it the default holds. */
 	ret = call(iommu, IOMMU_OPTION, &option);
 	iommu->accounting = !ret && option.val64 ? IOMMU_ACCOUNT_PROCESS : IOMMU_ACCOUNT_USER;
 	return 0;
@@ -77,14 +77,14 @@ static int iommufd_open(struct iommu *iommu, const struct iommu_config *config, 
 		if (ret == -EACCES)
 			return err_set(err, ret,
 				       "/dev/iommu: permission denied; let this user open it (a "
-				       "udev rule, or 'setfacl -m u:USER:rw /dev/iommu'), or hand "
-				       "in an open one");
+				       "udev rule, or 'setfacl -m u:USER:rw /dev/iommu'), or pass "
+				       "an open one");
 		return err_set(err, ret, "/dev/iommu: %s", err_name(ret));
 	}
-	/* Is it one? Something else may have been handed in. */
+	/* The caller may have passed another kind of file. */
 	ret = call(iommu, IOMMU_IOAS_ALLOC, &alloc);
 	if (ret == -ENOTTY)
-		return err_set(err, -EINVAL, "fd %d is no /dev/iommu", config->iommufd);
+		return err_set(err, -EINVAL, "fd %d is not /dev/iommu", config->iommufd);
 	if (ret)
 		return err_set(err, ret, "/dev/iommu: IOAS_ALLOC: %s", err_name(ret));
 	destroy_object(iommu, alloc.out_ioas_id);
@@ -159,7 +159,7 @@ static int attach_table(const struct iommu_endpoint *endpoint, uint32_t table)
 	return fd_ioctl(endpoint->device_fd, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &attach);
 }
 
-/* A table of this space with dirty tracking that the device can use: one there is, or a new one. */
+/* Attach the device to a table with dirty tracking: one that it can use, or a new one. */
 static int attach_dirty_table(struct ioas *ioas, const struct iommu_endpoint *endpoint)
 {
 	struct iommu_hwpt_alloc alloc = {
@@ -221,11 +221,11 @@ static void read_page_sizes(struct ioas *ioas, const struct iommu_endpoint *endp
 	ioas->page_sizes |= vtd.cap_reg & VTD_CAP_SLLPS_1G ? 1 * GiB : 0;
 }
 
-/* The kernel keeps the tables of a space in an xarray and goes through it at least twice for a map
- * and an unmap. As it reserves the first table's place before it fills it (Linux 6.12,
- * iopt_table_add_domain), the array has a node of 64 places for that one, each of which it looks at
- * every time: a tenth of all that a buffer mapped by a guest costs. When a second table goes, the
- * array shrinks to the first. While nothing is mapped that is quickly done. */
+/* Make map and unmap cheaper by a tenth. The kernel keeps the tables of a space in an xarray and
+ * walks it at least twice for a map and an unmap. It reserves the place of the first table before
+ * it fills it (Linux 6.12, iopt_table_add_domain), so the array has a node of 64 slots, and each
+ * walk looks at all of them. When a second table is removed, the array shrinks to one entry. This
+ * takes little time while nothing is mapped. */
 static void shrink_tables(struct ioas *ioas, const struct iommu_endpoint *endpoint)
 {
 	struct iommu_hwpt_alloc alloc = {
@@ -242,7 +242,7 @@ static void shrink_tables(struct ioas *ioas, const struct iommu_endpoint *endpoi
 
 static int iommufd_attach(struct ioas *ioas, struct iommu_endpoint *endpoint, struct err *err)
 {
-	/* While dirty pages are tracked, a device that comes is tracked too or does not come. */
+	/* While dirty pages are tracked, a new device is tracked too, or refused. */
 	int ret = ioas->table_count ? attach_dirty_table(ioas, endpoint)
 				    : attach_table(endpoint, ioas->id);
 
@@ -334,7 +334,7 @@ static int iommufd_allow(struct ioas *ioas, const struct ioas_range *ranges, uns
 	return call(ioas->iommu, IOMMU_IOAS_ALLOW_IOVAS, &allow);
 }
 
-/* /dev/iommu answers VFIO's first question too. */
+/* /dev/iommu implements this ioctl of VFIO too. */
 static void iommufd_nothing(const struct ioas *ioas)
 {
 	(void)fd_ioctl(ioas->iommu->fd, VFIO_GET_API_VERSION, NULL);
@@ -362,7 +362,7 @@ static uint32_t map_flags(unsigned int access)
 	       (access & IOAS_WRITE ? IOMMU_IOAS_MAP_WRITEABLE : 0u);
 }
 
-/* What is left for EINVAL once range and alignment are checked: a reserved range. */
+/* Range and alignment are checked already, so EINVAL means a reserved range. */
 static int map_code(int ret)
 {
 	return ret == -EINVAL ? -ENOSPC : ret;
@@ -402,8 +402,7 @@ static int iommufd_map(struct ioas *ioas, uint64_t iova, uint64_t bytes,
 
 	if (memory->fd >= 0 && !ioas->iommu->no_map_file) {
 		ret = map_file(ioas, iova, bytes, memory, access);
-		/* Not every file's memory can be had this way (only memfds): then by its
-		 * mapping. */
+		/* The kernel takes memfds only; map other files by their hva. */
 		if (ret != -ENOTTY && ret != -EINVAL)
 			return ret;
 	}
@@ -440,7 +439,7 @@ static int iommufd_copy(struct ioas *ioas, uint64_t iova, uint64_t bytes, struct
 
 /* --- dirty tracking --- */
 
-/* Back to the kernel's own table. */
+/* Move all devices back to the table that the kernel has made. */
 static void drop_tables(struct ioas *ioas)
 {
 	list_for_each (item, &ioas->endpoints) {

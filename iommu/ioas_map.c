@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Mapping and unmapping: checked against the table of what is mapped, done by the backend, written
-// to the ledger. The lock is held for the table only, never over a system call; a range that a call
-// is at work on is COMING or GOING meanwhile.
+// Mapping and unmapping: check the table, call the backend, write the ledger. The lock is not held
+// over system calls: a range that a call works on is COMING or GOING meanwhile.
 #include <errno.h>
 #include <stdio.h>
 
@@ -23,7 +22,7 @@ static bool access_valid(unsigned int access)
 	return access && !(access & ~(unsigned int)(IOAS_READ | IOAS_WRITE));
 }
 
-/* Take a place in the table, for the caller's system call. */
+/* Insert the range as COMING, for the caller's system call. */
 static int reserve_locked(struct ioas *ioas, uint64_t iova, uint64_t last, const struct mapping *as,
 			  struct mapping **ret)
 {
@@ -41,7 +40,7 @@ static int reserve_locked(struct ioas *ioas, uint64_t iova, uint64_t last, const
 	return 0;
 }
 
-/* What became of it is known. Returns the bytes that this space pins by it. */
+/* The system call has ended with `code`. Returns the bytes that the mapping itself pins. */
 static int64_t settle_locked(struct ioas *ioas, struct mapping *mapping, int code)
 {
 	int64_t own_bytes = mapping->shared ? 0 : (int64_t)(mapping->last - mapping->iova + 1);
@@ -53,8 +52,8 @@ static int64_t settle_locked(struct ioas *ioas, struct mapping *mapping, int cod
 	return 0;
 }
 
-/* For the ledger, which is written under the table's lock: whoever looks finds them agreed, and what is pinned
- * when the last device leaves is known. */
+/* Add to own_bytes; returns the change of pinned bytes for the ledger. Both change under one lock,
+ * so that they always agree. */
 static int64_t pinned(struct ioas *ioas, int64_t own_bytes)
 {
 	ioas->own_bytes += (uint64_t)own_bytes;
@@ -73,7 +72,7 @@ static int check_map(const struct ioas *ioas, const struct ioas_mapping *m, uint
 	return ret;
 }
 
-/* places: of those that were refused NULL. */
+/* places[i] is NULL where maps[i] is refused. */
 static void reserve_all(struct ioas *ioas, struct ioas_mapping *maps, unsigned int n,
 			struct mapping **places)
 {
@@ -163,13 +162,13 @@ int ioas_map(struct ioas *ioas, uint64_t iova, uint64_t bytes, const struct ioas
 
 /* --- unmap --- */
 
-/* A run of areas without a gap between them, GOING so that they stay in the table meanwhile. */
+/* Areas without a gap between them. They are GOING, and so stay in the table during the call. */
 struct run {
 	struct mapping *first;
 	uint64_t last;
 };
 
-/* The next one in [iova, last]. */
+/* Find the next run in [iova, last] and make it GOING. */
 static int take_run(struct ioas *ioas, uint64_t iova, uint64_t last, struct run *run)
 {
 	struct mapping *area = mappings_find(&ioas->mappings, iova, last);
@@ -187,14 +186,13 @@ static int take_run(struct ioas *ioas, uint64_t iova, uint64_t last, struct run 
 	return 0;
 }
 
-/* What became of the areas from `first` to that which ends at `last` is known. Returns the bytes that are
- * gone. */
+/* The system call for the areas from `first` to `last` has ended. Returns the unmapped bytes. */
 static uint64_t finish_run(struct ioas *ioas, struct mapping *first, uint64_t last,
 			   struct ledger_entry *entry)
 {
 	int64_t own_bytes = 0;
 
-	/* Run by run: what lies in the gaps was not unmapped, and a fault must not say so. */
+	/* One entry per run: a fault in a gap must not be reported as "unmapped". */
 	entry->iova = first->iova;
 	entry->bytes = last - first->iova + 1;
 	entry->gpa = first->gpa;
@@ -225,9 +223,9 @@ static int call_unmap(struct ioas *ioas, uint64_t iova, uint64_t last)
 	return ret;
 }
 
-/* A call that fails in the middle has unmapped the areas before that place (IOMMU_IOAS_UNMAP of Linux 6.12
- * and 7.3). So area by area, where -ENOENT means that the first call took it; the one that is refused and
- * all behind it stay. */
+/* A call that fails has unmapped the areas before the one that it refuses (IOMMU_IOAS_UNMAP of
+ * Linux 6.12 and 7.3). So unmap one area after the other; -ENOENT means that the first call has
+ * unmapped it. The area that is refused, and all behind it, stay. */
 static int unmap_singly(struct ioas *ioas, const struct run *run, struct ledger_entry *entry,
 			uint64_t *unmapped)
 {
@@ -263,7 +261,7 @@ static int unmap_locked(struct ioas *ioas, uint64_t iova, uint64_t last, uint64_
 			return ret;
 		iova = run.last + 1;
 	}
-	return ret == -ENOENT ? 0 : ret; /* there are no more */
+	return ret == -ENOENT ? 0 : ret; /* -ENOENT: no run is left */
 }
 
 int ioas_unmap(struct ioas *ioas, uint64_t iova, uint64_t bytes, uint64_t *unmapped)
@@ -302,9 +300,9 @@ void ioas_unmap_all(struct ioas *ioas)
 
 /* --- copy --- */
 
-/* What `from` has at from_iova, up to last. */
+/* The part of the mapping at iova of `from` that ends at `last` or before. */
 static int source_extent(struct ioas *from, uint64_t iova, uint64_t last, unsigned int access,
-			 struct mapping *piece)
+			 struct mapping *extent)
 {
 	const struct mapping *mapping;
 	int ret = 0;
@@ -318,17 +316,17 @@ static int source_extent(struct ioas *from, uint64_t iova, uint64_t last, unsign
 	} else {
 		uint64_t off = iova - mapping->iova;
 
-		*piece = *mapping;
-		piece->iova = iova;
-		piece->last = MIN(mapping->last, last);
-		piece->hva += off;
-		piece->gpa += piece->gpa == UINT64_MAX ? 0 : off;
+		*extent = *mapping;
+		extent->iova = iova;
+		extent->last = MIN(mapping->last, last);
+		extent->hva += off;
+		extent->gpa += extent->gpa == UINT64_MAX ? 0 : off;
 	}
 	pthread_mutex_unlock(&from->lock);
 	return ret;
 }
 
-/* The copies in [iova, last] are mapped now, or are not to be there. */
+/* The copy of [iova, last] has ended with `code`. */
 static void settle(struct ioas *ioas, uint64_t iova, uint64_t last, int code)
 {
 	pthread_mutex_lock(&ioas->lock);
@@ -340,28 +338,28 @@ static void settle(struct ioas *ioas, uint64_t iova, uint64_t last, int code)
 	pthread_mutex_unlock(&ioas->lock);
 }
 
-/* Places for all pieces of [from_iova, from_last], at iova and up. */
+/* Reserve places from iova on for all extents of [from_iova, from_last]. */
 static int reserve_copy(struct ioas *ioas, uint64_t iova, struct ioas *from, uint64_t from_iova,
 			uint64_t from_last, unsigned int access)
 {
 	uint64_t start = iova, at = from_iova;
-	struct mapping piece, *ignored;
+	struct mapping extent, *ignored;
 	int ret;
 
 	for (;;) {
-		ret = source_extent(from, at, from_last, access, &piece);
+		ret = source_extent(from, at, from_last, access, &extent);
 		if (ret)
 			break;
-		piece.access = access;
-		piece.shared = true;
+		extent.access = access;
+		extent.shared = true;
 		pthread_mutex_lock(&ioas->lock);
-		ret = reserve_locked(ioas, iova, iova + (piece.last - piece.iova), &piece,
+		ret = reserve_locked(ioas, iova, iova + (extent.last - extent.iova), &extent,
 				     &ignored);
 		pthread_mutex_unlock(&ioas->lock);
-		if (ret || piece.last == from_last)
+		if (ret || extent.last == from_last)
 			break;
-		iova += piece.last - piece.iova + 1;
-		at = piece.last + 1;
+		iova += extent.last - extent.iova + 1;
+		at = extent.last + 1;
 	}
 	if (ret && iova != start)
 		settle(ioas, start, iova - 1, ret);
@@ -391,15 +389,15 @@ int ioas_copy(struct ioas *ioas, uint64_t iova, uint64_t bytes, struct ioas *fro
 	return ret;
 }
 
-/* Does `from` map exactly this memory there, in one piece? */
+/* Does one mapping of `from` map exactly this memory there? */
 static bool has_same(struct ioas *from, uint64_t iova, uint64_t bytes,
 		     const struct ioas_memory *memory, unsigned int access)
 {
-	struct mapping piece;
+	struct mapping extent;
 
-	return !source_extent(from, iova, iova + (bytes - 1), access, &piece) &&
-	       piece.last == iova + (bytes - 1) && piece.hva == memory->hva &&
-	       piece.access == access;
+	return !source_extent(from, iova, iova + (bytes - 1), access, &extent) &&
+	       extent.last == iova + (bytes - 1) && extent.hva == memory->hva &&
+	       extent.access == access;
 }
 
 int ioas_map_sharing(struct ioas *ioas, uint64_t iova, uint64_t bytes,
@@ -419,7 +417,7 @@ int ioas_map_sharing(struct ioas *ioas, uint64_t iova, uint64_t bytes,
 	return ioas_map(ioas, iova, bytes, memory, access);
 }
 
-/* --- what is there --- */
+/* --- look-up --- */
 
 bool ioas_mapped_in(const struct ioas *ioas, uint64_t first, uint64_t last, uint64_t *iova)
 {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Address spaces by VFIO containers (type1 v2): a container per space, and in it the groups of the
-// devices that are attached. For kernels without IOMMUFD, and for comparison.
+// The backend for VFIO containers (type1 v2): one container per space, which holds the groups of
+// the attached devices. It serves kernels without IOMMUFD, and comparison.
 //
-// A container has a table from its first group to its last: before and after there is nothing that
-// could be mapped. A group leaves only when its devices are closed, so a device is opened by attach
-// and closed by detach, and cannot move to another space while it runs.
+// A container has a table only while a group is in it; without one nothing can be mapped. A group
+// can leave only after its devices are closed. So attach opens a device and detach closes it, and a
+// running device cannot move to another space.
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/vfio.h>
@@ -64,7 +64,7 @@ static void type1_close(struct iommu *iommu)
 
 /* --- groups --- */
 
-/* What kind of group is it? No-IOMMU ones are found out by putting them into a container. */
+/* Check the kind of the group. A no-IOMMU group shows only when it is put into a container. */
 static int check_group(const struct iommu_endpoint *endpoint, int fd, struct err *err)
 {
 	struct vfio_group_status status = {.argsz = sizeof(status)};
@@ -197,13 +197,13 @@ static void read_page_sizes(struct ioas *ioas)
 {
 	cleanup_free struct vfio_iommu_type1_info *info = get_info(ioas);
 
-	/* The kernel maps in pages of the host, whatever smaller ones the table has. */
+	/* The kernel maps host pages, even if the table has smaller ones. */
 	if (info && (info->flags & VFIO_IOMMU_INFO_PGSIZES))
 		ioas->page_sizes =
 			(info->iova_pgsizes & -(uint64_t)IOAS_PAGE_BYTES) | IOAS_PAGE_BYTES;
 }
 
-/* The group leaves the container; the last one takes the table with it. */
+/* The group leaves the container; the table ends with the last group. */
 static void leave_container(struct iommu_endpoint *endpoint)
 {
 	struct vfio_group *group = endpoint->group;
@@ -219,8 +219,8 @@ static void leave_container(struct iommu_endpoint *endpoint)
 		ioas->has_iommu = others;
 		return;
 	}
-	/* Something still maps a region of the device. It must reach nothing all the same: a
-	 * container of its own is emptied, and given up with the group in it. */
+	/* A region of the device is still mapped somewhere. It must reach nothing all the same: if
+	 * it is alone in the container, unmap everything and abandon the container. */
 	log_error(ioas->iommu->log, "iommu", "%s: its group cannot leave its container: %s%s",
 		  endpoint->name, err_name(code),
 		  others ? "; until its regions are unmapped it reaches what the others reach"
@@ -298,7 +298,7 @@ static void type1_space_close(struct ioas *ioas)
 	fd_close(&ioas->container);
 }
 
-/* With its capabilities, which the kernel's argsz says the length of; NULL: none to be had. */
+/* The info with its capabilities, whose length the kernel returns in argsz. NULL: unavailable. */
 static struct vfio_iommu_type1_info *get_info(const struct ioas *ioas)
 {
 	struct vfio_iommu_type1_info *info = NULL;
@@ -387,7 +387,7 @@ static int type1_map(struct ioas *ioas, uint64_t iova, uint64_t bytes,
 	if (!ioas->has_iommu)
 		return -ENODEV;
 	code = fd_ioctl(ioas->container, VFIO_IOMMU_MAP_DMA, &map);
-	/* What is left for EINVAL once range and alignment are checked: a reserved range. */
+	/* Range and alignment are checked already, so EINVAL means a reserved range. */
 	return code == -EINVAL ? -ENOSPC : code;
 }
 

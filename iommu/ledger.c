@@ -23,7 +23,7 @@ struct ledger {
 	void *clock_opaque;
 	struct ledger_totals totals;
 	uint64_t integrated_ns; /* up to when the integrals run */
-	bool asked;             /* somebody requests buffer by buffer */
+	bool asked;             /* the guest has requested something */
 	uint64_t serial;
 	struct recent recent[LEDGER_RECENT]; /* by serial */
 };
@@ -73,8 +73,8 @@ uint64_t ledger_now(const struct ledger *ledger)
 	return ledger->clock(ledger->clock_opaque);
 }
 
-/* Bring the integrals up to now, with the levels that held until now. Threads may read the clock in
- * one order and come here in another: time that is already counted adds nothing. */
+/* Integrate the levels up to now. Threads may read the clock in one order and arrive in another;
+ * time that is counted already adds nothing. */
 static void integrate(struct ledger *ledger, uint64_t now_ns)
 {
 	struct ledger_totals *t = &ledger->totals;
@@ -91,7 +91,7 @@ static void integrate(struct ledger *ledger, uint64_t now_ns)
 	t->pinned_byte_seconds += (double)t->pinned_bytes * s;
 }
 
-/* Counters of levels never pass zero, whatever a strategy gets wrong. */
+/* A level never falls below zero, even if a strategy counts wrongly. */
 static void level(uint64_t *value, uint64_t bytes, bool up)
 {
 	*value = up ? *value + bytes : *value - MIN(*value, bytes);
@@ -114,7 +114,6 @@ static void count(struct ledger_kind *kind, uint64_t bytes, uint64_t ns, int cod
 	kind->histogram[bucket(ns)]++;
 }
 
-/* By so much, down where that is less than 0. */
 static void change(uint64_t *value, int64_t delta)
 {
 	level(value, delta < 0 ? -(uint64_t)delta : (uint64_t)delta, delta > 0);
@@ -214,7 +213,7 @@ uint64_t ledger_quantile_ns(const struct ledger_kind *kind, double share)
 		if (seen && (double)seen >= want)
 			return 2ull << b;
 	}
-	/* The last bucket holds all that took longer. */
+	/* The last bucket holds all longer durations. */
 	return power_of_two_up(kind->max_ns + 1);
 }
 

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The ledger of an I/O address space: what was done to it, what it cost, and what it exposed.
+ * The ledger of an I/O address space: its operations, their cost, and what they exposed.
  *
- * Per kind of operation: calls, failures, bytes, nanoseconds and a histogram of them. Mapped bytes
- * and, where a guest asks buffer by buffer, requested bytes are integrated over time: their ratio
- * is the over-exposure. Bytes that stay reachable after the guest took them back are stale, and
- * integrated likewise. A ring of recent operations lets a fault say what its address was last.
+ * Per kind of operation: calls, failures, bytes, nanoseconds and their histogram. Mapped bytes and
+ * the bytes that the guest has requested are integrated over time; their ratio is the
+ * over-exposure. Stale bytes, which are reachable after the guest has unmapped them, are integrated
+ * too. A ring of recent operations tells the history of an address that faults.
  *
- * Threads: the lock of its owner guards it (ioas.h: its own); ledger_now needs none.
+ * Units: bytes, nanoseconds of CLOCK_MONOTONIC, byte-seconds.
+ * Threads: its owner's lock guards it (in an ioas, that one's `lock`); ledger_now needs none.
+ * Ownership: ledger_create's caller. Errors: -ENOMEM of ledger_create only.
  */
 #ifndef IOMMU_LEDGER_H
 #define IOMMU_LEDGER_H
@@ -37,13 +39,13 @@ struct ledger_kind {
 	uint64_t histogram[LEDGER_BUCKETS];
 };
 struct ledger_totals {
-	uint64_t at_ns; /* CLOCK_MONOTONIC, when these were so */
+	uint64_t at_ns; /* the time of these values */
 	struct ledger_kind kind[LEDGER_OPS];
 	uint64_t mapped_bytes, mapped_peak_bytes;
-	/* By the guest, now; what is mapped, where nobody has asked buffer by buffer yet. */
+	/* Requested by the guest now; equal to mapped_bytes until the first request. */
 	uint64_t requested_bytes;
 	uint64_t stale_bytes;
-	uint64_t pinned_bytes; /* what a copy shares counts where it was pinned first */
+	uint64_t pinned_bytes; /* without what a copy shares, which counts in its source */
 	double mapped_byte_seconds, requested_byte_seconds, stale_byte_seconds;
 	double pinned_byte_seconds;
 };
@@ -51,39 +53,38 @@ struct ledger_totals {
 int ledger_create(struct ledger **ret, struct err *err);
 void ledger_destroy(struct ledger *ledger);
 
-/* CLOCK_MONOTONIC in ns, for the two ends of a call. */
+/* The time, for the start and end of an operation. */
 uint64_t ledger_now(const struct ledger *ledger);
-/* Another clock, for tests: before anything is recorded. */
+/* Set another clock before anything is recorded; for tests. */
 typedef uint64_t ledger_clock_fn(void *opaque);
 void ledger_set_clock(struct ledger *ledger, ledger_clock_fn *clock, void *opaque);
 
-/* An operation on [iova, iova + bytes). Those of one batch have one end, so that
- * the clock is read once. */
+/* An operation on [iova, iova + bytes). */
 struct ledger_entry {
 	enum ledger_op op;
 	uint64_t iova, bytes;
-	uint64_t gpa; /* what it means to the guest, or UINT64_MAX */
+	uint64_t gpa; /* UINT64_MAX: the memory is not the guest's */
 	uint64_t start_ns, end_ns;
-	int64_t pinned_bytes; /* what it pinned, or, below 0, gave back */
+	int64_t pinned_bytes; /* by which it changed the pinned bytes */
 	int code;             /* 0 or a negative errno */
 };
 void ledger_enter(struct ledger *ledger, const struct ledger_entry *entries, unsigned int n);
-/* The same of one that ends now and pins nothing. */
+/* Enter one operation that ends now and pins nothing. */
 void ledger_record(struct ledger *ledger, enum ledger_op op, uint64_t iova, uint64_t bytes,
 		   uint64_t gpa, uint64_t start_ns, int code);
-/* The guest asked for (on) or took back [bytes]; and: what it took back is still mapped. */
+/* The guest has mapped (on) or unmapped bytes; unmapped bytes are stale (on), or no longer. */
 void ledger_request(struct ledger *ledger, uint64_t bytes, bool on);
 void ledger_stale(struct ledger *ledger, uint64_t bytes, bool on);
 void ledger_pinned(struct ledger *ledger, int64_t delta_bytes);
 
-/* Integrals run up to now. */
+/* The totals, integrated up to now. */
 void ledger_totals(struct ledger *ledger, struct ledger_totals *ret);
-/* The duration below which `share` (0 to 1) of the calls of this kind stayed, to a power of two. */
+/* The duration, a power of two, that `share` (0 to 1) of the calls of this kind did not reach. */
 uint64_t ledger_quantile_ns(const struct ledger_kind *kind, double share);
 
-/* What was done to the address last, as a phrase: "unmapped 3.1 ms ago (request 8812, gpa
- * 0x1c3000)", "mapped 20.0 s ago (request 3)", or that the ring has nothing of it. Requests are
- * numbered from 1 per ledger. ioas_history() also knows what is mapped now, and how. */
+/* The last operation on the address: "unmapped 3.1 ms ago (request 8812, gpa 0x1c3000)", "mapped
+ * 20.0 s ago (request 3)", or "not in the last 4096 operations". Requests are numbered from 1 in
+ * each ledger. See also ioas_history. */
 void ledger_history(struct ledger *ledger, uint64_t iova, char *text, unsigned int bytes);
 
 #endif

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The table of mappings: a treap over nodes from chunks.
+// The table of mappings: a treap whose nodes come from chunks.
 #include "iommu/mappings.h"
 
 #include <errno.h>
@@ -19,7 +19,7 @@ struct mapping_chunk {
 void mappings_init(struct mappings *m)
 {
 	memset(m, 0, sizeof(*m));
-	/* Without randomness it is still a tree that works, only a guest could make it deep. */
+	/* With a constant the tree still works, but a guest could make it deep. */
 	if (rand_bytes(&m->random, sizeof(m->random)) || !m->random)
 		m->random = 0x9e3779b97f4a7c15;
 }
@@ -89,7 +89,7 @@ static void replace(struct mappings *m, const struct mapping *old, struct mappin
 		new->parent = parent;
 }
 
-/* One level up: its parent becomes its child. */
+/* Move the node one level up: its parent becomes its child. */
 static void rotate_up(struct mappings *m, struct mapping *node)
 {
 	struct mapping *parent = node->parent, *moved;
@@ -107,7 +107,7 @@ static void rotate_up(struct mappings *m, struct mapping *node)
 	parent->parent = node;
 }
 
-/* Between its neighbours: one of the two has no child on that side. */
+/* Put the node between its neighbours, one of which has no child on that side. */
 static void insert(struct mappings *m, struct mapping *node)
 {
 	if (node->before && !node->before->right) {
@@ -133,7 +133,7 @@ static void unlink_node(struct mappings *m, struct mapping *node)
 
 /* --- the table --- */
 
-/* The first mapping that does not end before `first`, and the one before it; NULL: none. */
+/* The first mapping that ends at `first` or behind, and the one before it; NULL: none. */
 static struct mapping *place(const struct mappings *m, uint64_t first, struct mapping **before)
 {
 	struct mapping *at = m->recent, *next = NULL;
@@ -147,7 +147,7 @@ static struct mapping *place(const struct mappings *m, uint64_t first, struct ma
 		return at;
 	}
 	*before = NULL;
-	/* Without overlaps the order of ends is that of beginnings. */
+	/* Without overlaps, ends have the same order as beginnings. */
 	for (at = m->root; at;) {
 		if (at->last >= first) {
 			next = at;
@@ -175,12 +175,12 @@ static bool is_cut(const struct mapping *m, uint64_t first, uint64_t last)
 
 bool mappings_cut(const struct mappings *m, uint64_t first, uint64_t last)
 {
-	/* Only those at its ends can. */
+	/* Only mappings at its two ends can be cut. */
 	return is_cut(mappings_find(m, first, first), first, last) ||
 	       is_cut(mappings_find(m, last, last), first, last);
 }
 
-/* Spans of 2^shift bytes that [iova, last] alone has, between its neighbours. */
+/* How many spans of 2^shift bytes [iova, last] touches that its neighbours do not. */
 static uint64_t own_spans(const struct mapping *before, const struct mapping *next, uint64_t iova,
 			  uint64_t last, unsigned int shift)
 {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reserved ranges, from sysfs.
+// Reserved ranges: the parser of sysfs.
 #include "iommu/reserved.h"
 
 #include <errno.h>

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reserved ranges of a device: I/O addresses that mean something else than memory (the MSI window,
- * what firmware uses, holes), as its IOMMU group's reserved_regions in sysfs tell, known before
- * anything is opened. A guest's memory map is laid out around them where it can be.
+ * Reserved ranges of a device: I/O addresses that memory must avoid (the MSI window, ranges of the
+ * firmware, holes). They are read from reserved_regions of its IOMMU group in sysfs, before
+ * anything is opened, so that the guest's memory map can leave them out.
  *
- * Threads: any.
+ * Threads: any. Ranges are inclusive, in bytes.
  */
 #ifndef IOMMU_RESERVED_H
 #define IOMMU_RESERVED_H
@@ -20,16 +20,15 @@ struct iommu_reserved {
 };
 enum { IOMMU_RESERVED_MAX = 32 };
 
-/* Of the device "0000:01:10.0" (its group's, in fact). How many there are, of which up to max were
- * stored, or a negative errno: -ENOENT without a group. */
+/* Read the ranges of the group of a device ("0000:01:10.0"). Returns their number, of which up to
+ * max are stored, or a negative errno: -ENOENT without a group. */
 int iommu_reserved_read(const char *device, struct iommu_reserved *ranges, unsigned int max);
-/* The text of such a file, likewise; lines of another form do not count. */
+/* Parse the text of such a file in the same way; lines of another form are ignored. */
 unsigned int iommu_reserved_parse(const char *text, struct iommu_reserved *ranges,
 				  unsigned int max);
-/* Can nothing be mapped there? (direct-relaxable ranges are given up by the kernel when the device
- * is VFIO's.) */
+/* Must memory avoid it? Not if it is direct-relaxable: the kernel releases those to VFIO. */
 bool iommu_reserved_blocks(const struct iommu_reserved *range);
-/* "the MSI window", "memory that firmware gave this device (RMRR)", "a reserved range" */
+/* For messages: "the window of message-signalled interrupts", for example. */
 const char *iommu_reserved_whose(const struct iommu_reserved *range);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Numbers and layouts of kernel interfaces that are newer than the headers which hospes is built
- * with (6.12). Whether the running kernel has them is found out by trying.
+ * Numbers and layouts of kernel interfaces that are newer than the kernel headers of the build
+ * (6.12). hospes tries them to find out whether the running kernel has them.
  */
 #ifndef IOMMU_UAPI_H
 #define IOMMU_UAPI_H
@@ -9,7 +9,7 @@
 #include <linux/iommufd.h>
 #include <linux/types.h>
 
-/* Linux 6.13: map a file's memory, with no mapping of this process in between. */
+/* Linux 6.13: map the memory of a file, independent of this process's mapping of it. */
 struct uapi_ioas_map_file {
 	__u32 size;
 	__u32 flags;

@@ -319,7 +319,7 @@ static void reserve(struct viommu_endpoint *endpoint, const struct iommu_reserve
 	}
 }
 
-/* The caller may have attached it, to learn what its IOMMU can. It stays attached only in bypass. */
+/* The caller may have attached it, to learn what its IOMMU can. It stays so only in bypass. */
 static int take_hardware(struct viommu *viommu, struct viommu_endpoint *endpoint, struct err *err)
 {
 	struct hw_domain *all = endpoint->all;

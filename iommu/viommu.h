@@ -7,7 +7,7 @@
  *       emulated devices:  dma_space ◄── translate ─┤
  *       passed-through:    hw_domain (strategy) ◄───┘  hardware
  *
- * An endpoint is a device behind the virtual IOMMU. The guest knows it by its PCI requester ID. It is
+ * An endpoint is a device behind the virtual IOMMU. The guest knows it by its requester ID. It is
  *
  *   attached to a domain            it reaches what is mapped there, with the access that was given
  *   in a bypass domain, or
@@ -25,8 +25,8 @@
  *
  * Statuses are virtio 1.3's (5.13.6). Where it leaves the choice open:
  *   RANGE   memory that is not the guest's RAM; addresses outside of the input range
- *   INVAL   a range that ends before it begins; no access; write access to read-only memory; a domain
- *           outside of the domain range; a reserved range of an endpoint of the domain
+ *   INVAL   a range that ends before it begins; no access; write access to read-only memory; a
+ *           domain outside of the domain range; a reserved range of an endpoint of the domain
  *   UNSUPP  an endpoint with a reserved range in which the domain has a mapping
  *
  * Threads: requests, reset and bypass may come from any thread that is not inside a DMA bracket and
@@ -108,8 +108,8 @@ struct viommu_limits {
 	uint64_t page_sizes; /* a bit per size; the lowest is the granularity */
 	uint64_t first, last;
 	uint32_t domain_first, domain_last;
-	/* Cost of all domains together; beyond a limit a MAP gets NOMEM. 0 for the last two: a share per
-	 * device (viommu_limits reports the limit of now). */
+	/* Cost of all domains together; beyond a limit a MAP gets NOMEM. 0 for the last two: a
+	 * share per device (viommu_limits reports the limit of now). */
 	uint64_t mappings;     /* records */
 	uint64_t mapped_bytes; /* each mapping counts, even of the same memory */
 	uint64_t tables;       /* most pages that the IOMMU's tables can take (mappings.h) */
@@ -121,7 +121,7 @@ struct viommu_config {
 	struct viommu_limits limits; /* zeroes: 4 KiB, 2 MiB, 1 GiB; 48 bits; all; a million */
 	bool bypass;                 /* at power-on */
 	struct loop *loop, *worker;  /* for strategies that need them (hw_domain.h); NULL: none */
-	/* Called by any thread, maybe inside a bracket: must not wait. NULL: faults go to the log only. */
+	/* Called by any thread, maybe inside a bracket: must not wait. NULL: only logged. */
 	void (*fault)(void *opaque, const struct viommu_fault *fault);
 	void *opaque;
 };
@@ -135,7 +135,7 @@ void viommu_set_fault(struct viommu *viommu,
 /* The endpoint's requester ID now (the guest may change bus numbers). Any thread. */
 typedef uint32_t viommu_id_fn(void *opaque);
 
-/* Add an emulated device. Its DMA goes through *space, which the endpoint owns until its removal. */
+/* Add an emulated device. Its DMA goes through *space, which the endpoint owns. */
 int viommu_add_emulated(struct viommu_endpoint **ret, struct viommu *viommu, const char *name,
 			struct dma_space **space, struct err *err);
 /* Add a passed-through device. The caller owns `device` and `all`. Until the removal, the virtual
@@ -166,7 +166,8 @@ void viommu_hardware_fault(struct viommu_endpoint *endpoint, const struct viommu
 void viommu_limits(struct viommu *viommu, struct viommu_limits *ret);
 /* Serve requests in order; each gets its status. */
 void viommu_run(struct viommu *viommu, struct viommu_request *requests, unsigned int n);
-/* For PROBE: the number of reserved ranges of this endpoint, of which up to max are stored. -ENOENT. */
+/* For PROBE: the number of reserved ranges of this endpoint, of which up to max are stored.
+ * -ENOENT. */
 int viommu_probe(struct viommu *viommu, uint32_t endpoint, struct iommu_reserved *ranges,
 		 unsigned int max);
 bool viommu_bypass(struct viommu *viommu);
@@ -190,22 +191,23 @@ void viommu_settle(struct viommu *viommu);
 void viommu_device_starts(struct viommu_endpoint *endpoint);
 
 /* Change the strategy of a passed-through device (NULL: of all) in domains of the guest, while it
- * works (hw_domain_switch says what the device notices). Devices that share a domain change together.
- * A device with another strategy cannot join the domain. If one domain cannot change, none changes. */
+ * works (hw_domain_switch says what the device notices). Devices that share a domain change
+ * together. A device with another strategy cannot join the domain. If one domain cannot change,
+ * none changes. */
 int viommu_switch(struct viommu *viommu, struct viommu_endpoint *endpoint, const char *strategy,
 		  struct err *err);
 
-/* [gpa, gpa + bytes) is about to leave the guest: a region is removed, or pages are given back. When
- * this returns no device reaches it. The order:
+/* [gpa, gpa + bytes) is about to leave the guest: a region is removed, or pages are given back.
+ * When this returns no device reaches it. The order:
  *
- *   1. hardware: the guest's mappings of it, at whatever iova, are unmapped and removed, in every domain
+ *   1. hardware: in every domain, the guest's mappings of it are unmapped and removed
  *   2. retained: what a strategy still keeps in the hardware is unmapped (flush)
  *   3. aliases in this process: emulated devices are drained
  *   4. the discard, by the caller
  *
- * If the hardware of a domain refuses 1 or 2, its devices are detached. The memory map calls this for
- * regions. A caller that gives back pages holds the map (gmem_hold). New mappings of a region are
- * refused meanwhile, since it has GMEM_NO_DMA. */
+ * If the hardware of a domain refuses 1 or 2, its devices are detached. The memory map calls this
+ * for regions. A caller that gives back pages holds the map (gmem_hold). New mappings of a region
+ * are refused meanwhile, since it has GMEM_NO_DMA. */
 void viommu_memory_leaves(struct viommu *viommu, uint64_t gpa, uint64_t bytes);
 
 struct viommu_totals {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Domains of the virtual IOMMU: which endpoint is in which, what its hardware reaches, and how bypass,
-// resets and a switch of strategy change that.
+// Domains of the virtual IOMMU: which endpoint is in which, what its hardware reaches, and how
+// bypass, resets and a switch of strategy change that.
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

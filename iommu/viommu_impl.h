@@ -25,8 +25,8 @@ struct viommu_domain {
 	bool bypass;
 	bool orphaned; /* kept by viommu_abandon: no request finds it, and only hardware is in it */
 	struct list members; /* endpoints */
-	/* Guest mappings, one record per MAP. Written under `serial`, and under `lock` too while emulated
-	 * devices, which read it, are in the domain. */
+	/* Guest mappings, one record per MAP. Written under `serial`, and under `lock` too while
+	 * emulated devices, which read it, are in the domain. */
 	struct mappings table;
 	unsigned int retained; /* how many of them are RETAINED */
 	unsigned int n_emulated;
@@ -61,11 +61,11 @@ struct viommu {
 	struct loop *loop, *worker; /* for strategies (hw_domain.h); NULL */
 	struct gmem_listener listener;
 	struct viommu_limits limits;
-	/* Held over whole requests. Guards endpoints, domains, records and totals. Calls that may attach
-	 * or detach hardware hold the memory map (gmem_hold) around it: viommu_hold. */
+	/* Held over whole requests. Guards endpoints, domains, records and totals. Calls that may
+	 * attach or detach hardware hold the memory map (gmem_hold) around it: viommu_hold. */
 	pthread_mutex_t serial;
-	/* Guards what translation reads: the domain of each endpoint, the tables, bypass. Writers never
-	 * hold it while they wait or make system calls. */
+	/* Guards what translation reads: the domain of each endpoint, the tables, bypass. Writers
+	 * never hold it while they wait or make system calls. */
 	pthread_rwlock_t lock;
 	struct list endpoints, domains, orphans;
 	bool abandoned; /* there may be orphans */
@@ -119,8 +119,8 @@ void viommu_flushed(struct viommu *viommu, struct viommu_domain *domain);
 void viommu_limits_locked(const struct viommu *viommu, struct viommu_limits *ret);
 /* Remove all records of a domain without members. */
 void viommu_clear(struct viommu *viommu, struct viommu_domain *domain);
-/* Steps 1 and 2 of viommu_memory_leaves. False: the hardware refuses a part, so that its devices must
- * be detached; after that it succeeds. */
+/* Steps 1 and 2 of viommu_memory_leaves. False: the hardware refuses a part, so that its devices
+ * must be detached; after that it succeeds. */
 bool viommu_unmap_memory(struct viommu *viommu, struct viommu_domain *domain, uint64_t gpa,
 			 uint64_t bytes);
 /* Step 3: drain the emulated devices. */

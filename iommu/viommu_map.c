@@ -397,8 +397,9 @@ void viommu_map_run(struct viommu *viommu, struct viommu_domain *domain,
 
 /* --- UNMAP --- */
 
-/* Make the WANTED records of the request GOING, so that translation refuses them. r->hw spans from the
- * first of these records to the last, since the request's own range may be larger than the hardware's. */
+/* Make the WANTED records of the request GOING, so that translation refuses them. r->hw spans from
+ * the first of these records to the last, since the request's own range may be larger than the
+ * hardware's. */
 static void begin_unmap(struct viommu *viommu, struct viommu_domain *domain,
 			struct viommu_request *r)
 {

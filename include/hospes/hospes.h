@@ -172,8 +172,8 @@ HOSPES_API int hospes_vm_registers(struct hospes_vm *vm, char **text, struct hos
 HOSPES_API int hospes_vm_disk_resize(struct hospes_vm *vm, const char *id, uint64_t size_bytes,
 				     struct hospes_error *error);
 /* Switch the passed-through devices behind the virtual IOMMU to another strategy (hospes_iommu_list
- * names them; "NAME" or "NAME,key=value") while they work: existing guest mappings stay reachable throughout. -ENODEV: no
- * device is behind a virtual IOMMU. On failure nothing has changed. */
+ * names them; "NAME" or "NAME,key=value") while they work: existing guest mappings stay reachable
+ * throughout. -ENODEV: no device is behind a virtual IOMMU. On failure nothing has changed. */
 HOSPES_API int hospes_vm_set_strategy(struct hospes_vm *vm, const char *strategy,
 				      struct hospes_error *error);
 /* Link of a network device: up is 0 or 1. */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The strategy 'direct': all guest memory is mapped at its own addresses, as long as it is guest
-// memory. Mapping pins every page and faults in those that are missing, which takes nearly all of the
-// time; so a region is cut into shards, which several threads map.
+// memory. Mapping pins every page and faults in those that are missing, which takes nearly all of
+// the time; so a region is cut into shards, which several threads map.
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>

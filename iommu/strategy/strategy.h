@@ -43,9 +43,9 @@ struct strategy;
 struct hw_request {
 	uint64_t iova, last; /* inclusive */
 	uint64_t bytes;      /* of its records; an unmap may have gaps between them */
-	/* map: the record, COMING, in the table already; its memory has passed guest_memory_check. Its
-	 * word is 0, or the strategy's if the strategy has retained this same mapping: such a map must
-	 * succeed. unmap: NULL. */
+	/* map: the record, COMING, in the table already; its memory has passed guest_memory_check.
+	 * Its word is 0, or the strategy's if the strategy has retained this same mapping: such a
+	 * map must succeed. unmap: NULL. */
 	struct mapping *record;
 	unsigned int retained; /* unmap: how many of its records became RETAINED */
 	int result;            /* 0 or a negative errno */
@@ -67,28 +67,29 @@ struct strategy_ops {
 	const struct strategy_param *params; /* NULL: none */
 	bool needs_viommu;                   /* it maps only what the guest asks for */
 	bool is_default, is_default_with_viommu;
-	/* Another strategy with this flag can take over in the same ioas: each record whose iova is not
-	 * its gpa is one mapping per extent of its memory, words are unused, and destroy leaves these
-	 * mappings. */
+	/* Another strategy with this flag can take over in the same ioas: each record whose iova is
+	 * not its gpa is one mapping per extent of its memory, words are unused, and destroy leaves
+	 * these mappings. */
 	bool keeps_mappings;
-	/* Map what is to be mapped at start; the fields of `strategy` are set, except state. The guest's
-	 * records follow in calls of map. */
+	/* Map what is to be mapped at start; the fields of `strategy` are set, except state. The
+	 * guest's records follow in calls of map. */
 	int (*create)(struct strategy *strategy, struct err *err);
 	/* Unmap what create has mapped. The guest's mappings end when the devices are detached. The
 	 * strategy may be half-built. */
 	void (*destroy)(struct strategy *strategy);
-	/* Serve a batch of requests in order and set each result. A request with an error has changed
-	 * nothing. Afterwards the owner makes each record WANTED, or removes it. */
+	/* Serve a batch of requests in order and set each result. A request with an error has
+	 * changed nothing. Afterwards the owner makes each record WANTED, or removes it. */
 	void (*map)(struct strategy *strategy, struct hw_request *requests, unsigned int n);
 	/* The same. Records that the guest has unmapped are GOING. The strategy leaves a record
 	 *   GOING     when the hardware no longer has it; the owner removes it from the table
 	 *   RETAINED  when it keeps it in the hardware; the result is 0
 	 *   WANTED    when it could not be unmapped; the result is an error (strategy_put_back) */
 	void (*unmap)(struct strategy *strategy, struct hw_request *requests, unsigned int n);
-	/* Unmap the RETAINED records in [first, last] from the hardware and make them GOING: afterwards
-	 * nothing stale is reachable there. Called before memory leaves the guest, at a detach, at a
-	 * switch, and when a MAP meets a limit or a retained record. 0, or a negative errno when the
-	 * hardware refuses; those records stay RETAINED. NULL: the strategy retains nothing. */
+	/* Unmap the RETAINED records in [first, last] from the hardware and make them GOING:
+	 * afterwards nothing stale is reachable there. Called before memory leaves the guest, at a
+	 * detach, at a switch, and when a MAP meets a limit or a retained record. 0, or a negative
+	 * errno when the hardware refuses; those records stay RETAINED. NULL: the strategy retains
+	 * nothing. */
 	int (*flush)(struct strategy *strategy, uint64_t first, uint64_t last);
 };
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The strategy 'strict': the hardware has exactly what the guest has mapped. It maps before the MAP
-// is acknowledged, and unmaps before the UNMAP is. Each record is a mapping of its own: the guest may
-// unmap any of them, and the kernel unmaps only whole mappings. Neighbours that one batch unmaps are
-// one call.
+// is acknowledged, and unmaps before the UNMAP is. Each record is a mapping of its own: the guest
+// may unmap any of them, and the kernel unmaps only whole mappings. Neighbours that one batch
+// unmaps are one call.
 #include <errno.h>
 
 #include "iommu/guest_memory.h"
@@ -64,7 +64,7 @@ static void strict_unmap(struct strategy *strategy, struct hw_request *requests,
 			last = r[count].last;
 		if (!unmap_range(strategy, r->iova, last))
 			continue;
-		/* Find the requests to blame. Ranges that are unmapped already unmap without error. */
+		/* Find the requests to blame. To unmap an unmapped range is no error. */
 		for (unsigned int k = 0; k < count; k++) {
 			r[k].result = unmap_range(strategy, r[k].iova, r[k].last);
 			if (r[k].result)

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// What mapping memory for a device costs:   mapcost iommufd|type1 BDF MIB COUNT
+// The cost of mapping memory for a device:   mapcost iommufd|type1 BDF MIB COUNT
 //
-// BDF is any PCI device that is bound to vfio-pci. MIB MiB that are there already (base pages, and huge
-// ones if so many are reserved) are mapped at once and unmapped; then COUNT mappings of one page, one
-// after the other, and COUNT of 256 KiB, which are as many unmaps. Says for each, in nanoseconds:
+// BDF is a PCI device that is bound to vfio-pci. First, MIB MiB of present memory are mapped at
+// once and unmapped: base pages, and huge ones if enough are reserved. Then COUNT mappings of one
+// page are made, one after the other, and COUNT of 256 KiB; each is unmapped by itself.
+// Output, in ns:
 //
 //   COST region base|huge MAP UNMAP      for all of the MIB MiB
 //   COST page BYTES MAP UNMAP            for one of the COUNT

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Any sequence of a guest's requests to its virtual IOMMU, in drains of any length. Oracle: a model of
-// a few pages, written down plainly, predicts every status and, after each drain, every page that
-// every endpoint reaches, by reading and by writing. Behind it are two emulated devices and one of
-// the host (a fake backend), whose table is compared too.
+// Any sequence of requests to the virtual IOMMU, in batches of any length. Oracle: a plain model of
+// a few pages predicts each status and, after each batch, each page that an endpoint can read or
+// write. Two endpoints are emulated devices; the third is passed through, on a fake backend, whose
+// table is compared too.
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A backend for tests: IOMMUFD's answers, from a table of areas of its own.
+// A backend for tests: it answers as IOMMUFD does, from its own table of areas.
 #include "fake_iommu.h"
 
 #include <assert.h>
@@ -118,7 +118,7 @@ static int fake_map(struct ioas *ioas, uint64_t iova, uint64_t bytes,
 	return ret;
 }
 
-/* Area by area, ascending; where one cannot go, those before it are gone. */
+/* Unmap areas in ascending order; those before one that is refused are unmapped. */
 static int fake_unmap(struct ioas *ioas, uint64_t iova, uint64_t bytes)
 {
 	struct mappings *areas = &spaces[ioas->id];

@@ -9,7 +9,7 @@
 
 #include "iommu/ioas.h"
 
-/* What fails from now on; zeroes: nothing. Set while no other thread calls. */
+/* What fails from now on; all 0: nothing. Set it while no other thread calls. */
 struct fake_iommu {
 	uint64_t refuse_iova; /* the area there cannot be unmapped (-EBUSY); 0: none */
 	unsigned int areas;   /* no more of them (-ENOSPC), in all spaces together; 0: no limit */
@@ -21,7 +21,7 @@ struct fake_iommu {
 extern struct fake_iommu fake;
 
 int fake_iommu_create(struct iommu **ret, const struct log *log, struct err *err);
-/* What an address means to the hardware of this space: 0, or -EFAULT. */
+/* Translate an iova as the hardware of this space: 0, or -EFAULT. */
 int fake_translate(const struct ioas *ioas, uint64_t iova, unsigned int access, void **hva,
 		   uint64_t *contiguous);
 

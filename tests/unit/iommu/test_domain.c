@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Domains and the strategy 'direct', over guest memory and the soft backend.
+// hw_domains and the strategy 'direct', over guest memory and a fake backend.
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <stdio.h>
@@ -94,7 +94,7 @@ static void teardown(void)
 
 TestSuite(domain, .init = setup, .fini = teardown);
 
-/* Where a device gets to, or NULL. */
+/* The memory that a device reaches, or NULL. */
 static void *reach(const struct hw_domain *d, uint64_t gpa, unsigned int access)
 {
 	uint64_t bytes;
@@ -185,7 +185,7 @@ Test(domain, a_second_domain_shares_what_the_first_has_pinned)
 	ioas_totals(hw_domain_ioas(b), &totals);
 	cr_assert_eq(totals.kind[LEDGER_COPY].calls, 1);
 	cr_assert_eq(totals.kind[LEDGER_MAP].calls, 0);
-	/* The first goes: the second is none the worse. */
+	/* The first one leaves; the second keeps what it reaches. */
 	hw_domain_detach(domain, device);
 	cr_assert_not_null(reach(b, 12345, RW));
 	hw_domain_detach(b, e);
@@ -219,7 +219,7 @@ Test(domain, a_conflict_refuses_the_memory_and_leaves_all_as_it_was)
 
 Test(domain, switching_builds_a_new_space_and_moves_every_device)
 {
-	/* At its own address it is a mapping with one strategy and a part of one with the other. */
+	/* At its own address: a mapping of its own in one strategy, a part of one in the other. */
 	struct request r = {.iova = 0x3000, .gpa = 0x3000, .bytes = 4096, .access = RW};
 	struct iommu_endpoint *e = endpoint("e");
 	struct ioas *before;
@@ -260,7 +260,7 @@ Test(domain, a_device_that_can_neither_move_nor_go_back_is_in_no_domain)
 	attach();
 	cr_assert_eq(hw_domain_attach(domain, e, &err), 0);
 	cr_assert_eq(owner_map(&owner, &r, 1), 0);
-	/* The first moves, the second does not, and the first does not come back. */
+	/* The first moves, the second cannot, and the first cannot move back. */
 	fake.attach_after = 1;
 	fake.attach_fails = 2;
 	cr_assert_eq(hw_domain_switch(domain, "strict", &err), -ENOMEM);

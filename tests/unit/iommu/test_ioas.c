@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Address spaces, with the soft backend: what holds for all of them, and the translation.
+// Address spaces on a fake backend: what holds for all backends, and translation.
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <pthread.h>
@@ -149,7 +149,7 @@ Test(ioas, an_unmap_that_fails_in_the_middle_forgets_what_is_gone_and_keeps_the_
 	cr_assert_eq(unmap(0x1000, 0x4000, 0x4000), 0);
 }
 
-Test(ioas, a_copy_may_cut_and_keeps_the_pieces)
+Test(ioas, a_copy_may_cut_and_keeps_the_extents)
 {
 	struct ioas *other;
 	uint64_t unmapped;
@@ -164,7 +164,7 @@ Test(ioas, a_copy_may_cut_and_keeps_the_pieces)
 	cr_assert_eq(ioas_copy(other, 0x200000, 0x3000, ioas, 0x3000, RW), -ENOENT);
 	expect(other, 0x200000, RW, NULL, 0);
 	cr_assert_eq(ioas_copy(other, 0x101000, 0x1000, ioas, 0x1000, RW), -EEXIST);
-	/* Gone at the source, still here. */
+	/* Unmapped at the source, it is still mapped here. */
 	cr_assert_eq(unmap(0, 0x10000, 0x4000), 0);
 	expect(other, 0x100000, RW, memory + 0x1000, 0x1000);
 	cr_assert_eq(ioas_unmap(other, 0x100000, 0x3000, &unmapped), 0);
@@ -360,7 +360,7 @@ Test(ioas, threads_map_and_unmap_side_by_side)
 	cr_assert_eq(totals.mapped_bytes, 0);
 }
 
-/* --- what cannot be had --- */
+/* --- failures --- */
 
 static int create_as(enum iommu_kind kind, int iommufd)
 {
@@ -398,7 +398,7 @@ Test(ioas, missing_permission_is_said_with_the_remedy)
 Test(ioas, what_is_handed_in_must_be_an_iommufd)
 {
 	cr_assert_eq(create_as(IOMMU_AUTO, 0), -EINVAL);
-	cr_assert(strstr(err.text, "fd 0 is no /dev/iommu"), "%s", err.text);
+	cr_assert(strstr(err.text, "fd 0 is not /dev/iommu"), "%s", err.text);
 	cr_assert_eq(create_as(IOMMU_IOMMUFD, 250), -EBADF);
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The ledger, on a clock of the test's own.
+// The ledger, with a clock of the test.
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <math.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The table of mappings, against a plain array that says for each page what is there.
+// The table of mappings, compared with an array of pages.
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>
@@ -72,7 +72,7 @@ static uint32_t next_random(void)
 
 enum { PAGES = 2048 };
 
-/* Does a mapping of the array lie partly outside of [first, last]? */
+/* Does [first, last] cut a mapping of the array? */
 static bool is_cut(struct mapping *const *model, uint64_t first, uint64_t last)
 {
 	return (model[first] && model[first]->iova < first) ||
@@ -91,7 +91,7 @@ static void check_tree(const struct mapping *node, const struct mapping *parent)
 	check_tree(node->right, node);
 }
 
-/* Is the table what the array says, seen from each page, in order, and at the ends of a range? */
+/* Does the table agree with the array: at each page, in order, and at the ends of a range? */
 static void compare(struct mapping *const *model)
 {
 	const struct mapping *in_order = mappings_find(&m, 0, UINT64_MAX);
@@ -142,7 +142,7 @@ Test(mappings, many_in_random_order_are_what_a_plain_array_says)
 		cr_assert_eq(mappings_insert(&m, at, last, &mapping), taken ? -EEXIST : 0);
 		for (uint64_t i = at; i <= last && !taken; i++)
 			model[i] = mapping;
-		/* Around the newest, where it looks first. */
+		/* Around the newest, where a look-up begins. */
 		for (uint64_t i = at - MIN(at, (uint64_t)3); i < MIN(at + 12, (uint64_t)PAGES); i++)
 			cr_assert_eq(mappings_find(&m, i, i), model[i]);
 		if (step % 1000 == 0)

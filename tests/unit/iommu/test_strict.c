@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The strategy 'strict' over guest memory and the soft backend: named cases, and random sequences
+// The strategy 'strict' over guest memory and a fake backend: named cases, and random sequences
 // against a model that predicts every result and every reachable page.
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -13,9 +13,9 @@
 #include "owner.h"
 
 enum { PAGE = 4096, R = IOAS_READ, W = IOAS_WRITE, RW = R | W };
-/* Guest memory, in pages: two regions of RAM side by side, ROM, and what is not for devices. */
+/* Guest memory, in pages: two adjacent regions of RAM, ROM, and memory without DMA. */
 enum { RAM = 16, ROM = 32, ROM_END = 36, PRIVATE = 40, PRIVATE_END = 44, GPA_PAGES = 48 };
-#define BASE (1ull << 40) /* the addresses that are played with: not those of memory */
+#define BASE (1ull << 40) /* the iovas of the test: not the gpas of memory */
 
 static struct gmem *gmem;
 static const struct log silent;
@@ -284,7 +284,7 @@ static unsigned int below(unsigned int n)
 	return (unsigned int)(random() % n);
 }
 
-/* Mostly neighbours of one another, so that there is something to join. */
+/* Mostly neighbours, so that there is something to join. */
 static void make_drain(struct request *r, unsigned int n)
 {
 	unsigned int at = below(IOVA_PAGES), gpa = below(GPA_PAGES);
@@ -338,7 +338,7 @@ static void run_model(unsigned int steps)
 
 Test(strict, random_sequences_and_switches_agree_with_a_model)
 {
-	/* Seeded so that a failure can be had again. */
+	/* A fixed seed, so that a failure can be repeated. */
 	srandom(1);
 	run_model(STEPS);
 }

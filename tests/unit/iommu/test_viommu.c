@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A virtual IOMMU with emulated devices behind it: what each request answers, and what the devices
-// reach afterwards. (tests/fuzz/targets/fuzz_viommu.c tries any sequence.)
+// The virtual IOMMU: the status of each request, and what devices reach afterwards. For any
+// sequence of requests see tests/fuzz/targets/fuzz_viommu.c.
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <pthread.h>
@@ -116,7 +116,7 @@ static int unmap(uint32_t domain, uint64_t first, uint64_t last)
 		.op = VIOMMU_UNMAP, .domain = domain, .first = first, .last = last});
 }
 
-/* Where the endpoint gets to; UINT64_MAX: nowhere. */
+/* The gpa that the endpoint reaches at this iova; UINT64_MAX: none. */
 static uint64_t reach(struct viommu_endpoint *e, uint64_t iova, enum dma_dir dir)
 {
 	uint64_t gpa, bytes;
@@ -286,7 +286,7 @@ Test(viommu, mappings_have_a_limit)
 	viommu = before;
 }
 
-/* A device of the host behind it, with hardware that is a table in this process. */
+/* A passed-through device, whose hardware is a table in this process. */
 static struct iommu *iommu;
 static struct hw_domain *all;
 static struct iommu_endpoint *device;
@@ -331,7 +331,7 @@ static bool hardware_reaches(uint64_t iova)
 	return ioas && !fake_translate(ioas, iova, IOAS_READ, &hva, &bytes);
 }
 
-/* Attached, one page mapped at 1 GiB, and the guest's driver gone. */
+/* Attach the device, map a page at 1 GiB, and let the guest's driver go. */
 static void abandoned(bool bypass)
 {
 	add_hardware();
@@ -408,7 +408,8 @@ Test(viommu,
 {
 	add_hardware();
 	viommu_set_bypass(viommu, true);
-	/* Into the domain, whose table is full when the guest's mapping is to come; then back. */
+	/* It enters the domain, whose table is too full for the guest's mapping; so it goes
+	 * back. */
 	cr_assert_eq(attach(1, A), VIOMMU_OK);
 	cr_assert_eq(map(1, 1 * GiB, 1 * GiB + 0xfff, 0x5000, RW), VIOMMU_OK);
 	fake.areas = 1;
@@ -520,7 +521,7 @@ Test(viommu, limits_are_by_cost)
 	cr_assert_eq(map(1, 1 * GiB, 1 * GiB + 2 * MiB - 1, 0, RW), VIOMMU_NOMEM, "bytes");
 	cr_assert_eq(map(1, 1 * GiB, 1 * GiB + 0xfff, 0, RW), VIOMMU_OK);
 	viommu_totals(viommu, &totals);
-	/* Two of 2 MiB, one of 1 GiB, one of 512 GiB; and one of 2 MiB, one of 1 GiB. */
+	/* Spans: two of 2 MiB, one of 1 GiB, one of 512 GiB; then one of 2 MiB, one of 1 GiB. */
 	cr_assert_eq(totals.tables, 6);
 	cr_assert_eq(totals.mapped_bytes, 3 * MiB + 0x1000);
 	cr_assert_eq(map(1, 1 * GiB + 0x1000, 1 * GiB + 0x1fff, 0, RW), VIOMMU_OK, "none more");
@@ -563,7 +564,7 @@ Test(viommu, an_endpoint_goes_while_requests_run_and_is_never_asked_again)
 	viommu_set_id(host, id_that_goes, NULL);
 	viommu_set_bypass(viommu, true);
 	cr_assert_eq(pthread_create(&thread, NULL, ask_on, NULL), 0);
-	/* Listeners of the map come and go by both threads. */
+	/* Both threads add and remove listeners of the memory map. */
 	for (unsigned int i = 0; i < 200; i++) {
 		add("more", 16 * MiB, 2 * MiB, 0);
 		cr_assert_eq(gmem_begin(gmem, &err), 0);
@@ -694,7 +695,7 @@ Test(viommu, an_unmap_waits_for_what_is_open_and_lets_nothing_new_in)
 	dma_open(&port, &bracket);
 	cr_assert_eq(dma_map(&port, 0x10000, 16, DMA_TO_DEVICE, &iov, 1), 1);
 	cr_assert_eq(pthread_create(&thread, NULL, unmap_thread, NULL), 0);
-	/* First it is no longer translated, then it waits. */
+	/* First translation refuses it, then UNMAP waits. */
 	do {
 		dma_open(&port, &next);
 		rc = dma_map(&port, 0x10000, 16, DMA_TO_DEVICE, &iov, 1);
