@@ -71,6 +71,10 @@ static int strategy_start(struct strategy **ret, const struct hw_domain *domain,
 	struct strategy *strategy;
 	int code;
 
+	if (choice->ops->tick && !domain->config.wake)
+		return err_set(err, -EOPNOTSUPP,
+			       "%s: strategy '%s' needs a timer, which only a virtual IOMMU has",
+			       domain->name, choice->ops->name);
 	if (!mem_new(strategy))
 		return err_set(err, -ENOMEM, "%s: out of memory", domain->name);
 	strategy->ops = choice->ops;
@@ -286,6 +290,12 @@ int hw_domain_flush(struct hw_domain *domain, uint64_t first, uint64_t last)
 	return strategy && strategy->ops->flush
 		       ? strategy->ops->flush(domain->strategy, first, last)
 		       : 0;
+}
+
+void hw_domain_tick(struct hw_domain *domain)
+{
+	if (domain->strategy && domain->strategy->ops->tick)
+		domain->strategy->ops->tick(domain->strategy);
 }
 
 /* --- switch of strategy --- */

@@ -18,7 +18,6 @@
 #include "iommu/strategy/strategy.h"
 
 struct hw_domain;
-struct loop;
 
 struct hw_domain_config {
 	const char *name;     /* "0000:01:10.0" or the ioas=NAME; copied */
@@ -29,13 +28,9 @@ struct hw_domain_config {
 	/* The guest mappings; their owner outlives the hw_domain. NULL: no virtual IOMMU. */
 	const struct mappings *guest;
 	unsigned int map_threads; /* that map all of memory; 0: as many as suit the host */
-	/* For timers of a strategy, and for work that must not delay a guest's request (the loop of
-	 * a thread that serves none). NULL: a strategy that needs it is refused. A callback there
-	 * calls owner_lock first and owner_unlock last; in between it may do what a call of a
-	 * strategy may. owner_unlock removes records that have become GOING. */
-	struct loop *loop, *worker;
-	void (*owner_lock)(void *opaque);
-	void (*owner_unlock)(void *opaque);
+	/* Call hw_domain_tick in ns nanoseconds, or sooner. Itself called under the lock of the owner.
+	 * NULL: there is no timer, and a strategy that needs one is refused. */
+	void (*wake)(void *opaque, uint64_t ns);
 	void *opaque;
 };
 int hw_domain_create(struct hw_domain **ret, const struct hw_domain_config *config,
@@ -61,6 +56,8 @@ unsigned int hw_domain_unmap(struct hw_domain *domain, struct hw_request *reques
 /* Unmap the RETAINED records in [first, last] and make them GOING (strategy_ops.flush). Without a
  * device they become GOING at once. */
 int hw_domain_flush(struct hw_domain *domain, uint64_t first, uint64_t last);
+/* The strategy looks at the clock: what it has retained may become GOING. */
+void hw_domain_tick(struct hw_domain *domain);
 
 /* Change the strategy while devices work. On failure nothing changes.
  *   the same strategy    nothing is done

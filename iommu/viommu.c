@@ -89,13 +89,13 @@ int viommu_create(struct viommu **ret, const struct viommu_config *config, struc
 	viommu->limits.last = MIN(viommu->limits.last, UINT64_MAX / 2);
 	viommu->bypass = config->bypass;
 	viommu->loop = config->loop;
-	viommu->worker = config->worker;
 	viommu->fault = config->fault;
 	viommu->opaque = config->opaque;
 	list_init(&viommu->endpoints);
 	list_init(&viommu->domains);
 	list_init(&viommu->orphans);
 	init_locks(viommu);
+	viommu_timer_init(viommu);
 	viommu->listener.ops = &listener_ops;
 	viommu->listener.opaque = viommu;
 	rc = gmem_listen(viommu->gmem, &viommu->listener, err);
@@ -114,6 +114,7 @@ void viommu_destroy(struct viommu *viommu)
 		return;
 	assert(list_empty(&viommu->endpoints) && list_empty(&viommu->domains));
 	gmem_unlisten(viommu->gmem, &viommu->listener);
+	viommu_timer_finish(viommu);
 	destroy_locks(viommu);
 	free(viommu);
 }

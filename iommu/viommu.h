@@ -120,13 +120,14 @@ struct viommu_config {
 	struct gmem *gmem;
 	struct viommu_limits limits; /* zeroes: 4 KiB, 2 MiB, 1 GiB; 48 bits; all; a million */
 	bool bypass;                 /* at power-on */
-	struct loop *loop, *worker;  /* for strategies that need them (hw_domain.h); NULL: none */
+	/* For strategies with a timer, whose ticks wait for requests. NULL: these are refused. */
+	struct loop *loop;
 	/* Called by any thread, maybe inside a bracket: must not wait. NULL: only logged. */
 	void (*fault)(void *opaque, const struct viommu_fault *fault);
 	void *opaque;
 };
 int viommu_create(struct viommu **ret, const struct viommu_config *config, struct err *err);
-/* All endpoints have been removed. NULL is allowed. */
+/* All endpoints have been removed, and no other thread runs the loop. NULL is allowed. */
 void viommu_destroy(struct viommu *viommu);
 /* Replace config->fault: before devices run, and with NULL before its receiver ends. */
 void viommu_set_fault(struct viommu *viommu,

@@ -71,21 +71,6 @@ struct hw_domain *viommu_hardware_at(const struct viommu_endpoint *endpoint)
 	return endpoint->device && iommu_endpoint_ioas(endpoint->device) ? endpoint->at : NULL;
 }
 
-static void owner_lock(void *opaque)
-{
-	const struct viommu_domain *domain = opaque;
-
-	pthread_mutex_lock(&domain->viommu->serial);
-}
-
-static void owner_unlock(void *opaque)
-{
-	struct viommu_domain *domain = opaque;
-
-	viommu_flushed(domain->viommu, domain);
-	pthread_mutex_unlock(&domain->viommu->serial);
-}
-
 /* Make domain->hw, with the strategy of its first device; later devices must have the same one. */
 static int hardware_domain(struct viommu *viommu, struct viommu_domain *domain,
 			   const struct viommu_endpoint *endpoint, struct err *err)
@@ -98,11 +83,8 @@ static int hardware_domain(struct viommu *viommu, struct viommu_domain *domain,
 		.gmem = viommu->gmem,
 		.log = viommu->log,
 		.guest = &domain->table,
-		.loop = viommu->loop,
-		.worker = viommu->worker,
-		.owner_lock = owner_lock,
-		.owner_unlock = owner_unlock,
-		.opaque = domain,
+		.wake = viommu->loop ? viommu_wake : NULL,
+		.opaque = viommu,
 	};
 
 	snprintf(name, sizeof(name), "guest domain %u", domain->id);

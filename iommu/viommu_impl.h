@@ -4,6 +4,7 @@
  *
  *   viommu.c          endpoints, requests, translation
  *   viommu_domain.c   domains, and who is in which
+ *   viommu_timer.c    ticks of strategies
  *   viommu_map.c      the guest mappings of a domain
  */
 #ifndef IOMMU_VIOMMU_IMPL_H
@@ -13,6 +14,7 @@
 #include <stdatomic.h>
 
 #include "base/list.h"
+#include "core/loop.h"
 #include "iommu/mappings.h"
 #include "iommu/viommu.h"
 
@@ -58,7 +60,7 @@ struct viommu {
 	const struct log *log;
 	struct log_limit limit;
 	struct gmem *gmem;
-	struct loop *loop, *worker; /* for strategies (hw_domain.h); NULL */
+	struct loop *loop; /* NULL: no strategy has a timer */
 	struct gmem_listener listener;
 	struct viommu_limits limits;
 	/* Held over whole requests. Guards endpoints, domains, records and totals. Calls that may
@@ -72,6 +74,10 @@ struct viommu {
 	bool bypass;
 	uint64_t mappings, mapped_bytes, tables; /* cost of all records (viommu_limits) */
 	unsigned int n_endpoints;
+	struct loop_op wake, timer;  /* the loop's; the three below: under serial */
+	bool waking;                 /* wake is posted */
+	uint64_t timer_ns;           /* when the timer fires; 0: it is off */
+	uint64_t due_ns;             /* the next tick; 0: none */
 	struct viommu_totals totals; /* requests, failed, map_bytes */
 	_Atomic uint64_t faults;
 	pthread_mutex_t fault_lock; /* guards the two below; held over the call */
@@ -104,6 +110,12 @@ struct hw_domain *viommu_hardware_at(const struct viommu_endpoint *endpoint);
 void viommu_settle_locked(struct viommu *viommu, const struct viommu_endpoint *which);
 /* The part of viommu_memory_leaves that is about one domain. */
 void viommu_forget_memory(struct viommu_domain *domain, uint64_t gpa, uint64_t bytes);
+
+/* viommu_timer.c. hw_domain_config's, of a virtual IOMMU with a loop: under serial. */
+void viommu_wake(void *opaque, uint64_t ns);
+void viommu_timer_init(struct viommu *viommu);
+/* Nobody wakes it any more, and the loop is the caller's. */
+void viommu_timer_finish(struct viommu *viommu);
 
 /* viommu_map.c: under serial. A run of MAPs, or of UNMAPs, of one domain (NULL: there is none). */
 void viommu_map_run(struct viommu *viommu, struct viommu_domain *domain,

@@ -16,6 +16,7 @@ int vm_viommu_create(struct hospes_vm *vm, struct err *err)
 		.log = &vm->log,
 		.gmem = vm->gmem,
 		.bypass = vm->config.viommu.bypass,
+		.loop = vm->viommu_io.loop,
 	};
 
 	return vm->config.viommu.enabled ? viommu_create(&vm->viommu, &config, err) : 0;

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/num.h"
+#include "iommu/hw_domain.h"
 #include "iommu/ioas_impl.h"
 
 const char *strategy_default(bool with_viommu)
@@ -124,6 +125,11 @@ char *strategy_text(const struct strategy_choice *choice)
 		ret = longer;
 	}
 	return ret;
+}
+
+void strategy_wake(const struct strategy *strategy, uint64_t ns)
+{
+	strategy->config->wake(strategy->config->opaque, ns);
 }
 
 void strategy_put_back(const struct strategy *strategy, const struct hw_request *request)

@@ -20,8 +20,8 @@
  * time, and unmaps them when flush asks for it.
  *
  * Threads: one call at a time, under the lock of the table's owner (in the machine's thread where
- * there is no virtual IOMMU). A timer or a worker of a strategy takes that lock first; see
- * hw_domain_config.
+ * there is no virtual IOMMU). A strategy has no thread and no timer of its own. Work that must not
+ * delay a request of the guest waits for a tick, which runs in the thread of the virtual IOMMU.
  * Errors: 0 or a negative errno; set-up calls explain it in `err`.
  */
 #ifndef IOMMU_STRATEGY_STRATEGY_H
@@ -91,6 +91,9 @@ struct strategy_ops {
 	 * errno when the hardware refuses; those records stay RETAINED. NULL: the strategy retains
 	 * nothing. */
 	int (*flush)(struct strategy *strategy, uint64_t first, uint64_t last);
+	/* The time given to strategy_wake is over, or not yet: look at the clock, and ask again if there
+	 * is more to wait for. RETAINED records may become GOING, as by flush. NULL: it never waits. */
+	void (*tick)(struct strategy *strategy);
 };
 
 /* A strategy and the values of its parameters, in the order of ops->params. */
@@ -101,7 +104,7 @@ struct strategy_choice {
 
 struct strategy {
 	const struct strategy_ops *ops;
-	const struct hw_domain_config *config; /* of its hw_domain: gmem, log, threads, loops */
+	const struct hw_domain_config *config; /* of its hw_domain: gmem, log, threads */
 	uint64_t values[STRATEGY_PARAMS_MAX];  /* of its parameters */
 	struct ioas *ioas;
 	const struct mappings *guest; /* the guest's mappings; NULL: no virtual IOMMU */
@@ -117,6 +120,9 @@ const char *strategy_default(bool with_viommu);
 int strategy_parse(struct strategy_choice *ret, const char *text, struct err *err);
 /* The reverse, with every parameter; free() it. NULL: no memory. */
 char *strategy_text(const struct strategy_choice *choice);
+
+/* From any call of a strategy that has one: call tick in ns nanoseconds. The earliest counts. */
+void strategy_wake(const struct strategy *strategy, uint64_t ns);
 
 /* For an unmap that failed: each GOING record of it that the hardware still has becomes WANTED. */
 void strategy_put_back(const struct strategy *strategy, const struct hw_request *request);

@@ -5,14 +5,16 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "iommu/guest_memory.h"
 #include "iommu/hw_domain.h"
 
-enum { ENTRIES }; /* index of the parameter */
+enum { ENTRIES, MS }; /* indices of the parameters */
 
 struct keeper {
 	unsigned int retained;
+	uint64_t due_ns; /* then all of it goes; 0: nothing waits */
 };
 
 struct keeper_log keeper_log;
@@ -74,6 +76,20 @@ static int unmap_one(const struct strategy *strategy, const struct mapping *m)
 	return ioas_unmap(strategy->ioas, m->iova, bytes_of(m), &unmapped);
 }
 
+static void retain(struct strategy *strategy, struct mapping *m)
+{
+	uint64_t wait_ns = strategy->values[MS] * NS_PER_MS;
+	struct keeper *k = strategy->state;
+
+	m->state = MAPPING_RETAINED;
+	k->retained++;
+	ioas_stale(strategy->ioas, bytes_of(m), true);
+	if (!wait_ns || k->due_ns)
+		return;
+	k->due_ns = clock_ns() + wait_ns;
+	strategy_wake(strategy, wait_ns);
+}
+
 static void keeper_unmap(struct strategy *strategy, struct hw_request *requests, unsigned int n)
 {
 	struct keeper *k = strategy->state;
@@ -87,10 +103,8 @@ static void keeper_unmap(struct strategy *strategy, struct hw_request *requests,
 			if (m->state != MAPPING_GOING)
 				continue;
 			if (k->retained < strategy->values[ENTRIES]) {
-				m->state = MAPPING_RETAINED;
-				k->retained++;
+				retain(strategy, m);
 				r->retained++;
-				ioas_stale(strategy->ioas, bytes_of(m), true);
 			} else if (unmap_one(strategy, m)) {
 				r->result = -EIO;
 			}
@@ -121,8 +135,25 @@ static int keeper_flush(struct strategy *strategy, uint64_t first, uint64_t last
 	return ret;
 }
 
+static void keeper_tick(struct strategy *strategy)
+{
+	struct keeper *k = strategy->state;
+	uint64_t now_ns = clock_ns();
+
+	keeper_log.ticks++;
+	if (!k->due_ns)
+		return;
+	if (now_ns < k->due_ns) {
+		strategy_wake(strategy, k->due_ns - now_ns);
+		return;
+	}
+	k->due_ns = 0;
+	(void)keeper_flush(strategy, 0, UINT64_MAX);
+}
+
 static const struct strategy_param params[] = {
 	{"entries", "mappings that are retained", 1, 4096, 2},
+	{"ms", "for how long, in milliseconds; 0: until they are flushed", 0, 60000, 0},
 	{NULL},
 };
 
@@ -136,6 +167,7 @@ static const struct strategy_ops strategy_keeper = {
 	.map = keeper_map,
 	.unmap = keeper_unmap,
 	.flush = keeper_flush,
+	.tick = keeper_tick,
 };
 
 extern const struct strategy_ops strategy_direct, strategy_strict;

@@ -4,6 +4,7 @@
  * has unmapped stays in the hardware until it is asked for again, or flushed.
  *
  *   entries=N   so many mappings are retained (2); a further one is unmapped at once
+ *   ms=N        so long; 0: until they are flushed (0)
  */
 #ifndef TESTS_IOMMU_KEEPER_H
 #define TESTS_IOMMU_KEEPER_H
@@ -12,7 +13,8 @@
 
 /* What the last one that was created has done; zeroes at first. */
 struct keeper_log {
-	uint64_t entries;       /* its parameter */
+	uint64_t entries; /* its parameter */
+	unsigned int ticks;
 	unsigned int mapped;    /* calls of map that went to the hardware */
 	unsigned int revived;   /* ... and that found the mapping there */
 	unsigned int destroyed; /* how many */

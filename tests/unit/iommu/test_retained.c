@@ -19,6 +19,7 @@ enum { EMULATED = 8, ONE = 24, TWO = 32 };
 
 static const struct log silent;
 static struct err err;
+static struct loop *loop; /* the virtual IOMMU's */
 static struct gmem *gmem;
 static struct iommu *iommu;
 static struct viommu *viommu;
@@ -65,9 +66,12 @@ static void start(const char *strategy)
 {
 	struct hw_domain_config domain = {
 		.name = "all", .strategy = "direct", .log = &silent, .map_threads = 1};
+	const struct loop_config of_loop = {.log = &silent, .name = "viommu"};
 	struct viommu_config config = {.log = &silent};
 	struct dma_space *space;
 
+	cr_assert_eq(loop_create(&loop, &of_loop, &err), 0, "%s", err.text);
+	config.loop = loop;
 	cr_assert_eq(gmem_create(&gmem, NULL, &err), 0);
 	add("low", 0, 4 * MiB, 0);
 	add("rom", ROM_GPA, MiB, GMEM_READONLY);
@@ -93,6 +97,7 @@ static void stop(void)
 	hw_domain_destroy(all);
 	iommu_destroy(iommu);
 	viommu_destroy(viommu);
+	loop_destroy(loop);
 	gmem_destroy(gmem);
 }
 
@@ -469,6 +474,96 @@ Test(retained, hardware_that_keeps_what_was_retained_of_it_loses_its_devices)
 	cr_assert_null(iommu_endpoint_ioas(device[0]), "it reaches nothing");
 	cr_assert_eq(domain_1()->table.count, 0);
 	check_count();
+}
+
+/* --- time --- */
+
+Test(retained, a_tick_ends_what_was_retained_long_enough)
+{
+	start("keeper,ms=5");
+	cr_assert_eq(attach(1, ONE), VIOMMU_OK);
+	retain(STALE, 0x5000);
+	cr_assert_eq(map_page(STALE + PAGE, 0x6000), VIOMMU_OK);
+	while (domain_1()->retained)
+		cr_assert_eq(loop_iterate(loop, true), 0);
+	cr_assert_null(reach(STALE));
+	cr_assert_eq(reach(STALE + PAGE), memory(0x6000));
+	check_count();
+	cr_assert_eq(map_page(STALE, 0x7000), VIOMMU_OK, "its record is gone as well");
+}
+
+Test(retained, the_strategies_of_two_domains_share_the_timer_and_the_earliest_counts)
+{
+	start("keeper,ms=60000");
+	cr_assert_eq(attach(2, TWO), VIOMMU_OK);
+	cr_assert_eq(attach(1, ONE), VIOMMU_OK);
+	cr_assert_eq(map(2, STALE, 0x6000, PAGE, RW), VIOMMU_OK);
+	cr_assert_eq(
+		run((struct viommu_request){
+			.op = VIOMMU_UNMAP, .domain = 2, .first = STALE, .last = STALE + PAGE - 1}),
+		VIOMMU_OK);
+	cr_assert_eq(loop_iterate(loop, true), 0, "its timer is on");
+	cr_assert_eq(viommu_switch(viommu, host[0], "keeper,ms=5", &err), 0, "%s", err.text);
+	retain(STALE, 0x5000);
+	while (domain_1()->retained)
+		cr_assert_eq(loop_iterate(loop, true), 0);
+	cr_assert_null(reach(STALE));
+	cr_assert_eq(reach_by(1, STALE), memory(0x6000), "its minute is not over");
+	cr_assert_gt(viommu->due_ns, 0, "and it has asked again");
+}
+
+Test(retained, a_strategy_ends_while_its_timer_is_on)
+{
+	start("keeper,ms=60000");
+	cr_assert_eq(attach(1, ONE), VIOMMU_OK);
+	retain(STALE, 0x5000);
+	cr_assert_eq(viommu_switch(viommu, NULL, "strict", &err), 0, "%s", err.text);
+	cr_assert_eq(loop_iterate(loop, true), 0);
+	cr_assert_gt(viommu->timer_ns, 0);
+}
+
+static void *run_loop(void *opaque)
+{
+	(void)opaque;
+	loop_run(loop);
+	return NULL;
+}
+
+Test(retained, ticks_come_between_the_requests_of_another_thread)
+{
+	pthread_t thread;
+	unsigned int n = 0;
+
+	start("keeper,ms=1");
+	cr_assert_eq(attach(1, ONE), VIOMMU_OK);
+	cr_assert_eq(pthread_create(&thread, NULL, run_loop, NULL), 0);
+	for (bool enough = false; !enough; n++) {
+		uint64_t iova = STALE + n % 64 * PAGE;
+
+		retain(iova, 0x10000 + n % 64 * PAGE);
+		pthread_mutex_lock(&viommu->serial);
+		enough = keeper_log.ticks >= 20;
+		pthread_mutex_unlock(&viommu->serial);
+	}
+	loop_stop(loop);
+	pthread_join(thread, NULL);
+	check_count();
+}
+
+Test(retained, a_strategy_with_a_timer_is_refused_where_there_is_none)
+{
+	const struct hw_domain_config config = {.name = "x", .strategy = "keeper", .log = &silent};
+	struct hw_domain_config with = config;
+	struct hw_domain *domain;
+
+	start("keeper");
+	with.iommu = iommu;
+	with.gmem = gmem;
+	cr_assert_eq(hw_domain_create(&domain, &with, &err), 0);
+	cr_assert_eq(hw_domain_attach(domain, device[0], &err), -EOPNOTSUPP);
+	cr_assert(strstr(err.text, "timer"), "%s", err.text);
+	cr_assert_null(iommu_endpoint_ioas(device[0]));
+	hw_domain_destroy(domain);
 }
 
 /* --- any sequence --- */

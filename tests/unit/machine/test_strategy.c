@@ -64,21 +64,26 @@ Test(strategy, text_and_object_mean_the_same)
 {
 	gives("\"strategy\": \"strict\"", "strict");
 	gives("\"strategy\": {\"name\": \"strict\"}", "strict");
-	gives("\"strategy\": \"keeper\"", "keeper,entries=2");
-	gives("\"strategy\": \"keeper,entries=256\"", "keeper,entries=256");
-	gives("\"strategy\": {\"name\": \"keeper\", \"entries\": 256}", "keeper,entries=256");
-	gives("\"strategy\": {\"entries\": \"256\", \"name\": \"keeper\"}", "keeper,entries=256");
+	gives("\"strategy\": \"keeper\"", "keeper,entries=2,ms=0");
+	gives("\"strategy\": \"keeper,entries=256\"", "keeper,entries=256,ms=0");
+	gives("\"strategy\": {\"name\": \"keeper\", \"entries\": 256}", "keeper,entries=256,ms=0");
+	gives("\"strategy\": {\"name\": \"keeper\", \"ms\": 3, \"entries\": 256}",
+	      "keeper,entries=256,ms=3");
+	gives("\"strategy\": {\"entries\": \"256\", \"name\": \"keeper\"}",
+	      "keeper,entries=256,ms=0");
 }
 
 Test(strategy, its_parameters_may_stand_beside_it)
 {
-	gives("\"entries\": 256, \"strategy\": \"keeper\", \"rom\": true", "keeper,entries=256");
-	gives("\"strategy\": {\"name\": \"keeper\"}, \"entries\": \"256\"", "keeper,entries=256");
+	gives("\"entries\": 256, \"strategy\": \"keeper\", \"rom\": true",
+	      "keeper,entries=256,ms=0");
+	gives("\"strategy\": {\"name\": \"keeper\"}, \"entries\": \"256\"",
+	      "keeper,entries=256,ms=0");
 }
 
 Test(strategy, what_it_does_not_take_is_refused_with_what_it_takes)
 {
-	const char *takes = "it takes entries=1 to 4096";
+	const char *takes = "it takes entries=1 to 4096, ms=0 to 60000";
 
 	refuses("\"strategy\": {\"name\": \"keeper\", \"entrys\": 5}", "'entrys=5'");
 	refuses("\"strategy\": {\"name\": \"keeper\", \"entrys\": 5}", takes);
@@ -146,7 +151,7 @@ Test(strategy, the_command_line_takes_its_parameters_among_the_keys_of_the_devic
 		cr_assert_eq(run_args(&c, lines[i]), 0, "%s: %s", lines[i], err.text);
 		p = container_of(config_next(&c, NULL, &kind_passthrough),
 				 struct config_passthrough, base);
-		cr_assert_str_eq(p->strategy, "keeper,entries=256");
+		cr_assert_str_eq(p->strategy, "keeper,entries=256,ms=0");
 		cr_assert_eq(p->on_error, VFIO_ON_ERROR_STOP);
 		config_done(&c);
 	}
