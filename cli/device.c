@@ -105,6 +105,9 @@ static int explain(const char *device, struct hospes_explain_options *options, b
 static const struct option explain_options[] = {
 	{"memory", "SIZE", "the guest's memory (2G): limits are checked against it",
 	 OPTION_AT(SIZE, struct explain_arguments, given.memory_bytes)},
+	{"backing", "auto|anonymous|memfd|hugetlb-2M|hugetlb-1G",
+	 "how that memory is backed (auto: anonymous)",
+	 OPTION_AT(CHOICE, struct explain_arguments, given.backing)},
 	{"iommu", "auto|iommufd|type1", "the kernel's interface (auto)",
 	 OPTION_AT(CHOICE, struct explain_arguments, given.iommu)},
 	{"json", NULL, "for programs", OPTION_AT(SWITCH, struct explain_arguments, json)},

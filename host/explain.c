@@ -112,6 +112,7 @@ int explain_device(struct explain *ret, const char *bdf, const struct explain_re
 		explain_aperture,
 		explain_reserved,
 		explain_memory,
+		explain_pages,
 		explain_mappings,
 		explain_memlock,
 		explain_bars,

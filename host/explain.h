@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "core/gmem.h"
 #include "iommu/ioas.h"
 #include "host/device.h"
 
@@ -32,6 +33,8 @@ struct explain_finding {
 /* The properties of the future machine that matter here. */
 struct explain_request {
 	uint64_t memory_bytes; /* 0: not known */
+	/* GMEM_AUTO: no device shares the memory, so that it is anonymous. */
+	enum gmem_backing backing;
 	enum iommu_kind kind;
 	int cdev_fd, iommufd;       /* handed in, then paths need no permission; -1: not */
 	int kvm_fd;                 /* likewise; 0 or less: /dev/kvm */

@@ -47,6 +47,15 @@ void explain_mappings(struct explain_ctx *x);
 void explain_memlock(struct explain_ctx *x);
 void explain_files(struct explain_ctx *x);
 
+/* explain_pages.c */
+#define EXPLAIN_PATH_BYTES 128
+#define EXPLAIN_WORD_BYTES 16
+void explain_pages(struct explain_ctx *x);
+/* Does a setting in dir (/sys/kernel/mm/transparent_hugepage) forbid pages of 2 MiB for anonymous
+ * memory, or for shared memory? Then path and word are that setting. */
+bool explain_pages_forbidden(const char *dir, bool shared, char path[EXPLAIN_PATH_BYTES],
+			     char word[EXPLAIN_WORD_BYTES]);
+
 /* explain_function.c */
 void explain_use_by_host(struct explain_ctx *x);
 void explain_interrupts(struct explain_ctx *x);

@@ -14,6 +14,7 @@
 #include "iommu/reserved.h"
 #include "iommu/strategy/strategy.h"
 #include "machine/api.h"
+#include "machine/config.h"
 #include "host/explain.h"
 #include "host/iommu.h"
 
@@ -84,6 +85,17 @@ static int kind_of(const char *name, enum iommu_kind *ret, struct err *err)
 	return 0;
 }
 
+static int backing_of(const char *name, enum gmem_backing *ret, struct err *err)
+{
+	for (unsigned int i = 0; name && config_backing_names[i]; i++) {
+		*ret = (enum gmem_backing)i;
+		if (strcmp(name, config_backing_names[i]) == 0)
+			return 0;
+	}
+	*ret = GMEM_AUTO;
+	return name ? err_set(err, -EINVAL, "backing: '%s' is none of memory.backing", name) : 0;
+}
+
 static int explain(const char *device, const struct hospes_explain_options *options, char **json,
 		   struct err *err)
 {
@@ -98,6 +110,8 @@ static int explain(const char *device, const struct hospes_explain_options *opti
 	struct explain result;
 	int rc = kind_of(options->iommu, &request.kind, err);
 
+	if (!rc)
+		rc = backing_of(options->backing, &request.backing, err);
 	if (!rc)
 		rc = host_find(device, bdf, err);
 	if (!rc)

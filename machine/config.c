@@ -15,7 +15,7 @@
 
 #define AT(type, member) .offset = offsetof(struct type, member)
 
-static const char *const backing_names[] = {
+const char *const config_backing_names[] = {
 	[GMEM_AUTO] = "auto",
 	[GMEM_ANONYMOUS] = "anonymous",
 	[GMEM_MEMFD] = "memfd",
@@ -57,7 +57,7 @@ static const struct schema cpus_schema = {"cpus", cpus_fields, sizeof(struct con
 
 static const struct schema_field memory_fields[] = {
 	{"size", SCHEMA_SIZE, AT(config_memory, size_bytes), .min = 0, .max = 64 * TiB},
-	{"backing", SCHEMA_ENUM, AT(config_memory, backing), .names = backing_names},
+	{"backing", SCHEMA_ENUM, AT(config_memory, backing), .names = config_backing_names},
 	{"prefault", SCHEMA_BOOL, AT(config_memory, prefault)},
 	{"prefault_threads", SCHEMA_UINT, AT(config_memory, prefault_threads), .max = 1024},
 	{"numa_node", SCHEMA_INT, AT(config_memory, numa_node), .max = 1023},

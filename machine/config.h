@@ -129,6 +129,8 @@ struct config_device *config_next(const struct config *config, const struct conf
 struct schema_pci *config_no_place(struct config_device *device);
 /* Does anything outside this process map guest memory? Then `auto` backing is a memfd. */
 bool config_shares_memory(const struct config *config);
+/* The names of memory.backing, by enum gmem_backing; NULL ends them. */
+extern const char *const config_backing_names[];
 
 enum { CONFIG_ID_BYTES = 32 }; /* of an id, with its end: device.h's name */
 

@@ -173,6 +173,8 @@ static int preflight(const struct vm_passthrough *p, struct err *err)
 	struct hospes_vm *vm = p->d.vm;
 	const struct explain_request request = {
 		.memory_bytes = vm->config.memory.size_bytes,
+		.backing = gmem_backing_for((enum gmem_backing)vm->config.memory.backing,
+					    config_shares_memory(&vm->config)),
 		.kind = (enum iommu_kind)vm->config.iommu.backend,
 		.cdev_fd = passthrough_config(p)->fd,
 		.iommufd = vm->config.iommu.fd,

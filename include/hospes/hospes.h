@@ -216,6 +216,7 @@ struct hospes_explain_options {
 	const char *iommu;          /* "auto", "iommufd", "type1"; NULL: auto */
 	int vfio_fd, iommufd;       /* that will be handed in; 0: opened by the library */
 	unsigned int other_vectors; /* "msix_vectors" of the guest's other devices together */
+	const char *backing; /* of the memory, as memory.backing; NULL: auto, and not shared */
 };
 /* Will passthrough of this device work here, and if not, what is the remedy? device: an address
  * ("0000:01:10.0"), a path in sysfs or of a VFIO device. *json: {"works": bool, "msix_vectors":

@@ -46,6 +46,14 @@ enum gmem_backing {
 	GMEM_FD, /* an fd handed in by the embedder; shared */
 };
 
+/* What GMEM_AUTO stands for. */
+static inline enum gmem_backing gmem_backing_for(enum gmem_backing backing, bool share)
+{
+	if (backing != GMEM_AUTO)
+		return backing;
+	return share ? GMEM_MEMFD : GMEM_ANONYMOUS;
+}
+
 enum gmem_flags {
 	GMEM_READONLY = 1 << 0, /* ROM: guest writes exit as MMIO; never a DMA target for writing */
 	GMEM_NO_DMA = 1 << 1,   /* never mapped into an I/O address space */

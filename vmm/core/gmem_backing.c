@@ -260,13 +260,6 @@ static int bind_node(const struct gmem_region *region, const struct gmem_region_
 		       config->name, config->numa_node, online);
 }
 
-static enum gmem_backing choose(const struct gmem_region_config *config)
-{
-	if (config->backing != GMEM_AUTO)
-		return config->backing;
-	return config->share ? GMEM_MEMFD : GMEM_ANONYMOUS;
-}
-
 /* The file behind the region, -1 for none, in *ret; page_bytes as it turns out. (A descriptor and
  * an error are told apart by the result: -EPERM is -1.) */
 static int open_backing(int *ret, enum gmem_backing backing,
@@ -353,7 +346,7 @@ static int map_pages(struct gmem_region *region, const struct gmem_region_config
 int gmem_backing_map(struct gmem_region *ret, const struct gmem_region_config *config,
 		     uint64_t other_bytes, struct err *err)
 {
-	enum gmem_backing backing = choose(config);
+	enum gmem_backing backing = gmem_backing_for(config->backing, config->share);
 	uint64_t page_bytes = backing == GMEM_HUGETLB_2M   ? 2 * MiB
 			      : backing == GMEM_HUGETLB_1G ? GiB
 							   : SMALL_PAGE;

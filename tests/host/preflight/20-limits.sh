@@ -98,6 +98,27 @@ like "$(found ok memory "$nvme" --memory 128M)" "128 MiB of the guest's memory i
 like "$(found blocker memory "$nvme" --memory 4000000G | head -n 1)" "=> --memory with a size that fits" \
 	"more than a guest's addresses reach"
 
+# Huge pages, of which each sort of memory has a setting of its own.
+thp=/sys/kernel/mm/transparent_hugepage
+chosen() { sed 's/.*\[//; s/\].*//' "$thp/$1"; }
+enabled=$(chosen enabled) shmem_enabled=$(chosen shmem_enabled)
+echo never >$thp/enabled
+like "$(found warning pages "$nvme")" "pages of 4 KiB, .*$thp/enabled is 'never' => echo madvise > $thp/enabled" \
+	"no huge pages for anonymous memory"
+like "$(start "$nvme" --memory 256M)" "pages of 4 KiB" "run says it, and starts"
+echo madvise >$thp/enabled
+is "$(found warning pages "$nvme")" "" "the remedy works"
+for word in never deny; do
+	echo $word >$thp/shmem_enabled
+	like "$(found warning pages "$nvme" --backing memfd)" \
+		"a memfd, .*$thp/shmem_enabled is '$word' => echo advise > $thp/shmem_enabled" "none for a memfd: $word"
+done
+is "$(found warning pages "$nvme")$(found warning pages "$nvme" --backing hugetlb-2M)" "" "which others do not mind"
+echo advise >$thp/shmem_enabled
+is "$(found warning pages "$nvme" --backing memfd)" "" "the remedy works for a memfd"
+echo "$enabled" >$thp/enabled
+echo "$shmem_enabled" >$thp/shmem_enabled
+
 # The number of mappings.
 limit=/sys/module/vfio_iommu_type1/parameters/dma_entry_limit
 echo 4 >$limit

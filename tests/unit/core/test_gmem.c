@@ -220,6 +220,40 @@ Test(gmem, a_memfd_is_sealed_against_shrinking_and_growing)
 	cr_assert_eq(there, value, "and holds the guest's memory");
 }
 
+/* Has the kernel been asked for huge pages at this address ("hg" of VmFlags in smaps)? */
+static bool asks_for_huge_pages(const void *hva)
+{
+	FILE *f = fopen("/proc/self/smaps", "re");
+	unsigned long first, end;
+	bool here = false, ret = false;
+	char line[512];
+
+	cr_assert(f);
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx ", &first, &end) == 2)
+			here = first <= (uintptr_t)hva && (uintptr_t)hva < end;
+		else if (here && strncmp(line, "VmFlags:", 8) == 0)
+			ret = strstr(line, " hg") != NULL;
+	}
+	fclose(f);
+	return ret;
+}
+
+Test(gmem, memory_asks_for_huge_pages_whether_it_is_shared_or_not)
+{
+	struct gmem_region_config c = ram("own", 0, 4 * MiB);
+
+	if (access("/sys/kernel/mm/transparent_hugepage", F_OK) < 0)
+		cr_skip("this kernel has none");
+	c.backing = GMEM_AUTO;
+	add(&c);
+	c.gpa = 8 * MiB;
+	c.share = true;
+	add(&c);
+	cr_assert(asks_for_huge_pages(gmem_host(gmem, 0, 1, false)), "anonymous");
+	cr_assert(asks_for_huge_pages(gmem_host(gmem, 8 * MiB, 1, false)), "memfd");
+}
+
 Test(gmem, auto_is_anonymous_when_nothing_shares)
 {
 	struct gmem_region_config c = ram("own", 0, MiB);

@@ -3,13 +3,15 @@
  * themselves are provoked in tests/host/preflight. */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/num.h"
-#include "host/explain.h"
+#include "host/explain_impl.h"
 
 static const struct explain_request nothing = {.cdev_fd = -1, .iommufd = -1};
 
@@ -156,6 +158,126 @@ Test(explain, a_soft_limit_that_the_user_may_raise_needs_no_administrator)
 	f = find(&e, "memlock", EXPLAIN_BLOCKER);
 	cr_assert(f);
 	cr_assert_str_eq(f->remedy, "ulimit -l 6144");
+	explain_done(&e);
+	free(devices);
+}
+
+/* --- huge pages, by the settings of a directory like /sys/kernel/mm/transparent_hugepage --- */
+
+static char pages_dir[32];
+
+static void set_pages(const char *file, const char *text)
+{
+	char path[96];
+	FILE *f;
+
+	if (!pages_dir[0]) {
+		strcpy(pages_dir, "/tmp/pages-XXXXXX");
+		cr_assert(mkdtemp(pages_dir));
+		snprintf(path, sizeof(path), "%s/hugepages-2048kB", pages_dir);
+		cr_assert_eq(mkdir(path, 0700), 0);
+	}
+	snprintf(path, sizeof(path), "%s/%s", pages_dir, file);
+	if (!text) {
+		unlink(path);
+		return;
+	}
+	f = fopen(path, "we");
+	cr_assert(f && fputs(text, f) >= 0 && fclose(f) == 0);
+}
+
+static void remove_pages(void)
+{
+	char path[96];
+
+	set_pages("enabled", NULL);
+	set_pages("shmem_enabled", NULL);
+	set_pages("hugepages-2048kB/enabled", NULL);
+	set_pages("hugepages-2048kB/shmem_enabled", NULL);
+	snprintf(path, sizeof(path), "%s/hugepages-2048kB", pages_dir);
+	rmdir(path);
+	rmdir(pages_dir);
+}
+
+/* The setting that forbids them, "file=word", below the directory; "": none does. */
+static const char *forbids(bool shared)
+{
+	static char ret[EXPLAIN_PATH_BYTES + EXPLAIN_WORD_BYTES + 1];
+	char path[EXPLAIN_PATH_BYTES], word[EXPLAIN_WORD_BYTES];
+
+	if (!explain_pages_forbidden(pages_dir, shared, path, word))
+		return "";
+	cr_assert(!strncmp(path, pages_dir, strlen(pages_dir)));
+	snprintf(ret, sizeof(ret), "%s=%s", path + strlen(pages_dir) + 1, word);
+	return ret;
+}
+
+Test(explain, huge_pages_are_forbidden_for_each_sort_of_memory_by_its_own_setting,
+     .fini = remove_pages)
+{
+	set_pages("enabled", "always madvise [never]\n");
+	set_pages("shmem_enabled", "always within_size [advise] never deny force\n");
+	cr_assert_str_eq(forbids(false), "enabled=never");
+	cr_assert_str_eq(forbids(true), "");
+	set_pages("enabled", "always [madvise] never\n");
+	set_pages("shmem_enabled", "always within_size advise [never] deny force\n");
+	cr_assert_str_eq(forbids(false), "");
+	cr_assert_str_eq(forbids(true), "shmem_enabled=never");
+	set_pages("enabled", "[always] madvise never\n");
+	cr_assert_str_eq(forbids(false), "");
+}
+
+Test(explain, the_setting_for_their_size_comes_first_unless_it_inherits, .fini = remove_pages)
+{
+	set_pages("enabled", "always madvise [never]\n");
+	set_pages("hugepages-2048kB/enabled", "always inherit [madvise] never\n");
+	cr_assert_str_eq(forbids(false), "");
+	set_pages("hugepages-2048kB/enabled", "always [inherit] madvise never\n");
+	cr_assert_str_eq(forbids(false), "enabled=never");
+	set_pages("enabled", "always [madvise] never\n");
+	set_pages("hugepages-2048kB/enabled", "always inherit madvise [never]\n");
+	cr_assert_str_eq(forbids(false), "hugepages-2048kB/enabled=never");
+}
+
+Test(explain, deny_for_shared_memory_is_above_all, .fini = remove_pages)
+{
+	set_pages("shmem_enabled", "always within_size advise never [deny] force\n");
+	set_pages("hugepages-2048kB/shmem_enabled", "[always] inherit within_size advise never\n");
+	cr_assert_str_eq(forbids(true), "shmem_enabled=deny");
+}
+
+Test(explain, a_host_that_does_not_say_forbids_nothing, .fini = remove_pages)
+{
+	set_pages("enabled", "what");
+	cr_assert_str_eq(forbids(false), "");
+	cr_assert_str_eq(forbids(true), "");
+}
+
+Test(explain, what_forbids_huge_pages_here_is_a_finding_with_the_line_to_type)
+{
+	static const enum gmem_backing backings[] = {GMEM_AUTO, GMEM_ANONYMOUS, GMEM_MEMFD};
+	char path[EXPLAIN_PATH_BYTES], word[EXPLAIN_WORD_BYTES];
+	struct explain_request request = nothing;
+	const struct explain_finding *f;
+	struct host_device *devices;
+	struct err err = ERR_INIT;
+	struct explain e;
+
+	inventory(&devices);
+	for (unsigned int i = 0; i < ARRAY_SIZE(backings); i++) {
+		request.backing = backings[i];
+		cr_assert_eq(explain_device(&e, devices[0].bdf, &request, &err), 0, "%s", err.text);
+		f = find(&e, "pages", EXPLAIN_WARNING);
+		cr_assert_eq(f != NULL,
+			     explain_pages_forbidden("/sys/kernel/mm/transparent_hugepage",
+						     backings[i] == GMEM_MEMFD, path, word));
+		if (f)
+			cr_assert(strstr(f->fact, path) && strstr(f->remedy, path), "%s", f->fact);
+		explain_done(&e);
+	}
+	request.backing = GMEM_HUGETLB_2M;
+	cr_assert_eq(explain_device(&e, devices[0].bdf, &request, &err), 0, "%s", err.text);
+	cr_assert_null(find(&e, "pages", EXPLAIN_WARNING));
 	explain_done(&e);
 	free(devices);
 }
