@@ -40,8 +40,8 @@ static struct blk_request *take_free(struct blk_queue *q)
 
 	req->queue = q;
 	req->op.done = blk_request_op_done;
-	req->chain.iov = req->pieces;
-	req->chain.max_iov = ARRAY_SIZE(req->pieces);
+	req->chain.iov = req->segments;
+	req->chain.max_iov = ARRAY_SIZE(req->segments);
 	list_init(&req->link);
 	return req;
 }

@@ -35,7 +35,7 @@ enum {
 	BLK_BOUNCE_SLOTS = 8,
 	/* Zeroes are written from one read-only area, several times per call. */
 	BLK_ZERO_BYTES = 64 << 10,
-	BLK_ZERO_PIECES = 16,
+	BLK_ZERO_SEGMENTS = 16,
 	/* A request is transferred in slices of this, so that no single operation of the host's is
 	 * as long as the guest likes; what Linux asks for at a time is less. Also the longest
 	 * segment offered. */
@@ -70,8 +70,8 @@ struct blk_request {
 	struct virtio_blk_discard_write_zeroes ranges[BLK_RANGES_MAX];
 	/* Two arrays at the end: their pages exist only where a request of that many segments has
 	 * been. */
-	struct iovec pieces[VIRTQ_MAX_PIECES];
-	struct iovec slice[VIRTQ_MAX_PIECES];
+	struct iovec segments[VIRTQ_MAX_SEGMENTS];
+	struct iovec slice[VIRTQ_MAX_SEGMENTS];
 };
 
 struct blk_queue {

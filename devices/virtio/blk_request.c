@@ -45,7 +45,7 @@ static bool range_valid(struct blk *blk, uint64_t sector, uint64_t sectors)
 }
 
 /* Does every segment suit an fd that wants alignment? */
-static bool pieces_aligned(const struct iovec *iov, unsigned int n, uint32_t align)
+static bool segments_aligned(const struct iovec *iov, unsigned int n, uint32_t align)
 {
 	uintptr_t bits = 0;
 
@@ -127,7 +127,7 @@ static void transfer(struct blk_request *req)
 	int64_t offset = (int64_t)(req->offset + req->done);
 
 	if (q->bounce && (req->bounce >= 0 ||
-			  !pieces_aligned(req->data, req->n_data, blk_of(req)->align_bytes))) {
+			  !segments_aligned(req->data, req->n_data, blk_of(req)->align_bytes))) {
 		if (!bounce_take(req)) {
 			list_append(&q->waiting, &req->link);
 			return;
@@ -149,12 +149,12 @@ static void next_slice(struct blk_request *req)
 	unsigned int n;
 	size_t skip;
 	const struct iovec *iov = guest_extents(req, &n, &skip);
-	int pieces = iov_slice(req->slice, VIRTQ_MAX_PIECES, iov, n, skip + req->done,
-			       MIN(req->bytes - req->done, (uint64_t)BLK_SLICE_BYTES));
+	int segments = iov_slice(req->slice, VIRTQ_MAX_SEGMENTS, iov, n, skip + req->done,
+				 MIN(req->bytes - req->done, (uint64_t)BLK_SLICE_BYTES));
 
-	assert(pieces > 0); /* no more segments than the chain has */
+	assert(segments > 0); /* no more segments than the chain has */
 	req->data = req->slice;
-	req->n_data = (unsigned int)pieces;
+	req->n_data = (unsigned int)segments;
 }
 
 static void transfer_done(struct blk_request *req, int result)
@@ -221,7 +221,7 @@ static void write_zeroes(struct blk_request *req)
 	uint64_t left = req->bytes - req->done;
 	unsigned int n = 0;
 
-	for (; left && n < BLK_ZERO_PIECES; n++) {
+	for (; left && n < BLK_ZERO_SEGMENTS; n++) {
 		size_t len = MIN(left, (uint64_t)BLK_ZERO_BYTES);
 
 		req->slice[n] = (struct iovec){(void *)(uintptr_t)blk_of(req)->zeroes, len};

@@ -43,7 +43,7 @@ struct console {
 	_Atomic uint32_t size; /* columns, rows << 16 */
 
 	struct virtq_chain rx, tx; /* tx: in flight unless out_state is IO_IDLE */
-	struct iovec rx_pieces[VIRTQ_MAX_PIECES], tx_pieces[VIRTQ_MAX_PIECES];
+	struct iovec rx_segments[VIRTQ_MAX_SEGMENTS], tx_segments[VIRTQ_MAX_SEGMENTS];
 
 	enum io in_state;
 	struct loop_op in_op;
@@ -55,7 +55,7 @@ struct console {
 	struct loop_op out_op;
 	uint64_t out_at;   /* how much of tx is written */
 	uint64_t out_skip; /* how much of the next chain was written before a quiesce */
-	struct iovec out[VIRTQ_MAX_PIECES];
+	struct iovec out[VIRTQ_MAX_SEGMENTS];
 };
 
 static struct console *of_vdev(struct virtio_device *vdev)
@@ -213,7 +213,7 @@ static bool tx_serve(struct virtio_queue *q)
 			if (c->tx.truncated)
 				log_guest(c->vdev.log, &c->vdev.limit, c->vdev.name,
 					  "output is lost: more than %d segments of it at once",
-					  VIRTQ_MAX_PIECES);
+					  VIRTQ_MAX_SEGMENTS);
 			c->out_at = MIN(c->out_skip, c->tx.out_bytes);
 			c->out_skip = 0;
 			if (c->out_fd >= 0 && c->out_at < c->tx.out_bytes) {
@@ -279,8 +279,8 @@ static const struct state_field console_fields[] = {
 
 STATE_DERIVED(struct console, "has sections of its own", vdev);
 STATE_DERIVED(struct console, "of this host's terminal", in_fd, out_fd, size);
-STATE_DERIVED(struct console, "nothing is in flight while the queues are off", rx, tx, rx_pieces,
-	      tx_pieces, in_state, in_op, out_state, out_op, out_at, out);
+STATE_DERIVED(struct console, "nothing is in flight while the queues are off", rx, tx, rx_segments,
+	      tx_segments, in_state, in_op, out_state, out_op, out_at, out);
 
 static int console_check(const void *record, const void *live, uint32_t i, struct err *err)
 {
@@ -334,9 +334,9 @@ int virtio_console_create(struct virtio_device **ret, const struct virtio_consol
 	c->out_fd = setup->out_fd;
 	c->in_op.done = in_done;
 	c->out_op.done = out_done;
-	c->rx.iov = c->rx_pieces;
-	c->tx.iov = c->tx_pieces;
-	c->rx.max_iov = c->tx.max_iov = VIRTQ_MAX_PIECES;
+	c->rx.iov = c->rx_segments;
+	c->tx.iov = c->tx_segments;
+	c->rx.max_iov = c->tx.max_iov = VIRTQ_MAX_SEGMENTS;
 	c->vdev.queues[RX].ops = &rx_ops;
 	c->vdev.queues[TX].ops = &tx_ops;
 	for (unsigned int i = 0; i < 2; i++) {

@@ -279,8 +279,8 @@ int virtio_iommu_create(struct virtio_device **ret, const struct virtio_iommu_se
 	events->max_size = EVENT_QUEUE_SIZE;
 	dev->viommu = setup->viommu;
 	dev->poll_ns = setup->poll_ns;
-	dev->event.iov = dev->event_pieces;
-	dev->event.max_iov = IOMMU_PIECES;
+	dev->event.iov = dev->event_segments;
+	dev->event.max_iov = IOMMU_SEGMENTS;
 	pthread_mutex_init(&dev->lock, NULL);
 	viommu_set_fault(dev->viommu, fault, dev);
 	*ret = &dev->vdev;

@@ -14,7 +14,7 @@ enum {
 	/* Requests that are taken together. Each is two segments, or some more where they lie
 	   badly. */
 	IOMMU_BATCH = 64,
-	IOMMU_PIECES = 8,
+	IOMMU_SEGMENTS = 8,
 	/* Room for the properties of an endpoint: 40 ranges of 24 bytes. */
 	IOMMU_PROBE_BYTES = 1024,
 	IOMMU_FAULTS = 32, /* that wait for a buffer */
@@ -22,7 +22,7 @@ enum {
 
 struct iommu_taken {
 	struct virtq_chain chain;
-	struct iovec pieces[IOMMU_PIECES];
+	struct iovec segments[IOMMU_SEGMENTS];
 	uint32_t tail;    /* where the status goes */
 	uint32_t written; /* 0: it could not be read, and is given back as it is */
 	int request;      /* its place among the requests; -1: decided already */
@@ -41,7 +41,7 @@ struct iommu_dev {
 	uint64_t poll_end_ns; /* nothing came for so long */
 
 	struct virtq_chain event;
-	struct iovec event_pieces[IOMMU_PIECES];
+	struct iovec event_segments[IOMMU_SEGMENTS];
 	/* Guards what faults of other threads touch. */
 	pthread_mutex_t lock;
 	bool events_running; /* the event queue may be woken */

@@ -157,8 +157,8 @@ static unsigned int take(struct iommu_dev *dev)
 	while (n < (vcpu_wanted_out() ? 1 : IOMMU_BATCH)) {
 		struct iommu_taken *t = &dev->taken[n];
 
-		t->chain.iov = t->pieces;
-		t->chain.max_iov = IOMMU_PIECES;
+		t->chain.iov = t->segments;
+		t->chain.max_iov = IOMMU_SEGMENTS;
 		if (virtq_pop(vq, &t->chain) <= 0)
 			break;
 		n++;

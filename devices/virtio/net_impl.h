@@ -37,8 +37,8 @@ enum {
 	NET_PACKET_MAX = NET_HEADER_BYTES + NET_FRAME_MAX,
 	/* Receive buffers held at a time, and their segments; one readv takes at most 1024. */
 	NET_RX_HELD_MAX = 256,
-	NET_RX_PIECES = 2048,
-	NET_RX_PIECES_ENOUGH = 700,
+	NET_RX_SEGMENTS = 2048,
+	NET_RX_SEGMENTS_ENOUGH = 700,
 };
 
 /* Linux 6.2; the numbers are the interface, whatever header is installed. */
@@ -75,7 +75,7 @@ struct net_rx {
 	unsigned int first;
 	unsigned int held;
 	bool skipped; /* a later one than those was given back already */
-	struct iovec *pieces;
+	struct iovec *segments;
 	unsigned int begin;
 	unsigned int end;
 	uint64_t held_bytes;
@@ -91,7 +91,7 @@ struct net_rx {
 struct net_tx {
 	struct net_queue q;
 	struct virtq_chain chain;
-	struct iovec pieces[VIRTQ_MAX_PIECES];
+	struct iovec segments[VIRTQ_MAX_SEGMENTS];
 };
 
 struct net_pair {

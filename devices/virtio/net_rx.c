@@ -44,12 +44,12 @@ int net_rx_start(struct net_rx *rx)
 	rx->pending = 0;
 	rx->want_bytes = 1;
 	rx->slots = calloc(rx->n_slots, sizeof(*rx->slots));
-	rx->pieces = malloc(NET_RX_PIECES * sizeof(*rx->pieces));
+	rx->segments = malloc(NET_RX_SEGMENTS * sizeof(*rx->segments));
 	void *overflow = mmap(NULL, NET_PACKET_MAX, PROT_READ | PROT_WRITE,
 			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	rx->overflow = overflow == MAP_FAILED ? NULL : overflow;
-	return rx->slots && rx->pieces && rx->overflow ? 0 : -ENOMEM;
+	return rx->slots && rx->segments && rx->overflow ? 0 : -ENOMEM;
 }
 
 static struct virtq_chain *slot(struct net_rx *rx, unsigned int i)
@@ -82,10 +82,10 @@ void net_rx_release(struct net_rx *rx)
 	if (rx->overflow)
 		(void)munmap(rx->overflow, NET_PACKET_MAX);
 	free(rx->slots);
-	free(rx->pieces);
+	free(rx->segments);
 	rx->overflow = NULL;
 	rx->slots = NULL;
-	rx->pieces = NULL;
+	rx->segments = NULL;
 	rx->pending = 0;
 }
 
@@ -96,7 +96,7 @@ static void compact(struct net_rx *rx)
 
 	if (!by)
 		return;
-	memmove(rx->pieces, rx->pieces + by, (rx->end - by) * sizeof(*rx->pieces));
+	memmove(rx->segments, rx->segments + by, (rx->end - by) * sizeof(*rx->segments));
 	rx->begin = 0;
 	rx->end -= by;
 	for (unsigned int i = 0; i < rx->held; i++) {
@@ -125,14 +125,14 @@ static bool pop_writable(struct net_rx *rx, struct virtq_chain *chain)
 /* Take one more chain: its segments follow those that are there. */
 static bool take(struct net_rx *rx)
 {
-	if (rx->held == rx->n_slots || rx->end - rx->begin >= NET_RX_PIECES_ENOUGH)
+	if (rx->held == rx->n_slots || rx->end - rx->begin >= NET_RX_SEGMENTS_ENOUGH)
 		return false;
-	if (rx->end + VIRTQ_MAX_PIECES >= NET_RX_PIECES)
+	if (rx->end + VIRTQ_MAX_SEGMENTS >= NET_RX_SEGMENTS)
 		compact(rx);
 	struct virtq_chain *chain = slot(rx, rx->held);
 
-	chain->iov = rx->pieces + rx->end;
-	chain->max_iov = VIRTQ_MAX_PIECES;
+	chain->iov = rx->segments + rx->end;
+	chain->max_iov = VIRTQ_MAX_SEGMENTS;
 	if (!pop_writable(rx, chain))
 		return false;
 	if (!chain->in_bytes || chain->n_out) {
@@ -174,7 +174,7 @@ static void publish(struct net_rx *rx, size_t bytes)
 	/* The header may be in several segments; the tap leaves this field alone. */
 	le16 num_buffers = le16_of((uint16_t)n);
 
-	(void)iov_from_buf(rx->pieces + rx->begin, rx->end - rx->begin, NUM_BUFFERS_AT,
+	(void)iov_from_buf(rx->segments + rx->begin, rx->end - rx->begin, NUM_BUFFERS_AT,
 			   &num_buffers, sizeof(num_buffers));
 	for (; n; n--) {
 		struct virtq_chain *chain = slot(rx, 0);
@@ -200,7 +200,7 @@ static void keep(struct net_rx *rx, size_t bytes, size_t direct, const void *res
 	if (direct) {
 		/* `rest` is the overflow buffer. */
 		memmove(rx->overflow + direct, rx->overflow, bytes - direct);
-		(void)iov_to_buf(rx->pieces + rx->begin, rx->end - rx->begin, 0, rx->overflow,
+		(void)iov_to_buf(rx->segments + rx->begin, rx->end - rx->begin, 0, rx->overflow,
 				 direct);
 		rest = rx->overflow;
 	}
@@ -223,13 +223,13 @@ bool net_rx_deliver(struct net_rx *rx, size_t bytes, size_t direct, const void *
 		/* No driver with enough buffers for a packet of the negotiated features gets here
 		 * (5.1.6.3.1): one buffer is too small, or all of the ring is. */
 		if (rx->held && (!mergeable || rx->held == rx->n_slots ||
-				 rx->end - rx->begin >= NET_RX_PIECES_ENOUGH))
+				 rx->end - rx->begin >= NET_RX_SEGMENTS_ENOUGH))
 			return true;
 		keep(rx, bytes, direct, rest);
 		return false;
 	}
 	if (bytes > direct)
-		(void)iov_from_buf(rx->pieces + rx->begin, rx->end - rx->begin, direct, rest,
+		(void)iov_from_buf(rx->segments + rx->begin, rx->end - rx->begin, direct, rest,
 				   bytes - direct);
 	publish(rx, bytes);
 	return true;

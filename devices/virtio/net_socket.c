@@ -181,17 +181,17 @@ static int socket_transmit(struct net_pair *pair, const struct iovec *iov, unsig
 	size_t len = bytes - NET_HEADER_BYTES;
 	uint8_t prefix[LENGTH_BYTES] = {(uint8_t)(len >> 24), (uint8_t)(len >> 16),
 					(uint8_t)(len >> 8), (uint8_t)len};
-	struct iovec out[VIRTQ_MAX_PIECES + 1];
+	struct iovec out[VIRTQ_MAX_SEGMENTS + 1];
 	ssize_t sent;
 
 	if (socket_drain(pair))
 		return -EAGAIN;
 	out[0] = (struct iovec){prefix, sizeof(prefix)};
-	int pieces = iov_slice(out + 1, VIRTQ_MAX_PIECES, iov, n, NET_HEADER_BYTES, len);
+	int segments = iov_slice(out + 1, VIRTQ_MAX_SEGMENTS, iov, n, NET_HEADER_BYTES, len);
 
-	if (pieces < 0)
-		return pieces;
-	struct msghdr msg = {.msg_iov = out, .msg_iovlen = (size_t)pieces + 1};
+	if (segments < 0)
+		return segments;
+	struct msghdr msg = {.msg_iov = out, .msg_iovlen = (size_t)segments + 1};
 
 	do
 		sent = sendmsg(pair->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -202,7 +202,7 @@ static int socket_transmit(struct net_pair *pair, const struct iovec *iov, unsig
 		return 0;
 	s->out_begin = 0;
 	s->out_end = sizeof(prefix) + len - (size_t)sent;
-	(void)iov_to_buf(out, (unsigned int)pieces + 1, (size_t)sent, s->out, s->out_end);
+	(void)iov_to_buf(out, (unsigned int)segments + 1, (size_t)sent, s->out, s->out_end);
 	return 1;
 }
 

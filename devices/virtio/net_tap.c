@@ -124,8 +124,8 @@ static int tap_receive(struct net_pair *pair)
 	size_t ready = rx->held_bytes;
 
 	/* gather() leaves room behind the segments. */
-	rx->pieces[rx->end] = (struct iovec){rx->overflow, NET_PACKET_MAX};
-	ssize_t got = readv(pair->fd, rx->pieces + rx->begin, (int)n + (ready < NET_PACKET_MAX));
+	rx->segments[rx->end] = (struct iovec){rx->overflow, NET_PACKET_MAX};
+	ssize_t got = readv(pair->fd, rx->segments + rx->begin, (int)n + (ready < NET_PACKET_MAX));
 
 	if (got <= NET_HEADER_BYTES) {
 		if (got >= 0)

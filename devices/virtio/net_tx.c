@@ -48,8 +48,8 @@ bool net_tx_serve(struct net_tx *tx)
 		net_queue_poll(&tx->q, POLLOUT);
 		return false;
 	}
-	tx->chain.iov = tx->pieces;
-	tx->chain.max_iov = ARRAY_SIZE(tx->pieces);
+	tx->chain.iov = tx->segments;
+	tx->chain.max_iov = ARRAY_SIZE(tx->segments);
 	do {
 		virtq_kick_disable(vq);
 		while (virtq_pop(vq, &tx->chain) > 0) {

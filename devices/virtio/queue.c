@@ -474,7 +474,7 @@ static int chain_add_indirect(struct virtq *q, struct virtq_chain *chain, struct
 			      struct desc table)
 {
 	uint32_t entries = table.len / DESC_BYTES;
-	unsigned int limit = w->seen + MAX((unsigned int)q->size, (unsigned int)VIRTQ_MAX_PIECES);
+	unsigned int limit = w->seen + MAX((unsigned int)q->size, (unsigned int)VIRTQ_MAX_SEGMENTS);
 	uint8_t *host = NULL;
 	struct iovec iov;
 	uint32_t i = 0;

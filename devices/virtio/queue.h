@@ -10,7 +10,7 @@
  *
  * Everything in guest memory is hostile: each descriptor is read once into a local, validated, and
  * only the copy is used; chains and indirect tables are bounded by the queue's size and by
- * VIRTQ_MAX_PIECES; loops end. What is malformed breaks the queue (virtq_broken): the transport
+ * VIRTQ_MAX_SEGMENTS; loops end. What is malformed breaks the queue (virtq_broken): the transport
  * sets NEEDS_RESET for that device and nothing else happens.
  *
  * All access goes through the queue's dma port; a chain is one bracket from pop to push.
@@ -33,7 +33,7 @@ enum {
 	VIRTQ_DEFAULT_SIZE = 256,
 	/* Host segments of one chain: seg_max 254 plus header and status, and what splits at region
 	 * boundaries. */
-	VIRTQ_MAX_PIECES = 260,
+	VIRTQ_MAX_SEGMENTS = 260,
 };
 
 /* What the driver set up (iovas when a virtual IOMMU is in front, else gpas). */

@@ -153,8 +153,8 @@ static int make_chain(struct virtio_queue *q)
 {
 	if (!q->ops->handle)
 		return 0;
-	q->chain.max_iov = VIRTQ_MAX_PIECES;
-	q->chain.iov = calloc(VIRTQ_MAX_PIECES, sizeof(*q->chain.iov));
+	q->chain.max_iov = VIRTQ_MAX_SEGMENTS;
+	q->chain.iov = calloc(VIRTQ_MAX_SEGMENTS, sizeof(*q->chain.iov));
 	return q->chain.iov ? 0 : -ENOMEM;
 }
 

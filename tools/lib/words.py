@@ -25,6 +25,7 @@ WORDS = (
     (r"loop_turn", "loop_iterate"),
     (r"take_out", "unlink"),
     (r"iommu_domain", "hw_domain"),
+    (r"\w+_pieces?|pieces?_\w+", "segment, extent"),
     (r"say_whose|holder_say|kvm_knows|vm_viommu_known|vm_viommu_starts|unmanned|set_gone", ""),
 )
 PATTERN = re.compile(

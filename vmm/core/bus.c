@@ -15,7 +15,7 @@
 #include "base/mem.h"
 #include "base/num.h"
 
-struct piece {
+struct extent {
 	uint64_t start;
 	uint64_t last; /* inclusive, so that the top of the address space can be covered */
 	uint64_t base; /* of the region when this table was made */
@@ -33,7 +33,7 @@ struct waiting {
 struct table {
 	struct waiting retired;
 	unsigned int n;
-	struct piece pieces[];
+	struct extent extents[];
 };
 
 struct doorbell {
@@ -181,7 +181,7 @@ static unsigned int table_find(const struct table *table, uint64_t addr)
 	while (lo < hi) {
 		unsigned int mid = lo + (hi - lo) / 2;
 
-		if (table->pieces[mid].last < addr)
+		if (table->extents[mid].last < addr)
 			lo = mid + 1;
 		else
 			hi = mid;
@@ -193,15 +193,15 @@ static void table_insert(struct table *table, unsigned int at, uint64_t start, u
 			 struct bus_region *region)
 {
 	for (unsigned int i = table->n; i > at; i--) {
-		table->pieces[i].start = table->pieces[i - 1].start;
-		table->pieces[i].last = table->pieces[i - 1].last;
-		table->pieces[i].base = table->pieces[i - 1].base;
-		atomic_init(&table->pieces[i].region, atomic_load(&table->pieces[i - 1].region));
+		table->extents[i].start = table->extents[i - 1].start;
+		table->extents[i].last = table->extents[i - 1].last;
+		table->extents[i].base = table->extents[i - 1].base;
+		atomic_init(&table->extents[i].region, atomic_load(&table->extents[i - 1].region));
 	}
-	table->pieces[at].start = start;
-	table->pieces[at].last = last;
-	table->pieces[at].base = region->base;
-	atomic_init(&table->pieces[at].region, region);
+	table->extents[at].start = start;
+	table->extents[at].last = last;
+	table->extents[at].base = region->base;
+	atomic_init(&table->extents[at].region, region);
 	table->n++;
 }
 
@@ -211,16 +211,16 @@ static void table_claim(struct table *table, struct bus_region *region)
 	uint64_t start = region->base, last = region->base + (region->size_bytes - 1);
 
 	for (unsigned int i = table_find(table, start);; i++) {
-		bool more = i < table->n && table->pieces[i].start <= last;
+		bool more = i < table->n && table->extents[i].start <= last;
 		uint64_t taken_last;
 
 		if (!more) {
 			table_insert(table, i, start, last, region);
 			return;
 		}
-		taken_last = table->pieces[i].last;
-		if (table->pieces[i].start > start) {
-			table_insert(table, i, start, table->pieces[i].start - 1, region);
+		taken_last = table->extents[i].last;
+		if (table->extents[i].start > start) {
+			table_insert(table, i, start, table->extents[i].start - 1, region);
 			i++;
 		}
 		if (taken_last >= last)
@@ -232,8 +232,8 @@ static void table_claim(struct table *table, struct bus_region *region)
 /* Each new region adds at most one gap to the ones before, so 2n - 1 extents are enough. */
 static struct table *table_make(const struct bus *bus)
 {
-	struct table *table =
-		calloc(1, sizeof(*table) + (2 * (size_t)bus->n_regions + 1) * sizeof(struct piece));
+	struct table *table = calloc(1, sizeof(*table) + (2 * (size_t)bus->n_regions + 1) *
+								 sizeof(struct extent));
 
 	if (!table)
 		return NULL;
@@ -244,12 +244,12 @@ static struct table *table_make(const struct bus *bus)
 
 static bool doorbell_visible(const struct table *table, const struct doorbell *d, uint64_t addr)
 {
-	const struct piece *p;
+	const struct extent *p;
 	unsigned int i = table_find(table, addr);
 
 	if (i == table->n)
 		return false;
-	p = &table->pieces[i];
+	p = &table->extents[i];
 	return addr >= p->start && p->last - addr >= MAX(d->e.size, 1u) - 1 &&
 	       atomic_load(&p->region) == d->e.region;
 }
@@ -300,8 +300,8 @@ static void tombstone(struct bus *bus, struct bus_region *region)
 	struct table *table = atomic_load(&bus->table);
 
 	for (unsigned int i = 0; i < table->n; i++) {
-		if (atomic_load(&table->pieces[i].region) == region)
-			atomic_store(&table->pieces[i].region, NULL);
+		if (atomic_load(&table->extents[i].region) == region)
+			atomic_store(&table->extents[i].region, NULL);
 	}
 	doorbells_follow(bus, table);
 }
@@ -486,7 +486,7 @@ static bool access(struct bus *bus, uint64_t addr, uint8_t *data, unsigned int s
 	bool claimed = false;
 
 	while (size) {
-		struct piece *p = i < table->n ? &table->pieces[i] : NULL;
+		struct extent *p = i < table->n ? &table->extents[i] : NULL;
 		struct bus_region *region = NULL;
 		/* Bytes from addr to the top of the address space: beyond it nobody answers. */
 		uint64_t n = MIN((uint64_t)size, UINT64_MAX - addr);

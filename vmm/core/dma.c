@@ -25,7 +25,7 @@
 #define NONE   (WANTED - 1) /* no bracket is open */
 
 enum {
-	COPY_PIECES = 8, /* of dma_read and dma_write, per round */
+	COPY_SEGMENTS = 8, /* of dma_read and dma_write, per round */
 };
 
 struct dma_space {
@@ -163,10 +163,10 @@ bool dma_translates(const struct dma_port *port)
 	return port->space->ops;
 }
 
-static bool permitted(const struct gmem_extent *piece, enum dma_dir dir)
+static bool permitted(const struct gmem_extent *extent, enum dma_dir dir)
 {
-	return !(piece->flags & GMEM_NO_DMA) &&
-	       !((dir & DMA_FROM_DEVICE) && (piece->flags & GMEM_READONLY));
+	return !(extent->flags & GMEM_NO_DMA) &&
+	       !((dir & DMA_FROM_DEVICE) && (extent->flags & GMEM_READONLY));
 }
 
 static bool is_identity(const struct dma_space *space)
@@ -179,14 +179,14 @@ static uint64_t translate(const struct dma_space *space, uint64_t iova, uint64_t
 			  enum dma_dir dir, void **hva)
 {
 	uint64_t gpa = iova, n = len;
-	struct gmem_extent piece;
+	struct gmem_extent extent;
 
 	if (!is_identity(space) && space->ops->translate(space->opaque, iova, len, dir, &gpa, &n))
 		return 0;
-	if (!gmem_lookup(space->gmem, gpa, &piece) || !permitted(&piece, dir))
+	if (!gmem_lookup(space->gmem, gpa, &extent) || !permitted(&extent, dir))
 		return 0;
-	*hva = piece.hva;
-	n = MIN(n, piece.bytes);
+	*hva = extent.hva;
+	n = MIN(n, extent.bytes);
 	return MIN(n, len);
 }
 
@@ -214,16 +214,16 @@ static inline bool map_again(const struct dma_port *port, uint64_t iova, uint64_
 
 static void remember(struct dma_port *port, uint64_t generation, uint64_t gpa)
 {
-	struct gmem_extent piece;
+	struct gmem_extent extent;
 
-	if (!is_identity(port->space) || !gmem_lookup(port->space->gmem, gpa, &piece))
+	if (!is_identity(port->space) || !gmem_lookup(port->space->gmem, gpa, &extent))
 		return;
-	port->last.gpa = gpa - piece.before;
-	port->last.bytes = piece.before + piece.bytes;
-	port->last.hva = (char *)piece.hva - piece.before;
+	port->last.gpa = gpa - extent.before;
+	port->last.bytes = extent.before + extent.bytes;
+	port->last.hva = (char *)extent.hva - extent.before;
 	port->last.generation = generation;
-	port->last.dirs = (permitted(&piece, DMA_TO_DEVICE) ? DMA_TO_DEVICE : 0u) |
-			  (permitted(&piece, DMA_FROM_DEVICE) ? DMA_FROM_DEVICE : 0u);
+	port->last.dirs = (permitted(&extent, DMA_TO_DEVICE) ? DMA_TO_DEVICE : 0u) |
+			  (permitted(&extent, DMA_FROM_DEVICE) ? DMA_FROM_DEVICE : 0u);
 }
 
 static __attribute__((noinline)) int map_extents(struct dma_port *port, uint64_t iova, uint64_t len,
@@ -286,14 +286,14 @@ void dma_written(struct dma_port *port, const struct iovec *iov, unsigned int n,
 static int copy(struct dma_port *port, uint64_t iova, char *buf, size_t len, enum dma_dir dir)
 {
 	struct dma_bracket bracket;
-	struct iovec iov[COPY_PIECES];
+	struct iovec iov[COPY_SEGMENTS];
 	int ret = 0;
 
 	dma_open(port, &bracket);
 	while (len && ret >= 0) {
 		size_t round = len;
 
-		while ((ret = dma_map(port, iova, round, dir, iov, COPY_PIECES)) == -E2BIG)
+		while ((ret = dma_map(port, iova, round, dir, iov, COPY_SEGMENTS)) == -E2BIG)
 			round = MAX(round / 2, (size_t)1);
 		for (int i = 0; i < ret; i++) {
 			if (dir == DMA_TO_DEVICE)

@@ -503,24 +503,24 @@ bool gmem_lookup(const struct gmem *gmem, uint64_t gpa, struct gmem_extent *ret)
 
 void *gmem_host(const struct gmem *gmem, uint64_t gpa, size_t len, bool write)
 {
-	struct gmem_extent piece;
+	struct gmem_extent extent;
 
-	if (!len || !gmem_lookup(gmem, gpa, &piece) || len > piece.bytes ||
-	    (write && (piece.flags & GMEM_READONLY)))
+	if (!len || !gmem_lookup(gmem, gpa, &extent) || len > extent.bytes ||
+	    (write && (extent.flags & GMEM_READONLY)))
 		return NULL;
-	return piece.hva;
+	return extent.hva;
 }
 
 uint64_t gmem_contiguous(const struct gmem *gmem, uint64_t gpa)
 {
-	struct gmem_extent piece;
+	struct gmem_extent extent;
 
-	return gmem_lookup(gmem, gpa, &piece) ? piece.bytes : 0;
+	return gmem_lookup(gmem, gpa, &extent) ? extent.bytes : 0;
 }
 
 static int copy(const struct gmem *gmem, uint64_t gpa, void *to, const void *from, size_t len)
 {
-	struct gmem_extent piece;
+	struct gmem_extent extent;
 	uint64_t end;
 
 	assert(!to != !from);
@@ -529,14 +529,14 @@ static int copy(const struct gmem *gmem, uint64_t gpa, void *to, const void *fro
 	for (size_t done = 0; done < len;) {
 		size_t n;
 
-		if (!gmem_lookup(gmem, gpa + done, &piece) ||
-		    (from && (piece.flags & GMEM_READONLY)))
+		if (!gmem_lookup(gmem, gpa + done, &extent) ||
+		    (from && (extent.flags & GMEM_READONLY)))
 			return -EFAULT;
-		n = MIN(len - done, piece.bytes);
+		n = MIN(len - done, extent.bytes);
 		if (from)
-			memcpy(piece.hva, (const char *)from + done, n);
+			memcpy(extent.hva, (const char *)from + done, n);
 		else
-			memcpy((char *)to + done, piece.hva, n);
+			memcpy((char *)to + done, extent.hva, n);
 		done += n;
 	}
 	return 0;

@@ -148,7 +148,7 @@ static uint8_t *scattered(size_t bytes)
 	return at;
 }
 
-static bool in_one_piece(const uint8_t *at, size_t bytes)
+static bool is_contiguous(const uint8_t *at, size_t bytes)
 {
 	for (size_t i = 4096; i < bytes; i += 4096) {
 		if (frame_of(at + i) != frame_of(at) + i / 4096)
@@ -179,7 +179,7 @@ static uint8_t *huge(size_t bytes)
 
 		at += HUGE_BYTES - (uintptr_t)at % HUGE_BYTES;
 		memset(at, 1, bytes);
-		if (in_one_piece(at, bytes))
+		if (is_contiguous(at, bytes))
 			return at;
 	}
 	die("no huge page");

@@ -23,10 +23,10 @@ enum {
 	OUT_MAX = 16 + DATA_MAX,
 	IN_MAX = DATA_MAX + 1,
 	QUEUE_SIZE = 512, /* longer than the device keeps segments */
-	PIECES_MAX = QUEUE_SIZE,
+	SEGMENTS_MAX = QUEUE_SIZE,
 	GUARD = 8,
 	GUARD_BYTE = 0xa5,
-	ARENA_BYTES = OUT_MAX + IN_MAX + PIECES_MAX * GUARD,
+	ARENA_BYTES = OUT_MAX + IN_MAX + SEGMENTS_MAX * GUARD,
 	MAX_STEPS = 40,
 	MAX_TURNS = 2000,
 	RANGES_MAX = 32,
@@ -122,7 +122,7 @@ struct request {
 	uint32_t out_bytes, in_bytes;
 	uint8_t out[OUT_MAX];
 	uint8_t in[IN_MAX]; /* as it must look in the end */
-	struct drv_sg sg[PIECES_MAX];
+	struct drv_sg sg[SEGMENTS_MAX];
 	unsigned int n_out, n_in;
 	bool too_many;
 };
@@ -309,10 +309,10 @@ static void lay_out(struct run *r, struct request *q)
 
 	memset(q->in, GUARD_BYTE, sizeof(q->in));
 	memset(guest_ptr(g, arena, ARENA_BYTES), GUARD_BYTE, ARENA_BYTES);
-	q->n_out = cut_up(q->sg, PIECES_MAX / 2, &at, q->out_bytes, cut, 16);
-	q->n_in = cut_up(q->sg + q->n_out, PIECES_MAX - q->n_out, &at, q->in_bytes, cut,
+	q->n_out = cut_up(q->sg, SEGMENTS_MAX / 2, &at, q->out_bytes, cut, 16);
+	q->n_in = cut_up(q->sg + q->n_out, SEGMENTS_MAX - q->n_out, &at, q->in_bytes, cut,
 			 q->in_bytes > 1 ? q->in_bytes - 1 : 1);
-	q->too_many = q->n_out + q->n_in > VIRTQ_MAX_PIECES;
+	q->too_many = q->n_out + q->n_in > VIRTQ_MAX_SEGMENTS;
 	for (unsigned int i = 0; i < q->n_out; i++) {
 		memcpy(guest_ptr(g, q->sg[i].gpa, q->sg[i].len), from, q->sg[i].len);
 		from += q->sg[i].len;

@@ -27,9 +27,9 @@ enum {
 	FRAME_MIN = 14,
 	FRAME_MAX = 14 + 4 + 65535,
 	LONGEST = HEADER + FRAME_MAX + 600, /* that is tried */
-	PIECES_MAX = 400,
+	SEGMENTS_MAX = 400,
 	BUFFERS_MAX = 60,
-	BUFFER_PIECES = 3,
+	BUFFER_SEGMENTS = 3,
 	FRAMES_MAX = 8, /* that wait */
 	STREAM_MAX = 1 << 20,
 	GUARD = 8,
@@ -52,7 +52,7 @@ enum {
 static const uint8_t mac[6] = {0x02, 0x11, 0x22, 0x33, 0x44, 0x55};
 
 struct buffer {
-	struct drv_sg sg[BUFFER_PIECES];
+	struct drv_sg sg[BUFFER_SEGMENTS];
 	unsigned int n;
 	uint32_t bytes;
 	uint16_t head;
@@ -215,7 +215,7 @@ static void give(struct run *r)
 	if (r->n_buffers == BUFFERS_MAX)
 		return;
 	b->bytes = MAX(bytes, 1u);
-	b->n = cut_up(b->sg, BUFFER_PIECES, b->bytes, cut);
+	b->n = cut_up(b->sg, BUFFER_SEGMENTS, b->bytes, cut);
 	b->head = drv_add(r->d, RX, NULL, 0, b->sg, b->n);
 	drv_kick(r->d, RX);
 	r->n_buffers++;
@@ -304,7 +304,7 @@ static void give_nonsense(struct run *r)
 /* One chain; whether the ring had it. What may be sent is what the peer must read. */
 static void send_one(struct run *r)
 {
-	struct drv_sg sg[PIECES_MAX];
+	struct drv_sg sg[SEGMENTS_MAX];
 	struct frame f = {0, 0};
 	uint32_t bytes = pick_len(r) + byte(r) % 16u, cut;
 	unsigned int n;
@@ -314,7 +314,7 @@ static void send_one(struct run *r)
 	bytes = MAX(bytes, 1u);
 	for (uint32_t i = 0; i < bytes; i++)
 		scratch[4 + i] = frame_byte(&f, i);
-	n = cut_up(sg, PIECES_MAX / 3, bytes, cut < 16 ? cut : cut * 16u);
+	n = cut_up(sg, SEGMENTS_MAX / 3, bytes, cut < 16 ? cut : cut * 16u);
 	fill(sg, n, scratch + 4);
 	drv_add(r->d, TX, sg, n, NULL, 0);
 	if (!r->up || bytes < HEADER + FRAME_MIN || bytes > HEADER + FRAME_MAX)
@@ -330,10 +330,10 @@ static void send_one(struct run *r)
 }
 
 /* One more segment than the device keeps: such a packet is dropped. */
-static void send_many_pieces(struct run *r)
+static void send_many_segments(struct run *r)
 {
-	struct drv_sg sg[PIECES_MAX];
-	unsigned int n = cut_up(sg, PIECES_MAX, VIRTQ_MAX_PIECES + 1u + byte(r) % 64u, 1);
+	struct drv_sg sg[SEGMENTS_MAX];
+	unsigned int n = cut_up(sg, SEGMENTS_MAX, VIRTQ_MAX_SEGMENTS + 1u + byte(r) % 64u, 1);
 
 	drv_add(r->d, TX, sg, n, NULL, 0);
 }
@@ -343,7 +343,7 @@ static void transmit(struct run *r)
 	unsigned int batch = 1 + byte(r) % 3u, done = 0;
 
 	if (batch == 1 && byte(r) == 255)
-		send_many_pieces(r);
+		send_many_segments(r);
 	else
 		for (unsigned int i = 0; i < batch; i++)
 			send_one(r);

@@ -325,15 +325,15 @@ static uint64_t model_reach(unsigned int e, uint64_t page, unsigned int need)
 static void check_hardware(uint64_t page, unsigned int need, uint64_t expect)
 {
 	const struct ioas *ioas = iommu_endpoint_ioas(device);
-	struct gmem_extent piece;
+	struct gmem_extent extent;
 	uint64_t bytes;
 	void *hva;
 	bool there = ioas && !fake_translate(ioas, page * PAGE, need, &hva, &bytes);
-	bool should = expect != UINT64_MAX && gmem_lookup(gmem, expect * PAGE, &piece) &&
-		      !((piece.flags & GMEM_READONLY) && (need & VIOMMU_F_WRITE));
+	bool should = expect != UINT64_MAX && gmem_lookup(gmem, expect * PAGE, &extent) &&
+		      !((extent.flags & GMEM_READONLY) && (need & VIOMMU_F_WRITE));
 
 	check(there == should);
-	check(!there || hva == piece.hva);
+	check(!there || hva == extent.hva);
 }
 
 static void compare(void)

@@ -21,7 +21,7 @@ enum {
 	HIGH_GPA = 1 << 20,
 	TABLE_GPA = 0x8000, /* where steps build indirect tables */
 	DATA_GPA = 0xa000,
-	PIECES = 20,
+	SEGMENTS = 20,
 	IN_FLIGHT_MAX = 32,
 	MAX_STEPS = 600,
 
@@ -61,7 +61,7 @@ static void set_up(void)
 
 /* The model */
 
-struct piece {
+struct segment {
 	uint8_t *hva;
 	uint32_t len;
 	bool write;
@@ -121,7 +121,7 @@ static void get_desc(const uint8_t *p, uint64_t *addr, uint32_t *len, uint16_t *
 
 /* What a chain comes to. */
 struct answer {
-	struct piece pieces[PIECES];
+	struct segment segments[SEGMENTS];
 	int n;
 	bool truncated; /* there are more */
 	uint64_t bytes;
@@ -146,8 +146,8 @@ static int model_chain(struct model *m, const uint8_t *table, uint32_t entries, 
 			    !host(addr, len))
 				return -1;
 			return model_chain(m, host(addr, len), len / 16,
-					   MAX((uint32_t)m->l.size, (uint32_t)VIRTQ_MAX_PIECES), 0,
-					   true, a);
+					   MAX((uint32_t)m->l.size, (uint32_t)VIRTQ_MAX_SEGMENTS),
+					   0, true, a);
 		}
 		if (!(flags & WRITE) && a->writing)
 			return -1;
@@ -160,11 +160,11 @@ static int model_chain(struct model *m, const uint8_t *table, uint32_t entries, 
 		if (len && !a->truncated) {
 			if (!host(addr, len))
 				return -1;
-			if (a->n == PIECES)
+			if (a->n == SEGMENTS)
 				a->truncated = true;
 			else
-				a->pieces[a->n++] =
-					(struct piece){host(addr, len), len, a->writing};
+				a->segments[a->n++] =
+					(struct segment){host(addr, len), len, a->writing};
 		}
 		if (!(flags & NEXT))
 			return a->truncated && a->last && !host(a->last - 1, 1) ? -1 : 0;
@@ -211,7 +211,7 @@ struct run {
 	struct virtq *q;
 	unsigned int n_chains;
 	struct virtq_chain chain[IN_FLIGHT_MAX];
-	struct iovec iov[IN_FLIGHT_MAX][PIECES];
+	struct iovec iov[IN_FLIGHT_MAX][SEGMENTS];
 };
 
 static uint8_t byte(struct run *r)
@@ -242,18 +242,19 @@ static const struct virtq_ops ops = {.notify = on_notify, .broken = on_broken};
 
 static void compare(const struct virtq_chain *c, const struct answer *a)
 {
-	const struct piece *pieces = a->pieces;
+	const struct segment *segments = a->segments;
 	uint64_t out = 0, in = 0;
 	int n = a->n;
 
 	check(c->truncated == a->truncated);
 	check(c->last_in == (a->last ? host(a->last - 1, 1) : NULL));
-	check(c->n_out + c->n_in == (unsigned int)n && n <= PIECES);
+	check(c->n_out + c->n_in == (unsigned int)n && n <= SEGMENTS);
 	check(c->out == c->iov && c->in == c->iov + c->n_out);
 	for (int i = 0; i < n; i++) {
-		check(c->iov[i].iov_base == pieces[i].hva && c->iov[i].iov_len == pieces[i].len);
-		check(pieces[i].write == ((unsigned int)i >= c->n_out));
-		*(pieces[i].write ? &in : &out) += pieces[i].len;
+		check(c->iov[i].iov_base == segments[i].hva &&
+		      c->iov[i].iov_len == segments[i].len);
+		check(segments[i].write == ((unsigned int)i >= c->n_out));
+		*(segments[i].write ? &in : &out) += segments[i].len;
 	}
 	check(c->out_bytes == out && c->in_bytes == in);
 }
@@ -268,7 +269,7 @@ static void step_pop(struct run *r)
 	if (r->n_chains == IN_FLIGHT_MAX)
 		return;
 	c->iov = r->iov[r->n_chains];
-	c->max_iov = PIECES;
+	c->max_iov = SEGMENTS;
 	want = model_pop(&r->m, &head, &a);
 	got = virtq_pop(r->q, c);
 	check(got == (want < 0 ? -EPROTO : want));

@@ -117,7 +117,7 @@ static void translated(void)
 	dma_port_init(&port, space, 0x10);
 }
 
-Test(dma, a_translation_gives_pieces_and_joins_neighbours)
+Test(dma, a_translation_gives_segments_and_joins_neighbours)
 {
 	struct iovec iov[4];
 
@@ -175,7 +175,7 @@ Test(dma, a_translation_to_nowhere_is_a_fault)
 	cr_assert_eq(iommu.faults, 1);
 }
 
-Test(dma, copies_take_any_number_of_pieces)
+Test(dma, copies_take_any_number_of_segments)
 {
 	char out[0x7000], in[sizeof(out)];
 

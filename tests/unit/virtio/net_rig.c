@@ -99,7 +99,7 @@ void nic_give_many(struct nic *n, unsigned int queue, unsigned int count, uint32
 	rig_kick(&n->rig.queues[queue]);
 }
 
-void nic_send(struct nic *n, unsigned int queue, const void *frame, size_t len, uint32_t piece)
+void nic_send(struct nic *n, unsigned int queue, const void *frame, size_t len, uint32_t segment)
 {
 	uint64_t at = rig_alloc(&n->rig, HEADER + len, 1);
 	uint32_t total = (uint32_t)(HEADER + len);
@@ -109,7 +109,7 @@ void nic_send(struct nic *n, unsigned int queue, const void *frame, size_t len, 
 	memset(rig_at(&n->rig, at), 0, HEADER);
 	memcpy((uint8_t *)rig_at(&n->rig, at) + HEADER, frame, len);
 	for (uint32_t done = 0; done < total; k++) {
-		uint32_t part = piece && piece < total - done ? piece : total - done;
+		uint32_t part = segment && segment < total - done ? segment : total - done;
 
 		segs[k] = (struct rig_seg){at + done, part, false};
 		done += part;

@@ -40,7 +40,7 @@ void nic_close(struct nic *n);
 uint64_t nic_give(struct nic *n, unsigned int queue, uint32_t bytes);
 void nic_give_many(struct nic *n, unsigned int queue, unsigned int count, uint32_t bytes);
 /* Send a frame behind an empty header, in segments of at most that many bytes (0: one). */
-void nic_send(struct nic *n, unsigned int queue, const void *frame, size_t len, uint32_t piece);
+void nic_send(struct nic *n, unsigned int queue, const void *frame, size_t len, uint32_t segment);
 /* Wait for a packet and put it together: its bytes, header included. */
 size_t nic_receive(struct nic *n, unsigned int queue, uint8_t *packet, size_t max);
 /* A control command: its acknowledgement. */

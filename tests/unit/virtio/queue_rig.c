@@ -46,7 +46,7 @@ struct rig *rig_create_sized(bool event_idx, uint16_t size, const struct guest_c
 	r->table = guest_alloc(r->g, 65536, 4096);
 	for (size_t i = 0; i < ARRAY_SIZE(r->chain); i++) {
 		r->chain[i].iov = r->iov[i];
-		r->chain[i].max_iov = VIRTQ_MAX_PIECES;
+		r->chain[i].max_iov = VIRTQ_MAX_SEGMENTS;
 	}
 	return r;
 }

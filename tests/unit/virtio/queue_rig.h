@@ -23,7 +23,7 @@ struct rig {
 	unsigned int broken;
 	char text[256];
 	struct virtq_chain chain[SIZE * 4];
-	struct iovec iov[SIZE * 4][VIRTQ_MAX_PIECES];
+	struct iovec iov[SIZE * 4][VIRTQ_MAX_SEGMENTS];
 	uint16_t avail_idx;
 	uint64_t data; /* 64 KiB */
 	uint64_t table;

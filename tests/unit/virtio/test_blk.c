@@ -91,10 +91,10 @@ static void make_long_queue(struct virtio_blk_setup *c)
 	c->queue_size = 512;
 }
 
-Test(blk, request_in_too_many_pieces_is_an_error_of_its_own)
+Test(blk, request_in_too_many_segments_is_an_error_of_its_own)
 {
-	enum { DATA = 510, PIECES = 1 + DATA + 1 };
-	struct rig_seg segs[PIECES];
+	enum { DATA = 510, SEGMENTS = 1 + DATA + 1 };
+	struct rig_seg segs[SEGMENTS];
 	struct disk d;
 
 	disk_open_with(&d, LOOP_AUTO, make_long_queue, F_USUAL);
@@ -107,7 +107,7 @@ Test(blk, request_in_too_many_pieces_is_an_error_of_its_own)
 		segs[1 + i] = (struct rig_seg){data + 2u * i, 1, true};
 	segs[1 + DATA] = (struct rig_seg){r.status, 1, true};
 	/* As many descriptors as the queue has, more than the device keeps segments. */
-	cr_assert_geq(rig_add(&d.rig.queues[0], segs, PIECES, true), 0);
+	cr_assert_geq(rig_add(&d.rig.queues[0], segs, SEGMENTS, true), 0);
 	rig_kick(&d.rig.queues[0]);
 	rig_wait(&d.rig.queues[0]);
 	cr_expect_eq(status_of(&d, &r), IOERR);

@@ -210,19 +210,19 @@ Test(net, frames_that_arrive_byte_by_byte)
 	nic_close(&n);
 }
 
-Test(net, a_guest_frame_reaches_the_peer_whatever_its_pieces)
+Test(net, a_guest_frame_reaches_the_peer_whatever_its_segments)
 {
 	struct nic n;
 	static uint8_t frame[1514], got[2048];
 
 	nic_open_socket(&n, USUAL, LOOP_AUTO);
 	make_frame(frame, sizeof(frame), 5);
-	static const uint32_t pieces[] = {0, 1500, 12, 11, 13, 7, 100};
+	static const uint32_t segments[] = {0, 1500, 12, 11, 13, 7, 100};
 
-	for (size_t i = 0; i < ARRAY_SIZE(pieces); i++) {
-		nic_send(&n, TX, frame, sizeof(frame), pieces[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(segments); i++) {
+		nic_send(&n, TX, frame, sizeof(frame), segments[i]);
 		cr_assert_eq(peer_receive(&n, got, sizeof(got)), sizeof(frame));
-		cr_expect_eq(memcmp(got, frame, sizeof(frame)), 0, "segments of %u", pieces[i]);
+		cr_expect_eq(memcmp(got, frame, sizeof(frame)), 0, "segments of %u", segments[i]);
 		rig_wait(&n.rig.queues[TX]);
 	}
 	nic_close(&n);

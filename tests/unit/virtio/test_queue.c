@@ -6,7 +6,7 @@
 #include "base/num.h"
 #include "queue_rig.h"
 
-Test(queue, a_chain_becomes_host_pieces_out_before_in)
+Test(queue, a_chain_becomes_host_segments_out_before_in)
 {
 	struct rig *r = rig_create(false);
 	struct virtq_chain *c = &r->chain[0];
@@ -60,13 +60,13 @@ Test(queue, an_indirect_table_may_be_longer_than_the_queue)
 	struct rig *r = rig_create(false);
 	struct virtq_chain *c = &r->chain[0];
 
-	for (unsigned int i = 0; i < VIRTQ_MAX_PIECES; i++)
+	for (unsigned int i = 0; i < VIRTQ_MAX_SEGMENTS; i++)
 		table_desc(r, (uint16_t)i, r->data + 32u * i, 16,
-			   i < VIRTQ_MAX_PIECES - 1 ? NEXT : 0, (uint16_t)(i + 1));
-	desc(r, 0, r->table, 16 * VIRTQ_MAX_PIECES, INDIRECT, 0);
+			   i < VIRTQ_MAX_SEGMENTS - 1 ? NEXT : 0, (uint16_t)(i + 1));
+	desc(r, 0, r->table, 16 * VIRTQ_MAX_SEGMENTS, INDIRECT, 0);
 	offer(r, 0);
 	cr_assert_eq(virtq_pop(r->q, c), 1);
-	cr_assert_eq(c->n_out, VIRTQ_MAX_PIECES);
+	cr_assert_eq(c->n_out, VIRTQ_MAX_SEGMENTS);
 	virtq_drop(r->q, c);
 	rig_destroy(r);
 }
@@ -87,7 +87,7 @@ Test(queue, an_indirect_table_at_an_odd_address_is_copied)
 	rig_destroy(r);
 }
 
-Test(queue, descriptors_of_length_zero_add_no_piece)
+Test(queue, descriptors_of_length_zero_add_no_segment)
 {
 	struct rig *r = rig_create(false);
 	struct virtq_chain *c = &r->chain[0];
@@ -225,7 +225,7 @@ static void index_goes_back(struct rig *r)
 }
 
 /* A chain of one byte to read, then `n` segments of 16 bytes to read or write, each apart. */
-static void many_pieces(struct rig *r, unsigned int n, uint16_t flags)
+static void many_segments(struct rig *r, unsigned int n, uint16_t flags)
 {
 	for (unsigned int i = 0; i < n; i++)
 		table_desc(r, (uint16_t)i, r->data + 32u * i, 16,
@@ -237,8 +237,8 @@ static void many_pieces(struct rig *r, unsigned int n, uint16_t flags)
 
 static void last_byte_nowhere(struct rig *r)
 {
-	many_pieces(r, VIRTQ_MAX_PIECES, WRITE);
-	table_desc(r, VIRTQ_MAX_PIECES - 1, HIGH - 4, 8, WRITE, 0);
+	many_segments(r, VIRTQ_MAX_SEGMENTS, WRITE);
+	table_desc(r, VIRTQ_MAX_SEGMENTS - 1, HIGH - 4, 8, WRITE, 0);
 }
 
 struct malformed {
@@ -269,35 +269,35 @@ static struct malformed cases[] = {
 	{index_goes_back, "available index 65535"},
 };
 
-Test(queue, chain_of_too_many_pieces_to_write_is_cut_and_its_last_byte_is_found)
+Test(queue, chain_of_too_many_segments_to_write_is_cut_and_its_last_byte_is_found)
 {
 	struct rig *r = rig_create(false);
 	struct virtq_chain *c = &r->chain[0];
 
-	many_pieces(r, VIRTQ_MAX_PIECES, WRITE);
+	many_segments(r, VIRTQ_MAX_SEGMENTS, WRITE);
 	cr_assert_eq(virtq_pop(r->q, c), 1);
 	cr_assert(c->truncated);
 	cr_assert_eq(c->n_out, 1);
-	cr_assert_eq(c->n_in, VIRTQ_MAX_PIECES - 1);
-	cr_assert_eq(c->in_bytes, 16 * (VIRTQ_MAX_PIECES - 1));
+	cr_assert_eq(c->n_in, VIRTQ_MAX_SEGMENTS - 1);
+	cr_assert_eq(c->in_bytes, 16 * (VIRTQ_MAX_SEGMENTS - 1));
 	*c->last_in = 0x5a;
 	virtq_push(r->q, c, 1);
-	uint64_t end = r->data + 32 * (VIRTQ_MAX_PIECES - 1) + 15;
+	uint64_t end = r->data + 32 * (VIRTQ_MAX_SEGMENTS - 1) + 15;
 	cr_assert_eq(*(uint8_t *)guest_ptr(r->g, end, 1), 0x5a);
 	cr_assert_eq(*used(r, 2), 1);
 	cr_assert_eq(r->broken, 0);
 	rig_destroy(r);
 }
 
-Test(queue, chain_of_too_many_pieces_to_read_has_no_last_byte)
+Test(queue, chain_of_too_many_segments_to_read_has_no_last_byte)
 {
 	struct rig *r = rig_create(false);
 	struct virtq_chain *c = &r->chain[0];
 
-	many_pieces(r, VIRTQ_MAX_PIECES, 0);
+	many_segments(r, VIRTQ_MAX_SEGMENTS, 0);
 	cr_assert_eq(virtq_pop(r->q, c), 1);
 	cr_assert(c->truncated);
-	cr_assert_eq(c->n_out, VIRTQ_MAX_PIECES);
+	cr_assert_eq(c->n_out, VIRTQ_MAX_SEGMENTS);
 	cr_assert_null(c->last_in);
 	virtq_push(r->q, c, 0);
 	rig_destroy(r);
@@ -395,7 +395,7 @@ Test(queue, start_refuses_layouts_that_cannot_be)
 
 /* Segments */
 
-Test(iov, copies_and_slices_skip_across_pieces)
+Test(iov, copies_and_slices_skip_across_segments)
 {
 	char a[3] = "abc", b[4] = "defg", c[2] = "hi", out[16] = "";
 	struct iovec iov[3] = {{a, 3}, {b, 4}, {c, 2}}, s[3];
