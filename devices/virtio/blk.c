@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * virtio-blk: the device, its config space, and the life of its queues. Requests: blk_request.c.
+ * virtio-blk: the device, its config space, and its queues. blk_request.c serves requests.
  */
 #include "virtio/blk_impl.h"
 
@@ -28,48 +28,8 @@ static struct blk *blk_of(struct virtio_device *vdev)
 
 /* Queues */
 
-static struct blk_request *take_free(struct blk_queue *q)
-{
-	struct list *item = list_pop(&q->free);
-
-	if (item)
-		return container_of(item, struct blk_request, link);
-	if (q->fresh == q->n_requests)
-		return NULL;
-	struct blk_request *req = &q->requests[q->fresh++];
-
-	req->queue = q;
-	req->op.done = blk_request_op_done;
-	req->chain.iov = req->segments;
-	req->chain.max_iov = ARRAY_SIZE(req->segments);
-	list_init(&req->link);
-	return req;
-}
-
-/* The most recently used one is the next: its pages are warm, and others stay untouched. */
-static void put_free(struct blk_request *req)
-{
-	list_append(req->queue->free.next, &req->link);
-}
-
-void blk_request_finish(struct blk_request *req, uint8_t status)
-{
-	struct blk_queue *q = req->queue;
-
-	if (virtq_state(q->base->vq) != VIRTQ_ABANDONING)
-		*req->status = (uint8_t)status;
-	/* The status is the last byte, so all of it counts as written. */
-	virtq_push(q->base->vq, &req->chain, (uint32_t)MIN(req->chain.in_bytes, UINT32_MAX));
-	blk_request_release(req);
-	put_free(req);
-	if (q->starved)
-		virtio_queue_again(q->base);
-	q->starved = false;
-	virtio_queue_release(q->base);
-}
-
-/* No place for a status: nothing to be done where a virtual IOMMU is the reason, else the one
- * mistake that has no answer. */
+/* The chain has no byte for a status. Where the virtual IOMMU is the reason it is dropped; otherwise
+ * it is the one mistake of a driver that cannot be answered. */
 static void refuse(struct blk_request *req)
 {
 	struct virtq *vq = req->queue->base->vq;
@@ -77,7 +37,7 @@ static void refuse(struct blk_request *req)
 	if (!req->chain.truncated)
 		(void)virtq_break(vq, "request without status byte");
 	virtq_push(vq, &req->chain, 0);
-	put_free(req);
+	blk_request_put(req);
 }
 
 static bool blk_queue_serve(struct virtio_queue *base)
@@ -87,14 +47,14 @@ static bool blk_queue_serve(struct virtio_queue *base)
 	do {
 		virtq_kick_disable(base->vq);
 		for (;;) {
-			struct blk_request *req = take_free(q);
+			struct blk_request *req = blk_request_get(q);
 
 			if (!req) {
 				q->starved = true;
 				return false;
 			}
 			if (virtq_pop(base->vq, &req->chain) <= 0) {
-				put_free(req);
+				blk_request_put(req);
 				break;
 			}
 			if (!req->chain.last_in) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Inside virtio-blk: the device and its queues (blk.c), and the life of one request
- * (blk_request.c).
+ * Inside virtio-blk: the device and its queues (blk.c), which use requests (blk_request.c). Calls go
+ * in this direction only.
  *
  *   free ─take─► parsed ─► transferring ⇄ (waits for a bounce buffer) ─► syncing ─► done ─► free
  *
@@ -105,14 +105,15 @@ struct blk {
 	struct blk_queue queues[]; /* vdev.n_queues */
 };
 
-/* Take the popped chain of this request to its end; blk_request_done follows, now or later. */
-void blk_request_start(struct blk_request *req);
-/* It is over: give its bounce buffer to the next that waits for one. */
-void blk_request_release(struct blk_request *req);
-/* The loop's answer. */
-void blk_request_op_done(struct loop_op *op, int result);
+/* blk_request.c. All of it: the thread of the queue's loop. */
 
-/* blk.c: the request is over: answer it and make it free. The caller does not touch it any more. */
+/* A free request, for a chain to be popped into; NULL: all are taken. */
+struct blk_request *blk_request_get(struct blk_queue *q);
+/* Free a request that was not started. */
+void blk_request_put(struct blk_request *req);
+/* Serve the chain, which has a byte for the status. The request ends, and is free, now or later. */
+void blk_request_start(struct blk_request *req);
+/* Answer a request that waits for a bounce buffer, and free it. */
 void blk_request_finish(struct blk_request *req, uint8_t status);
 
 #endif

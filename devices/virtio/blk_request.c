@@ -54,19 +54,6 @@ static bool segments_aligned(const struct iovec *iov, unsigned int n, uint32_t a
 	return !(bits & (align - 1));
 }
 
-/* Durable before it is answered: the driver has no cache to flush (5.2.6.2). */
-static void finish_write(struct blk_request *req)
-{
-	struct blk *blk = blk_of(req);
-
-	if (atomic_load_explicit(&blk->writeback, memory_order_relaxed)) {
-		blk_request_finish(req, VIRTIO_BLK_S_OK);
-		return;
-	}
-	req->syncing = true;
-	loop_fsync(req->queue->base->loop, &req->op, blk->fd, true);
-}
-
 /* Bounce buffers */
 
 static uint8_t *bounce_buf(struct blk_request *req)
@@ -118,8 +105,6 @@ static void transfer_bounced(struct blk_request *req)
 	loop_write(q->base->loop, &req->op, blk_of(req)->fd, bounce_buf(req), len, offset);
 }
 
-/* IN and OUT */
-
 /* Submit what is left of the data. */
 static void transfer(struct blk_request *req)
 {
@@ -143,7 +128,61 @@ static void transfer(struct blk_request *req)
 			    offset);
 }
 
-/* What comes next, after a slice or a short transfer, as segments again. */
+/* The end of a request */
+
+/* Give the bounce buffer to the next request that waits for one. */
+static void release_bounce(struct blk_request *req)
+{
+	struct blk_queue *q = req->queue;
+
+	if (req->bounce < 0)
+		return;
+	q->bounce_free |= 1u << req->bounce;
+	req->bounce = -1;
+	struct list *item = list_pop(&q->waiting);
+
+	if (item)
+		transfer(container_of(item, struct blk_request, link));
+}
+
+/* The most recently used one is the next to be taken: its pages are warm, others stay untouched. */
+void blk_request_put(struct blk_request *req)
+{
+	list_append(req->queue->free.next, &req->link);
+}
+
+void blk_request_finish(struct blk_request *req, uint8_t status)
+{
+	struct blk_queue *q = req->queue;
+
+	if (virtq_state(q->base->vq) != VIRTQ_ABANDONING)
+		*req->status = (uint8_t)status;
+	/* The status is the last byte, so all of it counts as written. */
+	virtq_push(q->base->vq, &req->chain, (uint32_t)MIN(req->chain.in_bytes, UINT32_MAX));
+	release_bounce(req);
+	blk_request_put(req);
+	if (q->starved)
+		virtio_queue_again(q->base);
+	q->starved = false;
+	virtio_queue_release(q->base);
+}
+
+/* Durable before it is answered: the driver has no cache to flush (5.2.6.2). */
+static void finish_write(struct blk_request *req)
+{
+	struct blk *blk = blk_of(req);
+
+	if (atomic_load_explicit(&blk->writeback, memory_order_relaxed)) {
+		blk_request_finish(req, VIRTIO_BLK_S_OK);
+		return;
+	}
+	req->syncing = true;
+	loop_fsync(req->queue->base->loop, &req->op, blk->fd, true);
+}
+
+/* IN and OUT */
+
+/* The segments of the next slice, or of the rest after a short transfer. */
 static void next_slice(struct blk_request *req)
 {
 	unsigned int n;
@@ -419,7 +458,7 @@ static void again(struct blk_request *req)
 		submit_range(req);
 }
 
-void blk_request_op_done(struct loop_op *op, int result)
+static void op_done(struct loop_op *op, int result)
 {
 	struct blk_request *req = container_of(op, struct blk_request, op);
 
@@ -448,16 +487,20 @@ void blk_request_op_done(struct loop_op *op, int result)
 	}
 }
 
-void blk_request_release(struct blk_request *req)
+struct blk_request *blk_request_get(struct blk_queue *q)
 {
-	struct blk_queue *q = req->queue;
-
-	if (req->bounce < 0)
-		return;
-	q->bounce_free |= 1u << req->bounce;
-	req->bounce = -1;
-	struct list *item = list_pop(&q->waiting);
+	struct list *item = list_pop(&q->free);
 
 	if (item)
-		transfer(container_of(item, struct blk_request, link));
+		return container_of(item, struct blk_request, link);
+	if (q->fresh == q->n_requests)
+		return NULL;
+	struct blk_request *req = &q->requests[q->fresh++];
+
+	req->queue = q;
+	req->op.done = op_done;
+	req->chain.iov = req->segments;
+	req->chain.max_iov = ARRAY_SIZE(req->segments);
+	list_init(&req->link);
+	return req;
 }
