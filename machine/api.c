@@ -75,10 +75,8 @@ static void init_vm(struct hospes_vm *vm, const struct hospes_vm_options *option
 	};
 	vm->wake.done = wake_done;
 	vm->call_ns = VM_CALL_NS;
-	vm->owner = pthread_self();
-	/* Without a thread of its own the machine is its creator's until another one runs it. */
 	vm->no_thread = vm->options.flags & HOSPES_VM_THREAD;
-	atomic_store(&vm->owned, !vm->no_thread);
+	vm_own(vm, true);
 	list_init(&vm->plugged);
 	list_init(&vm->devices);
 	list_init(&vm->commands);
@@ -124,10 +122,13 @@ int vm_create(struct hospes_vm **ret, const char *json, size_t length,
 	rc = config_read(&vm->config, json, length, &err);
 	if (rc == 0)
 		rc = vm_build(vm, &err);
-	if (rc)
+	if (rc) {
 		free_vm(vm);
-	else
-		*ret = vm;
+		return give(error, &err, rc);
+	}
+	/* Without a thread of its own the machine is its creator's until another one runs it. */
+	vm_own(vm, !(vm->options.flags & HOSPES_VM_THREAD));
+	*ret = vm;
 	return give(error, &err, rc);
 }
 
@@ -141,11 +142,9 @@ void hospes_vm_destroy(struct hospes_vm *vm)
 {
 	if (!vm)
 		return;
-	if (!vm->thread_running) {
-		/* The embedder's loop: nobody turns it any more, so this thread may. */
-		vm->owner = pthread_self();
-		atomic_store(&vm->owned, true);
-	}
+	/* The embedder's loop: nobody turns it any more, so this thread may. */
+	if (!vm->thread_running)
+		vm_own(vm, true);
 	if (atomic_load(&vm->state) != HOSPES_CREATED)
 		vm_call(vm, vm_do_stop, NULL, NULL);
 	vm_join_thread(vm);
@@ -219,7 +218,7 @@ int hospes_vm_iterate(struct hospes_vm *vm)
 
 	if (vm->options.flags & HOSPES_VM_THREAD)
 		return -EBUSY;
-	vm->owner = pthread_self();
+	vm_own(vm, true);
 	rc = vm_iterate(vm, false);
 	/* What callbacks submitted must be in the kernel before the embedder sleeps. */
 	if (rc > 0) {
@@ -237,7 +236,7 @@ int hospes_vm_run(struct hospes_vm *vm)
 
 	if (vm->options.flags & HOSPES_VM_THREAD)
 		return -EBUSY;
-	vm->owner = pthread_self();
+	vm_own(vm, true);
 	do
 		rc = vm_iterate(vm, true);
 	while (rc > 0);

@@ -103,6 +103,7 @@ int vm_prepare_boot(struct hospes_vm *vm, struct err *err)
 	struct acpi_config acpi;
 	int rc;
 
+	vm_assert_own_thread(vm);
 	acpi = (struct acpi_config){
 		.platform = &vm->platform,
 		.topology = &vm->topology,

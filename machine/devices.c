@@ -14,6 +14,7 @@ struct vm_device *vm_next_device(struct hospes_vm *vm, const struct vm_device *a
 {
 	const struct list *i = after ? &after->link : &vm->devices;
 
+	vm_assert_own_thread(vm);
 	while ((i = i->next) != &vm->devices) {
 		struct vm_device *d = container_of(i, struct vm_device, link);
 
@@ -161,6 +162,7 @@ int vm_device_release(struct vm_device *d)
 	struct hospes_vm *vm = d->vm;
 	bool running = d->dev && atomic_load(&vm->state) == HOSPES_RUNNING;
 
+	vm_assert_own_thread(vm);
 	if (running && vm_pause_vcpus(vm, NULL))
 		return -ETIMEDOUT;
 	if (running)
@@ -198,6 +200,7 @@ int vm_device_remove(struct vm_device *d)
 
 void vm_remove_devices(struct hospes_vm *vm)
 {
+	vm_assert_own_thread(vm);
 	vm_viommu_unplug(vm);
 	for (struct list *i = vm->devices.prev; i != &vm->devices; i = i->prev)
 		unplug(container_of(i, struct vm_device, link));
@@ -284,6 +287,7 @@ int vm_device_add(struct hospes_vm *vm, struct config_device *config, struct vm_
 	int rc;
 
 	*ret = NULL;
+	vm_assert_own_thread(vm);
 	if (atomic_load(&vm->state) == HOSPES_STOPPED)
 		rc = err_set(err, -EBUSY, "cannot add a %s: the machine is stopped",
 			     kind->schema.what);

@@ -29,6 +29,7 @@ static void set_state(struct hospes_vm *vm, enum hospes_state state)
 {
 	static const char *const names[] = {"created", "running", "paused", "stopped"};
 
+	vm_assert_own_thread(vm);
 	atomic_store(&vm->state, (int)state);
 	log_debug(&vm->log, "vm", "%s", names[state]);
 	vm_emit(vm, HOSPES_EVENT_STATE, (int)state, "");
@@ -110,8 +111,10 @@ static const char stuck_text[] =
 /* Pause, or let all go on that are out. */
 int vm_pause_vcpus(struct hospes_vm *vm, struct err *err)
 {
-	int rc = vcpus_pause(vm->vcpus);
+	int rc;
 
+	vm_assert_own_thread(vm);
+	rc = vcpus_pause(vm->vcpus);
 	if (!rc)
 		return 0;
 	if (atomic_load(&vm->state) == HOSPES_RUNNING)
@@ -188,6 +191,7 @@ void vm_end(struct hospes_vm *vm, enum hospes_outcome outcome, const char *text)
 {
 	bool still;
 
+	vm_assert_own_thread(vm);
 	if (atomic_load(&vm->state) == HOSPES_STOPPED)
 		return;
 	still = make_still(vm);
@@ -369,6 +373,7 @@ int vm_do_resume(struct hospes_vm *vm, void *arg, struct err *err)
 int vm_do_shutdown(struct hospes_vm *vm, void *arg, struct err *err)
 {
 	(void)arg;
+	vm_assert_own_thread(vm);
 	if (atomic_load(&vm->state) != HOSPES_RUNNING)
 		return wrong_state(vm, "press the power button", err);
 	pm_power_button(vm->pm);
@@ -420,9 +425,9 @@ int vm_do_stop(struct hospes_vm *vm, void *arg, struct err *err)
 
 /* --- calls and turns --- */
 
-static bool is_machine_thread(struct hospes_vm *vm)
+void vm_own(struct hospes_vm *vm, bool own)
 {
-	return atomic_load(&vm->owned) && pthread_equal(vm->owner, pthread_self());
+	atomic_store(&vm->owner, own ? pthread_self() : 0);
 }
 
 /* In this thread, while the machine has none: false when it has. */
@@ -435,8 +440,11 @@ static bool call_here(struct hospes_vm *vm, const struct vm_command *call, struc
 	pthread_mutex_lock(&vm->mutex);
 	here = vm->no_thread;
 	pthread_mutex_unlock(&vm->mutex);
-	if (here)
+	if (here) {
+		vm_own(vm, true);
 		*result = call->fn(vm, call->arg, err);
+		vm_own(vm, false);
+	}
 	pthread_mutex_unlock(&vm->acting);
 	return here;
 }
@@ -507,7 +515,7 @@ int vm_call(struct hospes_vm *vm, int (*fn)(struct hospes_vm *vm, void *arg, str
 	const struct vm_command call = {.fn = fn, .arg = arg};
 	int result = 0;
 
-	if (is_machine_thread(vm))
+	if (vm_is_own_thread(vm))
 		return fn(vm, arg, err);
 	while (!call_here(vm, &call, err, &result) && !call_there(vm, &call, err, &result))
 		;
@@ -538,6 +546,7 @@ int vm_iterate(struct hospes_vm *vm, bool wait)
 {
 	int rc;
 
+	vm_assert_own_thread(vm);
 	if (atomic_load(&vm->state) == HOSPES_STOPPED)
 		wait = false; /* only calls of other threads can still come */
 	rc = loop_iterate(vm->loop, wait);
@@ -558,14 +567,13 @@ static void *machine_thread(void *opaque)
 {
 	struct hospes_vm *vm = opaque;
 
-	vm->owner = pthread_self();
-	atomic_store(&vm->owned, true);
+	vm_own(vm, true);
 	while (vm_iterate(vm, true) > 0)
 		;
 	pthread_mutex_lock(&vm->mutex);
 	run_commands_locked(vm);
 	vm->no_thread = true;
-	atomic_store(&vm->owned, false);
+	vm_own(vm, false);
 	pthread_mutex_unlock(&vm->mutex);
 	return NULL;
 }
@@ -582,7 +590,9 @@ int vm_start_thread(struct hospes_vm *vm, struct err *err)
 	if (!rc)
 		return 0;
 	pthread_mutex_lock(&vm->mutex);
+	vm_own(vm, true);
 	run_commands_locked(vm);
+	vm_own(vm, false);
 	vm->no_thread = true;
 	pthread_mutex_unlock(&vm->mutex);
 	return err_set(err, rc, "cannot start a thread: %s", err_name(rc));
@@ -594,8 +604,7 @@ void vm_join_thread(struct hospes_vm *vm)
 		return;
 	pthread_join(vm->thread, NULL);
 	vm->thread_running = false;
-	vm->owner = pthread_self();
-	atomic_store(&vm->owned, true);
+	vm_own(vm, true);
 }
 
 static void *io_thread(void *opaque)

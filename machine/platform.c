@@ -19,6 +19,7 @@ struct device_env vm_device_env(struct hospes_vm *vm)
 
 void vm_adopt(struct hospes_vm *vm, struct device *dev)
 {
+	vm_assert_own_thread(vm);
 	/* The virtual IOMMU's stays last: devices are made quiet in this order, and its requests
 	 * wait for the others. */
 	list_append(vm->viommu_dev ? &vm->viommu_dev->link : &vm->plugged, &dev->link);

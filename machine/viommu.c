@@ -120,6 +120,7 @@ int vm_viommu_describe(struct hospes_vm *vm, struct acpi_viommu *ret, struct err
 
 void vm_viommu_reset(struct hospes_vm *vm)
 {
+	vm_assert_own_thread(vm);
 	if (!vm->viommu)
 		return;
 	viommu_reset(vm->viommu);
@@ -132,6 +133,7 @@ int vm_viommu_switch(struct hospes_vm *vm, const char *strategy, struct err *err
 	bool behind = false;
 	int rc;
 
+	vm_assert_own_thread(vm);
 	while ((d = vm_next_device(vm, d, &kind_passthrough)))
 		behind |= d->endpoint != NULL;
 	if (!behind)

@@ -2,12 +2,15 @@
 /*
  * The inside of struct hospes_vm: what create.c builds, lifecycle.c runs and status.c shows.
  *
- * Everything here belongs to the machine's thread (hospes.h), except what is marked atomic or
- * guarded by `mutex`. vCPU threads and callbacks only set `request` and post `wake`.
+ * Everything here is the machine's thread's (hospes.h), unless it says otherwise: a pointer is
+ * constant from creation to destruction, and what it leads to says what guards it. Functions here
+ * are for that thread too, unless they say otherwise, and those that change the machine assert it.
+ * vCPU threads and callbacks only set `request` and post `wake`.
  */
 #ifndef MACHINE_VM_H
 #define MACHINE_VM_H
 
+#include <assert.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -122,10 +125,12 @@ struct hospes_vm {
 	bool reset_paid;            /* the reset that waited is in the budget */
 	bool stuck; /* stopped, but a vCPU is still in an exit: its devices are not quiesced */
 
-	struct loop_op wake;
-	_Atomic bool owned; /* `owner` is valid */
-	pthread_t owner;    /* the machine's thread */
-	pthread_t thread;   /* ours, with HOSPES_VM_THREAD */
+	struct loop_op wake; /* posted by any thread */
+	/* The machine's thread, which writes it itself; 0: there is none now. With HOSPES_VM_THREAD
+	 * the library's own, or, where that does not exist, whoever holds `acting` during a call;
+	 * else the last that has turned the machine. */
+	_Atomic pthread_t owner;
+	pthread_t thread; /* ours, with HOSPES_VM_THREAD */
 	bool thread_running;
 	/* Held by whoever acts as the machine's thread while that does not exist: with
 	 * HOSPES_VM_THREAD before the start, and once it has ended. Before mutex. */
@@ -139,6 +144,16 @@ struct hospes_vm {
 	pthread_cond_t changed; /* a command is done, or the machine stopped */
 	struct list commands;
 };
+
+/* lifecycle.c: the calling thread is the machine's from now on (false: there is none). */
+void vm_own(struct hospes_vm *vm, bool own);
+static inline bool vm_is_own_thread(const struct hospes_vm *vm)
+{
+	return pthread_equal(atomic_load_explicit(&vm->owner, memory_order_relaxed),
+			     pthread_self());
+}
+/* Whoever else gets here is a bug of ours. Always on: it costs two loads. */
+#define vm_assert_own_thread(vm) assert(vm_is_own_thread(vm))
 
 /* api.c: hospes_vm_create() by these calls of KVM, which stay the caller's; for tests. */
 int vm_create(struct hospes_vm **ret, const char *json, size_t length,

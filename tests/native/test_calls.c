@@ -5,9 +5,11 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <string.h>
 
 #include "base/num.h"
+#include "machine/vm.h"
 #include "rig.h"
 
 static struct rig rig;
@@ -115,4 +117,60 @@ Test(calls, of_several_starts_one_succeeds)
 		cr_assert_eq(rig_threads(threads), threads);
 		cr_assert_eq(rig_fds(), fds);
 	}
+}
+
+/* --- what only the machine's thread may do --- */
+
+static void *remove_first(void *opaque)
+{
+	vm_device_remove(vm_next_device(opaque, NULL, NULL));
+	return NULL;
+}
+
+static void *end_it(void *opaque)
+{
+	vm_end(opaque, HOSPES_OUTCOME_KILLED, "");
+	return NULL;
+}
+
+/* Runs fn elsewhere, which is to end this process; so nothing is left to it. */
+static void do_elsewhere(struct hospes_vm *vm, void *(*fn)(void *opaque))
+{
+	pthread_t thread;
+
+	rig_done(&rig);
+	cr_assert_eq(pthread_create(&thread, NULL, fn, vm), 0);
+	pthread_join(thread, NULL);
+}
+
+Test(calls, no_other_thread_may_remove_a_device, .signal = SIGABRT)
+{
+	do_elsewhere(rig_create(&rig, rig_least, 0), remove_first);
+}
+
+Test(calls, no_other_thread_may_end_the_machine, .signal = SIGABRT)
+{
+	do_elsewhere(rig_create(&rig, rig_least, 0), end_it);
+}
+
+Test(calls, nor_may_its_creator_where_the_library_runs_it, .signal = SIGABRT)
+{
+	struct hospes_vm *vm = rig_create(&rig, rig_least, HOSPES_VM_THREAD);
+
+	cr_assert_eq(hospes_vm_start(vm, NULL), 0);
+	rig_done(&rig);
+	end_it(vm);
+}
+
+static int pause_inside(struct hospes_vm *vm, void *arg, struct err *err)
+{
+	return vm_call(vm, vm_do_pause, arg, err);
+}
+
+Test(calls, may_be_made_inside_another_before_the_start)
+{
+	struct hospes_vm *vm = rig_create(&rig, rig_least, HOSPES_VM_THREAD);
+
+	cr_expect_eq(vm_call(vm, pause_inside, NULL, NULL), -EBUSY);
+	hospes_vm_destroy(vm);
 }
