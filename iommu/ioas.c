@@ -113,6 +113,7 @@ int iommu_create_with(struct iommu **ret, const struct ioas_ops *ops,
 	iommu->fd = -1;
 	list_init(&iommu->groups);
 	list_init(&iommu->spaces);
+	pthread_rwlock_init(&iommu->lock, NULL);
 	snprintf(iommu->reason, sizeof(iommu->reason), "%s: it was asked for",
 		 iommu_kind_name(ops->kind));
 	code = ops->open(iommu, config, err);
@@ -147,6 +148,7 @@ void iommu_destroy(struct iommu *iommu)
 	assert(list_empty(&iommu->spaces) && !iommu->endpoint_count);
 	if (iommu->ops)
 		iommu->ops->close(iommu);
+	pthread_rwlock_destroy(&iommu->lock);
 	free(iommu);
 }
 
@@ -246,7 +248,9 @@ int ioas_create(struct ioas **ret, struct iommu *iommu, const char *name, struct
 	code = iommu->ops->space_open(ioas, err);
 	if (code)
 		goto fail;
+	pthread_rwlock_wrlock(&iommu->lock);
 	list_append(&iommu->spaces, &ioas->link);
+	pthread_rwlock_unlock(&iommu->lock);
 	*ret = ioas;
 	return 0;
 fail:
@@ -264,7 +268,9 @@ void ioas_destroy(struct ioas *ioas)
 	if (!ioas)
 		return;
 	assert(list_empty(&ioas->endpoints));
+	pthread_rwlock_wrlock(&ioas->iommu->lock);
 	list_remove(&ioas->link);
+	pthread_rwlock_unlock(&ioas->iommu->lock);
 	ioas->iommu->ops->space_close(ioas);
 	mappings_done(&ioas->mappings);
 	ledger_destroy(ioas->ledger);

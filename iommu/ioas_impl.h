@@ -17,7 +17,7 @@
 
 enum { IOAS_PAGE_BYTES = 4096 };
 
-/* A VFIO group (type1), shared by its endpoints. */
+/* A VFIO group (type1), shared by its endpoints. One thread at a time (ioas.h). */
 struct vfio_group {
 	struct list link; /* iommu->groups */
 	int fd;
@@ -28,22 +28,29 @@ struct vfio_group {
 };
 
 struct iommu {
+	/* Constant. */
 	const struct ioas_ops *ops;
 	const struct log *log;
 	char reason[200];
 	bool no_huge_pages;
 	enum iommu_accounting accounting;
-	int fd;                      /* iommufd; -1 */
-	_Atomic bool no_map_file;    /* iommufd: this kernel has no MAP_FILE */
+	int fd; /* iommufd; -1 */
+	/* --- */
+	_Atomic bool no_map_file; /* iommufd: this kernel has no MAP_FILE */
+	/* Guards spaces, whose domains come and go by whoever holds the virtual IOMMU's lock, and by
+	 * the machine's thread. Before the locks of a space. */
+	pthread_rwlock_t lock;
+	struct list spaces; /* struct ioas.link */
+	/* The machine's thread, which opens devices. */
 	struct list groups;          /* type1 */
-	struct list spaces;          /* struct ioas.link */
 	unsigned int endpoint_count; /* attached or not */
 };
 
 struct iommu_endpoint {
-	struct list link; /* ioas->endpoints */
-	struct iommu *iommu;
+	struct iommu *iommu; /* this and the name are constant */
 	char *name;
+	/* One thread at a time (ioas.h). */
+	struct list link; /* ioas->endpoints; under the space's `devices` too */
 	struct ioas *ioas;
 	int device_fd;
 	uint32_t dev_id;          /* iommufd's */
@@ -53,10 +60,12 @@ struct iommu_endpoint {
 enum { IOAS_MAX_TABLES = 8 };
 
 struct ioas {
-	struct list link;
+	struct list link; /* under iommu->lock */
+	/* Constant. */
 	struct iommu *iommu;
 	char *name;
-	struct ledger *ledger;
+	struct ledger *ledger; /* what is in it: under `lock` */
+	/* --- */
 	struct list endpoints;
 	pthread_mutex_t
 		devices;      /* guards endpoints, tables, container; held over attach and detach */
@@ -64,12 +73,13 @@ struct ioas {
 	struct mappings mappings;
 	uint64_t own_bytes; /* mapped bytes whose pins are not another space's */
 	bool pinning;       /* there is a table, so that own_bytes are pinned */
+	/* Written by the attach of the first device, before anything is mapped. */
 	uint64_t page_sizes;
-	/* iommufd */
-	uint32_t id;
+	/* iommufd; tables under `devices` */
+	uint32_t id;                      /* constant */
 	uint32_t tables[IOAS_MAX_TABLES]; /* HWPTs for dirty tracking */
 	unsigned int table_count;
-	/* type1 */
+	/* type1; under `devices` */
 	int container; /* -1 until it has one */
 	bool has_iommu;
 };

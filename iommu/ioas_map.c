@@ -400,20 +400,33 @@ static bool has_same(struct ioas *from, uint64_t iova, uint64_t bytes,
 	       extent.access == access;
 }
 
+/* From whichever other space has it. */
+static bool copy_from_any(struct ioas *ioas, uint64_t iova, uint64_t bytes,
+			  const struct ioas_memory *memory, unsigned int access)
+{
+	bool done = false;
+
+	pthread_rwlock_rdlock(&ioas->iommu->lock);
+	list_for_each (item, &ioas->iommu->spaces) {
+		struct ioas *from = container_of(item, struct ioas, link);
+
+		done = from != ioas && has_same(from, iova, bytes, memory, access) &&
+		       !ioas_copy(ioas, iova, bytes, from, iova, access);
+		if (done)
+			break;
+	}
+	pthread_rwlock_unlock(&ioas->iommu->lock);
+	return done;
+}
+
 int ioas_map_sharing(struct ioas *ioas, uint64_t iova, uint64_t bytes,
 		     const struct ioas_memory *memory, unsigned int access)
 {
 	uint64_t last;
 
-	if (!ioas->iommu->ops->copy || check_range(ioas, iova, bytes, &last))
-		return ioas_map(ioas, iova, bytes, memory, access);
-	list_for_each (item, &ioas->iommu->spaces) {
-		struct ioas *from = container_of(item, struct ioas, link);
-
-		if (from != ioas && has_same(from, iova, bytes, memory, access) &&
-		    !ioas_copy(ioas, iova, bytes, from, iova, access))
-			return 0;
-	}
+	if (ioas->iommu->ops->copy && !check_range(ioas, iova, bytes, &last) &&
+	    copy_from_any(ioas, iova, bytes, memory, access))
+		return 0;
 	return ioas_map(ioas, iova, bytes, memory, access);
 }
 

@@ -360,6 +360,44 @@ Test(ioas, threads_map_and_unmap_side_by_side)
 	cr_assert_eq(totals.mapped_bytes, 0);
 }
 
+/* What a virtual IOMMU does, whose domains come and go by other threads than the machine's. */
+static void *create_and_destroy(void *opaque)
+{
+	struct err ignored = ERR_INIT;
+	uint64_t unmapped;
+
+	(void)opaque;
+	for (unsigned int i = 0; i < ROUNDS; i++) {
+		struct ioas *space;
+
+		if (ioas_create(&space, iommu, "guest", &ignored))
+			return (void *)(uintptr_t)"create";
+		if (map_at(space, 0x1000, 0x1000, 0, RW) ||
+		    ioas_unmap(space, 0x1000, 0x1000, &unmapped))
+			return (void *)(uintptr_t)"map";
+		ioas_destroy(space);
+	}
+	return NULL;
+}
+
+Test(ioas, spaces_come_and_go_while_others_look_for_what_to_share, .timeout = 60)
+{
+	const struct ioas_memory m = {.hva = memory, .fd = -1, .gpa = 0x80000000};
+	pthread_t threads[2];
+	void *failed;
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(threads); i++)
+		cr_assert_eq(pthread_create(&threads[i], NULL, create_and_destroy, NULL), 0);
+	for (unsigned int i = 0; i < ROUNDS; i++) {
+		cr_assert_eq(ioas_map_sharing(ioas, 0x1000, 0x1000, &m, RW), 0);
+		cr_assert_eq(unmap(0x1000, 0x1000, 0x1000), 0);
+	}
+	for (unsigned int i = 0; i < ARRAY_SIZE(threads); i++) {
+		pthread_join(threads[i], &failed);
+		cr_assert_null(failed, "%s failed", (char *)failed);
+	}
+}
+
 /* --- failures --- */
 
 static int create_as(enum iommu_kind kind, int iommufd)
