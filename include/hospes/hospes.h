@@ -130,7 +130,10 @@ HOSPES_API int hospes_vm_create(struct hospes_vm **vm, const char *json, size_t 
 				struct hospes_error *error);
 
 /* Stop it if it runs, and free everything. NULL is allowed. No other thread may be in a call on
- * it. It waits for what hospes_vm_stop gives up on. */
+ * it. It waits, without bound, for what hospes_vm_stop gives up on: nothing of a machine can be
+ * freed while one of its threads is in the kernel. Whoever may not wait does not destroy such a
+ * machine, keeps what its callbacks use, and leaves it to the end of the process, which the kernel
+ * ends in the order that is safe. */
 HOSPES_API void hospes_vm_destroy(struct hospes_vm *vm);
 
 HOSPES_API int hospes_vm_start(struct hospes_vm *vm, struct hospes_error *error);
