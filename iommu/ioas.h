@@ -19,8 +19,8 @@
  * the space's page size unless a call says otherwise, and never wrap.
  * Threads: ioas_map, _unmap, _copy, the dirty calls and the totals may be called by any threads at
  * the same time. All other calls on one space or device come from one thread at a time: the
- * machine's, or the one that holds the virtual IOMMU's lock; both make and destroy spaces. With type1, nothing is mapped while a first device is attached or
- * a last one detached.
+ * machine's, or the one that holds the virtual IOMMU's lock; both make and destroy spaces. With
+ * type1, nothing is mapped while a first device is attached or a last one detached.
  * Ownership: the caller destroys what it has created, endpoints before their iommu.
  * Errors: 0 or a negative errno; set-up calls explain it in `err`.
  */

@@ -267,7 +267,7 @@ static void list_endpoint(struct viommu *viommu, struct viommu_endpoint *endpoin
 {
 	pthread_mutex_lock(&viommu->serial);
 	list_append(&viommu->endpoints, &endpoint->link);
-	viommu->n_endpoints++;
+	viommu_count_endpoint(viommu, 1);
 	pthread_mutex_unlock(&viommu->serial);
 }
 
@@ -303,9 +303,11 @@ static int narrow(struct viommu *viommu, const char *name, const struct ioas *io
 			       "%s: its IOMMU has none of the page sizes of the others behind the "
 			       "virtual IOMMU",
 			       name);
+	pthread_rwlock_wrlock(&viommu->lock);
 	viommu->limits.page_sizes = sizes;
 	if (n && n <= RANGES)
 		viommu->limits.last = MIN(viommu->limits.last, ranges[n - 1].last);
+	pthread_rwlock_unlock(&viommu->lock);
 	return 0;
 }
 
@@ -363,9 +365,10 @@ int viommu_add_hardware(struct viommu_endpoint **ret, struct viommu *viommu,
 	viommu_hold(viommu);
 	if (!rc)
 		rc = take_hardware(viommu, endpoint, err);
-	if (!rc)
+	if (!rc) {
 		list_append(&viommu->endpoints, &endpoint->link);
-	viommu->n_endpoints += !rc;
+		viommu_count_endpoint(viommu, 1);
+	}
 	viommu_release(viommu);
 	if (rc) {
 		free(endpoint->strategy);
@@ -497,9 +500,9 @@ int viommu_probe(struct viommu *viommu, uint32_t endpoint, struct iommu_reserved
 
 void viommu_limits(struct viommu *viommu, struct viommu_limits *ret)
 {
-	pthread_mutex_lock(&viommu->serial);
+	pthread_rwlock_rdlock(&viommu->lock);
 	viommu_limits_locked(viommu, ret);
-	pthread_mutex_unlock(&viommu->serial);
+	pthread_rwlock_unlock(&viommu->lock);
 }
 
 void viommu_totals(struct viommu *viommu, struct viommu_totals *ret)

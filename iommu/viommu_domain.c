@@ -280,7 +280,7 @@ void viommu_remove(struct viommu_endpoint *endpoint)
 		set_domain(endpoint, NULL);
 	list_remove(&endpoint->link);
 	endpoint->id = NULL;
-	viommu->n_endpoints--;
+	viommu_count_endpoint(viommu, -1);
 	viommu_release(viommu);
 	dma_space_destroy(endpoint->space);
 	free(endpoint->strategy);
@@ -312,8 +312,11 @@ bool viommu_bypass(struct viommu *viommu)
 	return bypass;
 }
 
+/* Both are a vCPU's, which does not wait for requests of others where there is nothing to do. */
 void viommu_settle(struct viommu *viommu)
 {
+	if (!viommu->abandoned)
+		return;
 	viommu_hold(viommu);
 	viommu_settle_locked(viommu, NULL);
 	viommu_release(viommu);
@@ -321,6 +324,8 @@ void viommu_settle(struct viommu *viommu)
 
 void viommu_device_starts(struct viommu_endpoint *endpoint)
 {
+	if (!endpoint->viommu->abandoned)
+		return;
 	viommu_hold(endpoint->viommu);
 	viommu_settle_locked(endpoint->viommu, endpoint);
 	viommu_release(endpoint->viommu);

@@ -20,6 +20,8 @@
 
 enum { VIOMMU_RESERVED_MAX = IOMMU_RESERVED_MAX + 1 };
 
+/* Under `serial`. What translation reads is written under `lock` too: bypass, members, table,
+ * n_emulated. */
 struct viommu_domain {
 	struct viommu *viommu;
 	struct list link;
@@ -38,6 +40,7 @@ struct viommu_domain {
 	unsigned int n_hw;
 };
 
+/* Constant, or under `serial`; `domain` and `member` are written under `lock` too. */
 struct viommu_endpoint {
 	struct viommu *viommu;
 	struct list link;
@@ -70,9 +73,10 @@ struct viommu {
 	 * never hold it while they wait or make system calls. */
 	pthread_rwlock_t lock;
 	struct list endpoints, domains, orphans;
-	bool abandoned; /* there may be orphans */
+	_Atomic bool abandoned; /* there may be orphans; written under serial */
 	bool bypass;
 	uint64_t mappings, mapped_bytes, tables; /* cost of all records (viommu_limits) */
+	/* Written, as limits are, under serial and lock: either will do to read it. */
 	unsigned int n_endpoints;
 	struct loop_op wake, timer;  /* the loop's; the three below: under serial */
 	bool waking;                 /* wake is posted */
@@ -96,6 +100,14 @@ static inline void viommu_release(struct viommu *viommu)
 {
 	pthread_mutex_unlock(&viommu->serial);
 	gmem_release(viommu->gmem);
+}
+
+/* Under serial. */
+static inline void viommu_count_endpoint(struct viommu *viommu, int more)
+{
+	pthread_rwlock_wrlock(&viommu->lock);
+	viommu->n_endpoints += (unsigned int)more;
+	pthread_rwlock_unlock(&viommu->lock);
 }
 
 /* viommu_domain.c: under serial, the memory map held. */
@@ -127,7 +139,7 @@ int viommu_flush(struct viommu *viommu, struct viommu_domain *domain, uint64_t f
 		 uint64_t last);
 /* A strategy has flushed by itself: remove what is GOING from the table. */
 void viommu_flushed(struct viommu *viommu, struct viommu_domain *domain);
-/* The limits of now: as configured, or shares of the present devices. */
+/* The limits of now: as configured, or shares of the present devices. Under serial, or lock. */
 void viommu_limits_locked(const struct viommu *viommu, struct viommu_limits *ret);
 /* Remove all records of a domain without members. */
 void viommu_clear(struct viommu *viommu, struct viommu_domain *domain);

@@ -37,11 +37,12 @@ static bool serve_requests(struct virtio_queue *q)
 {
 	struct iommu_dev *dev = of_vdev(q->vdev);
 	uint64_t end_ns = clock_ns() + VIRTIO_SHARE_NS;
+	int n;
 
 	do {
 		virtq_kick_disable(q->vq);
-		while (iommu_serve_batch(dev))
-			if (clock_ns() >= end_ns || vcpu_wanted_out())
+		while ((n = iommu_serve_batch(dev)))
+			if (n < 0 || clock_ns() >= end_ns || vcpu_wanted_out())
 				return true;
 	} while (virtq_kick_enable(q->vq));
 	return false;
@@ -66,12 +67,24 @@ static bool serve_polling(struct virtio_queue *q)
 	return true;
 }
 
+/* What the driver has written to the configuration: it may map all of memory. */
+static void set_bypass(struct virtio_queue *q)
+{
+	struct iommu_dev *dev = of_vdev(q->vdev);
+	int asked = atomic_exchange(&dev->bypass_asked, IOMMU_BYPASS_NOT_ASKED);
+
+	if (asked != IOMMU_BYPASS_NOT_ASKED)
+		viommu_set_bypass(dev->viommu, asked == IOMMU_BYPASS_ON);
+}
+
 static const struct virtio_queue_ops request_ops = {
 	.serve = serve_requests,
+	.work = set_bypass,
 };
 
 static const struct virtio_queue_ops polled_request_ops = {
 	.serve = serve_polling,
+	.work = set_bypass,
 };
 
 /* --- faults --- */
@@ -203,9 +216,12 @@ static void dev_config_write(struct virtio_device *vdev, uint32_t offset, const 
 	    !virtio_has(vdev, VIRTIO_IOMMU_F_BYPASS_CONFIG))
 		return;
 	value = ((const uint8_t *)buf)[CONFIG_BYPASS - offset];
-	/* Other values are not allowed (5.13.4), so nothing is done. */
-	if (value <= 1 && value != viommu_bypass(dev->viommu))
-		viommu_set_bypass(dev->viommu, value);
+	/* Other values are not allowed (5.13.4), so nothing is done. It reads as it was until it
+	 * holds. */
+	if (value > 1)
+		return;
+	atomic_store(&dev->bypass_asked, value);
+	virtio_queue_post(&vdev->queues[IOMMU_REQUEST_QUEUE]);
 }
 
 /* A driver takes over: from here on the endpoints are where a reset puts them (5.13.5). */
@@ -278,6 +294,7 @@ int virtio_iommu_create(struct virtio_device **ret, const struct virtio_iommu_se
 	events->loop = setup->loop;
 	events->max_size = EVENT_QUEUE_SIZE;
 	dev->viommu = setup->viommu;
+	atomic_init(&dev->bypass_asked, IOMMU_BYPASS_NOT_ASKED);
 	dev->poll_ns = setup->poll_ns;
 	dev->event.iov = dev->event_segments;
 	dev->event.max_iov = IOMMU_SEGMENTS;

@@ -7,13 +7,17 @@
  * The guest's driver waits for each answer (Linux spins), so it matters who serves requests:
  *
  *     exit   the vCPU itself, in the exit that the driver's notification causes: no other thread is
- *            woken, and none needs a CPU
+ *            woken, and none needs a CPU. What takes long (large mappings, moves of endpoints) is
+ *            the loop's all the same, since whoever pauses the machine waits for the vCPU
  *     loop   the loop's thread, by eventfd: the notification is cheapest for the guest; the answer
  *            takes two switches of threads
  *     poll   the loop's thread, which polls for requests until none has come for a time; until
  *            then the driver need not notify. For hosts with a spare CPU
  *
- * Answers are the same. A request may wait for other queues to close their brackets, so its loop
+ * Answers are the same. The loop also carries out what the driver writes to the configuration's
+ * `bypass`, which reads as it was until that holds.
+ *
+ * A request may wait for other queues to close their brackets, so its loop
  * must serve no other device, and their loops must not be a thread that waits for vCPUs.
  */
 #ifndef VIRTIO_IOMMU_H

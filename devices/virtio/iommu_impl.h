@@ -4,6 +4,7 @@
 #define VIRTIO_IOMMU_IMPL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "iommu/viommu.h"
 #include "virtio/iommu.h"
@@ -14,11 +15,16 @@ enum {
 	/* Requests that are taken together. Each is two segments, or some more where they lie
 	   badly. */
 	IOMMU_BATCH = 64,
+	/* ... by count; and by cost: a batch ends with the request by which it maps and unmaps so
+	   many bytes. In a vCPU's exit none that is as large by itself is carried out. */
+	IOMMU_BATCH_BYTES = 16 << 20,
 	IOMMU_SEGMENTS = 8,
 	/* Room for the properties of an endpoint: 40 ranges of 24 bytes. */
 	IOMMU_PROBE_BYTES = 1024,
 	IOMMU_FAULTS = 32, /* that wait for a buffer */
 };
+
+enum iommu_bypass { IOMMU_BYPASS_OFF, IOMMU_BYPASS_ON, IOMMU_BYPASS_NOT_ASKED };
 
 struct iommu_taken {
 	struct virtq_chain chain;
@@ -40,6 +46,9 @@ struct iommu_dev {
 	uint8_t properties[IOMMU_PROBE_BYTES];
 	uint64_t poll_end_ns; /* nothing came for so long */
 
+	/* What the driver has written; enum iommu_bypass. Any thread. */
+	_Atomic int bypass_asked;
+
 	struct virtq_chain event;
 	struct iovec event_segments[IOMMU_SEGMENTS];
 	/* Guards what faults of other threads touch. */
@@ -49,7 +58,8 @@ struct iommu_dev {
 	unsigned int first_fault, n_faults;
 };
 
-/* Take what there is of requests, carry it out, answer it: how many chains that were. */
-unsigned int iommu_serve_batch(struct iommu_dev *dev);
+/* Take what there is of requests, carry it out, answer it: how many chains that were. -EAGAIN: the
+ * next one takes too long for a vCPU's exit, in which this is, and is left to the loop. */
+int iommu_serve_batch(struct iommu_dev *dev);
 
 #endif

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // virtio-iommu: requests as they lie in memory (virtio 1.3, 5.13.6), to and from iommu/viommu.h.
+#include <errno.h>
 #include <string.h>
 
 #include <linux/virtio_iommu.h>
 
 #include "base/le.h"
 #include "base/num.h"
+#include "base/thread.h"
 #include "core/vcpu_gate.h"
 #include "virtio/iommu_impl.h"
 
@@ -148,35 +150,53 @@ static void parse(struct iommu_dev *dev, struct iommu_taken *t, unsigned int *n)
 	t->written = t->tail + (uint32_t)sizeof(struct virtio_iommu_req_tail);
 }
 
-static unsigned int take(struct iommu_dev *dev)
+/* What others wait for meanwhile, as bytes. For an endpoint that moves all memory may be mapped. */
+static uint64_t cost(const struct viommu_request *r)
+{
+	if (r->op == VIOMMU_ATTACH || r->op == VIOMMU_DETACH)
+		return IOMMU_BATCH_BYTES;
+	return r->last < r->first ? 0 : MIN(r->last - r->first, (uint64_t)IOMMU_BATCH_BYTES);
+}
+
+/* The next batch: how many chains, and how many requests. */
+static int take(struct iommu_dev *dev, unsigned int *requests)
 {
 	struct virtq *vq = dev->vdev.queues[IOMMU_REQUEST_QUEUE].vq;
-	unsigned int n = 0;
+	uint64_t bytes = 0;
+	int n = 0;
 
-	/* Whoever pauses the vCPU waits for no more than the request at hand. */
-	while (n < (vcpu_wanted_out() ? 1 : IOMMU_BATCH)) {
+	*requests = 0;
+	/* Whoever pauses the vCPU waits for no more than the requests at hand. */
+	while (n < IOMMU_BATCH && bytes < IOMMU_BATCH_BYTES && !(n && vcpu_wanted_out())) {
 		struct iommu_taken *t = &dev->taken[n];
 
 		t->chain.iov = t->segments;
 		t->chain.max_iov = IOMMU_SEGMENTS;
 		if (virtq_pop(vq, &t->chain) <= 0)
 			break;
+		parse(dev, t, requests);
+		if (t->request >= 0)
+			bytes += cost(&dev->requests[t->request]);
+		if (bytes >= IOMMU_BATCH_BYTES && thread_role() == THREAD_VCPU) {
+			virtq_unpop(vq, &t->chain);
+			*requests -= t->request >= 0;
+			return n ? n : -EAGAIN;
+		}
 		n++;
 	}
 	return n;
 }
 
-unsigned int iommu_serve_batch(struct iommu_dev *dev)
+int iommu_serve_batch(struct iommu_dev *dev)
 {
 	struct virtq *vq = dev->vdev.queues[IOMMU_REQUEST_QUEUE].vq;
-	unsigned int n = take(dev), requests = 0;
+	unsigned int requests;
+	int n = take(dev, &requests);
 
-	for (unsigned int i = 0; i < n; i++)
-		parse(dev, &dev->taken[i], &requests);
 	if (requests)
 		viommu_run(dev->viommu, dev->requests, requests);
 	/* The answers become visible at once: nobody can use the first without the last. */
-	for (unsigned int i = 0; i < n; i++) {
+	for (int i = 0; i < n; i++) {
 		struct iommu_taken *t = &dev->taken[i];
 		struct virtio_iommu_req_tail tail = {.status = t->status};
 

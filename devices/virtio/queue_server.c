@@ -64,21 +64,41 @@ static bool serve_share(struct virtio_queue *q)
 	return q->ops->serve ? q->ops->serve(q) : handle_chains(q);
 }
 
+/* What is left of it is the loop's. */
+static void serve_locked(struct virtio_queue *q)
+{
+	atomic_store(&q->notified, false);
+	if (!may_serve(q))
+		return;
+	if (serve_share(q))
+		virtio_queue_wake(q);
+	virtq_flush(q->vq);
+}
+
+/* No vCPU waits here for what another thread does for the guest. */
 void virtio_queue_notify(struct virtio_queue *q)
 {
-	pthread_mutex_lock(&q->serving);
-	if (may_serve(q)) {
-		if (serve_share(q))
-			virtio_queue_wake(q);
-		virtq_flush(q->vq);
+	atomic_store(&q->notified, true);
+	while (atomic_load(&q->notified) && !atomic_load(&q->woken) &&
+	       pthread_mutex_trylock(&q->serving) == 0) {
+		serve_locked(q);
+		pthread_mutex_unlock(&q->serving);
 	}
+}
+
+static void serve_beside_vcpus(struct virtio_queue *q)
+{
+	pthread_mutex_lock(&q->serving);
+	serve_locked(q);
 	pthread_mutex_unlock(&q->serving);
+	if (atomic_load(&q->notified) && virtio_queue_running(q))
+		virtio_queue_wake(q);
 }
 
 static void serve(struct virtio_queue *q)
 {
 	if (q->serve_in_vcpu) {
-		virtio_queue_notify(q);
+		serve_beside_vcpus(q);
 		return;
 	}
 	if (!may_serve(q))
@@ -124,6 +144,11 @@ static void post_work(struct virtio_queue *q)
 {
 	if (loop_post(q->loop, &q->work))
 		q->posts++;
+}
+
+void virtio_queue_post(struct virtio_queue *q)
+{
+	post_work(q);
 }
 
 void virtio_queue_update(struct virtio_queue *q)
@@ -189,7 +214,7 @@ static void start(struct virtio_queue *q)
 	q->owner->ops->layout(q, &layout, &next_avail);
 	virtq_set_interrupt(q->vq, q->owner->ops->interrupt_fd(q));
 	pthread_mutex_unlock(q->owner->lock);
-	/* Notified meanwhile, a vCPU waits here. */
+	/* A vCPU that notifies meanwhile leaves that to the service below. */
 	if (q->serve_in_vcpu)
 		pthread_mutex_lock(&q->serving);
 	start_rings(q, &layout, next_avail);
@@ -405,6 +430,8 @@ static void work_done(struct loop_op *op, int result)
 	advance(q);
 	pthread_mutex_unlock(q->owner->lock);
 	follow_interrupts(q);
+	if (q->ops->work)
+		q->ops->work(q);
 	pthread_mutex_lock(q->owner->lock);
 	q->posts--;
 	pthread_cond_broadcast(&q->owner->still);

@@ -60,6 +60,8 @@ struct virtio_queue_ops {
 	void (*cancel)(struct virtio_queue *q);
 	/* Nothing is held any more: undo start, as far as it came. NULL: nothing to do. */
 	void (*stopped)(struct virtio_queue *q);
+	/* What the device has posted by virtio_queue_post; now and then also without that. */
+	void (*work)(struct virtio_queue *q);
 	/* A queue that was handed over interrupts by this eventfd from now on. */
 	int (*set_call)(struct virtio_queue *q, int call_fd);
 };
@@ -120,6 +122,7 @@ struct virtio_queue {
 	struct virtq_chain chain; /* `handle`'s */
 
 	_Atomic bool woken;        /* `wake` is posted */
+	_Atomic bool notified;     /* with serve_in_vcpu: nobody has looked since */
 	struct loop_op work;       /* posted: what is wanted has changed */
 	struct loop_op wake;       /* posted: serve */
 	struct loop_op end;        /* deferred: the end of an iteration */
@@ -141,6 +144,9 @@ void virtio_queue_release(struct virtio_queue *q);
 void virtio_queue_again(struct virtio_queue *q);
 /* The same soon, from any thread, between `start` and the end of `cancel`. */
 void virtio_queue_wake(struct virtio_queue *q);
+/* Call `work` soon, whether the queue runs or not: a machine's reset, a pause and the device's end
+ * wait for it. Under the owner's lock. */
+void virtio_queue_post(struct virtio_queue *q);
 /* Take `bytes` from this iteration's share: false when nothing is left of it, and `serve` should
  * return true. */
 bool virtio_queue_spend(struct virtio_queue *q, uint64_t bytes);
@@ -170,8 +176,8 @@ void virtio_queue_update(struct virtio_queue *q);
 void virtio_queue_interrupt_changed(struct virtio_queue *q);
 /* Under the lock: it is off, and nothing is posted. */
 bool virtio_queue_still(const struct virtio_queue *q);
-/* A notification of a queue with serve_in_vcpu. Any thread, no lock held; waits for another that
- * serves. */
+/* A notification of a queue with serve_in_vcpu. Any thread, no lock held. Where another thread
+ * serves it, that one looks again when it has done so. */
 void virtio_queue_notify(struct virtio_queue *q);
 
 #endif

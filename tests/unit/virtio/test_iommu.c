@@ -5,14 +5,17 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <string.h>
 
 #include <linux/virtio_iommu.h>
 
 #include "base/num.h"
+#include "base/thread.h"
 #include "core/device.h"
 #include "core/state.h"
+#include "core/vcpu_gate.h"
 #include "driver.h"
 #include "iommu/viommu.h"
 #include "virtio/iommu.h"
@@ -26,9 +29,14 @@ static struct viommu_endpoint *endpoint;
 static struct dma_space *space;
 static struct err err;
 
+/* A PROBE asks for the endpoint's number while it is carried out: what a test does meanwhile. */
+static void (*during_probe)(void);
+
 static uint32_t id(void *opaque)
 {
 	(void)opaque;
+	if (during_probe)
+		during_probe();
 	return ENDPOINT;
 }
 
@@ -196,14 +204,44 @@ Test(virtio_iommu, probe_tells_the_msi_window)
 	cr_assert_eq(request(&r, sizeof(r), in, bytes + 4), VIRTIO_IOMMU_S_NOENT);
 }
 
+static uint64_t bypass_at(void)
+{
+	return d->config + offsetof(struct virtio_iommu_config, bypass);
+}
+
+static bool bypass_is_on(void *opaque)
+{
+	(void)opaque;
+	return drv_bar_read(d, bypass_at(), 1);
+}
+
+Test(virtio_iommu, bypass_which_may_map_all_of_memory_is_not_set_in_the_vcpus_exit)
+{
+	drv_bar_write(d, bypass_at(), 1, 1);
+	cr_assert_eq(reach(0x1000), UINT64_MAX);
+	cr_assert_not(bypass_is_on(NULL), "it reads as it is");
+	cr_assert(guest_until(g, bypass_is_on, NULL));
+	cr_assert_eq(reach(0x1000), 0x1000);
+}
+
+Test(virtio_iommu, bypass_is_set_without_a_running_queue_too)
+{
+	drv_reset(d);
+	cr_assert(drv_negotiate(d, FEATURES));
+	drv_bar_write(d, bypass_at(), 1, 1);
+	cr_assert(guest_until(g, bypass_is_on, NULL));
+}
+
 Test(virtio_iommu, bypass_is_the_drivers_and_outlives_a_reset)
 {
-	uint64_t at = d->config + offsetof(struct virtio_iommu_config, bypass);
+	uint64_t at = bypass_at();
 
 	cr_assert_eq(drv_bar_read(d, at, 1), 0);
 	drv_bar_write(d, at, 2, 1);
+	guest_turn(g);
 	cr_assert_eq(reach(0x1000), UINT64_MAX, "no such value");
 	drv_bar_write(d, at, 1, 1);
+	cr_assert(guest_until(g, bypass_is_on, NULL));
 	cr_assert_eq(reach(0x1000), 0x1000);
 	cr_assert_eq(attach(1, 0, 0), VIRTIO_IOMMU_S_OK);
 	cr_assert_eq(reach(0x1000), UINT64_MAX);
@@ -211,6 +249,7 @@ Test(virtio_iommu, bypass_is_the_drivers_and_outlives_a_reset)
 	cr_assert_eq(drv_bar_read(d, at, 1), 1);
 	cr_assert_eq(reach(0x1000), 0x1000, "no domain is left");
 	drv_bar_write(d, at, 0, 1);
+	guest_turn(g);
 	cr_assert_eq(drv_bar_read(d, at, 1), 1, "not without the feature");
 }
 
@@ -271,14 +310,14 @@ Test(virtio_iommu, many_requests_at_once_are_answered_in_order)
 	cr_assert_eq(reach(98 * 4096), 98 * 4096);
 }
 
-/* Make a map request available that asks for the page; its head. */
-static void add_map(uint64_t page, uint8_t **answer)
+/* Add a map request for `bytes` from the page on. */
+static void add_map_of(uint64_t page, uint64_t bytes, uint8_t **answer)
 {
 	struct virtio_iommu_req_map r = {
 		.head.type = VIRTIO_IOMMU_T_MAP,
 		.domain = 1,
 		.virt_start = page << 12,
-		.virt_end = (page << 12) + 0xfff,
+		.virt_end = (page << 12) + (bytes - 1),
 		.phys_start = 0x5000,
 		.flags = 3,
 	};
@@ -289,6 +328,11 @@ static void add_map(uint64_t page, uint8_t **answer)
 	*answer = guest_ptr(g, i.gpa, 4);
 	**answer = 0xee;
 	drv_add(d, 0, &o, 1, &i, 1);
+}
+
+static void add_map(uint64_t page, uint8_t **answer)
+{
+	add_map_of(page, 0x1000, answer);
 }
 
 Test(virtio_iommu, who_serves_a_request_is_as_asked_for)
@@ -348,6 +392,121 @@ Test(virtio_iommu, polling_ends_when_nothing_came_for_a_while)
 	cr_assert(drv_kick(d, 0));
 	cr_assert(drv_wait(d, 0, NULL, NULL));
 	cr_assert_eq(*answer, VIRTIO_IOMMU_S_OK);
+}
+
+/* --- in a vCPU's thread --- */
+
+static struct vcpu_gate gate;
+static sem_t entered, go_on;
+
+static void *notify_as_vcpu(void *opaque)
+{
+	vcpu_gate_own(&gate);
+	drv_notify(opaque, 0);
+	return NULL;
+}
+
+static void start_vcpu(pthread_t *thread)
+{
+	vcpu_gate_init(&gate);
+	atomic_store(&gate.want, VCPU_WANT_RUN);
+	drv_publish(d, 0);
+	cr_assert_eq(thread_start(thread, THREAD_VCPU, 0, notify_as_vcpu, d), 0);
+}
+
+static void run_vcpu(void)
+{
+	pthread_t thread;
+
+	start_vcpu(&thread);
+	pthread_join(thread, NULL);
+}
+
+static void add_probe(void)
+{
+	const struct virtio_iommu_req_probe r = {.head.type = VIRTIO_IOMMU_T_PROBE,
+						 .endpoint = ENDPOINT};
+	struct drv_sg o = {guest_alloc(g, sizeof(r), 8), sizeof(r)};
+	struct drv_sg i = {guest_alloc(g, 4096, 8), 4096};
+
+	memcpy(guest_ptr(g, o.gpa, o.len), &r, o.len);
+	drv_add(d, 0, &o, 1, &i, 1);
+}
+
+Test(virtio_iommu, what_takes_long_is_left_to_the_loop)
+{
+	enum { N = 4 };
+	uint8_t *answers[N];
+
+	if (TRANSPORT != VIRTIO_IOMMU_EXIT)
+		return;
+	cr_assert_eq(attach(1, 0, 0), VIRTIO_IOMMU_S_OK);
+	add_map(1, &answers[0]);
+	add_map(2, &answers[1]);
+	add_map_of(0x10000, 32 * MiB, &answers[2]);
+	add_map(3, &answers[3]);
+	run_vcpu();
+	for (unsigned int i = 0; i < N; i++)
+		cr_expect_eq(*answers[i], i < 2 ? VIRTIO_IOMMU_S_OK : 0xee, "%u", i);
+	for (unsigned int i = 0; i < N; i++)
+		cr_assert(drv_wait(d, 0, NULL, NULL));
+	for (unsigned int i = 0; i < N; i++)
+		cr_expect_eq(*answers[i], VIRTIO_IOMMU_S_OK, "%u", i);
+}
+
+static void want_it_out(void)
+{
+	atomic_store(&gate.want, VCPU_WANT_PAUSE);
+}
+
+Test(virtio_iommu, a_vcpu_that_is_wanted_out_leaves_in_the_middle_of_a_batch)
+{
+	uint8_t *answers[10];
+
+	if (TRANSPORT != VIRTIO_IOMMU_EXIT)
+		return;
+	cr_assert_eq(attach(1, 0, 0), VIRTIO_IOMMU_S_OK);
+	during_probe = want_it_out;
+	add_probe();
+	for (unsigned int i = 0; i < ARRAY_SIZE(answers); i++)
+		add_map(i, &answers[i]);
+	run_vcpu();
+	during_probe = NULL;
+	for (unsigned int i = 0; i < ARRAY_SIZE(answers); i++)
+		cr_expect_eq(*answers[i], 0xee, "%u", i);
+	for (unsigned int i = 0; i < ARRAY_SIZE(answers) + 1; i++)
+		cr_assert(drv_wait(d, 0, NULL, NULL));
+	cr_expect_eq(*answers[9], VIRTIO_IOMMU_S_OK);
+}
+
+static void block(void)
+{
+	sem_post(&entered);
+	sem_wait(&go_on);
+}
+
+Test(virtio_iommu, a_vcpu_does_not_wait_for_another_that_serves, .timeout = 20)
+{
+	pthread_t thread;
+	uint8_t *answer;
+
+	if (TRANSPORT != VIRTIO_IOMMU_EXIT)
+		return;
+	cr_assert_eq(attach(1, 0, 0), VIRTIO_IOMMU_S_OK);
+	sem_init(&entered, 0, 0);
+	sem_init(&go_on, 0, 0);
+	during_probe = block;
+	add_probe();
+	start_vcpu(&thread);
+	sem_wait(&entered);
+	during_probe = NULL;
+	add_map(1, &answer);
+	drv_publish(d, 0);
+	drv_notify(d, 0);
+	cr_expect_eq(*answer, 0xee);
+	sem_post(&go_on);
+	pthread_join(thread, NULL);
+	cr_expect_eq(*answer, VIRTIO_IOMMU_S_OK, "the other has looked again");
 }
 
 /* Kicks of one vCPU while another resets the device: no request is answered after the reset. */
