@@ -20,6 +20,7 @@ enum {
 	RECORDS_PER_ITERATION = 64,
 };
 
+/* The loop's thread's. */
 struct fault_watch {
 	struct loop *loop;
 	const struct log *log;

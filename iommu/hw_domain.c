@@ -10,6 +10,7 @@
 #include "base/num.h"
 #include "iommu/ioas_impl.h"
 
+/* One thread at a time (hw_domain.h). */
 struct hw_domain {
 	struct hw_domain_config config;
 	char *name;

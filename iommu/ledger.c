@@ -18,6 +18,7 @@ struct recent {
 	int code;
 };
 
+/* Under the owner's lock. */
 struct ledger {
 	ledger_clock_fn *clock;
 	void *clock_opaque;

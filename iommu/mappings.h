@@ -32,6 +32,7 @@ enum mapping_state {
 	MAPPING_GOING,    /* a call is unmapping it: nothing new reaches it */
 };
 
+/* Under the lock of the table's owner. */
 struct mapping {
 	uint64_t iova, last; /* inclusive */
 	uint64_t gpa;        /* UINT64_MAX: the memory is not the guest's */

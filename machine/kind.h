@@ -76,7 +76,7 @@ static inline const struct device_kind *device_kind_of(const struct config_devic
 	return container_of(device->item.schema, struct device_kind, schema);
 }
 
-/* A device of the machine. Each kind's struct begins with one. */
+/* A device of the machine, the machine's thread's. Each kind's struct begins with one. */
 struct vm_device {
 	struct list link; /* vm->devices */
 	struct hospes_vm *vm;

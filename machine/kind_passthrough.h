@@ -34,7 +34,7 @@ enum { CONFIG_MAX_PASSTHROUGH = 32 };
 
 extern const struct device_kind kind_passthrough;
 
-/* An address space that one or several devices are in. */
+/* An address space that one or several devices are in. Like all here the machine's thread's. */
 struct vm_space {
 	struct list link; /* of vm_host_iommu */
 	char name[40];

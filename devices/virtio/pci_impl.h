@@ -43,6 +43,7 @@ static_assert(sizeof(struct common_cfg) == 64, "virtio 1.3, 4.1.4.3");
 static_assert(sizeof(struct virtio_pci_cap) == 16, "virtio 1.3, 4.1.4");
 
 struct virtio_pci {
+	/* Constant once it is attached, or with guards of their own. */
 	struct device dev; /* first: it is the machine's handle */
 	struct pci_device pci;
 	struct virtio_transport t;

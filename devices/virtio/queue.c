@@ -59,11 +59,14 @@ struct ring {
 };
 
 struct virtq {
+	/* Constant. */
 	const struct virtq_ops *ops;
 	void *opaque;
 	unsigned int index;
+	/* Read by any thread; written under the device's lock, or by the thread below. */
 	_Atomic uint8_t state; /* enum virtq_state */
 	_Atomic int interrupt_fd;
+	/* Whoever serves the queue (queue.h). */
 	bool event_idx;
 	bool indirect;
 	bool no_notify; /* as the used ring's flag says, without event index */

@@ -111,7 +111,7 @@ struct virtio_queue {
 	/* Under the owner's lock. */
 	unsigned int posts; /* runs of `work` that are to come */
 
-	/* The loop's thread alone; with serve_in_vcpu, under `serving`. */
+	/* The loop's thread's; with serve_in_vcpu, under `serving`. */
 	pthread_mutex_t serving;
 	unsigned int held;
 	bool more; /* serve again at the end of this iteration */

@@ -52,7 +52,7 @@ struct virtio_transport_ops {
 	void (*reset)(struct virtio_transport *t);
 };
 
-/* Registers of a queue: the driver writes them while it is not enabled. */
+/* Registers of a queue, under the device's lock: the driver writes them while it is not enabled. */
 struct transport_queue {
 	uint16_t size;
 	uint64_t desc, driver, device;
@@ -62,9 +62,9 @@ struct transport_queue {
 };
 
 struct virtio_transport {
-	const struct virtio_transport_ops *ops;
+	const struct virtio_transport_ops *ops; /* this and vdev are constant */
 	struct virtio_device *vdev;
-	struct virtio_queue_owner owner; /* with the lock */
+	struct virtio_queue_owner owner; /* with the lock, which guards the rest */
 	uint8_t status;
 	uint8_t generation;
 	bool paused;

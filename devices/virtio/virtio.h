@@ -60,17 +60,19 @@ struct virtio_device_ops {
 
 /* Embedded first in each device type's struct. */
 struct virtio_device {
+	/* Constant once it is attached. */
 	const struct virtio_device_ops *ops;
 	char name[32];
 	const struct log *log;
-	struct log_limit limit;
 	uint64_t features_offered;  /* device bits; the transport adds its own (28, 29, 32, 40) */
 	uint64_t features_withheld; /* of the transport's */
-	uint64_t features;          /* negotiated */
 	uint32_t config_bytes;      /* size of the device config space */
 	unsigned int n_queues;
 	struct virtio_queue *queues;
 	struct virtio_transport *transport; /* set when it is attached */
+	/* --- */
+	struct log_limit limit; /* any thread */
+	uint64_t features; /* negotiated; written under the device's lock while no queue runs */
 };
 
 static inline bool virtio_has(const struct virtio_device *vdev, unsigned int feature)

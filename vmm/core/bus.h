@@ -49,8 +49,8 @@ struct bus_region {
 	const char *name; /* for messages and counters */
 	uint64_t size_bytes;
 	pthread_mutex_t *lock; /* held around the handler, NULL for none */
-	/* --- */
-	uint64_t base; /* framework: present address, valid while `on` */
+	/* --- framework, under the bus's lock --- */
+	uint64_t base; /* present address, valid while `on` */
 	bool on;
 	_Atomic uint64_t traps; /* accesses so far: for tests, statistics and the exit counters */
 };

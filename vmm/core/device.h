@@ -60,12 +60,14 @@ struct device_ops {
 };
 
 struct device {
+	/* Constant. */
 	const struct device_ops *ops;
 	char name[32]; /* the user's id, or one made from the type: "disk0" */
 	const struct log *log;
-	struct log_limit limit;
-	pthread_mutex_t lock; /* registers and everything that vCPU threads change */
-	struct list link;     /* the machine's */
+	/* --- */
+	struct log_limit limit; /* any thread */
+	pthread_mutex_t lock;   /* guards registers and everything that vCPU threads change */
+	struct list link;       /* the machine's thread's */
 };
 
 /* What the machine gives every device it creates. */

@@ -29,9 +29,11 @@ enum {
 };
 
 struct dma_space {
+	/* Constant. */
 	struct gmem *gmem;
 	const struct dma_space_ops *ops; /* NULL: identity */
 	void *opaque;
+	/* --- */
 	_Atomic bool identity; /* always, or for now */
 	_Atomic uint64_t generation;
 	/* Guards ports, and the waiting of drains. */

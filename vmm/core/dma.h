@@ -57,11 +57,12 @@ void dma_space_destroy(struct dma_space *space);
  * dma_space_drain, as any change of the translation; until that has returned either may be seen. */
 void dma_space_set_identity(struct dma_space *space, bool identity);
 
+/* The owner's thread's, but for what drains read (atomic) and what is under the space's lock. */
 struct dma_port {
 	struct dma_space *space;
 	uint32_t requester;
 	/* private */
-	struct list link;
+	struct list link; /* under the space's lock */
 	_Atomic uint64_t opened;
 	_Atomic uint64_t closed;
 	struct list open;

@@ -71,7 +71,7 @@ struct gmem_region_config {
 	uint64_t fd_offset;
 };
 
-/* What a listener and a walker see. Valid while the region exists. */
+/* What a listener and a walker see. Constant and valid while the region exists. */
 struct gmem_region {
 	uint64_t gpa;
 	uint64_t size_bytes;

@@ -56,9 +56,9 @@ int irq_chip_start(struct irq_chip *chip, struct err *err);
 
 /* A pin, which may be shared: its level is the OR of its holders. Embedded in the device. */
 struct irq_line {
-	struct irq_chip *chip;
+	struct irq_chip *chip; /* this and gsi are constant */
 	uint32_t gsi;
-	bool level;
+	bool level;       /* under the chip's lock */
 	int fd;           /* connected eventfd, or -1 */
 	struct list link; /* private */
 };
@@ -81,9 +81,9 @@ void irq_line_disconnect(struct irq_line *line);
  * tells (without clearing) whether there are some; unmask connects it again and delivers what was
  * pending. -ENOSPC when the host has no GSI left. */
 struct irq_msi {
-	struct irq_chip *chip;
-	int fd;       /* signal it to raise: fd_event_signal() or hand it to the kernel */
-	uint32_t gsi; /* valid while enabled */
+	struct irq_chip *chip; /* this and fd are constant; the rest is under the device's lock */
+	int fd;                /* signal it to raise: fd_event_signal() or hand it to the kernel */
+	uint32_t gsi;          /* valid while enabled */
 	uint64_t address;
 	uint32_t data;
 	uint32_t devid;

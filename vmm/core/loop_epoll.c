@@ -42,6 +42,7 @@ struct slot {
 	struct slot *next; /* in its bucket, or among the free */
 };
 
+/* The thread's that runs the loop. */
 struct loop_epoll {
 	int fd;
 	int timer_fd;

@@ -43,10 +43,13 @@ struct loop_backend_ops {
 };
 
 struct loop {
+	/* Constant. */
 	const struct loop_backend_ops *ops;
 	void *backend; /* struct loop_uring or struct loop_epoll */
 	const struct log *log;
 	char name[16];
+	int wake_fd;
+	/* The thread's that runs the loop, unless atomic. */
 	unsigned int in_flight; /* with the loop's own wake watch */
 	_Atomic(pthread_t) runner;
 	_Atomic bool running;
@@ -60,7 +63,6 @@ struct loop {
 	_Atomic bool sleeping;
 	_Atomic bool woken;
 	_Atomic bool stop;
-	int wake_fd;
 	struct loop_op wake;
 };
 

@@ -20,6 +20,7 @@
 
 enum { PLACE_KERNEL, PLACE_WAITING };
 
+/* The thread's that runs the loop. */
 struct loop_uring {
 	struct io_uring ring;
 	/* The submission queue was full and the kernel did not take it: tried again in each

@@ -22,6 +22,7 @@ enum {
 };
 
 struct msi {
+	/* Constant. */
 	struct pci_cap hook;
 	struct pci_device *dev;
 	struct irq_chip *chip;
@@ -29,8 +30,9 @@ struct msi {
 	unsigned int n; /* vectors that exist: config.vectors once built */
 	unsigned int cap;
 	unsigned int data_at, mask_at; /* offsets in config space; mask_at 0: no mask bits */
-	unsigned int active;           /* vectors the guest enabled */
-	uint64_t address;              /* the message in use, when active */
+	/* Under the device's lock. */
+	unsigned int active; /* vectors the guest enabled */
+	uint64_t address;    /* the message in use, when active */
 	uint16_t data;
 	bool used; /* vectors_used was called */
 	bool dead;

@@ -21,6 +21,7 @@
 #include "core/pci_impl.h"
 #include "core/state.h"
 
+/* Under the device's lock. */
 struct vector {
 	struct irq_msi msi;
 	uint8_t entry[MSIX_ENTRY_BYTES]; /* as the guest reads it */
@@ -30,6 +31,7 @@ struct vector {
 };
 
 struct msix {
+	/* Constant. */
 	struct pci_cap hook;
 	struct pci_device *dev;
 	struct irq_chip *chip;
@@ -37,6 +39,7 @@ struct msix {
 	unsigned int cap;
 	int (*vector_used)(void *opaque, unsigned int v, bool on);
 	void *opaque;
+	/* Under the device's lock. */
 	bool enabled;
 	bool mask_all; /* by the function mask, or for want of bus mastering */
 	struct log_limit limit;

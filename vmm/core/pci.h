@@ -129,7 +129,7 @@ struct pci_bar {
 	enum pci_bar_kind kind;
 	uint64_t size_bytes;       /* power of two; at least 16 (memory), 4 (I/O), 2 KiB (ROM) */
 	struct bus_region *region; /* trapped; NULL for a host mapping */
-	/* --- framework --- */
+	/* --- framework, under the root's lock --- */
 	uint64_t address; /* as programmed */
 	bool visible;
 	uint64_t gpa; /* where, while visible */
@@ -165,7 +165,7 @@ struct pci_device {
 	const struct pci_device_ops *ops;
 	const char *name;
 	pthread_mutex_t *lock; /* the device's lock, taken around hooks; may be NULL */
-	/* Framework. */
+	/* Framework. What changes once it is attached does so under the root's lock. */
 	struct pci_root *root;
 	struct pci_bus *bus;
 	struct pci_addr addr; /* bus number as of now, which the guest may change */

@@ -26,6 +26,7 @@ enum {
 /* Enable, bus, device, function, doubleword: other bits of the address port are reserved. */
 #define PCI_CONFIG_ADDRESS_BITS 0x80fffffcu
 
+/* Under the root's lock. */
 struct pci_bus {
 	struct pci_root *root;     /* NULL until the bridge is attached */
 	struct pci_device *bridge; /* NULL: bus 0 */

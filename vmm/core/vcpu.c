@@ -29,13 +29,14 @@
 enum { KERNEL_SIGSET_BYTES = 8 };
 
 struct vcpu {
+	/* Constant. */
 	struct vcpus *all;
 	unsigned int index;
 	struct arch_vcpu *arch;
 	struct kvm_run *run;
 	pthread_t thread;
 	bool started;
-	/* Under the lock. */
+	/* Under the gate's lock. */
 	bool parked;
 	bool has_run;
 	/* The thread's own. */
@@ -46,9 +47,9 @@ struct vcpu {
 };
 
 struct vcpus {
-	struct vcpus_config config;
-	struct vcpu_gate gate; /* guards `round` and each `parked`, `has_run` too */
-	uint64_t round;        /* counts resumes: an event holds its vCPU until the next */
+	struct vcpus_config config; /* this and n are constant */
+	struct vcpu_gate gate;      /* guards `round` and each `parked`, `has_run` too */
+	uint64_t round;             /* counts resumes: an event holds its vCPU until the next */
 	unsigned int n;
 	struct vcpu vcpus[];
 };
