@@ -28,8 +28,8 @@ static struct blk *blk_of(struct virtio_device *vdev)
 
 /* Queues */
 
-/* The chain has no byte for a status. Where the virtual IOMMU is the reason it is dropped; otherwise
- * it is the one mistake of a driver that cannot be answered. */
+/* The chain has no byte for a status. Where the virtual IOMMU is the reason it is dropped;
+ * otherwise it is the one mistake of a driver that cannot be answered. */
 static void refuse(struct blk_request *req)
 {
 	struct virtq *vq = req->queue->base->vq;

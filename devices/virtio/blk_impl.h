@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Inside virtio-blk: the device and its queues (blk.c), which use requests (blk_request.c). Calls go
- * in this direction only.
+ * Inside virtio-blk: the device and its queues (blk.c), which use requests (blk_request.c). Calls
+ * go in this direction only.
  *
  *   free ─take─► parsed ─► transferring ⇄ (waits for a bounce buffer) ─► syncing ─► done ─► free
  *

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "fuzz.h"
+#include "pci_host.h"
 #include "base/fd.h"
 #include "base/le.h"
 #include "base/num.h"
@@ -25,12 +26,7 @@
 #include "core/msix.h"
 #include "core/pci.h"
 
-#define ECAM   0xe0000000ull
-#define MMIO32 0xc0000000ull
-#define MMIO64 (1ull << 40)
-
 enum {
-	PINS = 24,
 	VECTORS = 5,
 	MSI_VECTORS = 4,
 	GSIS = PINS + 2 * VECTORS + MSI_VECTORS,
@@ -57,9 +53,7 @@ struct fn {
 	unsigned int express;
 };
 
-static struct bus *mmio, *pio;
-static struct irq_chip *chip;
-static struct pci_root *root;
+static struct pci_host pci;
 static struct fn fns[DEVICES];
 enum { PORT, BEHIND, MULTI0, MULTI1 };
 static int gsi_fd[GSIS];
@@ -190,7 +184,7 @@ static void add_msix(struct fn *f)
 {
 	const struct msix_config c = {.vectors = VECTORS, .table_offset = 0, .pba_offset = 0x800};
 
-	check(!msix_init(&f->msix, &f->pci, chip, &c, NULL));
+	check(!msix_init(&f->msix, &f->pci, pci.chip, &c, NULL));
 	allow(f->writable, MSIX_CONTROL, 2, 0xc000);
 }
 
@@ -198,7 +192,7 @@ static void add_msi(struct fn *f)
 {
 	const struct msi_config c = {.vectors = MSI_VECTORS, .wide = true, .maskable = true};
 
-	check(!msi_init(&f->msi, &f->pci, chip, &c, NULL));
+	check(!msi_init(&f->msi, &f->pci, pci.chip, &c, NULL));
 	allow(f->writable, MSI_CONTROL, 2, 0x0071);
 	allow(f->writable, 0x44, 8, ~3ull);
 	allow(f->writable, 0x4c, 2, 0xffff);
@@ -235,23 +229,9 @@ static void attach(struct fn *f, struct pci_bus *bus, uint8_t slot, uint8_t func
 
 static void set_up(void)
 {
-	struct pci_root_config c = {.windows = {.ecam_gpa = ECAM,
-						.mmio32_gpa = MMIO32,
-						.mmio32_bytes = 256 * MiB,
-						.mmio64_gpa = MMIO64,
-						.mmio64_bytes = 64 * GiB,
-						.io_base = 0x1000,
-						.io_bytes = 0xf000},
-				    .intx_gsi = 16};
-
 	for (unsigned int i = 0; i < GSIS; i++)
 		gsi_fd[i] = -1;
-	check(!bus_create(&mmio, BUS_MMIO, NULL) && !bus_create(&pio, BUS_PIO, NULL));
-	check(!irq_chip_create(&chip, &chip_ops, NULL, NULL));
-	c.mmio = mmio;
-	c.pio = pio;
-	c.irq = chip;
-	check(!pci_root_create(&root, &c, NULL));
+	pci_host_init(&pci, &chip_ops, NULL);
 	init_fn(&fns[PORT], "port", true);
 	add_express(&fns[PORT], 4);
 	check(!pci_bridge_init(&fns[PORT].pci, NULL));
@@ -272,12 +252,12 @@ static void set_up(void)
 	add_msi(&fns[MULTI1]);
 	add_bar(&fns[MULTI1], 0, PCI_BAR_MEM64, 64 * KiB, true);
 	add_bar(&fns[MULTI1], PCI_ROM, PCI_BAR_ROM, 2 * KiB, true);
-	attach(&fns[PORT], pci_root_bus(root), 1, 0);
+	attach(&fns[PORT], pci_root_bus(pci.root), 1, 0);
 	attach(&fns[BEHIND], fns[PORT].pci.secondary, 0, 0);
-	attach(&fns[MULTI0], pci_root_bus(root), 2, 0);
-	attach(&fns[MULTI1], pci_root_bus(root), 2, 1);
+	attach(&fns[MULTI0], pci_root_bus(pci.root), 2, 0);
+	attach(&fns[MULTI1], pci_root_bus(pci.root), 2, 1);
 	fns[MULTI0].snapshot[0x0e] = 0x80;
-	check(!pci_root_assign(root, NULL));
+	check(!pci_root_assign(pci.root, NULL));
 }
 
 static void tear_down(void)
@@ -288,13 +268,10 @@ static void tear_down(void)
 		msi_done(fns[i].msi);
 	}
 	pci_bridge_done(&fns[PORT].pci);
-	check(!irq_chip_msi_in_use(chip));
+	check(!irq_chip_msi_in_use(pci.chip));
 	for (unsigned int i = 0; i < GSIS; i++)
 		check(gsi_fd[i] == -1);
-	pci_root_destroy(root);
-	irq_chip_destroy(chip);
-	bus_destroy(pio);
-	bus_destroy(mmio);
+	pci_host_done(&pci);
 }
 
 /* --- the oracle --- */
@@ -340,7 +317,7 @@ static void check_bar(const struct fn *f, unsigned int i)
 		show = (c[COMMAND] & 1) && inside(at, size, 0x1000, 0xffff);
 	else
 		show = (c[COMMAND] & 2) && (inside(at, size, MMIO32, MMIO32 + 256 * MiB - 1) ||
-					    inside(at, size, MMIO64, MMIO64 + 64 * GiB - 1));
+					    inside(at, size, MMIO64, MMIO64 + MMIO64_BYTES - 1));
 	show = show && (!rom || c[0x30] & 1);
 	if (f == &fns[BEHIND])
 		show = show && bridge_passes(fns[PORT].pci.config, io, at, size);
@@ -437,7 +414,7 @@ static void check_read_only(const struct fn *f)
 
 static void check_all(void)
 {
-	unsigned int in_use = irq_chip_msi_in_use(chip);
+	unsigned int in_use = irq_chip_msi_in_use(pci.chip);
 
 	for (unsigned int d = 0; d < DEVICES; d++) {
 		struct fn *f = &fns[d];
@@ -482,15 +459,15 @@ static void ecam_read(unsigned int bus, unsigned int devfn, unsigned int reg, un
 	const struct fn *f = who(bus, devfn);
 	uint64_t address = 1ull << 31 | bus << 16 | devfn << 8 | (reg & 0xfc), v = 0, w = 0;
 
-	check(bus_read(mmio, ECAM + (bus << 20 | devfn << 12 | reg), &v, size));
+	check(bus_read(pci.mmio, ECAM + (bus << 20 | devfn << 12 | reg), &v, size));
 	if (f)
 		check(!memcmp(&v, &f->pci.config[reg], size));
 	else if (bus || devfn)
 		check(v == (size == 8 ? ~0ull : (1ull << 8 * size) - 1));
 	if (reg >= 256 || size > 4 - reg % 4)
 		return;
-	bus_write(pio, 0xcf8, &address, 4);
-	bus_read(pio, 0xcfc + reg % 4, &w, size);
+	bus_write(pci.pio, 0xcf8, &address, 4);
+	bus_read(pci.pio, 0xcfc + reg % 4, &w, size);
 	check(v == w);
 }
 
@@ -503,7 +480,7 @@ static void ecam_write(unsigned int bus, unsigned int devfn, unsigned int reg, u
 
 	if (f)
 		memcpy(before, &f->pci.config[reg], size);
-	bus_write(mmio, ECAM + (bus << 20 | devfn << 12 | reg), &value, size);
+	bus_write(pci.mmio, ECAM + (bus << 20 | devfn << 12 | reg), &value, size);
 	if (!f)
 		return;
 	/* A reset changes what was just written: then only the general laws hold. */
@@ -526,8 +503,8 @@ static void size_bars(struct fn *f)
 
 		if (f->pci.bars[i].kind == PCI_BAR_NONE)
 			continue;
-		bus_write(mmio, at, &ones, 4);
-		bus_read(mmio, at, &v, 4);
+		bus_write(pci.mmio, at, &ones, 4);
+		bus_read(pci.mmio, at, &v, 4);
 		v &= f->pci.bars[i].kind == PCI_BAR_IO ? ~3u : i == PCI_ROM ? ~2047u : ~15u;
 		check(v == (uint32_t)~(f->pci.bars[i].size_bytes - 1));
 	}
@@ -560,10 +537,10 @@ static void step(const uint8_t *s)
 		ecam_write(bus, devfn, MSIX_CONTROL, 2, value & 0xffff);
 		break;
 	case 5: /* any port of the mechanism, any size, aligned or not */
-		bus_write(pio, 0xcf0 + reg % 20, &value, size);
+		bus_write(pci.pio, 0xcf0 + reg % 20, &value, size);
 		break;
 	case 6:
-		bus_read(pio, 0xcf0 + reg % 20, &value, size);
+		bus_read(pci.pio, 0xcf0 + reg % 20, &value, size);
 		break;
 	case 7:
 		if (f->msix)
@@ -582,7 +559,8 @@ static void step(const uint8_t *s)
 		size_bars(&fns[s[1] & 1 ? MULTI0 : MULTI1]);
 		break;
 	case 10:
-		bus_read(mmio, (s[9] & 1 ? MMIO64 : MMIO32) + value % (256 * MiB), &value, size);
+		bus_read(pci.mmio, (s[9] & 1 ? MMIO64 : MMIO32) + value % (256 * MiB), &value,
+			 size);
 		break;
 	case 11:
 		pci_device_reset(&f->pci);
@@ -590,7 +568,7 @@ static void step(const uint8_t *s)
 		f->snapshot[6] &= (uint8_t)~8;
 		break;
 	case 12:
-		check(!pci_root_assign(root, NULL));
+		check(!pci_root_assign(pci.root, NULL));
 		break;
 	case 13:
 		pci_set_intx(&fns[MULTI1].pci, value & 1);

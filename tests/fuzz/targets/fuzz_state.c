@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "fuzz.h"
+#include "pci_host.h"
 #include "base/le.h"
 #include "base/num.h"
 #include "core/dma.h"
@@ -23,7 +24,6 @@
 #include "virtio/pci.h"
 #include "virtio/rng.h"
 
-#define ECAM       0xb0000000ull
 #define BAR_GPA    0xc0100000ull
 #define VIRTIO_GPA 0xc8000000ull /* BAR of the virtio device in slot 2; the next 1 MiB behind */
 
@@ -38,9 +38,7 @@ enum {
 };
 
 struct machine {
-	struct bus *mmio, *pio;
-	struct irq_chip *chip;
-	struct pci_root *root;
+	struct pci_host pci;
 	struct device *dev[DEVICES];
 };
 
@@ -60,28 +58,10 @@ static int set_routes(void *opaque, const struct irq_route *routes, unsigned int
 	return 0;
 }
 
-static int set_irqfd(void *opaque, uint32_t gsi, int fd, int resample_fd, bool on)
-{
-	(void)opaque;
-	(void)gsi;
-	(void)fd;
-	(void)resample_fd;
-	(void)on;
-	return 0;
-}
-
-static int set_line(void *opaque, uint32_t gsi, bool level)
-{
-	(void)opaque;
-	(void)gsi;
-	(void)level;
-	return 0;
-}
-
 static const struct irq_chip_ops chip_ops = {.set_routes = set_routes,
-					     .set_irqfd = set_irqfd,
-					     .set_line = set_line,
-					     .pins = 24,
+					     .set_irqfd = accept_irqfd,
+					     .set_line = accept_line,
+					     .pins = PINS,
 					     .max_gsi = 32};
 
 static void event(void *opaque, enum platform_event event)
@@ -95,7 +75,7 @@ static void add_virtio(struct machine *m, const struct device_env *env)
 	const struct virtio_rng_setup rng = {.name = "rng0", .loop = loop};
 	const struct virtio_console_setup console = {
 		.name = "console0", .loop = loop, .in_fd = -1, .out_fd = null_fd};
-	const struct virtio_pci_config pci = {.bus = pci_root_bus(m->root)};
+	const struct virtio_pci_config pci = {.bus = pci_root_bus(m->pci.root)};
 	struct virtio_device *vdev;
 
 	check(!virtio_rng_create(&vdev, &rng, &silent, NULL));
@@ -107,13 +87,6 @@ static void add_virtio(struct machine *m, const struct device_env *env)
 static void machine_make(struct machine *m)
 {
 	static const struct platform_sink sink = {.event = event};
-	struct pci_root_config c = {.windows = {.ecam_gpa = ECAM,
-						.mmio32_gpa = 0xc0000000,
-						.mmio32_bytes = 256 * MiB,
-						.io_base = 0x1000,
-						.io_bytes = 0xf000},
-				    .log = &silent,
-				    .intx_gsi = 16};
 	const struct serial_config serial = {.name = "serial0",
 					     .port = PLATFORM_SERIAL_PORT,
 					     .gsi = PLATFORM_SERIAL_GSI,
@@ -121,16 +94,11 @@ static void machine_make(struct machine *m)
 					     .out_fd = null_fd};
 	const struct root_port_config port = {.name = "port0", .slot_number = 1};
 
-	check(!bus_create(&m->mmio, BUS_MMIO, NULL) && !bus_create(&m->pio, BUS_PIO, NULL));
-	check(!irq_chip_create(&m->chip, &chip_ops, NULL, NULL));
-	c.mmio = m->mmio;
-	c.pio = m->pio;
-	c.irq = m->chip;
-	check(!pci_root_create(&m->root, &c, NULL));
+	pci_host_init(&m->pci, &chip_ops, &silent);
 	const struct device_env env = {.log = &silent,
-				       .mmio = m->mmio,
-				       .pio = m->pio,
-				       .irq = m->chip,
+				       .mmio = m->pci.mmio,
+				       .pio = m->pci.pio,
+				       .irq = m->pci.chip,
 				       .loop = loop,
 				       .dma = dma};
 
@@ -138,8 +106,8 @@ static void machine_make(struct machine *m)
 	check(!rtc_create(&m->dev[1], &env, NULL));
 	check(!pm_create(&m->dev[2], &env, &sink, NULL));
 	check(!pvpanic_create(&m->dev[3], &env, &sink, NULL));
-	check(!reset_create(&m->dev[4], &env, m->root, &sink, NULL));
-	check(!root_port_create(&m->dev[5], &env, m->root, &port, NULL));
+	check(!reset_create(&m->dev[4], &env, m->pci.root, &sink, NULL));
+	check(!root_port_create(&m->dev[5], &env, m->pci.root, &port, NULL));
 	add_virtio(m, &env);
 }
 
@@ -154,16 +122,13 @@ static void machine_end(struct machine *m)
 	quiesce(m);
 	for (unsigned int i = 0; i < DEVICES; i++)
 		m->dev[i]->ops->destroy(m->dev[i]);
-	pci_root_destroy(m->root);
-	irq_chip_destroy(m->chip);
-	bus_destroy(m->pio);
-	bus_destroy(m->mmio);
+	pci_host_done(&m->pci);
 	check(!loop_in_flight(loop));
 }
 
 static void write_mem(struct machine *m, uint64_t gpa, uint64_t value, unsigned int size)
 {
-	(void)bus_write(m->mmio, gpa, &value, size);
+	(void)bus_write(m->pci.mmio, gpa, &value, size);
 }
 
 /* A driver that takes a virtio device over, up to a status, with this queue; offsets are those of
@@ -212,16 +177,16 @@ static void poke(struct machine *m, uint8_t where, uint8_t value)
 
 		if (ports[i] == 0xcf8)
 			v = 0x80000800u | value;
-		(void)(read ? bus_read(m->pio, ports[i], &v, size)
-			    : bus_write(m->pio, ports[i], &v, size));
+		(void)(read ? bus_read(m->pci.pio, ports[i], &v, size)
+			    : bus_write(m->pci.pio, ports[i], &v, size));
 		return;
 	}
 	i -= (unsigned int)ARRAY_SIZE(ports);
 	at = i < ARRAY_SIZE(registers) ? ECAM + (1 << 15) + registers[i] : BAR_GPA + 4ull * (i & 3);
 	if (i < ARRAY_SIZE(registers))
-		(void)(read ? bus_read(m->mmio, at, &v, 1) : bus_write(m->mmio, at, &v, 1));
+		(void)(read ? bus_read(m->pci.mmio, at, &v, 1) : bus_write(m->pci.mmio, at, &v, 1));
 	else
-		(void)(read ? bus_read(m->mmio, at, &v, 4) : bus_write(m->mmio, at, &v, 4));
+		(void)(read ? bus_read(m->pci.mmio, at, &v, 4) : bus_write(m->pci.mmio, at, &v, 4));
 	if (where >= 0xfd && where < 0xff)
 		drive(m, where - 0xfbu, value);
 	if (where == 0xff) {
@@ -257,7 +222,7 @@ static struct state_buffer save(struct machine *m, unsigned int first, unsigned 
 
 	state_writer_begin(&w, state_buffer_sink, &b);
 	if (!first)
-		pci_root_save(m->root, &w);
+		pci_root_save(m->pci.root, &w);
 	for (unsigned int i = first; i < first + n; i++)
 		check(!state_save_device(&w, m->dev[i], NULL));
 	check(!state_writer_end(&w, NULL));
@@ -375,7 +340,7 @@ static bool load(struct machine *m, const struct state_buffer *stream)
 		check(err.code < 0 && err.text[0]);
 		return false;
 	}
-	ret = pci_root_load(m->root, r, &err);
+	ret = pci_root_load(m->pci.root, r, &err);
 	for (; !ret && i < DEVICES; i++) {
 		struct state_buffer before = save(m, i, 1), after;
 

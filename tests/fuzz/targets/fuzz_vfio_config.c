@@ -17,48 +17,19 @@
 #include "base/le.h"
 #include "base/num.h"
 #include "fake_vfio.h"
+#include "pci_host.h"
 
-#define ECAM 0xe0000000ull
-
-enum { GSIS = 24 + 2 * FAKE_VECTORS, SLOT = 2 };
+enum { GSIS = PINS + 2 * FAKE_VECTORS, SLOT = 2 };
 
 static struct fake_vfio fake;
-static struct bus *mmio, *pio;
-static struct irq_chip *chip;
-static struct pci_root *root;
+static struct pci_host pci;
 static struct log silent;
 static int mapped;
 
-static int set_routes(void *opaque, const struct irq_route *routes, unsigned int n)
-{
-	(void)opaque;
-	(void)routes;
-	(void)n;
-	return 0;
-}
-
-static int set_irqfd(void *opaque, uint32_t gsi, int fd, int resample_fd, bool on)
-{
-	(void)opaque;
-	(void)gsi;
-	(void)fd;
-	(void)resample_fd;
-	(void)on;
-	return 0;
-}
-
-static int set_line(void *opaque, uint32_t gsi, bool level)
-{
-	(void)opaque;
-	(void)gsi;
-	(void)level;
-	return 0;
-}
-
-static const struct irq_chip_ops chip_ops = {.set_routes = set_routes,
-					     .set_irqfd = set_irqfd,
-					     .set_line = set_line,
-					     .pins = 24,
+static const struct irq_chip_ops chip_ops = {.set_routes = accept_routes,
+					     .set_irqfd = accept_irqfd,
+					     .set_line = accept_line,
+					     .pins = PINS,
 					     .max_gsi = GSIS};
 
 static int host_map(void *opaque, uint64_t gpa, void *hva, uint64_t bytes, struct err *err)
@@ -81,22 +52,7 @@ static void host_unmap(void *opaque, uint64_t gpa)
 
 static void set_up(void)
 {
-	struct pci_root_config c = {.windows = {.ecam_gpa = ECAM,
-						.mmio32_gpa = 0xc0000000,
-						.mmio32_bytes = 256 * MiB,
-						.mmio64_gpa = 1ull << 40,
-						.mmio64_bytes = 64 * GiB,
-						.io_base = 0x1000,
-						.io_bytes = 0xf000},
-				    .log = &silent,
-				    .intx_gsi = 16};
-
-	check(!bus_create(&mmio, BUS_MMIO, NULL) && !bus_create(&pio, BUS_PIO, NULL));
-	check(!irq_chip_create(&chip, &chip_ops, NULL, NULL));
-	c.mmio = mmio;
-	c.pio = pio;
-	c.irq = chip;
-	check(!pci_root_create(&root, &c, NULL));
+	pci_host_init(&pci, &chip_ops, &silent);
 	fake_vfio_init(&fake);
 	fake.bar_bytes[0] = 16 * KiB;
 	fake.bar_maps[0] = true;
@@ -106,26 +62,17 @@ static void set_up(void)
 	fake.irqs[VFIO_PCI_MSIX_IRQ_INDEX] = FAKE_VECTORS;
 }
 
-static void tear_down(void)
-{
-	check(!irq_chip_msi_in_use(chip));
-	pci_root_destroy(root);
-	irq_chip_destroy(chip);
-	bus_destroy(pio);
-	bus_destroy(mmio);
-}
-
 static uint32_t rd(unsigned int reg, unsigned int size)
 {
 	uint32_t value = 0;
 
-	check(bus_read(mmio, ECAM + (SLOT << 15) + reg, &value, size));
+	check(bus_read(pci.mmio, ECAM + (SLOT << 15) + reg, &value, size));
 	return value;
 }
 
 static void wr(unsigned int reg, uint32_t value, unsigned int size)
 {
-	check(bus_write(mmio, ECAM + (SLOT << 15) + reg, &value, size));
+	check(bus_write(pci.mmio, ECAM + (SLOT << 15) + reg, &value, size));
 }
 
 /* What the committed table lets through, said once more by hand. */
@@ -203,15 +150,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	set_up();
 	memcpy(fake.config, data, MIN(size, (size_t)PCI_CONFIG_BYTES));
 	{
-		struct device_env env = {.log = &silent, .mmio = mmio, .pio = pio, .irq = chip};
+		struct device_env env = {
+			.log = &silent, .mmio = pci.mmio, .pio = pci.pio, .irq = pci.chip};
 		struct vfio_pci_config config = {.name = "x",
 						 .bdf = "0000:01:00.0",
 						 .group_fd = -1,
-						 .bus = pci_root_bus(root),
+						 .bus = pci_root_bus(pci.root),
 						 .addr = &addr};
 
 		if (!vfio_pci_create_on(&dev, &env, &config, &file, &host, NULL)) {
-			check(!pci_root_assign(root, NULL));
+			check(!pci_root_assign(pci.root, NULL));
 			attack(data, size);
 			dev->ops->reset(dev);
 			dev->ops->destroy(dev);
@@ -221,6 +169,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (unsigned int i = 0; i <= VFIO_PCI_MSIX_IRQ_INDEX; i++)
 		check(!fake.enabled[i]);
 	check(!dev || !(fake.config[4] & 4));
-	tear_down();
+	pci_host_done(&pci);
 	return 0;
 }

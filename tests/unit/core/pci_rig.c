@@ -1,19 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "pci_rig.h"
 
-struct bus *mmio, *pio;
-struct irq_chip *chip;
-struct pci_root *root;
+struct pci_host pci;
 struct err err;
 bool level[24];
-
-static int set_routes(void *opaque, const struct irq_route *routes, unsigned int n)
-{
-	(void)opaque;
-	(void)routes;
-	(void)n;
-	return 0;
-}
 
 static int set_line(void *opaque, uint32_t gsi, bool high)
 {
@@ -23,34 +13,16 @@ static int set_line(void *opaque, uint32_t gsi, bool high)
 }
 
 static const struct irq_chip_ops chip_ops = {
-	.set_routes = set_routes, .set_line = set_line, .pins = 24, .max_gsi = 64};
+	.set_routes = accept_routes, .set_line = set_line, .pins = PINS, .max_gsi = 64};
 
 void rig_set_up(void)
 {
-	struct pci_root_config c = {.windows = {.ecam_gpa = ECAM,
-						.mmio32_gpa = MMIO32,
-						.mmio32_bytes = 256 * MiB,
-						.mmio64_gpa = MMIO64,
-						.mmio64_bytes = 256 * GiB,
-						.io_base = 0x1000,
-						.io_bytes = 0xf000},
-				    .intx_gsi = INTX_GSI};
-
-	cr_assert_eq(bus_create(&mmio, BUS_MMIO, &err), 0);
-	cr_assert_eq(bus_create(&pio, BUS_PIO, &err), 0);
-	cr_assert_eq(irq_chip_create(&chip, &chip_ops, NULL, &err), 0);
-	c.mmio = mmio;
-	c.pio = pio;
-	c.irq = chip;
-	cr_assert_eq(pci_root_create(&root, &c, &err), 0, "%s", err.text);
+	pci_host_init(&pci, &chip_ops, NULL);
 }
 
 void rig_tear_down(void)
 {
-	pci_root_destroy(root);
-	irq_chip_destroy(chip);
-	bus_destroy(pio);
-	bus_destroy(mmio);
+	pci_host_done(&pci);
 }
 
 static uint64_t tag_read(void *opaque, uint64_t offset, unsigned int size)
@@ -146,21 +118,21 @@ uint32_t cfg_read(unsigned int bus, unsigned int slot, unsigned int reg, unsigne
 {
 	uint32_t v = 0;
 
-	cr_assert(bus_read(mmio, ecam(bus, slot, 0, reg), &v, size));
+	cr_assert(bus_read(pci.mmio, ecam(bus, slot, 0, reg), &v, size));
 	return v;
 }
 
 void cfg_write(unsigned int bus, unsigned int slot, unsigned int reg, uint32_t v, unsigned int size)
 {
-	cr_assert(bus_write(mmio, ecam(bus, slot, 0, reg), &v, size));
+	cr_assert(bus_write(pci.mmio, ecam(bus, slot, 0, reg), &v, size));
 }
 
 uint32_t port_read(unsigned int bus, unsigned int slot, unsigned int reg, unsigned int size)
 {
 	uint32_t address = 1u << 31 | bus << 16 | slot << 11 | (reg & 0xfc), v = 0;
 
-	cr_assert(bus_write(pio, 0xcf8, &address, 4));
-	bus_read(pio, 0xcfc + (reg & 3), &v, size);
+	cr_assert(bus_write(pci.pio, 0xcf8, &address, 4));
+	bus_read(pci.pio, 0xcfc + (reg & 3), &v, size);
 	return v;
 }
 

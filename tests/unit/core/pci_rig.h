@@ -10,10 +10,7 @@
 
 #include "base/num.h"
 #include "core/pci.h"
-
-#define ECAM   0xe0000000ull
-#define MMIO32 0xc0000000ull
-#define MMIO64 (1ull << 40)
+#include "pci_host.h"
 
 enum {
 	COMMAND = 4,
@@ -24,12 +21,9 @@ enum {
 	ROM = 0x30,
 	PRIMARY = 0x18,
 	BRIDGE_CONTROL = 0x3e,
-	INTX_GSI = 16,
 };
 
-extern struct bus *mmio, *pio;
-extern struct irq_chip *chip;
-extern struct pci_root *root;
+extern struct pci_host pci;
 extern struct err err;
 extern bool level[24]; /* of each interrupt line */
 

@@ -43,7 +43,7 @@ Test(pci, both_mechanisms_reach_the_same_registers_in_every_size)
 	struct fn f;
 
 	fn_init(&f, "f", 1);
-	attach(&f, pci_root_bus(root), 3, 0);
+	attach(&f, pci_root_bus(pci.root), 3, 0);
 	cr_assert_eq(cfg_read(0, 3, 0, 4), 0x56781234);
 	cr_assert_eq(port_read(0, 3, 0, 4), 0x56781234);
 	for (unsigned int reg = 0; reg < 64; reg++) {
@@ -62,14 +62,14 @@ Test(pci, the_address_port_takes_doublewords_only_and_can_be_off)
 	uint32_t v = 0x80001800;
 	uint8_t b = 0x55;
 
-	bus_write(pio, 0xcf8, &v, 4);
-	bus_write(pio, 0xcf8, &b, 1);
-	bus_write(pio, 0xcfa, &v, 2);
-	bus_read(pio, 0xcf8, &v, 4);
+	bus_write(pci.pio, 0xcf8, &v, 4);
+	bus_write(pci.pio, 0xcf8, &b, 1);
+	bus_write(pci.pio, 0xcfa, &v, 2);
+	bus_read(pci.pio, 0xcf8, &v, 4);
 	cr_assert_eq(v, 0x80001800);
 	v = 0;
-	bus_write(pio, 0xcf8, &v, 4);
-	bus_read(pio, 0xcfc, &v, 4);
+	bus_write(pci.pio, 0xcf8, &v, 4);
+	bus_read(pci.pio, 0xcfc, &v, 4);
 	cr_assert_eq(v, ~0u, "not enabled: no config cycle, though 00:00.0 exists");
 }
 
@@ -96,14 +96,14 @@ Test(pci, the_reset_port_gets_single_bytes_at_0xcf9)
 	struct bus_region r = {.ops = &ops, .name = "reset", .size_bytes = 1};
 	uint32_t v = 6;
 
-	bus_write(pio, 0xcf9, &v, 1);
-	pci_root_set_reset_port(root, &r);
-	cr_assert_eq(tag_at(pio, 0xcf9), 0x42);
-	bus_write(pio, 0xcf9, &v, 1);
+	bus_write(pci.pio, 0xcf9, &v, 1);
+	pci_root_set_reset_port(pci.root, &r);
+	cr_assert_eq(tag_at(pci.pio, 0xcf9), 0x42);
+	bus_write(pci.pio, 0xcf9, &v, 1);
 	cr_assert_eq(reset_value, 6);
 	v = 0x80000e00;
 	reset_value = 0;
-	bus_write(pio, 0xcf8, &v, 4);
+	bus_write(pci.pio, 0xcf8, &v, 4);
 	cr_assert_eq(reset_value, 0, "a doubleword is an address");
 	cr_assert_eq(atomic_load(&r.traps), 2);
 }
@@ -114,7 +114,7 @@ Test(pci, writes_change_writable_bits_only_and_clear_by_one)
 
 	fn_init(&f, "f", 1);
 	f.pci.config[7] = 0xf9;
-	attach(&f, pci_root_bus(root), 3, 0);
+	attach(&f, pci_root_bus(pci.root), 3, 0);
 	cfg_write(0, 3, 0, 0, 4);
 	cr_assert_eq(cfg_read(0, 3, 0, 4), 0x56781234);
 	cfg_write(0, 3, 4, 0xffff, 2);
@@ -135,7 +135,7 @@ Test(pci, a_bar_tells_its_size_and_keeps_its_type_bits)
 	fn_bar(&f, 1, PCI_BAR_MEM32, 64 * KiB);
 	fn_bar(&f, 2, PCI_BAR_MEM64, 16 * KiB);
 	fn_bar(&f, 4, PCI_BAR_MEM64_PREFETCH, 8 * GiB);
-	attach(&f, pci_root_bus(root), 3, 0);
+	attach(&f, pci_root_bus(pci.root), 3, 0);
 	for (unsigned int i = 0; i < PCI_BARS; i++)
 		cfg_write(0, 3, BAR + 4 * i, ~0u, 4);
 	cr_assert_eq(cfg_read(0, 3, BAR, 4), 0xffffffe1);
@@ -154,24 +154,24 @@ Test(pci, a_bar_is_visible_while_decoded_and_follows_its_register)
 	fn_init(&f, "f", 0x77);
 	fn_bar(&f, 0, PCI_BAR_MEM64, 4 * KiB);
 	fn_bar(&f, 2, PCI_BAR_IO, 16);
-	attach(&f, pci_root_bus(root), 3, 0);
+	attach(&f, pci_root_bus(pci.root), 3, 0);
 	cfg_write(0, 3, BAR, MMIO32 + 0x5000, 4);
 	cfg_write(0, 3, BAR + 8, 0x2000, 4);
-	cr_assert_eq(tag_at(mmio, MMIO32 + 0x5000), 0xff);
+	cr_assert_eq(tag_at(pci.mmio, MMIO32 + 0x5000), 0xff);
 	cfg_write(0, 3, COMMAND, COMMAND_MEM, 2);
-	cr_assert_eq(tag_at(mmio, MMIO32 + 0x5000), 0x77);
-	cr_assert_eq(tag_at(pio, 0x2000), 0xff, "memory decoding is not I/O decoding");
+	cr_assert_eq(tag_at(pci.mmio, MMIO32 + 0x5000), 0x77);
+	cr_assert_eq(tag_at(pci.pio, 0x2000), 0xff, "memory decoding is not I/O decoding");
 	cfg_write(0, 3, COMMAND, COMMAND_IO | COMMAND_MEM, 2);
-	cr_assert_eq(tag_at(pio, 0x200f), 0x77);
+	cr_assert_eq(tag_at(pci.pio, 0x200f), 0x77);
 	/* Moved above 4 GiB in two steps: nothing shows at the address between them. */
 	cfg_write(0, 3, BAR + 4, MMIO64 >> 32, 4);
-	cr_assert_eq(tag_at(mmio, MMIO32 + 0x5000), 0xff);
-	cr_assert_eq(tag_at(mmio, MMIO64 + MMIO32 + 0x5000), 0x77, "inside the 64-bit window");
+	cr_assert_eq(tag_at(pci.mmio, MMIO32 + 0x5000), 0xff);
+	cr_assert_eq(tag_at(pci.mmio, MMIO64 + MMIO32 + 0x5000), 0x77, "inside the 64-bit window");
 	cfg_write(0, 3, BAR, 0x9000, 4);
-	cr_assert_eq(tag_at(mmio, MMIO64 + 0x9000), 0x77);
-	cr_assert_eq(tag_at(mmio, MMIO64 + MMIO32 + 0x5000), 0xff);
+	cr_assert_eq(tag_at(pci.mmio, MMIO64 + 0x9000), 0x77);
+	cr_assert_eq(tag_at(pci.mmio, MMIO64 + MMIO32 + 0x5000), 0xff);
 	cfg_write(0, 3, COMMAND, 0, 2);
-	cr_assert_eq(tag_at(mmio, MMIO64 + 0x9000), 0xff);
+	cr_assert_eq(tag_at(pci.mmio, MMIO64 + 0x9000), 0xff);
 	pci_detach(&f.pci);
 }
 
@@ -181,21 +181,21 @@ Test(pci, a_rom_needs_its_own_enable_bit_too_and_a_reset_takes_it_away)
 
 	fn_init(&f, "f", 0x77);
 	fn_bar(&f, PCI_ROM, PCI_BAR_ROM, 64 * KiB);
-	attach(&f, pci_root_bus(root), 3, 0);
+	attach(&f, pci_root_bus(pci.root), 3, 0);
 	cfg_write(0, 3, ROM, 0xfffff800, 4);
 	cr_assert_eq(cfg_read(0, 3, ROM, 4), 0xffff0000);
 	cfg_write(0, 3, ROM, MMIO32 + 0x50000, 4);
 	cfg_write(0, 3, COMMAND, COMMAND_MEM, 2);
-	cr_assert_eq(tag_at(mmio, MMIO32 + 0x50000), 0xff);
+	cr_assert_eq(tag_at(pci.mmio, MMIO32 + 0x50000), 0xff);
 	cfg_write(0, 3, ROM, MMIO32 + 0x50001, 4);
-	cr_assert_eq(tag_at(mmio, MMIO32 + 0x50000), 0x77);
+	cr_assert_eq(tag_at(pci.mmio, MMIO32 + 0x50000), 0x77);
 	cfg_write(0, 3, COMMAND, 0, 2);
-	cr_assert_eq(tag_at(mmio, MMIO32 + 0x50000), 0xff);
+	cr_assert_eq(tag_at(pci.mmio, MMIO32 + 0x50000), 0xff);
 	cfg_write(0, 3, COMMAND, COMMAND_MEM, 2);
 	pci_device_reset(&f.pci);
 	cr_assert_eq(cfg_read(0, 3, ROM, 4), MMIO32 + 0x50000, "it keeps its address alone");
 	cfg_write(0, 3, COMMAND, COMMAND_MEM, 2);
-	cr_assert_eq(tag_at(mmio, MMIO32 + 0x50000), 0xff);
+	cr_assert_eq(tag_at(pci.mmio, MMIO32 + 0x50000), 0xff);
 	pci_detach(&f.pci);
 }
 
@@ -207,7 +207,7 @@ Test(pci, a_bar_over_ram_or_half_outside_a_window_is_not_visible)
 
 	fn_init(&f, "f", 0x77);
 	fn_bar(&f, 0, PCI_BAR_MEM64, 4 * KiB);
-	attach(&f, pci_root_bus(root), 3, 0);
+	attach(&f, pci_root_bus(pci.root), 3, 0);
 	cfg_write(0, 3, COMMAND, COMMAND_MEM, 2);
 	for (unsigned int i = 0; i < ARRAY_SIZE(bad); i++) {
 		cfg_write(0, 3, BAR, (uint32_t)bad[i], 4);
@@ -227,19 +227,19 @@ Test(pci, the_first_of_two_overlapping_bars_keeps_the_addresses)
 	fn_init(&b, "b", 0xbb);
 	fn_bar(&a, 0, PCI_BAR_MEM32, 4 * KiB);
 	fn_bar(&b, 0, PCI_BAR_MEM32, 16 * KiB);
-	attach(&a, pci_root_bus(root), 3, 0);
-	attach(&b, pci_root_bus(root), 4, 0);
+	attach(&a, pci_root_bus(pci.root), 3, 0);
+	attach(&b, pci_root_bus(pci.root), 4, 0);
 	for (unsigned int slot = 3; slot <= 4; slot++) {
 		cfg_write(0, slot, BAR, MMIO32, 4);
 		cfg_write(0, slot, COMMAND, COMMAND_MEM, 2);
 	}
-	cr_assert_eq(tag_at(mmio, MMIO32), 0xaa);
-	cr_assert_eq(tag_at(mmio, MMIO32 + 4096), 0xbb);
+	cr_assert_eq(tag_at(pci.mmio, MMIO32), 0xaa);
+	cr_assert_eq(tag_at(pci.mmio, MMIO32 + 4096), 0xbb);
 	cfg_write(0, 3, COMMAND, 0, 2);
-	cr_assert_eq(tag_at(mmio, MMIO32), 0xbb);
+	cr_assert_eq(tag_at(pci.mmio, MMIO32), 0xbb);
 	pci_detach(&a.pci);
 	pci_detach(&b.pci);
-	cr_assert_eq(tag_at(mmio, MMIO32 + 4096), 0xff, "detached is gone");
+	cr_assert_eq(tag_at(pci.mmio, MMIO32 + 4096), 0xff, "detached is gone");
 }
 
 Test(pci, overlapping_host_mappings_take_turns)
@@ -250,8 +250,8 @@ Test(pci, overlapping_host_mappings_take_turns)
 	fn_init(&b, "b", 2);
 	pci_set_bar(&a.pci, 0, PCI_BAR_MEM32, 4 * KiB, NULL);
 	pci_set_bar(&b.pci, 0, PCI_BAR_MEM32, 64 * KiB, NULL);
-	attach(&a, pci_root_bus(root), 3, 0);
-	attach(&b, pci_root_bus(root), 4, 0);
+	attach(&a, pci_root_bus(pci.root), 3, 0);
+	attach(&b, pci_root_bus(pci.root), 4, 0);
 	for (unsigned int slot = 3; slot <= 4; slot++) {
 		cfg_write(0, slot, BAR, MMIO32 + 0x10000, 4);
 		cfg_write(0, slot, COMMAND, COMMAND_MEM, 2);
@@ -275,9 +275,9 @@ Test(pci, the_multi_function_bit_comes_and_goes)
 
 	fn_init(&f[0], "f0", 1);
 	fn_init(&f[1], "f1", 2);
-	attach(&f[0], pci_root_bus(root), 3, 0);
+	attach(&f[0], pci_root_bus(pci.root), 3, 0);
 	cr_assert_eq(cfg_read(0, 3, 0xe, 1), 0);
-	attach(&f[1], pci_root_bus(root), 3, 5);
+	attach(&f[1], pci_root_bus(pci.root), 3, 5);
 	cr_assert_eq(cfg_read(0, 3, 0xe, 1), 0x80);
 	pci_detach(&f[1].pci);
 	cr_assert_eq(cfg_read(0, 3, 0xe, 1), 0);
@@ -289,8 +289,8 @@ Test(pci, a_function_without_function_0_is_refused_at_assignment)
 	struct fn f;
 
 	fn_init(&f, "lonely", 1);
-	attach(&f, pci_root_bus(root), 3, 2);
-	cr_assert_eq(pci_root_assign(root, &err), -EINVAL);
+	attach(&f, pci_root_bus(pci.root), 3, 2);
+	cr_assert_eq(pci_root_assign(pci.root, &err), -EINVAL);
 	cr_assert_not_null(strstr(err.text, "lonely"));
 	pci_detach(&f.pci);
 }
@@ -303,14 +303,14 @@ Test(pci, slots_are_given_in_order_and_conflicts_named)
 	fn_init(&a, "a", 1);
 	fn_init(&b, "b", 2);
 	fn_init(&c, "c", 3);
-	cr_assert_eq(pci_attach(&a.pci, pci_root_bus(root), NULL, &err), 0);
+	cr_assert_eq(pci_attach(&a.pci, pci_root_bus(pci.root), NULL, &err), 0);
 	cr_assert_eq(a.pci.addr.slot, 1, "0 is the host bridge");
-	cr_assert_eq(pci_attach(&b.pci, pci_root_bus(root), &three, &err), 0);
-	cr_assert_eq(pci_attach(&c.pci, pci_root_bus(root), &three, &err), -EEXIST);
+	cr_assert_eq(pci_attach(&b.pci, pci_root_bus(pci.root), &three, &err), 0);
+	cr_assert_eq(pci_attach(&c.pci, pci_root_bus(pci.root), &three, &err), -EEXIST);
 	cr_assert_not_null(strstr(err.text, "'b'"));
 	cr_assert_not_null(strstr(err.text, "00:03.0"));
-	cr_assert_eq(pci_attach(&c.pci, pci_root_bus(root), &far, &err), -EINVAL);
-	cr_assert_eq(pci_attach(&c.pci, pci_root_bus(root), NULL, &err), 0);
+	cr_assert_eq(pci_attach(&c.pci, pci_root_bus(pci.root), &far, &err), -EINVAL);
+	cr_assert_eq(pci_attach(&c.pci, pci_root_bus(pci.root), NULL, &err), 0);
 	cr_assert_eq(c.pci.addr.slot, 2);
 	pci_detach(&a.pci);
 	pci_detach(&b.pci);
@@ -324,8 +324,8 @@ Test(pci, intx_is_swizzled_and_gated)
 	fn_init(&f, "f", 1);
 	port_init(&port, "port");
 	fn_init(&behind, "behind", 2);
-	attach(&f, pci_root_bus(root), 5, 0);
-	attach(&port, pci_root_bus(root), 6, 0);
+	attach(&f, pci_root_bus(pci.root), 5, 0);
+	attach(&port, pci_root_bus(pci.root), 6, 0);
 	attach(&behind, port.pci.secondary, 0, 0);
 	cr_assert_eq(cfg_read(0, 5, 0x3c, 1), INTX_GSI + 1, "(slot + pin) %% 4");
 	pci_set_intx(&f.pci, true);
@@ -357,7 +357,7 @@ Test(pci, capabilities_are_chained)
 	b = pci_add_cap(&f.pci, 0x11, 12);
 	x = pci_add_ecap(&f.pci, 0x0001, 2, 0x40);
 	y = pci_add_ecap(&f.pci, 0x0003, 1, 12);
-	attach(&f, pci_root_bus(root), 3, 0);
+	attach(&f, pci_root_bus(pci.root), 3, 0);
 	cr_assert_eq(cfg_read(0, 3, 6, 2) & 0x10, 0x10);
 	cr_assert_eq(cfg_read(0, 3, 0x34, 1), a);
 	cr_assert_eq(cfg_read(0, 3, a, 2), 0x09 | b << 8);
@@ -391,14 +391,14 @@ Test(pci, resets_by_the_guest_are_paid_for_with_time)
 	fn_init(&f, "slow", 1);
 	f.pci.ops = &ops;
 	express = pci_add_express(&f.pci, 9);
-	attach(&f, pci_root_bus(root), 3, 0);
+	attach(&f, pci_root_bus(pci.root), 3, 0);
 	before_ns = clock_ns();
 	cfg_write(0, 3, express + 8, 0x2810, 2);
-	owed_ns = root->held.full_ns - before_ns;
+	owed_ns = pci.root->held.full_ns - before_ns;
 	cr_expect_lt(owed_ns, 1000 * NS_PER_MS, "an ordinary write costs next to nothing");
 	reset_ns = 5 * NS_PER_MS;
 	before_ns = clock_ns();
 	cfg_write(0, 3, express + 8, 0xa810, 2);
-	cr_expect_geq(root->held.full_ns - before_ns, 4 * reset_ns);
+	cr_expect_geq(pci.root->held.full_ns - before_ns, 4 * reset_ns);
 	pci_detach(&f.pci);
 }

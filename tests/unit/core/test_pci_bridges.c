@@ -21,11 +21,11 @@ static void two_ports(void)
 	fn_bar(&end_a, 0, PCI_BAR_MEM64, 16 * KiB);
 	fn_bar(&end_b, 0, PCI_BAR_MEM64_PREFETCH, 16 * KiB);
 	fn_bar(&end_b, 2, PCI_BAR_IO, 64);
-	attach(&port_a, pci_root_bus(root), 1, 0);
-	attach(&port_b, pci_root_bus(root), 2, 0);
+	attach(&port_a, pci_root_bus(pci.root), 1, 0);
+	attach(&port_b, pci_root_bus(pci.root), 2, 0);
 	attach(&end_a, port_a.pci.secondary, 0, 0);
 	cr_assert_eq(pci_attach(&end_b.pci, port_b.pci.secondary, NULL, &err), 0);
-	cr_assert_eq(pci_root_assign(root, &err), 0, "%s", err.text);
+	cr_assert_eq(pci_root_assign(pci.root, &err), 0, "%s", err.text);
 }
 
 static void no_ports(void)
@@ -91,7 +91,7 @@ Test(pci_bridges, assignment_puts_bars_into_windows_with_room_to_spare)
 	cr_assert_eq(cfg_read(0, 1, PRIMARY + 1, 1), 1);
 	cr_assert_gt(cfg_read(0, 1, PRIMARY + 2, 1), 1, "numbers to spare");
 	cr_assert_eq(b, cfg_read(0, 1, PRIMARY + 2, 1) + 1u);
-	cr_assert_eq(cfg_read(0, 2, PRIMARY + 2, 1), pci_root_last_bus(root));
+	cr_assert_eq(cfg_read(0, 2, PRIMARY + 2, 1), pci_root_last_bus(pci.root));
 
 	/* Not prefetchable: 32-bit, behind a bridge */
 	at = bar64(1, 0, BAR);
@@ -123,11 +123,11 @@ Test(pci_bridges, a_device_behind_a_bridge_shows_while_the_bridge_forwards)
 	two_ports();
 	at = bar64(1, 0, BAR);
 	cfg_write(1, 0, COMMAND, COMMAND_MEM, 2);
-	cr_assert_eq(tag_at(mmio, at), 0xff);
+	cr_assert_eq(tag_at(pci.mmio, at), 0xff);
 	cfg_write(0, 1, COMMAND, COMMAND_MEM, 2);
-	cr_assert_eq(tag_at(mmio, at), 0xa1);
+	cr_assert_eq(tag_at(pci.mmio, at), 0xa1);
 	cfg_write(0, 1, 0x20, 0x0000fff0, 4); /* closed */
-	cr_assert_eq(tag_at(mmio, at), 0xff);
+	cr_assert_eq(tag_at(pci.mmio, at), 0xff);
 	no_ports();
 }
 
@@ -140,7 +140,7 @@ Test(pci_bridges, assignment_is_the_same_again_and_undoes_what_the_guest_did)
 	cfg_write(0, 2, COMMAND, COMMAND_MEM | COMMAND_IO, 2);
 	for (unsigned int reg = 0x18; reg < 0x34; reg += 4)
 		cfg_write(0, 2, reg, 0x12345678, 4);
-	cr_assert_eq(pci_root_assign(root, &err), 0);
+	cr_assert_eq(pci_root_assign(pci.root, &err), 0);
 	memcpy(after, port_b.pci.config, sizeof(after));
 	before[0x1b] = after[0x1b]; /* not decoded */
 	cr_assert_arr_eq(before, after, sizeof(before));
@@ -153,8 +153,8 @@ Test(pci_bridges, assignment_without_room_names_the_space)
 
 	fn_init(&f, "f", 1);
 	fn_bar(&f, 0, PCI_BAR_MEM32, 512 * MiB);
-	attach(&f, pci_root_bus(root), 3, 0);
-	cr_assert_eq(pci_root_assign(root, &err), -ENOSPC);
+	attach(&f, pci_root_bus(pci.root), 3, 0);
+	cr_assert_eq(pci_root_assign(pci.root, &err), -ENOSPC);
 	cr_assert_not_null(strstr(err.text, "32-bit MMIO"));
 	cr_assert_not_null(strstr(err.text, "524288 KiB"));
 	pci_detach(&f.pci);
@@ -173,8 +173,8 @@ Test(pci_bridges, spare_room_shrinks_before_a_device_is_refused)
 	fn_bar(&f, 3, PCI_BAR_MEM32, 16 * MiB);
 	fn_bar(&f, 4, PCI_BAR_MEM32, 8 * MiB);
 	fn_bar(&f, 5, PCI_BAR_MEM32, 4 * MiB);
-	attach(&f, pci_root_bus(root), 5, 0);
-	cr_assert_eq(pci_root_assign(root, &err), 0, "%s", err.text);
+	attach(&f, pci_root_bus(pci.root), 5, 0);
+	cr_assert_eq(pci_root_assign(pci.root, &err), 0, "%s", err.text);
 	cr_assert_eq(cfg_read(0, 1, 0x22, 2), cfg_read(0, 1, 0x20, 2) + 0x10, "one to spare");
 	pci_detach(&f.pci);
 	no_ports();
@@ -204,9 +204,9 @@ Test(pci_bridges, a_reset_bridge_forwards_nothing)
 	at = bar64(1, 0, BAR);
 	cfg_write(1, 0, COMMAND, COMMAND_MEM, 2);
 	cfg_write(0, 1, COMMAND, COMMAND_MEM, 2);
-	cr_assert_eq(tag_at(mmio, at), 0xa1);
+	cr_assert_eq(tag_at(pci.mmio, at), 0xa1);
 	pci_device_reset(&port_a.pci);
-	cr_assert_eq(tag_at(mmio, at), 0xff);
+	cr_assert_eq(tag_at(pci.mmio, at), 0xff);
 	no_ports();
 }
 
@@ -217,7 +217,7 @@ Test(pci_bridges, a_function_level_reset_resets_one_function)
 
 	fn_init(&f, "f", 1);
 	cap = pci_add_express(&f.pci, 9);
-	attach(&f, pci_root_bus(root), 3, 0);
+	attach(&f, pci_root_bus(pci.root), 3, 0);
 	cr_assert_eq(cfg_read(0, 3, cap + 4, 4) >> 28 & 1, 1);
 	cfg_write(0, 3, COMMAND, 7, 2);
 	cfg_write(0, 3, cap + 8, 0x8000, 2);
@@ -243,7 +243,7 @@ Test(pci_bridges, express_registers_fit_the_port_type)
 	no_ports();
 	fn_init(&f, "f", 1);
 	end_cap = pci_add_express(&f.pci, 9);
-	attach(&f, pci_root_bus(root), 3, 0);
+	attach(&f, pci_root_bus(pci.root), 3, 0);
 	cr_assert_eq(cfg_read(0, 3, end_cap + 2, 2), 0x0092);
 	cr_assert_eq(cfg_read(0, 3, end_cap + 0xc, 4), 0, "an integrated endpoint has no link");
 	pci_detach(&f.pci);
@@ -260,7 +260,7 @@ Test(pci_bridges, walks_are_in_order_of_addresses)
 	char names[200] = "";
 
 	two_ports();
-	pci_root_walk(root, collect, names);
+	pci_root_walk(pci.root, collect, names);
 	cr_assert_str_eq(names, "host-bridge port-a port-b end-a end-b ");
 	no_ports();
 }
@@ -283,7 +283,7 @@ static void *cpu(void *opaque)
 			abort();
 		cfg_write(1, 0, BAR, (uint32_t)own, 4);
 		cfg_write(1, 0, COMMAND, COMMAND_MEM, 2);
-		tag = tag_at(mmio, own);
+		tag = tag_at(pci.mmio, own);
 		if (tag != 0xff && tag != 0x5a)
 			abort();
 		if (tag == 0x5a)
@@ -297,8 +297,8 @@ Test(pci_bridges, devices_come_and_go_while_cpus_use_them)
 	pthread_t t[2];
 
 	port_init(&port_a, "port-a");
-	attach(&port_a, pci_root_bus(root), 1, 0);
-	cr_assert_eq(pci_root_assign(root, &err), 0);
+	attach(&port_a, pci_root_bus(pci.root), 1, 0);
+	cr_assert_eq(pci_root_assign(pci.root, &err), 0);
 	cfg_write(0, 1, COMMAND, COMMAND_MEM, 2);
 	cfg_write(0, 1, 0x20, (uint32_t)(MMIO32 >> 16 | (MMIO32 + 15 * MiB)), 4);
 	for (uint64_t i = 0; i < 2; i++)

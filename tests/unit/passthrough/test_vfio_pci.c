@@ -11,13 +11,9 @@
 #include "core/loop.h"
 #include "core/state.h"
 #include "fake_vfio.h"
-
-#define ECAM   0xe0000000ull
-#define MMIO32 0xc0000000ull
-#define MMIO64 (1ull << 40)
+#include "pci_host.h"
 
 enum {
-	PINS = 24,
 	GSIS = 128,
 	SLOT = 3,
 	MAX_MAPS = 8,
@@ -35,9 +31,7 @@ enum {
 };
 
 static struct fake_vfio fake;
-static struct bus *mmio, *pio;
-static struct irq_chip *chip;
-static struct pci_root *root;
+static struct pci_host pci;
 static struct loop *loop;
 static struct device *dev;
 static struct err err;
@@ -49,14 +43,6 @@ static struct {
 static enum vfio_event events[8];
 static unsigned int n_events;
 
-static int set_routes(void *opaque, const struct irq_route *routes, unsigned int n)
-{
-	(void)opaque;
-	(void)routes;
-	(void)n;
-	return 0;
-}
-
 static int set_irqfd(void *opaque, uint32_t gsi, int fd, int resample_fd, bool on)
 {
 	(void)opaque;
@@ -66,17 +52,9 @@ static int set_irqfd(void *opaque, uint32_t gsi, int fd, int resample_fd, bool o
 	return 0;
 }
 
-static int set_line(void *opaque, uint32_t gsi, bool level)
-{
-	(void)opaque;
-	(void)gsi;
-	(void)level;
-	return 0;
-}
-
-static const struct irq_chip_ops chip_ops = {.set_routes = set_routes,
+static const struct irq_chip_ops chip_ops = {.set_routes = accept_routes,
 					     .set_irqfd = set_irqfd,
-					     .set_line = set_line,
+					     .set_line = accept_line,
 					     .pins = PINS,
 					     .max_gsi = GSIS};
 
@@ -180,27 +158,12 @@ static void describe(void)
 
 static void build_machine(void)
 {
-	struct pci_root_config c = {.windows = {.ecam_gpa = ECAM,
-						.mmio32_gpa = MMIO32,
-						.mmio32_bytes = 256 * MiB,
-						.mmio64_gpa = MMIO64,
-						.mmio64_bytes = 64 * GiB,
-						.io_base = 0x1000,
-						.io_bytes = 0xf000},
-				    .log = &silent,
-				    .intx_gsi = 16};
 	struct loop_config lc = {.log = &silent, .name = "test"};
 
 	for (unsigned int i = 0; i < GSIS; i++)
 		gsi_fd[i] = gsi_resample[i] = -1;
-	cr_assert_eq(bus_create(&mmio, BUS_MMIO, &err), 0);
-	cr_assert_eq(bus_create(&pio, BUS_PIO, &err), 0);
-	cr_assert_eq(irq_chip_create(&chip, &chip_ops, NULL, &err), 0);
+	pci_host_init(&pci, &chip_ops, &silent);
 	cr_assert_eq(loop_create(&loop, &lc, &err), 0);
-	c.mmio = mmio;
-	c.pio = pio;
-	c.irq = chip;
-	cr_assert_eq(pci_root_create(&root, &c, &err), 0);
 }
 
 /* Told before the device can do anything. */
@@ -219,11 +182,11 @@ static int create_device(enum vfio_on_error on_error)
 {
 	const struct pci_addr addr = {.slot = SLOT};
 	struct device_env env = {
-		.log = &silent, .mmio = mmio, .pio = pio, .irq = chip, .loop = loop};
+		.log = &silent, .mmio = pci.mmio, .pio = pci.pio, .irq = pci.chip, .loop = loop};
 	struct vfio_pci_config config = {.name = "nic0",
 					 .bdf = "0000:01:10.0",
 					 .group_fd = -1,
-					 .bus = pci_root_bus(root),
+					 .bus = pci_root_bus(pci.root),
 					 .addr = &addr,
 					 .on_error = on_error,
 					 .rom = want_rom,
@@ -241,7 +204,7 @@ static void set_up(void)
 	describe();
 	build_machine();
 	cr_assert_eq(create_device(VFIO_ON_ERROR_LOG), 0, "%s", err.text);
-	cr_assert_eq(pci_root_assign(root, &err), 0, "%s", err.text);
+	cr_assert_eq(pci_root_assign(pci.root, &err), 0, "%s", err.text);
 	loop_iterate(loop, false);
 }
 
@@ -254,11 +217,8 @@ static void tear_down(void)
 		cr_assert_eq(gsi_fd[i], -1);
 	for (unsigned int i = 0; i < VFIO_PCI_NUM_IRQS; i++)
 		cr_assert_eq(fake.enabled[i], 0, "interrupts of kind %u are on", i);
-	pci_root_destroy(root);
 	loop_destroy(loop);
-	irq_chip_destroy(chip);
-	bus_destroy(pio);
-	bus_destroy(mmio);
+	pci_host_done(&pci);
 }
 
 static uint64_t at(unsigned int reg)
@@ -270,13 +230,13 @@ static uint32_t rd(unsigned int reg, unsigned int size)
 {
 	uint32_t value = 0;
 
-	bus_read(mmio, at(reg), &value, size);
+	bus_read(pci.mmio, at(reg), &value, size);
 	return value;
 }
 
 static void wr(unsigned int reg, uint32_t value, unsigned int size)
 {
-	bus_write(mmio, at(reg), &value, size);
+	bus_write(pci.mmio, at(reg), &value, size);
 }
 
 static uint64_t bar_at(unsigned int bar)
@@ -289,7 +249,7 @@ static void entry(unsigned int v, bool masked)
 	uint32_t e[4] = {0xfee00000, 0, 0x40 + v, masked};
 
 	for (unsigned int i = 0; i < 4; i++)
-		bus_write(mmio, bar_at(0) + TABLE + 16 * v + 4 * i, &e[i], 4);
+		bus_write(pci.mmio, bar_at(0) + TABLE + 16 * v + 4 * i, &e[i], 4);
 }
 
 TestSuite(vfio_pci, .init = set_up, .fini = tear_down);
@@ -361,10 +321,10 @@ Test(vfio_pci, what_is_not_mapped_is_forwarded)
 
 	wr(4, 3, 2);
 	store_le32(&fake.bar[0][0x3ff0], 0xcafe);
-	bus_read(mmio, bar_at(0) + 0x3ff0, &value, 4);
+	bus_read(pci.mmio, bar_at(0) + 0x3ff0, &value, 4);
 	cr_assert_eq(value, 0xcafe);
 	value = 0x77;
-	bus_write(pio, bar_at(2) + 8, &value, 4);
+	bus_write(pci.pio, bar_at(2) + 8, &value, 4);
 	cr_assert_eq(load_le32(&fake.bar[2][8]), 0x77);
 }
 
@@ -377,16 +337,16 @@ Test(vfio_pci_made, its_rom_is_read_and_never_written)
 	store_le32(&fake.bar[PCI_ROM][0x7ffc], 0x12345678);
 	want_rom = true;
 	cr_assert_eq(create_device(VFIO_ON_ERROR_LOG), 0, "%s", err.text);
-	cr_assert_eq(pci_root_assign(root, &err), 0);
+	cr_assert_eq(pci_root_assign(pci.root, &err), 0);
 	loop_iterate(loop, false);
 	wr(4, 2, 2);
 	wr(0x30, 0xfffff800, 4);
 	cr_assert_eq(rd(0x30, 4), 0xffff8000);
 	wr(0x30, MMIO32 + 0x8001, 4);
-	bus_read(mmio, MMIO32 + 0x8000 + 0x7ffc, &value, 4);
+	bus_read(pci.mmio, MMIO32 + 0x8000 + 0x7ffc, &value, 4);
 	cr_assert_eq(value, 0x12345678);
 	value = 0;
-	bus_write(mmio, MMIO32 + 0x8000 + 0x7ffc, &value, 4);
+	bus_write(pci.mmio, MMIO32 + 0x8000 + 0x7ffc, &value, 4);
 	cr_assert_eq(load_le32(&fake.bar[PCI_ROM][0x7ffc]), 0x12345678);
 	cr_assert(!fake.written[0x30], "the real register is VFIO's");
 }
@@ -405,7 +365,7 @@ Test(vfio_pci, the_msix_table_of_the_device_is_never_touched)
 
 	wr(4, 6, 2);
 	entry(1, true);
-	bus_read(mmio, bar_at(0) + TABLE + 16, &value, 4);
+	bus_read(pci.mmio, bar_at(0) + TABLE + 16, &value, 4);
 	cr_assert_eq(value, 0xfee00000);
 	cr_assert_eq(load_le32(&fake.bar[0][TABLE + 16]), 0);
 }
@@ -460,7 +420,7 @@ Test(vfio_pci_made, without_dynamic_vectors_a_larger_block_replaces_the_smaller)
 	describe();
 	fake.noresize = true;
 	cr_assert_eq(create_device(VFIO_ON_ERROR_LOG), 0, "%s", err.text);
-	cr_assert_eq(pci_root_assign(root, &err), 0);
+	cr_assert_eq(pci_root_assign(pci.root, &err), 0);
 	loop_iterate(loop, false);
 	wr(4, 6, 2);
 	wr(MSIX + 2, 0x8000, 2);
@@ -568,7 +528,7 @@ Test(vfio_pci, a_device_that_is_gone_reads_all_ones)
 	rd(6, 2); /* found out here */
 	cr_assert_eq(rd(0, 4), UINT32_MAX);
 	cr_assert_eq(rd(0x100, 4), UINT32_MAX);
-	bus_read(mmio, bar_at(0) + 0x3ff0, &value, 4);
+	bus_read(pci.mmio, bar_at(0) + 0x3ff0, &value, 4);
 	cr_assert_eq(value, UINT32_MAX);
 	wr(4, 0, 2);
 	wr(MSIX + 2, 0x8000, 2);
@@ -589,7 +549,7 @@ Test(vfio_pci_made, an_error_may_reset_it_in_place)
 {
 	describe();
 	cr_assert_eq(create_device(VFIO_ON_ERROR_RESET), 0, "%s", err.text);
-	cr_assert_eq(pci_root_assign(root, &err), 0);
+	cr_assert_eq(pci_root_assign(pci.root, &err), 0);
 	loop_iterate(loop, false);
 	wr(4, 6, 2);
 	wr(MSIX + 2, 0x8000, 2);
@@ -631,7 +591,7 @@ Test(vfio_pci_made, a_bus_that_others_are_on_is_not_reset)
 	fake.has_hot_reset = true;
 	cr_assert_eq(create_device(VFIO_ON_ERROR_LOG), 0, "%s", err.text);
 	cr_assert_eq(fake.hot_resets, 0);
-	pci_root_assign(root, &err);
+	pci_root_assign(pci.root, &err);
 	cr_assert_eq(rd(EXP + 4, 4) >> 28 & 1, 0); /* no FLR is offered then */
 }
 

@@ -10,59 +10,9 @@
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "harness.h"
-#include "platform/serial.h"
+#include "line.h"
 
-enum {
-	PORT = PLATFORM_SERIAL_PORT,
-	GSI = PLATFORM_SERIAL_GSI,
-	RBR = PORT,
-	THR = PORT,
-	IER = PORT + 1,
-	IIR = PORT + 2,
-	FCR = PORT + 2,
-	LCR = PORT + 3,
-	MCR = PORT + 4,
-	LSR = PORT + 5,
-	MSR = PORT + 6,
-	SCR = PORT + 7,
-	FLOOD = 1 << 20,
-};
-
-struct line {
-	struct harness h;
-	struct device *dev;
-	int in[2], out[2];
-};
-
-static void line_init(struct line *l, bool in, bool out)
-{
-	struct err err = ERR_INIT;
-
-	harness_init(&l->h);
-	cr_assert_eq(pipe2(l->in, O_CLOEXEC), 0);
-	cr_assert_eq(pipe2(l->out, O_CLOEXEC), 0);
-	struct serial_config config = {
-		.name = "serial0",
-		.port = PORT,
-		.gsi = GSI,
-		.in_fd = in ? l->in[0] : -1,
-		.out_fd = out ? l->out[1] : -1,
-	};
-	cr_assert_eq(serial_create(&l->dev, &l->h.env, &config, &err), 0, "%s", err.text);
-}
-
-static void line_done(struct line *l)
-{
-	harness_stop(&l->h);
-	if (l->dev)
-		l->dev->ops->destroy(l->dev);
-	harness_done(&l->h);
-	for (int i = 0; i < 2; i++) {
-		fd_close(&l->in[i]);
-		fd_close(&l->out[i]);
-	}
-}
+enum { FLOOD = 1 << 20 };
 
 /* As a driver opens the port: FIFOs on, interrupts through OUT2, ready to receive. */
 static void line_open(struct line *l, uint8_t fcr)

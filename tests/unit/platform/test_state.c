@@ -10,23 +10,13 @@
 #include "base/fd.h"
 #include "base/le.h"
 #include "base/num.h"
-#include "harness.h"
+#include "line.h"
 #include "platform/mc146818.h"
-#include "platform/serial.h"
 
 #define ECAM  0xb0000000ull
 #define PORT0 (ECAM + (1 << 15)) /* config space of the root port */
 
 enum {
-	PORT = PLATFORM_SERIAL_PORT,
-	GSI = PLATFORM_SERIAL_GSI,
-	IER = PORT + 1,
-	IIR = PORT + 2,
-	FCR = PORT + 2,
-	LCR = PORT + 3,
-	MCR = PORT + 4,
-	LSR = PORT + 5,
-	SCR = PORT + 7,
 	RTC_INDEX = PLATFORM_RTC_PORT,
 	RTC_DATA,
 	PM = PLATFORM_PM_PORT,
@@ -40,18 +30,17 @@ enum {
 };
 
 struct machine {
-	struct harness h;
+	struct line line; /* the serial port, and the harness of all */
 	struct pci_root *root;
-	struct device *serial, *rtc, *pm, *reset, *pvpanic, *port;
-	int in[2], out[2];
+	struct device *rtc, *pm, *reset, *pvpanic, *port;
 };
 
 static void machine_init(struct machine *m)
 {
-	struct harness *h = &m->h;
+	struct harness *h = &m->line.h;
 	struct err err = ERR_INIT;
 
-	harness_init(h);
+	line_init(&m->line, true, true);
 	struct pci_root_config config = {
 		.log = &h->log,
 		.mmio = h->mmio,
@@ -62,16 +51,7 @@ static void machine_init(struct machine *m)
 	};
 	const struct root_port_config port = {.name = "port0", .slot_number = 1};
 
-	cr_assert_eq(pipe2(m->in, O_CLOEXEC), 0);
-	cr_assert_eq(pipe2(m->out, O_CLOEXEC), 0);
-	struct serial_config serial = {.name = "serial0",
-				       .port = PORT,
-				       .gsi = GSI,
-				       .in_fd = m->in[0],
-				       .out_fd = m->out[1]};
-
 	cr_assert_eq(pci_root_create(&m->root, &config, &err), 0, "%s", err.text);
-	cr_assert_eq(serial_create(&m->serial, &h->env, &serial, &err), 0, "%s", err.text);
 	cr_assert_eq(rtc_create(&m->rtc, &h->env, &err), 0, "%s", err.text);
 	cr_assert_eq(pm_create(&m->pm, &h->env, &h->sink, &err), 0, "%s", err.text);
 	cr_assert_eq(pvpanic_create(&m->pvpanic, &h->env, &h->sink, &err), 0, "%s", err.text);
@@ -81,35 +61,32 @@ static void machine_init(struct machine *m)
 
 static void machine_done(struct machine *m)
 {
-	struct device *const all[] = {m->serial, m->rtc, m->pm, m->pvpanic, m->reset, m->port};
+	struct device *const all[] = {m->rtc, m->pm, m->pvpanic, m->reset, m->port};
 
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
 		all[i]->ops->destroy(all[i]);
 	pci_root_destroy(m->root);
-	harness_done(&m->h);
-	for (int i = 0; i < 2; i++) {
-		fd_close(&m->in[i]);
-		fd_close(&m->out[i]);
-	}
+	line_done(&m->line);
 }
 
 static void turn(struct machine *m)
 {
 	for (int i = 0; i < 20; i++)
-		cr_assert_eq(loop_iterate(m->h.loop, false), 0);
+		cr_assert_eq(loop_iterate(m->line.h.loop, false), 0);
 }
 
 static uint32_t mem_read(struct machine *m, uint64_t gpa, unsigned int size)
 {
 	uint32_t v = 0;
 
-	cr_assert(bus_read(m->h.mmio, gpa, &v, size), "nothing at 0x%llx", (unsigned long long)gpa);
+	cr_assert(bus_read(m->line.h.mmio, gpa, &v, size), "nothing at 0x%llx",
+		  (unsigned long long)gpa);
 	return v;
 }
 
 static void mem_write(struct machine *m, uint64_t gpa, uint32_t v, unsigned int size)
 {
-	cr_assert(bus_write(m->h.mmio, gpa, &v, size));
+	cr_assert(bus_write(m->line.h.mmio, gpa, &v, size));
 }
 
 /* The twin is never saved; `from` is, and `to` goes on. */
@@ -135,7 +112,7 @@ TestSuite(platform_state, .init = set_up, .fini = tear_down, .timeout = 30);
 static void assert_same_ports(const uint16_t *ports, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
-		uint8_t want = in8(&twin.h, ports[i]), got = in8(&to.h, ports[i]);
+		uint8_t want = in8(&twin.line.h, ports[i]), got = in8(&to.line.h, ports[i]);
 
 		cr_assert_eq(got, want, "port 0x%x: 0x%x, the twin's 0x%x", ports[i], got, want);
 	}
@@ -148,19 +125,19 @@ static void serial_work(struct machine *m)
 {
 	static const char input[] = "0123456789abcdefghij";
 
-	out8(&m->h, LCR, 0x83);
-	out8(&m->h, PORT, 0x01);
-	out8(&m->h, LCR, 0x03);
-	out8(&m->h, SCR, 0x5a);
-	out8(&m->h, FCR, 0x81);
-	out8(&m->h, MCR, 0x0b);
-	out8(&m->h, IER, 0x05);
-	cr_assert_eq(write(m->in[1], input, 20), 20);
-	while (!(in8(&m->h, LSR) & 1))
+	out8(&m->line.h, LCR, 0x83);
+	out8(&m->line.h, PORT, 0x01);
+	out8(&m->line.h, LCR, 0x03);
+	out8(&m->line.h, SCR, 0x5a);
+	out8(&m->line.h, FCR, 0x81);
+	out8(&m->line.h, MCR, 0x0b);
+	out8(&m->line.h, IER, 0x05);
+	cr_assert_eq(write(m->line.in[1], input, 20), 20);
+	while (!(in8(&m->line.h, LSR) & 1))
 		turn(m);
 	turn(m);
-	cr_assert_eq(in8(&m->h, PORT), '0');
-	cr_assert_eq(in8(&m->h, PORT), '1');
+	cr_assert_eq(in8(&m->line.h, PORT), '0');
+	cr_assert_eq(in8(&m->line.h, PORT), '1');
 }
 
 Test(platform_state, serial_goes_on_with_fifo_registers_and_interrupt)
@@ -171,11 +148,11 @@ Test(platform_state, serial_goes_on_with_fifo_registers_and_interrupt)
 
 	serial_work(&twin);
 	serial_work(&from);
-	state_move(from.serial, to.serial);
-	cr_assert_eq(to.h.level[GSI], twin.h.level[GSI]);
-	cr_assert(to.h.level[GSI]);
+	state_move(from.line.dev, to.line.dev);
+	cr_assert_eq(to.line.h.level[GSI], twin.line.h.level[GSI]);
+	cr_assert(to.line.h.level[GSI]);
 	assert_same_ports(ports, ARRAY_SIZE(ports));
-	cr_assert_eq(to.h.level[GSI], twin.h.level[GSI]);
+	cr_assert_eq(to.line.h.level[GSI], twin.line.h.level[GSI]);
 }
 
 Test(platform_state, serial_output_that_was_not_sent_is_sent_once_by_the_other)
@@ -183,17 +160,17 @@ Test(platform_state, serial_output_that_was_not_sent_is_sent_once_by_the_other)
 	char got[64];
 	ssize_t n;
 
-	out8(&from.h, MCR, 0x0b);
+	out8(&from.line.h, MCR, 0x0b);
 	for (const char *p = "not yet sent"; *p; p++)
-		out8(&from.h, PORT, (uint8_t)*p);
-	state_move(from.serial, to.serial);
-	from.serial->ops->destroy(from.serial);
-	cr_assert_eq(fcntl(from.out[0], F_SETFL, O_NONBLOCK), 0);
-	cr_assert_lt(read(from.out[0], got, sizeof(got)), 0, "the first one sent it too");
+		out8(&from.line.h, PORT, (uint8_t)*p);
+	state_move(from.line.dev, to.line.dev);
+	from.line.dev->ops->destroy(from.line.dev);
+	cr_assert_eq(fcntl(from.line.out[0], F_SETFL, O_NONBLOCK), 0);
+	cr_assert_lt(read(from.line.out[0], got, sizeof(got)), 0, "the first one sent it too");
 	for (const char *p = ", and more"; *p; p++)
-		out8(&to.h, PORT, (uint8_t)*p);
-	to.serial->ops->destroy(to.serial);
-	n = read(to.out[0], got, sizeof(got));
+		out8(&to.line.h, PORT, (uint8_t)*p);
+	to.line.dev->ops->destroy(to.line.dev);
+	n = read(to.line.out[0], got, sizeof(got));
 	cr_assert_eq(n, 22);
 	cr_assert_eq(memcmp(got, "not yet sent, and more", 22), 0);
 
@@ -201,8 +178,8 @@ Test(platform_state, serial_output_that_was_not_sent_is_sent_once_by_the_other)
 	struct serial_config config = {
 		.name = "serial0", .port = PORT, .gsi = GSI, .in_fd = -1, .out_fd = -1};
 
-	cr_assert_eq(serial_create(&from.serial, &from.h.env, &config, &err), 0);
-	cr_assert_eq(serial_create(&to.serial, &to.h.env, &config, &err), 0);
+	cr_assert_eq(serial_create(&from.line.dev, &from.line.h.env, &config, &err), 0);
+	cr_assert_eq(serial_create(&to.line.dev, &to.line.h.env, &config, &err), 0);
 }
 
 Test(platform_state, serial_that_was_saved_goes_on_itself_after_resume)
@@ -210,21 +187,21 @@ Test(platform_state, serial_that_was_saved_goes_on_itself_after_resume)
 	char got[8];
 	struct state_buffer state;
 
-	out8(&from.h, PORT, 'x');
-	state_quiesce(from.serial);
-	state = state_of(from.serial);
+	out8(&from.line.h, PORT, 'x');
+	state_quiesce(from.line.dev);
+	state = state_of(from.line.dev);
 	free(state.bytes);
-	from.serial->ops->resume(from.serial);
-	cr_assert_eq(write(from.in[1], "y", 1), 1);
-	out8(&from.h, FCR, 0x01);
-	out8(&from.h, MCR, 0x0b);
-	while (!(in8(&from.h, LSR) & 1))
-		cr_assert_eq(loop_iterate(from.h.loop, true), 0);
-	cr_assert_eq(in8(&from.h, PORT), 'y');
-	while (loop_iterate(from.h.loop, false),
-	       !poll(&(struct pollfd){from.out[0], POLLIN, 0}, 1, 1))
+	from.line.dev->ops->resume(from.line.dev);
+	cr_assert_eq(write(from.line.in[1], "y", 1), 1);
+	out8(&from.line.h, FCR, 0x01);
+	out8(&from.line.h, MCR, 0x0b);
+	while (!(in8(&from.line.h, LSR) & 1))
+		cr_assert_eq(loop_iterate(from.line.h.loop, true), 0);
+	cr_assert_eq(in8(&from.line.h, PORT), 'y');
+	while (loop_iterate(from.line.h.loop, false),
+	       !poll(&(struct pollfd){from.line.out[0], POLLIN, 0}, 1, 1))
 		;
-	cr_assert_eq(read(from.out[0], got, sizeof(got)), 1);
+	cr_assert_eq(read(from.line.out[0], got, sizeof(got)), 1);
 }
 
 Test(platform_state, serial_refuses_what_would_stop_it_and_stays_as_it_was)
@@ -234,17 +211,17 @@ Test(platform_state, serial_refuses_what_would_stop_it_and_stays_as_it_was)
 	uint8_t *name;
 
 	serial_work(&from);
-	state_quiesce(from.serial);
-	state_quiesce(to.serial);
-	good = state_of(from.serial);
-	bad = state_of(to.serial);
+	state_quiesce(from.line.dev);
+	state_quiesce(to.line.dev);
+	good = state_of(from.line.dev);
+	bad = state_of(to.line.dev);
 	/* fifo_head is behind 11 bytes of registers and 16 of the FIFO. */
 	name = memmem(good.bytes, good.len, "serial0serial", 13);
 	cr_assert_not_null(name);
 	store_le32(name + 13 + 4 + 27, 16);
-	cr_assert_eq(state_put(to.serial, &good, &err), -EPROTO);
+	cr_assert_eq(state_put(to.line.dev, &good, &err), -EPROTO);
 	cr_assert_str_eq(err.text, "serial0: section 'serial': fifo_head is 16; at most 15");
-	after = state_of(to.serial);
+	after = state_of(to.line.dev);
 	state_assert_same(&bad, &after);
 	free(good.bytes);
 	free(bad.bytes);
@@ -255,14 +232,14 @@ Test(platform_state, serial_refuses_what_would_stop_it_and_stays_as_it_was)
 
 static void rtc_set(struct machine *m, uint8_t reg, uint8_t v)
 {
-	out8(&m->h, RTC_INDEX, reg);
-	out8(&m->h, RTC_DATA, v);
+	out8(&m->line.h, RTC_INDEX, reg);
+	out8(&m->line.h, RTC_DATA, v);
 }
 
 static uint8_t rtc_get(struct machine *m, uint8_t reg)
 {
-	out8(&m->h, RTC_INDEX, reg);
-	return in8(&m->h, RTC_DATA);
+	out8(&m->line.h, RTC_INDEX, reg);
+	return in8(&m->line.h, RTC_DATA);
 }
 
 Test(platform_state, alarm_that_was_set_before_is_raised_after)
@@ -277,25 +254,25 @@ Test(platform_state, alarm_that_was_set_before_is_raised_after)
 	rtc_set(&from, 0x0b, 0x22); /* it runs, alarm on */
 	state_move(from.rtc, to.rtc);
 	cr_assert_eq(rtc_get(&to, 0x04), 0x23);
-	while (!to.h.level[PLATFORM_RTC_GSI])
-		cr_assert_eq(loop_iterate(to.h.loop, true), 0);
+	while (!to.line.h.level[PLATFORM_RTC_GSI])
+		cr_assert_eq(loop_iterate(to.line.h.loop, true), 0);
 	cr_assert_eq(rtc_get(&to, 0x0c) & 0xa0, 0xa0);
-	cr_assert(!to.h.level[PLATFORM_RTC_GSI]);
-	cr_assert(!from.h.level[PLATFORM_RTC_GSI], "the one that was saved raised it");
+	cr_assert(!to.line.h.level[PLATFORM_RTC_GSI]);
+	cr_assert(!from.line.h.level[PLATFORM_RTC_GSI], "the one that was saved raised it");
 }
 
 Test(platform_state, clock_interrupt_that_was_not_taken_is_still_up)
 {
 	rtc_set(&from, 0x0a, 0x26);
 	rtc_set(&from, 0x0b, 0x42);
-	while (!from.h.level[PLATFORM_RTC_GSI])
-		cr_assert_eq(loop_iterate(from.h.loop, true), 0);
-	out8(&from.h, RTC_INDEX, 0x0c);
+	while (!from.line.h.level[PLATFORM_RTC_GSI])
+		cr_assert_eq(loop_iterate(from.line.h.loop, true), 0);
+	out8(&from.line.h, RTC_INDEX, 0x0c);
 	state_move(from.rtc, to.rtc);
-	cr_assert(to.h.level[PLATFORM_RTC_GSI]);
-	cr_assert_eq(in8(&to.h, RTC_DATA), 0xc0, "the index came too, and the flag");
-	while (!to.h.level[PLATFORM_RTC_GSI]) /* the next period */
-		cr_assert_eq(loop_iterate(to.h.loop, true), 0);
+	cr_assert(to.line.h.level[PLATFORM_RTC_GSI]);
+	cr_assert_eq(in8(&to.line.h, RTC_DATA), 0xc0, "the index came too, and the flag");
+	while (!to.line.h.level[PLATFORM_RTC_GSI]) /* the next period */
+		cr_assert_eq(loop_iterate(to.line.h.loop, true), 0);
 }
 
 static int put_clock(struct mc146818 *m, const struct mc146818 *state, struct err *err)
@@ -346,11 +323,11 @@ Test(platform_state, clock_refuses_registers_that_no_guest_can_write)
 
 static void pm_work(struct machine *m)
 {
-	out16(&m->h, PM + 2, 0x0120);
-	out16(&m->h, PM + 4, 0x1402);
+	out16(&m->line.h, PM + 2, 0x0120);
+	out16(&m->line.h, PM + 4, 0x1402);
 	pm_power_button(m->pm);
-	out8(&m->h, CF9, 0x0a);
-	out8(&m->h, PORT_92, 0x02);
+	out8(&m->line.h, CF9, 0x0a);
+	out8(&m->line.h, PORT_92, 0x02);
 }
 
 Test(platform_state, power_button_that_was_not_taken_is_still_pressed)
@@ -362,12 +339,12 @@ Test(platform_state, power_button_that_was_not_taken_is_still_pressed)
 	state_move(from.pm, to.pm);
 	state_move(from.reset, to.reset);
 	state_move(from.pvpanic, to.pvpanic);
-	cr_assert(to.h.level[PLATFORM_SCI_GSI]);
+	cr_assert(to.line.h.level[PLATFORM_SCI_GSI]);
 	assert_same_ports(ports, ARRAY_SIZE(ports));
-	out16(&to.h, PM, 0x0100);
-	cr_assert(!to.h.level[PLATFORM_SCI_GSI]);
-	out8(&to.h, CF9, 0x0e);
-	cr_assert_eq(to.h.events[PLATFORM_RESET], 1, "0xcf9 rose from what it was");
+	out16(&to.line.h, PM, 0x0100);
+	cr_assert(!to.line.h.level[PLATFORM_SCI_GSI]);
+	out8(&to.line.h, CF9, 0x0e);
+	cr_assert_eq(to.line.h.events[PLATFORM_RESET], 1, "0xcf9 rose from what it was");
 }
 
 Test(platform_state, bits_that_no_guest_can_set_are_refused)
@@ -431,20 +408,20 @@ Test(platform_state, hot_plug_event_before_is_still_there_and_one_after_interrup
 		cr_assert_eq(mem_read(&to, PORT0 + reg, 4), mem_read(&twin, PORT0 + reg, 4),
 			     "register 0x%x", reg);
 	cr_assert_eq(mem_read(&to, BAR_GPA + 8, 4), 0x41, "the BAR is where it was");
-	cr_assert_geq(to.h.irqfd, 0, "the vector has its route");
-	cr_assert_eq(fd_event_drain(to.h.irqfd), 0);
+	cr_assert_geq(to.line.h.irqfd, 0, "the vector has its route");
+	cr_assert_eq(fd_event_drain(to.line.h.irqfd), 0);
 	root_port_set_present(to.port, true);
-	cr_assert_eq(fd_event_drain(to.h.irqfd), 1);
+	cr_assert_eq(fd_event_drain(to.line.h.irqfd), 1);
 }
 
 Test(platform_state, event_that_was_signalled_is_not_signalled_again)
 {
 	port_work(&from);
 	root_port_set_present(from.port, true);
-	cr_assert_eq(fd_event_drain(from.h.irqfd), 1);
+	cr_assert_eq(fd_event_drain(from.line.h.irqfd), 1);
 	root_port_set_present(to.port, true); /* of its configuration */
 	state_move(from.port, to.port);
-	cr_assert_eq(fd_event_drain(to.h.irqfd), 0);
+	cr_assert_eq(fd_event_drain(to.line.h.irqfd), 0);
 	cr_assert_eq(mem_read(&to, PORT0 + SLTSTA, 2), mem_read(&from, PORT0 + SLTSTA, 2));
 }
 
@@ -455,11 +432,11 @@ Test(platform_state, masked_vector_that_was_raised_is_delivered_when_it_is_unmas
 	root_port_set_present(from.port, true);
 	root_port_set_present(to.port, true);
 	state_move(from.port, to.port);
-	cr_assert_eq(to.h.irqfd, -1);
+	cr_assert_eq(to.line.h.irqfd, -1);
 	cr_assert_eq(mem_read(&to, BAR_GPA + 0x800, 4), 1, "its pending bit");
 	mem_write(&to, BAR_GPA + 12, 0, 4);
-	cr_assert_geq(to.h.irqfd, 0);
-	cr_assert_eq(fd_event_drain(to.h.irqfd), 1);
+	cr_assert_geq(to.line.h.irqfd, 0);
+	cr_assert_eq(fd_event_drain(to.line.h.irqfd), 1);
 }
 
 Test(platform_state, line_of_a_port_without_msix_is_up_again)
@@ -467,11 +444,11 @@ Test(platform_state, line_of_a_port_without_msix_is_up_again)
 	mem_write(&from, PORT0 + SLTCTL, 1 << 3 | 1 << 5 | 1 << 12, 2);
 	root_port_set_present(from.port, true);
 	root_port_set_present(to.port, true);
-	cr_assert(from.h.level[17]);
+	cr_assert(from.line.h.level[17]);
 	state_move(from.port, to.port);
-	cr_assert(to.h.level[17]);
+	cr_assert(to.line.h.level[17]);
 	mem_write(&to, PORT0 + SLTSTA, 1 << 3 | 1 << 8, 2);
-	cr_assert(!to.h.level[17]);
+	cr_assert(!to.line.h.level[17]);
 }
 
 Test(platform_state, other_function_is_refused_by_the_register)
@@ -481,7 +458,7 @@ Test(platform_state, other_function_is_refused_by_the_register)
 	struct err err = ERR_INIT;
 
 	to.port->ops->destroy(to.port);
-	cr_assert_eq(root_port_create(&to.port, &to.h.env, to.root, &config, &err), 0);
+	cr_assert_eq(root_port_create(&to.port, &to.line.h.env, to.root, &config, &err), 0);
 	port_work(&from);
 	state = state_of(from.port);
 	before = state_of(to.port);
@@ -526,7 +503,7 @@ Test(platform_state, address_port_and_host_bridge_come_back)
 	struct state_writer w;
 	uint32_t v = 0x80000800;
 
-	bus_write(from.h.pio, 0xcf8, &v, 4);
+	bus_write(from.line.h.pio, 0xcf8, &v, 4);
 	mem_write(&from, ECAM + 4, 0x0002, 2);
 	state_writer_begin(&w, state_buffer_sink, &buffer);
 	pci_root_save(from.root, &w);
@@ -537,7 +514,7 @@ Test(platform_state, address_port_and_host_bridge_come_back)
 	state_reader_close(r);
 	free(buffer.bytes);
 	v = 0;
-	bus_read(to.h.pio, 0xcf8, &v, 4);
+	bus_read(to.line.h.pio, 0xcf8, &v, 4);
 	cr_assert_eq(v, 0x80000800);
 	cr_assert_eq(mem_read(&to, ECAM + 4, 2), 2);
 }
