@@ -28,8 +28,8 @@ struct hw_domain_config {
 	/* The guest mappings; their owner outlives the hw_domain. NULL: no virtual IOMMU. */
 	const struct mappings *guest;
 	unsigned int map_threads; /* that map all of memory; 0: as many as suit the host */
-	/* Call hw_domain_tick in ns nanoseconds, or sooner. Itself called under the lock of the owner.
-	 * NULL: there is no timer, and a strategy that needs one is refused. */
+	/* Must call hw_domain_tick in ns nanoseconds, or sooner. It is called under the owner's
+	 * lock. NULL: a strategy with a timer is refused. */
 	void (*wake)(void *opaque, uint64_t ns);
 	void *opaque;
 };
@@ -56,7 +56,7 @@ unsigned int hw_domain_unmap(struct hw_domain *domain, struct hw_request *reques
 /* Unmap the RETAINED records in [first, last] and make them GOING (strategy_ops.flush). Without a
  * device they become GOING at once. */
 int hw_domain_flush(struct hw_domain *domain, uint64_t first, uint64_t last);
-/* The strategy looks at the clock: what it has retained may become GOING. */
+/* Call the tick of the strategy, which may make RETAINED records GOING. */
 void hw_domain_tick(struct hw_domain *domain);
 
 /* Change the strategy while devices work. On failure nothing changes.

@@ -37,8 +37,8 @@ struct iommu {
 	int fd; /* iommufd; -1 */
 	/* --- */
 	_Atomic bool no_map_file; /* iommufd: this kernel has no MAP_FILE */
-	/* Guards spaces, whose domains come and go by whoever holds the virtual IOMMU's lock, and by
-	 * the machine's thread. Before the locks of a space. */
+	/* Guards spaces, which the machine's thread and holders of the virtual IOMMU's lock create
+	 * and destroy. Taken before the locks of a space. */
 	pthread_rwlock_t lock;
 	struct list spaces; /* struct ioas.link */
 	/* The machine's thread, which opens devices. */

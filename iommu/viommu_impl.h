@@ -76,7 +76,7 @@ struct viommu {
 	_Atomic bool abandoned; /* there may be orphans; written under serial */
 	bool bypass;
 	uint64_t mappings, mapped_bytes, tables; /* cost of all records (viommu_limits) */
-	/* Written, as limits are, under serial and lock: either will do to read it. */
+	/* Written, like limits, under serial and lock; read under either. */
 	unsigned int n_endpoints;
 	struct loop_op wake, timer;  /* the loop's; the three below: under serial */
 	bool waking;                 /* wake is posted */
@@ -123,10 +123,10 @@ void viommu_settle_locked(struct viommu *viommu, const struct viommu_endpoint *w
 /* The part of viommu_memory_leaves that is about one domain. */
 void viommu_forget_memory(struct viommu_domain *domain, uint64_t gpa, uint64_t bytes);
 
-/* viommu_timer.c. hw_domain_config's, of a virtual IOMMU with a loop: under serial. */
+/* viommu_timer.c. hw_domain_config.wake of a virtual IOMMU with a loop; under serial. */
 void viommu_wake(void *opaque, uint64_t ns);
 void viommu_timer_init(struct viommu *viommu);
-/* Nobody wakes it any more, and the loop is the caller's. */
+/* Nothing calls viommu_wake any more, and no other thread runs the loop. */
 void viommu_timer_finish(struct viommu *viommu);
 
 /* viommu_map.c: under serial. A run of MAPs, or of UNMAPs, of one domain (NULL: there is none). */

@@ -35,7 +35,7 @@ static void timer_done(struct loop_op *op, int result)
 {
 	struct viommu *viommu = container_of(op, struct viommu, timer);
 
-	(void)result; /* also cancelled: set_timer */
+	(void)result; /* maybe cancelled, by set_timer */
 	pthread_mutex_lock(&viommu->serial);
 	viommu->timer_ns = 0;
 	if (viommu->due_ns && clock_ns() >= viommu->due_ns) {

@@ -14,8 +14,8 @@
  * decides where memory can be; and all leave their buses before the first one is released, since
  * the reset of one may need the others.
  *
- * Threads: the machine's, asserted. A machine that runs goes on meanwhile: its vCPUs are paused only while a
- * device leaves. Not inside a callback of a loop.
+ * Threads: the machine's, asserted. A machine that runs goes on meanwhile: its vCPUs are paused
+ * only while a device leaves. Not inside a callback of a loop.
  */
 #ifndef MACHINE_KIND_H
 #define MACHINE_KIND_H

@@ -45,7 +45,7 @@ enum vm_request {
 	VM_ERROR,
 };
 
-/* A loop with a thread of its own, for queues. The machine's thread's, which starts and joins it. */
+/* A loop with a thread of its own, for queues. The machine's thread starts and joins it. */
 struct vm_io_thread {
 	struct hospes_vm *vm;
 	struct loop *loop;

@@ -91,8 +91,9 @@ struct strategy_ops {
 	 * errno when the hardware refuses; those records stay RETAINED. NULL: the strategy retains
 	 * nothing. */
 	int (*flush)(struct strategy *strategy, uint64_t first, uint64_t last);
-	/* The time given to strategy_wake is over, or not yet: look at the clock, and ask again if there
-	 * is more to wait for. RETAINED records may become GOING, as by flush. NULL: it never waits. */
+	/* Work at a time that was asked for by strategy_wake. It may come early: look at the clock,
+	 * and ask again if needed. It may make RETAINED records GOING, as flush does. NULL: the
+	 * strategy has no timer. */
 	void (*tick)(struct strategy *strategy);
 };
 
@@ -121,7 +122,7 @@ int strategy_parse(struct strategy_choice *ret, const char *text, struct err *er
 /* The reverse, with every parameter; free() it. NULL: no memory. */
 char *strategy_text(const struct strategy_choice *choice);
 
-/* From any call of a strategy that has one: call tick in ns nanoseconds. The earliest counts. */
+/* For a strategy, in any of its calls: call its tick in ns nanoseconds. The earliest counts. */
 void strategy_wake(const struct strategy *strategy, uint64_t ns);
 
 /* For an unmap that failed: each GOING record of it that the hardware still has becomes WANTED. */
