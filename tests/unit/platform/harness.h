@@ -8,11 +8,15 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/num.h"
 #include "core/bus.h"
 #include "core/device.h"
 #include "core/irq.h"
 #include "core/loop.h"
+#include "core/pci.h"
 #include "platform/platform.h"
+
+#define ECAM 0xb0000000ull
 
 enum { HARNESS_PINS = 24 };
 
@@ -102,6 +106,29 @@ static inline void harness_init(struct harness *h)
 		.loop = h->loop,
 	};
 	h->sink = (struct platform_sink){harness_event, h};
+}
+
+static inline struct pci_root *harness_root(struct harness *h)
+{
+	const struct pci_root_config config = {
+		.log = &h->log,
+		.mmio = h->mmio,
+		.pio = h->pio,
+		.irq = h->irq,
+		.windows = {.ecam_gpa = ECAM,
+			    .mmio32_gpa = 0xc0000000,
+			    .mmio32_bytes = 0x3c000000,
+			    .mmio64_gpa = 64 * GiB,
+			    .mmio64_bytes = 64 * GiB,
+			    .io_base = 0x1000,
+			    .io_bytes = 0xf000},
+		.intx_gsi = 16,
+	};
+	struct err err = ERR_INIT;
+	struct pci_root *root;
+
+	cr_assert_eq(pci_root_create(&root, &config, &err), 0, "%s", err.text);
+	return root;
 }
 
 static inline void *harness_thread(void *opaque)

@@ -22,30 +22,10 @@ enum {
 	DLLSCE = 1 << 12,
 };
 
-#define ECAM 0xb0000000ull
-
 static struct pci_root *root_new(struct harness *h)
 {
-	struct err err = ERR_INIT;
-	struct pci_root *root;
-
 	harness_init(h);
-	struct pci_root_config config = {
-		.log = &h->log,
-		.mmio = h->mmio,
-		.pio = h->pio,
-		.irq = h->irq,
-		.windows = {.ecam_gpa = ECAM,
-			    .mmio32_gpa = 0xc0000000,
-			    .mmio32_bytes = 0x3c000000,
-			    .mmio64_gpa = 64 * GiB,
-			    .mmio64_bytes = 64 * GiB,
-			    .io_base = 0x1000,
-			    .io_bytes = 0xf000},
-		.intx_gsi = 16,
-	};
-	cr_assert_eq(pci_root_create(&root, &config, &err), 0, "%s", err.text);
-	return root;
+	return harness_root(h);
 }
 
 static struct device *reset_new(struct harness *h, struct pci_root *root)

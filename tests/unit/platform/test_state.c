@@ -13,7 +13,6 @@
 #include "line.h"
 #include "platform/mc146818.h"
 
-#define ECAM  0xb0000000ull
 #define PORT0 (ECAM + (1 << 15)) /* config space of the root port */
 
 enum {
@@ -38,20 +37,11 @@ struct machine {
 static void machine_init(struct machine *m)
 {
 	struct harness *h = &m->line.h;
+	const struct root_port_config port = {.name = "port0", .slot_number = 1};
 	struct err err = ERR_INIT;
 
 	line_init(&m->line, true, true);
-	struct pci_root_config config = {
-		.log = &h->log,
-		.mmio = h->mmio,
-		.pio = h->pio,
-		.irq = h->irq,
-		.windows = {.ecam_gpa = ECAM, .mmio32_gpa = 0xc0000000, .mmio32_bytes = 0x3c000000},
-		.intx_gsi = 16,
-	};
-	const struct root_port_config port = {.name = "port0", .slot_number = 1};
-
-	cr_assert_eq(pci_root_create(&m->root, &config, &err), 0, "%s", err.text);
+	m->root = harness_root(h);
 	cr_assert_eq(rtc_create(&m->rtc, &h->env, &err), 0, "%s", err.text);
 	cr_assert_eq(pm_create(&m->pm, &h->env, &h->sink, &err), 0, "%s", err.text);
 	cr_assert_eq(pvpanic_create(&m->pvpanic, &h->env, &h->sink, &err), 0, "%s", err.text);
