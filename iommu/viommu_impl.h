@@ -2,10 +2,11 @@
 /*
  * Inside the virtual IOMMU. Calls go down only:
  *
- *   viommu.c          endpoints, requests, translation
- *   viommu_domain.c   domains, and who is in which
- *   viommu_timer.c    ticks of strategies
- *   viommu_map.c      the guest mappings of a domain
+ *   viommu.c            endpoints, requests
+ *   viommu_translate.c  translation, faults
+ *   viommu_domain.c     domains, and who is in which
+ *   viommu_timer.c      ticks of strategies
+ *   viommu_map.c        the guest mappings of a domain
  */
 #ifndef IOMMU_VIOMMU_IMPL_H
 #define IOMMU_VIOMMU_IMPL_H
@@ -102,6 +103,12 @@ static inline void viommu_release(struct viommu *viommu)
 	gmem_release(viommu->gmem);
 }
 
+/* Under serial. UINT32_MAX: hidden from the guest. */
+static inline uint32_t viommu_id_of(const struct viommu_endpoint *endpoint)
+{
+	return endpoint->id ? endpoint->id(endpoint->id_opaque) : UINT32_MAX;
+}
+
 /* Under serial. */
 static inline void viommu_count_endpoint(struct viommu *viommu, int more)
 {
@@ -109,6 +116,9 @@ static inline void viommu_count_endpoint(struct viommu *viommu, int more)
 	viommu->n_endpoints += (unsigned int)more;
 	pthread_rwlock_unlock(&viommu->lock);
 }
+
+/* viommu_translate.c */
+extern const struct dma_space_ops viommu_emulated_ops;
 
 /* viommu_domain.c: under serial, the memory map held. */
 struct viommu_domain *viommu_find_domain(struct viommu *viommu, uint32_t id);
