@@ -211,8 +211,8 @@ int schema_read(const struct schema *schema, const json_t *json, const char *pat
 	json_object_foreach((json_t *)json, key, value)
 	{
 		if (!rc && !find(schema, key))
-			rc = value_add_key((char **)((char *)ret + choice->offset), key, value,
-					   path, err);
+			rc = value_add_key((char **)(void *)((char *)ret + choice->offset), key,
+					   value, path, err);
 	}
 	if (rc)
 		schema_free(schema, ret);
