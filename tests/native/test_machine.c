@@ -8,7 +8,9 @@
 #include <poll.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/num.h"
+#include "machine/vm.h"
 #include "rig.h"
 #include "stub_kvm.h"
 
@@ -142,6 +144,23 @@ Test(machine, runs_in_its_embedders_loop, .init = set_up_stub, .fini = tear_down
 	while (hospes_vm_iterate(vm) == 1)
 		cr_assert_eq(poll(&fd, 1, 10000), 1);
 	cr_assert_eq(hospes_vm_state(vm), HOSPES_STOPPED);
+	hospes_vm_destroy(vm);
+}
+
+Test(machine, a_guest_that_only_resets_itself_has_to_wait, .init = set_up_stub, .fini = tear_down)
+{
+	enum { ASKED = 60, BURST = 10 };
+	struct hospes_vm *vm = rig_create(&rig, rig_least, 0);
+	uint64_t start_ns = clock_ns();
+
+	cr_assert_eq(hospes_vm_start(vm, NULL), 0);
+	for (unsigned int i = 0; i < ASKED; i++) {
+		vm_request(vm, VM_RESET);
+		cr_assert_eq(hospes_vm_iterate(vm), 1);
+	}
+	cr_expect_geq(vm->resets, BURST);
+	cr_expect_leq(vm->resets, BURST + (clock_ns() - start_ns) / NS_PER_S + 1, "%u of %u",
+		      vm->resets, ASKED);
 	hospes_vm_destroy(vm);
 }
 
