@@ -1,7 +1,7 @@
 #!/bin/bash
 # testhost: --memory 4G --timeout 120 destructive
-# The static probes (base/probe.h) as a tracer sees them: a uprobe at "map" and at "unmap" counts what the ledger counts,
-# with the arguments that the program gives.
+# The static probes (base/probe.h) as a tracer sees them: uprobes at "map" and "unmap" count what the ledger
+# counts, with the arguments that the program gives.
 . "$(dirname "$0")/../lib.sh"
 destructive
 edu=$(device 1234:11e8) || skip_all "no edu device"
@@ -10,7 +10,7 @@ lib=$(readlink -f "$HOSPES_BUILD/machine/libhospes.so.0")
 trace=/sys/kernel/tracing
 [ -e $trace/uprobe_events ] || mount -t tracefs tracefs $trace
 
-# place NAME: "OFFSET ARGUMENTS" of each of that name in the file; the arguments as uprobes want them: $2 of "8@%rbx 8@%r12 …".
+# place NAME: "OFFSET ARGUMENTS" of each of that name in the file; the arguments as uprobes want them.
 place() {
 	python3 - "$lib" "$1" <<'PYTHON'
 import re, struct, sys
@@ -33,6 +33,9 @@ for name, _, _, _, at, size in sections:
         if (provider, probe) == ("hospes", wanted):
             segment = next(h for h in loads if h[3] <= address < h[3] + h[5])
             kinds = [re.match(r"(-?)(\d)@(.*)", a).groups() for a in arguments.split()]
+            # The kernel calls %rax and %eax %ax, %r8d %r8.
+            register = r"%(?:[re]([a-d]x|[sd]i|[sb]p)|(r\d+)[dwb])\b"
+            kinds = [(sign, size, re.sub(register, lambda m: "%" + (m[1] or m[2]), w)) for sign, size, w in kinds]
             where = [re.sub(r"^(-?\d*)\((%\w+)\)$", lambda m: f"{int(m[1] or 0):+d}({m[2]})", k[2]) for k in kinds]
             fetch = [f"a{i}={w}:{'s' if k[0] else 'u'}{int(k[1]) * 8}" for i, (k, w) in enumerate(zip(kinds, where))
                      if not w.startswith("$")]
@@ -49,7 +52,7 @@ for name in map unmap; do
 	done < <(place $name)
 	ok "$name is in the library" [ "$n" -gt 0 ]
 done
-is "$(ls $trace/events/hospes 2>/dev/null | grep -c '_[0-9]')" "$probes" "the kernel takes each as a uprobe"
+is "$(find $trace/events/hospes -name '*_[0-9]*' | wc -l)" "$probes" "the kernel takes each as a uprobe"
 echo 1 >$trace/events/hospes/enable
 
 python3 - "$edu" >"$TMP/status" <<'PYTHON'
