@@ -284,6 +284,7 @@ void viommu_remove(struct viommu_endpoint *endpoint)
 	viommu_release(viommu);
 	dma_space_destroy(endpoint->space);
 	free(endpoint->strategy);
+	free(endpoint->next_strategy); /* of a switch that failed */
 	free(endpoint);
 }
 
