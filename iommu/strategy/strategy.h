@@ -83,7 +83,9 @@ struct strategy_ops {
 	/* The same. Records that the guest has unmapped are GOING. The strategy leaves a record
 	 *   GOING     when the hardware no longer has it; the owner removes it from the table
 	 *   RETAINED  when it keeps it in the hardware; the result is 0
-	 *   WANTED    when it could not be unmapped; the result is an error (strategy_put_back) */
+	 *   WANTED    when it could not be unmapped; the result is an error (strategy_put_back)
+	 * In map and unmap it changes no other records: the owner looks at the request's only. At
+	 * a limit of its own it leaves the new record GOING, or asks for a tick. */
 	void (*unmap)(struct strategy *strategy, struct hw_request *requests, unsigned int n);
 	/* Unmap the RETAINED records in [first, last] from the hardware and make them GOING:
 	 * afterwards nothing stale is reachable there. Called before memory leaves the guest, at a
