@@ -217,7 +217,9 @@ static int place_ssdt(struct tables *t, const struct acpi_config *c, uint64_t *g
 }
 
 /* VIOT (ACPI 6.5, 5.2.33): the virtual IOMMU, then a range of one requester id for each function
- * behind it. An endpoint's number is its requester id. */
+ * behind it. An endpoint's number is its requester id. With no endpoint, Linux 6.12 knows no
+ * firmware node of the IOMMU, takes every function for one behind it, and oopses: so its own
+ * function is listed then, which Linux passes over. */
 static int place_viot(struct tables *t, const struct acpi_viommu *v, uint64_t *gpa)
 {
 	enum {
@@ -227,26 +229,28 @@ static int place_viot(struct tables *t, const struct acpi_viommu *v, uint64_t *g
 		NODE_PCI_RANGE = 1,
 		NODE_VIRTIO_IOMMU_PCI = 3,
 	};
-	size_t len = NODES + IOMMU_BYTES + (size_t)v->n * RANGE_BYTES;
+	const uint16_t *endpoints = v->n ? v->endpoints : &v->requester;
+	unsigned int n = v->n ? v->n : 1;
+	size_t len = NODES + IOMMU_BYTES + (size_t)n * RANGE_BYTES;
 	cleanup_free uint8_t *viot = calloc(1, len);
 	uint8_t *node;
 
 	if (!viot)
 		return -ENOMEM;
 	acpi_header(viot, "VIOT", 0);
-	store_le16(viot + 36, (uint16_t)(v->n + 1));
+	store_le16(viot + 36, (uint16_t)(n + 1));
 	store_le16(viot + 38, NODES);
 	node = viot + NODES;
 	node[0] = NODE_VIRTIO_IOMMU_PCI;
 	store_le16(node + 2, IOMMU_BYTES);
 	store_le16(node + 6, v->requester);
 	node += IOMMU_BYTES;
-	for (unsigned int i = 0; i < v->n; i++, node += RANGE_BYTES) {
+	for (unsigned int i = 0; i < n; i++, node += RANGE_BYTES) {
 		node[0] = NODE_PCI_RANGE;
 		store_le16(node + 2, RANGE_BYTES);
-		store_le32(node + 4, v->endpoints[i]);
-		store_le16(node + 12, v->endpoints[i]); /* first and last; the segments are 0 */
-		store_le16(node + 14, v->endpoints[i]);
+		store_le32(node + 4, endpoints[i]);
+		store_le16(node + 12, endpoints[i]); /* first and last; the segments are 0 */
+		store_le16(node + 14, endpoints[i]);
 		store_le16(node + 16, NODES);
 	}
 	return place(t, viot, len, gpa);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Passed-through devices that come and go in a machine:   come_and_go DOCUMENT ROUNDS DEVICE…
 //
-// Each DEVICE is an object of the document's "passthrough". All of them are added and removed ROUNDS
-// times before the machine starts, while its guest boots, and while it is paused. After each of these the
-// process and the kernel hold what they held before ("created: good"), or a line says what they do not.
-// Then all are added once more, and stay until the guest powers off (status 0).
+// Each DEVICE is an object of the document's "passthrough". All of them are added and removed
+// ROUNDS times before the machine starts, while its guest boots, and while it is paused. After each
+// of these the process and the kernel hold what they held before ("created: good"), or a line says
+// what they do not. Then all are added once more, and stay until the guest powers off (status 0).
 #include <dirent.h>
 #include <inttypes.h>
 #include <sched.h>

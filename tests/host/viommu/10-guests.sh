@@ -4,7 +4,7 @@
 # virtio-blk and an NVMe controller of the host verify what they wrote; a reboot; no driver for it.
 . "$(dirname "$0")/lib.sh"
 nvme=$(device 1b36:0010 0) || skip_all "needs an NVMe controller"
-plan 20
+plan 22
 
 ok "the controller is VFIO's" vfio_bind "$nvme"
 cp --sparse=always "$HOSPES_GUEST_DISK" "$TMP/root.img"
@@ -35,6 +35,12 @@ like "$log" '^group DMA ' "its group is translated"
 read -r maps unmaps refused faults <<<"$(counts)"
 ok "$maps maps and $unmaps unmaps for at least 1024 requests" test "${unmaps:-0}" -ge 1024
 is "${refused:-?} ${faults:-?}" "0 0" "none refused, no faults"
+
+guest_start alone hospes run --kernel "$HOSPES_GUEST_BZIMAGE" --initrd "$HOSPES_GUEST_INITRD" --memory 128M --viommu \
+	--cmdline 'console=ttyS0 hospes.test=hello'
+guest_wait alone 60
+is $? 0 "with nothing behind it Linux starts too" || guest_show alone 60
+unlike "$(guest_log alone)" 'Oops|BUG:' "and finds nothing wrong"
 
 # Linux resets the virtio-iommu before it shuts its NVMe controller down, which must be able to answer
 # all the same: its driver would wait for a minute.

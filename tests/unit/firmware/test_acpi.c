@@ -371,6 +371,23 @@ Test(acpi, viot_names_the_virtual_iommu_and_what_is_behind_it)
 	machine_done(&m);
 }
 
+Test(acpi, viot_of_a_virtual_iommu_with_nothing_behind_it_lists_itself)
+{
+	static const struct acpi_viommu viommu = {.requester = 0x28};
+	struct machine m;
+
+	machine_init(&m, 1, 1, 1);
+	m.config.viommu = &viommu;
+	machine_build(&m);
+	const uint8_t *t = table(&m, "VIOT");
+	cr_assert_eq(load_le32(t + 4), 48 + 16 + 24);
+	cr_assert_eq(load_le16(t + 36), 2, "nodes");
+	cr_assert_eq(t[64], 1, "a range of PCI functions");
+	cr_assert_eq(load_le16(t + 64 + 12), 0x28);
+	cr_assert_eq(load_le16(t + 64 + 14), 0x28);
+	machine_done(&m);
+}
+
 /* The word address space descriptor of bus numbers (6.4.3.5.3): granularity, minimum, maximum,
  * translation, length. */
 Test(acpi, the_host_bridge_has_the_buses_that_mcfg_names)
