@@ -22,6 +22,7 @@
 
 enum { ENDPOINT = 0x18, FEATURES = 0x77 /* all but the legacy bypass */, POLL_NS = 300000 };
 
+static const enum virtio_iommu_transport transport = TRANSPORT;
 static struct guest *g;
 static struct drv *d;
 static struct viommu *viommu;
@@ -45,7 +46,7 @@ static void setup_polling_for(uint64_t poll_ns)
 	struct viommu_config config = {0};
 	struct virtio_iommu_setup setup = {
 		.name = "viommu",
-		.transport = TRANSPORT,
+		.transport = transport,
 		.poll_ns = poll_ns,
 	};
 	struct virtio_device *vdev;
@@ -343,7 +344,7 @@ Test(virtio_iommu, who_serves_a_request_is_as_asked_for)
 	add_map(1, &answer);
 	drv_publish(d, 0);
 	drv_notify(d, 0);
-	cr_assert_eq(*answer, TRANSPORT == VIRTIO_IOMMU_EXIT ? VIRTIO_IOMMU_S_OK : 0xee,
+	cr_assert_eq(*answer, transport == VIRTIO_IOMMU_EXIT ? VIRTIO_IOMMU_S_OK : 0xee,
 		     "served by the write itself, or not");
 	cr_assert(drv_wait(d, 0, NULL, NULL));
 	cr_assert_eq(*answer, VIRTIO_IOMMU_S_OK);
@@ -374,9 +375,9 @@ Test(virtio_iommu, polling_needs_no_kick)
 	teardown();
 	setup_polling_for(3600 * 1000000000ull);
 	cr_assert_eq(attach(1, 0, 0), VIRTIO_IOMMU_S_OK);
-	cr_assert_eq(kicks_are_wanted(NULL), TRANSPORT != VIRTIO_IOMMU_POLL);
+	cr_assert_eq(kicks_are_wanted(NULL), transport != VIRTIO_IOMMU_POLL);
 	add_map(1, &answer);
-	cr_assert_eq(drv_kick(d, 0), TRANSPORT != VIRTIO_IOMMU_POLL);
+	cr_assert_eq(drv_kick(d, 0), transport != VIRTIO_IOMMU_POLL);
 	cr_assert(drv_wait(d, 0, NULL, NULL));
 	cr_assert_eq(*answer, VIRTIO_IOMMU_S_OK);
 }
@@ -438,7 +439,7 @@ Test(virtio_iommu, what_takes_long_is_left_to_the_loop)
 	enum { N = 4 };
 	uint8_t *answers[N];
 
-	if (TRANSPORT != VIRTIO_IOMMU_EXIT)
+	if (transport != VIRTIO_IOMMU_EXIT)
 		return;
 	cr_assert_eq(attach(1, 0, 0), VIRTIO_IOMMU_S_OK);
 	add_map(1, &answers[0]);
@@ -463,7 +464,7 @@ Test(virtio_iommu, a_vcpu_that_is_wanted_out_leaves_in_the_middle_of_a_batch)
 {
 	uint8_t *answers[10];
 
-	if (TRANSPORT != VIRTIO_IOMMU_EXIT)
+	if (transport != VIRTIO_IOMMU_EXIT)
 		return;
 	cr_assert_eq(attach(1, 0, 0), VIRTIO_IOMMU_S_OK);
 	during_probe = want_it_out;
@@ -490,7 +491,7 @@ Test(virtio_iommu, a_vcpu_does_not_wait_for_another_that_serves, .timeout = 20)
 	pthread_t thread;
 	uint8_t *answer;
 
-	if (TRANSPORT != VIRTIO_IOMMU_EXIT)
+	if (transport != VIRTIO_IOMMU_EXIT)
 		return;
 	cr_assert_eq(attach(1, 0, 0), VIRTIO_IOMMU_S_OK);
 	sem_init(&entered, 0, 0);
