@@ -6,11 +6,14 @@
 plan 13
 
 cp --sparse=always "$HOSPES_GUEST_DISK" "$TMP/root.img"
-truncate -s 256M "$TMP/data.img"
+mib=$(times 64 256) seed=$RANDOM
+diag "seed $seed"
+truncate -s "${mib}M" "$TMP/data.img"
 guest=(--kernel "$HOSPES_GUEST_BZIMAGE" --memory 512M --disk "path=$TMP/root.img")
 line='console=ttyS0 quiet root=/dev/vda rw init=/usr/lib/hospes/init'
 
-fio='fio --filename=/dev/vdb --direct=1 --ioengine=libaio --verify=crc32c --do_verify=1 --output-format=terse --size=48M'
+fio="fio --filename=/dev/vdb --direct=1 --ioengine=libaio --verify=crc32c --do_verify=1 --output-format=terse --randseed=$seed"
+fio+=" --size=$(times 8 48)M"
 run() { # NAME CMDS DISKOPTIONS…
 	local name=$1 cmds=$2 status=0
 	shift 2
@@ -33,10 +36,10 @@ before=$(stat -c %b "$TMP/data.img")
 ok "discard gives space back" run discard 'blkdiscard /dev/vdb' --disk "path=$TMP/data.img"
 ok "$before blocks before, $(stat -c %b "$TMP/data.img") after" \
 	test "$(stat -c %b "$TMP/data.img")" -lt "$before"
-ok "and it reads as zeroes" run zeroes 'cmp -n 268435456 /dev/vdb /dev/zero' \
+ok "and it reads as zeroes" run zeroes "cmp -n $((mib << 20)) /dev/vdb /dev/zero" \
 	--disk "path=$TMP/data.img,readonly=on"
 ok "write zeroes" run writezeroes \
-	"$fio --name=z --rw=write --bs=64k && blkdiscard -z /dev/vdb && cmp -n 268435456 /dev/vdb /dev/zero" \
+	"$fio --name=z --rw=write --bs=64k && blkdiscard -z /dev/vdb && cmp -n $((mib << 20)) /dev/vdb /dev/zero" \
 	--disk "path=$TMP/data.img"
 ok "a read-only disk cannot be written" run readonly \
 	'! dd if=/dev/zero of=/dev/vdb bs=4k count=1 conv=fsync 2>/dev/null && test $(cat /sys/block/vdb/ro) = 1' \

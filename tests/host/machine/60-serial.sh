@@ -5,7 +5,7 @@
 plan 6
 
 small=(--kernel "$HOSPES_GUEST_BZIMAGE" --initrd "$HOSPES_GUEST_INITRD" --memory 128M)
-lines=20000
+lines=$(times 2000 20000)
 
 for tty in ttyS0 hvc0; do
 	kind=serial write='sed s/^/flood-/'
