@@ -284,13 +284,13 @@ unsigned int hw_domain_unmap(struct hw_domain *domain, struct hw_request *reques
 
 int hw_domain_flush(struct hw_domain *domain, uint64_t first, uint64_t last)
 {
-	const struct strategy *strategy = domain->strategy;
-
-	if (!strategy)
+	if (!domain->strategy) {
 		drop_retained(domain, first, last);
-	return strategy && strategy->ops->flush
-		       ? strategy->ops->flush(domain->strategy, first, last)
-		       : 0;
+		return 0;
+	}
+	if (!domain->strategy->ops->flush)
+		return 0;
+	return domain->strategy->ops->flush(domain->strategy, first, last);
 }
 
 void hw_domain_tick(struct hw_domain *domain)

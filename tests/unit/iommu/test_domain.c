@@ -7,7 +7,7 @@
 
 #include "base/num.h"
 #include "fake_iommu.h"
-#include "core/gmem.h"
+#include "guest_ram.h"
 #include "iommu/ledger.h"
 #include "owner.h"
 
@@ -23,19 +23,7 @@ static struct err err;
 
 static void add(const char *name, uint64_t gpa, uint64_t size, unsigned int flags)
 {
-	struct gmem_region_config config = {
-		.name = name,
-		.gpa = gpa,
-		.size_bytes = size,
-		.backing = GMEM_ANONYMOUS,
-		.flags = flags,
-		.numa_node = -1,
-		.fd = -1,
-	};
-
-	cr_assert_eq(gmem_begin(gmem, &err), 0);
-	cr_assert_eq(gmem_add(gmem, &config, &err), 0, "%s", err.text);
-	cr_assert_eq(gmem_commit(gmem, &err), 0, "%s", err.text);
+	guest_ram_add(gmem, name, gpa, size, flags);
 }
 
 static void take(uint64_t gpa)

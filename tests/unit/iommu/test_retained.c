@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/num.h"
-#include "core/gmem.h"
+#include "guest_ram.h"
 #include "fake_iommu.h"
 #include "iommu/viommu_impl.h"
 #include "keeper.h"
@@ -35,19 +35,7 @@ static uint32_t id(void *opaque)
 
 static void add(const char *name, uint64_t gpa, uint64_t size, unsigned int flags)
 {
-	struct gmem_region_config config = {
-		.name = name,
-		.gpa = gpa,
-		.size_bytes = size,
-		.backing = GMEM_ANONYMOUS,
-		.flags = flags,
-		.numa_node = -1,
-		.fd = -1,
-	};
-
-	cr_assert_eq(gmem_begin(gmem, &err), 0);
-	cr_assert_eq(gmem_add(gmem, &config, &err), 0, "%s", err.text);
-	cr_assert_eq(gmem_commit(gmem, &err), 0, "%s", err.text);
+	guest_ram_add(gmem, name, gpa, size, flags);
 }
 
 static void add_host(unsigned int i, const char *name, const char *strategy)

@@ -8,7 +8,7 @@
 
 #include "base/num.h"
 #include "fake_iommu.h"
-#include "core/gmem.h"
+#include "guest_ram.h"
 #include "iommu/ledger.h"
 #include "owner.h"
 
@@ -27,19 +27,7 @@ static struct err err;
 
 static void add(const char *name, uint64_t first, uint64_t end, unsigned int flags)
 {
-	struct gmem_region_config config = {
-		.name = name,
-		.gpa = first * PAGE,
-		.size_bytes = (end - first) * PAGE,
-		.backing = GMEM_ANONYMOUS,
-		.flags = flags,
-		.numa_node = -1,
-		.fd = -1,
-	};
-
-	cr_assert_eq(gmem_begin(gmem, &err), 0);
-	cr_assert_eq(gmem_add(gmem, &config, &err), 0, "%s", err.text);
-	cr_assert_eq(gmem_commit(gmem, &err), 0, "%s", err.text);
+	guest_ram_add(gmem, name, first * PAGE, (end - first) * PAGE, flags);
 }
 
 static void setup(void)

@@ -11,7 +11,7 @@
 #include "base/num.h"
 #include "fake_iommu.h"
 #include "core/dma.h"
-#include "core/gmem.h"
+#include "guest_ram.h"
 #include "iommu/viommu_impl.h"
 
 enum { A = 8, B = 16, ROM_GPA = 8 * MiB };
@@ -29,19 +29,7 @@ static unsigned int faults;
 
 static void add(const char *name, uint64_t gpa, uint64_t size, unsigned int flags)
 {
-	struct gmem_region_config config = {
-		.name = name,
-		.gpa = gpa,
-		.size_bytes = size,
-		.backing = GMEM_ANONYMOUS,
-		.flags = flags,
-		.numa_node = -1,
-		.fd = -1,
-	};
-
-	cr_assert_eq(gmem_begin(gmem, &err), 0);
-	cr_assert_eq(gmem_add(gmem, &config, &err), 0, "%s", err.text);
-	cr_assert_eq(gmem_commit(gmem, &err), 0, "%s", err.text);
+	guest_ram_add(gmem, name, gpa, size, flags);
 }
 
 static uint32_t id(void *opaque)
