@@ -125,6 +125,18 @@ retry() {
 	done
 }
 
+# Test hosts, for scripts that run outside of them --------------------------------------------
+
+testhost=${TESTHOST:-$(dirname "${BASH_SOURCE[0]}")/../../tools/testhost}
+# testhost_run ARG…: 'tools/testhost run' without hospes; once more where QEMU itself failed (123).
+testhost_run() {
+	local status=0
+	"$testhost" run --no-hospes "$@" || status=$?
+	[ "$status" = 123 ] || return "$status"
+	echo "QEMU itself failed: once more" >&2
+	"$testhost" run --no-hospes "$@"
+}
+
 # Guests ---------------------------------------------------------------------------------------
 
 # guest_start NAME CMD…: a VMM in the background, its console output (and messages) in

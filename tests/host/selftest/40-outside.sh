@@ -3,9 +3,7 @@
 # What a caller of tools/testhost sees: status, output, arguments, $OUT, time-out, interruption.
 . "$(dirname "$0")/../lib.sh"
 plan 20
-testhost=${TESTHOST:-$(dirname "$0")/../../../tools/testhost}
 export XDG_CACHE_HOME=${XDG_CACHE_HOME:-$HOME/.cache}
-th() { "$testhost" run --no-hospes --timeout 120 "$@"; }
 
 cat >"$TMP/all.sh" <<'END'
 echo "arguments: $# <$1> <$2>"
@@ -21,7 +19,7 @@ exit 42
 END
 echo "a neighbour" >"$TMP/beside"
 status=0
-HOSPES_TEST_WORD=passed th --out "$TMP/out" "$TMP/all.sh" 'two words' "quo'te" >"$TMP/1" 2>"$TMP/2" ||
+HOSPES_TEST_WORD=passed testhost_run --timeout 120 --out "$TMP/out" "$TMP/all.sh" 'two words' "quo'te" >"$TMP/1" 2>"$TMP/2" ||
 	status=$?
 is "$status" 42 "the script's exit status"
 like "$(cat "$TMP/1")" "^arguments: 2 <two words> <quo'te>" "its arguments"
@@ -35,19 +33,19 @@ is "$(grep -cE '^[0-9]+$' "$TMP/1")" 20000 "all of a long output"
 ok "L1's console is there" test -e "$TMP/out/l1-console.log"
 
 status=0
-th --timeout 8 "$TMP/hang.sh" 2>/dev/null || status=$?
+testhost_run --timeout 8 "$TMP/hang.sh" 2>/dev/null || status=$?
 is "$status" 125 "125 for a script that is not there"
 echo 'echo begun; while :; do sleep 100; done' >"$TMP/hang.sh"
 status=0
 start=$SECONDS
-th --timeout 20 "$TMP/hang.sh" >"$TMP/1" 2>&1 || status=$?
+testhost_run --timeout 20 "$TMP/hang.sh" >"$TMP/1" 2>&1 || status=$?
 is "$status" 124 "124 after the time-out"
 like "$(cat "$TMP/1")" 'timeout: not done after 20 s' "with a line that says so"
 ok "in time" test $((SECONDS - start)) -lt 60
 
 echo 'echo c >/proc/sysrq-trigger' >"$TMP/panic.sh"
 status=0
-th "$TMP/panic.sh" >"$TMP/1" 2>&1 || status=$?
+testhost_run --timeout 120 "$TMP/panic.sh" >"$TMP/1" 2>&1 || status=$?
 is "$status" 122 "122 when L1's kernel crashes"
 like "$(cat "$TMP/1")" 'sysrq triggered crash|Kernel panic' "and why"
 # The line by which L1's kernel tells that a timer did not wake it, at a level that the console shows.
@@ -56,7 +54,7 @@ echo "<2>rcu: rcu_sched kthread timer wakeup didn't happen for 9999 jiffies!" >/
 sleep 1000
 SCRIPT
 status=0
-th --timeout 100 "$TMP/lost.sh" >"$TMP/1" 2>&1 || status=$?
+"$testhost" run --no-hospes --timeout 100 "$TMP/lost.sh" >"$TMP/1" 2>&1 || status=$?
 is "$status" 123 "123, and at once, when QEMU loses L1's timers"
 
 # Ctrl-C and kill, in the middle of a run: nothing may stay.

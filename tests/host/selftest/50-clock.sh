@@ -3,7 +3,6 @@
 # The instruction clock: the same work costs the same, run after run, within half a per cent.
 . "$(dirname "$0")/../lib.sh"
 plan 3
-testhost=${TESTHOST:-$(dirname "$0")/../../../tools/testhost}
 cat >"$TMP/work.sh" <<'END'
 python3 -c '
 import time
@@ -15,7 +14,7 @@ work()
 print("cost", min(work() for _ in range(3)))'
 END
 for n in 1 2; do
-	"$testhost" run --no-hospes --clock instructions --timeout 300 "$TMP/work.sh" >"$TMP/$n" 2>&1
+	testhost_run --clock instructions --timeout 300 "$TMP/work.sh" >"$TMP/$n" 2>&1
 	like "$(cat "$TMP/$n")" '^cost [0-9]+$' "run $n"
 done
 a=$(sed -n 's/^cost //p' "$TMP/1") b=$(sed -n 's/^cost //p' "$TMP/2")

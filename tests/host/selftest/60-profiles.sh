@@ -3,7 +3,6 @@
 # Each profile is the host that its name says.
 . "$(dirname "$0")/../lib.sh"
 plan 10
-testhost=${TESTHOST:-$(dirname "$0")/../../../tools/testhost}
 cat >"$TMP/show.sh" <<'END'
 groups=$(ls /sys/kernel/iommu_groups | wc -l)
 echo "groups $([ "$groups" -gt 0 ] && echo some || echo none)"
@@ -21,7 +20,7 @@ for path in glob.glob("/sys/class/iommu/dmar0/intel-iommu/cap"):
     print("width", (int(open(path).read(), 16) >> 16 & 0x3f) + 1)
 PY
 END
-show() { "$testhost" run --no-hospes --timeout 120 --profile "$1" "$TMP/show.sh" 2>&1; }
+show() { testhost_run --timeout 120 --profile "$1" "$TMP/show.sh" 2>&1; }
 out=$(show noiommu)
 like "$out" '^groups none' "noiommu: no IOMMU group"
 out=$(show noremap)
