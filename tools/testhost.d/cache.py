@@ -259,7 +259,7 @@ class Cache:
                     "--bind", f"{where}/build:/hospes/build", "--", "sh", "-c",
                     # A compiler that is newer than the developer's may warn; that is for 'check'.
                     "cd /hospes/src && { [ -e /hospes/build/build.ninja ] || "
-                    "meson setup -Dwerror=false /hospes/build; } && ninja -C /hospes/build"],
+                    "meson setup -Dwerror=false /hospes/build; } && ninja -C /hospes/build in-testhost"],
                    f"{where}/log", "hospes in the Debian 13 tree")
         with open(f"{where}/source", "w", encoding="utf-8") as f:
             f.write(source)
