@@ -97,9 +97,18 @@ static void print_group(const json_t *group, bool unicode)
 	}
 }
 
-static long long number_of(const json_t *object, const char *key)
+static void print_parameter(const json_t *parameter)
 {
-	return json_integer_value(json_object_get(object, key));
+	const json_t *value = json_object_get(parameter, "default");
+
+	printf("%-14s  %s=%s (", "", text_of(parameter, "name", ""),
+	       text_of(parameter, "takes", ""));
+	if (json_is_string(value))
+		fputs(json_string_value(value), stdout);
+	else
+		printf("%lld", (long long)json_integer_value(value));
+	fputs("): ", stdout);
+	table_wrap(text_of(parameter, "summary", ""), 16);
 }
 
 static void print_strategies(const json_t *strategies)
@@ -114,10 +123,7 @@ static void print_strategies(const json_t *strategies)
 		table_wrap(text_of(item, "summary", ""), 16);
 		json_array_foreach(json_object_get(item, "parameters"), k, parameter)
 		{
-			printf("%-14s  %s=%lld to %lld (%lld): ", "",
-			       text_of(parameter, "name", ""), number_of(parameter, "min"),
-			       number_of(parameter, "max"), number_of(parameter, "default"));
-			table_wrap(text_of(parameter, "summary", ""), 16);
+			print_parameter(parameter);
 		}
 	}
 }

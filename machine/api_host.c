@@ -287,15 +287,31 @@ static json_t *limits_object(void)
 				 : json_integer((json_int_t)memlock.rlim_cur));
 }
 
+/* As a document may have it. */
+static json_t *parameter_value(const struct strategy_param *p, uint64_t value)
+{
+	char text[UNITS_TEXT];
+
+	if (p->unit == STRATEGY_NUMBER && value != STRATEGY_NEVER)
+		return json_integer((json_int_t)value);
+	return json_string(strategy_value_text(p, value, text));
+}
+
 static json_t *parameters_array(const struct strategy_param *p)
 {
+	static const char *const units[] = {
+		[STRATEGY_NUMBER] = "number", [STRATEGY_BYTES] = "bytes", [STRATEGY_NS] = "time"};
 	json_t *ret = json_array();
+	char range[STRATEGY_RANGE_TEXT];
 
 	for (; p && p->name; p++)
-		json_array_append_new(ret, json_pack("{s:s, s:s, s:I, s:I, s:I}", "name", p->name,
-						     "summary", p->summary, "min",
-						     (json_int_t)p->min, "max", (json_int_t)p->max,
-						     "default", (json_int_t)p->value));
+		json_array_append_new(ret, json_pack("{s:s, s:s, s:s, s:s, s:b, s:o, s:o, s:o}",
+						     "name", p->name, "summary", p->summary, "unit",
+						     units[p->unit], "takes",
+						     strategy_range_text(p, range), "never",
+						     p->never, "min", parameter_value(p, p->min),
+						     "max", parameter_value(p, p->max), "default",
+						     parameter_value(p, p->value)));
 	return ret;
 }
 

@@ -99,7 +99,4 @@ int schema_item_read(const struct schema *schema, const json_t *json, const char
 /* Unlinks it too. */
 void schema_item_free(struct schema_item *item);
 
-/* "256M" to bytes: suffixes K, M, G, T (binary), optional iB/B. -EINVAL or -ERANGE. */
-int schema_parse_size(const char *text, uint64_t *ret);
-
 #endif

@@ -10,32 +10,7 @@
 #include <string.h>
 
 #include "base/num.h"
-
-int schema_parse_size(const char *text, uint64_t *ret)
-{
-	static const char suffixes[] = "KMGTP";
-	uint64_t factor = 1;
-	char *end;
-
-	if (!isdigit((unsigned char)*text))
-		return -EINVAL;
-	errno = 0;
-	*ret = strtoull(text, &end, 10);
-	if (errno)
-		return -ERANGE;
-	if (*end) {
-		const char *s = strchr(suffixes, toupper((unsigned char)*end));
-
-		if (s)
-			factor = 1ull << (10 * (s - suffixes + 1));
-		else if (toupper((unsigned char)*end) != 'B')
-			return -EINVAL;
-		end += s != NULL;
-		if (strcmp(end, "") != 0 && strcasecmp(end, "iB") != 0 && strcasecmp(end, "B") != 0)
-			return -EINVAL;
-	}
-	return mul_overflows(*ret, factor, ret) ? -ERANGE : 0;
-}
+#include "base/units.h"
 
 static int read_string(const json_t *value, const char *path, char **at, struct err *err)
 {
@@ -135,7 +110,7 @@ static int read_size(const struct schema_field *f, const json_t *value, const ch
 	if (json_is_integer(value) && json_integer_value(value) >= 0)
 		*at = (uint64_t)json_integer_value(value);
 	else if (text)
-		rc = schema_parse_size(text, at);
+		rc = units_parse_bytes(text, at);
 	else
 		rc = -EINVAL;
 	if (rc == -EINVAL)
@@ -378,15 +353,11 @@ bool value_absent(const struct schema_field *f, const void *at)
 
 static json_t *write_size(uint64_t bytes)
 {
-	static const char suffixes[] = {'K', 'M', 'G', 'T'};
+	char text[UNITS_TEXT];
 
-	for (int i = 3; i >= 0; i--) {
-		uint64_t unit = 1ull << (10 * (i + 1));
-
-		if (bytes && bytes % unit == 0)
-			return json_sprintf("%" PRIu64 "%c", bytes / unit, suffixes[i]);
-	}
-	return json_integer((json_int_t)bytes);
+	units_bytes_text(bytes, text);
+	return isdigit((unsigned char)text[strlen(text) - 1]) ? json_integer((json_int_t)bytes)
+							      : json_string(text);
 }
 
 static json_t *write_uuid(const struct schema_uuid *uuid)

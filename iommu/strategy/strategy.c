@@ -4,6 +4,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,32 +47,74 @@ static int find(struct strategy_choice *ret, const char *text, const char *end, 
 		       text, names);
 }
 
+const char *strategy_value_text(const struct strategy_param *param, uint64_t value,
+				char text[UNITS_TEXT])
+{
+	if (param->never && value == STRATEGY_NEVER)
+		snprintf(text, UNITS_TEXT, "never");
+	else if (param->unit == STRATEGY_BYTES)
+		units_bytes_text(value, text);
+	else if (param->unit == STRATEGY_NS)
+		units_ns_text(value, text);
+	else
+		snprintf(text, UNITS_TEXT, "%" PRIu64, value);
+	return text;
+}
+
+const char *strategy_range_text(const struct strategy_param *param, char text[STRATEGY_RANGE_TEXT])
+{
+	char min[UNITS_TEXT], max[UNITS_TEXT];
+
+	snprintf(text, STRATEGY_RANGE_TEXT, "%s to %s%s",
+		 strategy_value_text(param, param->min, min),
+		 strategy_value_text(param, param->max, max), param->never ? " or never" : "");
+	return text;
+}
+
 /* The strategy does not take [text, end). */
 static int refuse(const struct strategy_ops *ops, const char *text, const char *end,
 		  struct err *err)
 {
-	char takes[400] = "no parameters";
+	char takes[400] = "no parameters", range[STRATEGY_RANGE_TEXT];
 	size_t n = 0;
 
 	for (const struct strategy_param *p = ops->params; p && p->name && n < sizeof(takes); p++)
-		n += (size_t)snprintf(takes + n, sizeof(takes) - n, "%s%s=%llu to %llu",
-				      n ? ", " : "", p->name, (unsigned long long)p->min,
-				      (unsigned long long)p->max);
+		n += (size_t)snprintf(takes + n, sizeof(takes) - n, "%s%s=%s", n ? ", " : "",
+				      p->name, strategy_range_text(p, range));
 	return err_set(err, -EINVAL, "strategy '%s': '%.*s' is none of its parameters; it takes %s",
 		       ops->name, (int)(end - text), text, takes);
 }
 
-/* [text, end) is a decimal number within the bounds. */
-static bool read_number(const char *text, const char *end, const struct strategy_param *param,
-			uint64_t *ret)
+static int parse_number(const char *text, uint64_t *ret)
 {
-	char *number_end;
+	char *end;
 
 	if (*text < '0' || *text > '9')
-		return false;
+		return -EINVAL;
 	errno = 0;
-	*ret = strtoull(text, &number_end, 10);
-	return number_end == end && !errno && *ret >= param->min && *ret <= param->max;
+	*ret = strtoull(text, &end, 10);
+	return *end ? -EINVAL : -errno;
+}
+
+/* [text, end) is a value of this parameter within its bounds. */
+static bool read_value(const char *text, const char *end, const struct strategy_param *param,
+		       uint64_t *ret)
+{
+	static int (*const parse[])(const char *text, uint64_t *ret) = {
+		[STRATEGY_NUMBER] = parse_number,
+		[STRATEGY_BYTES] = units_parse_bytes,
+		[STRATEGY_NS] = units_parse_ns,
+	};
+	char value[UNITS_TEXT];
+
+	if ((size_t)(end - text) >= sizeof(value))
+		return false;
+	snprintf(value, sizeof(value), "%.*s", (int)(end - text), text);
+	if (param->never && strcmp(value, "never") == 0) {
+		*ret = STRATEGY_NEVER;
+		return true;
+	}
+	return !parse[param->unit](value, ret) && *ret >= param->min && *ret <= param->max;
 }
 
 /* [text, end) is one "key=value"; set: a bit per parameter that was given. */
@@ -88,7 +131,7 @@ static int set_param(struct strategy_choice *choice, unsigned int *set, const ch
 			return err_set(err, -EINVAL, "strategy '%s': '%.*s': %s is given twice",
 				       choice->ops->name, (int)(end - text), text, params[i].name);
 		*set |= 1u << i;
-		if (read_number(equals + 1, end, &params[i], &choice->values[i]))
+		if (read_value(equals + 1, end, &params[i], &choice->values[i]))
 			return 0;
 	}
 	return refuse(choice->ops, text, end, err);
@@ -115,11 +158,11 @@ int strategy_parse(struct strategy_choice *ret, const char *text, struct err *er
 char *strategy_text(const struct strategy_choice *choice)
 {
 	const struct strategy_param *params = choice->ops->params;
-	char *ret = strdup(choice->ops->name), *longer;
+	char *ret = strdup(choice->ops->name), *longer, value[UNITS_TEXT];
 
 	for (unsigned int i = 0; ret && params && params[i].name; i++) {
-		if (asprintf(&longer, "%s,%s=%llu", ret, params[i].name,
-			     (unsigned long long)choice->values[i]) < 0)
+		if (asprintf(&longer, "%s,%s=%s", ret, params[i].name,
+			     strategy_value_text(&params[i], choice->values[i], value)) < 0)
 			longer = NULL;
 		free(ret);
 		ret = longer;

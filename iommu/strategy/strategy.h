@@ -32,6 +32,7 @@
 
 #include "base/err.h"
 #include "base/log.h"
+#include "base/units.h"
 #include "core/gmem.h"
 #include "iommu/ioas.h"
 #include "iommu/mappings.h"
@@ -51,10 +52,20 @@ struct hw_request {
 	int result;            /* 0 or a negative errno */
 };
 
+/* How the value of a parameter is written (base/units.h). */
+enum strategy_unit {
+	STRATEGY_NUMBER, /* 256 */
+	STRATEGY_BYTES,  /* 64M */
+	STRATEGY_NS,     /* 10ms */
+};
+#define STRATEGY_NEVER UINT64_MAX
+
 /* A parameter of a strategy, with its bounds and default: strategy=NAME,entries=256. */
 struct strategy_param {
 	const char *name;    /* NULL ends a list */
-	const char *summary; /* one line, with the unit */
+	const char *summary; /* one line */
+	enum strategy_unit unit;
+	bool never; /* it may be the word "never", which is STRATEGY_NEVER */
 	uint64_t min, max, value;
 };
 
@@ -123,6 +134,13 @@ const char *strategy_default(bool with_viommu);
 int strategy_parse(struct strategy_choice *ret, const char *text, struct err *err);
 /* The reverse, with every parameter; free() it. NULL: no memory. */
 char *strategy_text(const struct strategy_choice *choice);
+
+/* A value of this parameter as it is written; in `text`, which is returned. */
+const char *strategy_value_text(const struct strategy_param *param, uint64_t value,
+				char text[UNITS_TEXT]);
+/* What the parameter takes: "4K to 16T or never". Likewise. */
+#define STRATEGY_RANGE_TEXT (3 * UNITS_TEXT)
+const char *strategy_range_text(const struct strategy_param *param, char text[STRATEGY_RANGE_TEXT]);
 
 /* For a strategy, in any of its calls: call its tick in ns nanoseconds. The earliest counts. */
 void strategy_wake(const struct strategy *strategy, uint64_t ns);

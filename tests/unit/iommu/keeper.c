@@ -10,7 +10,7 @@
 #include "iommu/guest_memory.h"
 #include "iommu/hw_domain.h"
 
-enum { ENTRIES, MS }; /* indices of the parameters */
+enum { ENTRIES, TIME }; /* indices of the parameters */
 
 struct keeper {
 	unsigned int retained;
@@ -78,13 +78,13 @@ static int unmap_one(const struct strategy *strategy, const struct mapping *m)
 
 static void retain(struct strategy *strategy, struct mapping *m)
 {
-	uint64_t wait_ns = strategy->values[MS] * NS_PER_MS;
+	uint64_t wait_ns = strategy->values[TIME];
 	struct keeper *k = strategy->state;
 
 	m->state = MAPPING_RETAINED;
 	k->retained++;
 	ioas_stale(strategy->ioas, bytes_of(m), true);
-	if (!wait_ns || k->due_ns)
+	if (wait_ns == STRATEGY_NEVER || k->due_ns)
 		return;
 	k->due_ns = clock_ns() + wait_ns;
 	strategy_wake(strategy, wait_ns);
@@ -152,9 +152,25 @@ static void keeper_tick(struct strategy *strategy)
 }
 
 static const struct strategy_param params[] = {
-	{"entries", "mappings that are retained", 1, 4096, 2},
-	{"ms", "for how long, in milliseconds; 0: until they are flushed", 0, 60000, 0},
-	{NULL},
+	{.name = "entries",
+	 .summary = "mappings that are retained",
+	 .min = 1,
+	 .max = 4096,
+	 .value = 2},
+	{.name = "time",
+	 .summary = "for how long",
+	 .unit = STRATEGY_NS,
+	 .never = true,
+	 .min = NS_PER_MS,
+	 .max = 60 * NS_PER_S,
+	 .value = STRATEGY_NEVER},
+	{.name = "room",
+	 .summary = "does nothing",
+	 .unit = STRATEGY_BYTES,
+	 .min = 4096,
+	 .max = 1ull << 40,
+	 .value = 64ull << 20},
+	{0},
 };
 
 static const struct strategy_ops strategy_keeper = {

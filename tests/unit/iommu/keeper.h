@@ -4,7 +4,8 @@
  * has unmapped stays in the hardware until it is asked for again, or flushed.
  *
  *   entries=N   so many mappings are retained (2); a further one is unmapped at once
- *   ms=N        so long; 0: until they are flushed (0)
+ *   time=T      so long; never: until they are flushed (never)
+ *   room=SIZE   does nothing
  */
 #ifndef TESTS_IOMMU_KEEPER_H
 #define TESTS_IOMMU_KEEPER_H

@@ -468,7 +468,7 @@ Test(retained, hardware_that_keeps_what_was_retained_of_it_loses_its_devices)
 
 Test(retained, a_tick_ends_what_was_retained_long_enough)
 {
-	start("keeper,ms=5");
+	start("keeper,time=5ms");
 	cr_assert_eq(attach(1, ONE), VIOMMU_OK);
 	retain(STALE, 0x5000);
 	cr_assert_eq(map_page(STALE + PAGE, 0x6000), VIOMMU_OK);
@@ -482,7 +482,7 @@ Test(retained, a_tick_ends_what_was_retained_long_enough)
 
 Test(retained, the_strategies_of_two_domains_share_the_timer_and_the_earliest_counts)
 {
-	start("keeper,ms=60000");
+	start("keeper,time=60000ms");
 	cr_assert_eq(attach(2, TWO), VIOMMU_OK);
 	cr_assert_eq(attach(1, ONE), VIOMMU_OK);
 	cr_assert_eq(map(2, STALE, 0x6000, PAGE, RW), VIOMMU_OK);
@@ -491,7 +491,7 @@ Test(retained, the_strategies_of_two_domains_share_the_timer_and_the_earliest_co
 			.op = VIOMMU_UNMAP, .domain = 2, .first = STALE, .last = STALE + PAGE - 1}),
 		VIOMMU_OK);
 	cr_assert_eq(loop_iterate(loop, true), 0, "its timer is on");
-	cr_assert_eq(viommu_switch(viommu, host[0], "keeper,ms=5", &err), 0, "%s", err.text);
+	cr_assert_eq(viommu_switch(viommu, host[0], "keeper,time=5ms", &err), 0, "%s", err.text);
 	retain(STALE, 0x5000);
 	while (domain_1()->retained)
 		cr_assert_eq(loop_iterate(loop, true), 0);
@@ -502,7 +502,7 @@ Test(retained, the_strategies_of_two_domains_share_the_timer_and_the_earliest_co
 
 Test(retained, a_strategy_ends_while_its_timer_is_on)
 {
-	start("keeper,ms=60000");
+	start("keeper,time=60000ms");
 	cr_assert_eq(attach(1, ONE), VIOMMU_OK);
 	retain(STALE, 0x5000);
 	cr_assert_eq(viommu_switch(viommu, NULL, "strict", &err), 0, "%s", err.text);
@@ -522,7 +522,7 @@ Test(retained, ticks_come_between_the_requests_of_another_thread)
 	pthread_t thread;
 	unsigned int n = 0;
 
-	start("keeper,ms=1");
+	start("keeper,time=1ms");
 	cr_assert_eq(attach(1, ONE), VIOMMU_OK);
 	cr_assert_eq(pthread_create(&thread, NULL, run_loop, NULL), 0);
 	for (bool enough = false; !enough; n++) {

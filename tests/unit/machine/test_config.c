@@ -220,25 +220,6 @@ Test(config, values_of_the_wrong_form_show_the_right_one)
 	refused("{" K ", \"rng\": {\"enabled\": 1}}", -EINVAL, "true or false");
 }
 
-Test(config, sizes_have_binary_suffixes)
-{
-	static const struct {
-		const char *text;
-		uint64_t bytes;
-	} good[] = {{"0", 0},        {"4096", 4096}, {"1K", 1024},         {"3m", 3 * MiB},
-		    {"2G", 2 * GiB}, {"1TiB", TiB},  {"512MB", 512 * MiB}, {"7B", 7}};
-	static const char *const bad[] = {"", "M", "-1", "1X", "1MM", "1 M", "0x10", "1.5G"};
-	uint64_t bytes;
-
-	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
-		cr_assert_eq(schema_parse_size(good[i].text, &bytes), 0, "%s", good[i].text);
-		cr_assert_eq(bytes, good[i].bytes, "%s", good[i].text);
-	}
-	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
-		cr_assert_neq(schema_parse_size(bad[i], &bytes), 0, "%s", bad[i]);
-	cr_assert_eq(schema_parse_size("16777216T", &bytes), -ERANGE);
-}
-
 Test(config, a_passed_through_device_has_a_root_port_of_its_own)
 {
 	const char *text = "{" K ", \"disks\": [{\"path\": \"d\"}], \"passthrough\": ["

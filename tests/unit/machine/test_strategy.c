@@ -64,26 +64,58 @@ Test(strategy, text_and_object_mean_the_same)
 {
 	gives("\"strategy\": \"strict\"", "strict");
 	gives("\"strategy\": {\"name\": \"strict\"}", "strict");
-	gives("\"strategy\": \"keeper\"", "keeper,entries=2,ms=0");
-	gives("\"strategy\": \"keeper,entries=256\"", "keeper,entries=256,ms=0");
-	gives("\"strategy\": {\"name\": \"keeper\", \"entries\": 256}", "keeper,entries=256,ms=0");
-	gives("\"strategy\": {\"name\": \"keeper\", \"ms\": 3, \"entries\": 256}",
-	      "keeper,entries=256,ms=3");
+	gives("\"strategy\": \"keeper\"", "keeper,entries=2,time=never,room=64M");
+	gives("\"strategy\": \"keeper,entries=256\"", "keeper,entries=256,time=never,room=64M");
+	gives("\"strategy\": {\"name\": \"keeper\", \"entries\": 256}",
+	      "keeper,entries=256,time=never,room=64M");
+	gives("\"strategy\": {\"name\": \"keeper\", \"time\": \"3ms\", \"entries\": 256}",
+	      "keeper,entries=256,time=3ms,room=64M");
 	gives("\"strategy\": {\"entries\": \"256\", \"name\": \"keeper\"}",
-	      "keeper,entries=256,ms=0");
+	      "keeper,entries=256,time=never,room=64M");
+}
+
+Test(strategy, sizes_times_and_never_are_written_with_their_units)
+{
+	gives("\"strategy\": \"keeper,time=2000ms,room=1024K\"",
+	      "keeper,entries=2,time=2s,room=1M");
+	gives("\"strategy\": {\"name\": \"keeper\", \"room\": 8192}",
+	      "keeper,entries=2,time=never,room=8K");
+	gives("\"strategy\": \"keeper,time=1ms\", \"room\": \"4097\"",
+	      "keeper,entries=2,time=1ms,room=4097");
+	gives("\"strategy\": {\"name\": \"keeper\", \"time\": \"never\"}",
+	      "keeper,entries=2,time=never,room=64M");
+	gives("\"strategy\": \"keeper,time=60s,room=1T\"", "keeper,entries=2,time=60s,room=1T");
+}
+
+Test(strategy, values_outside_of_their_bounds_or_without_their_unit_are_refused)
+{
+	static const char *const bad[] = {
+		"time=999us", "time=60001ms", "time=5",      "time=Never",    "time=1m",
+		"time=0s",    "room=4095",    "room=1025G",  "room=never",    "entries=never",
+		"entries=2K", "room=5ms",     "time=5K",     "room=",         "time=never,",
+		"time=",      "room=-4K",     "room=16384P", "time=neverend", "entries=0x2",
+	};
+	char *members;
+
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		cr_assert(asprintf(&members, "\"strategy\": \"keeper,%s\"", bad[i]) > 0);
+		refuses(members, "room=4K to 1T");
+		free(members);
+	}
 }
 
 Test(strategy, its_parameters_may_stand_beside_it)
 {
 	gives("\"entries\": 256, \"strategy\": \"keeper\", \"rom\": true",
-	      "keeper,entries=256,ms=0");
+	      "keeper,entries=256,time=never,room=64M");
 	gives("\"strategy\": {\"name\": \"keeper\"}, \"entries\": \"256\"",
-	      "keeper,entries=256,ms=0");
+	      "keeper,entries=256,time=never,room=64M");
 }
 
 Test(strategy, what_it_does_not_take_is_refused_with_what_it_takes)
 {
-	const char *takes = "it takes entries=1 to 4096, ms=0 to 60000";
+	const char *takes = "it takes entries=1 to 4096, time=1ms to 60s or never, "
+			    "room=4K to 1T";
 
 	refuses("\"strategy\": {\"name\": \"keeper\", \"entrys\": 5}", "'entrys=5'");
 	refuses("\"strategy\": {\"name\": \"keeper\", \"entrys\": 5}", takes);
@@ -151,7 +183,7 @@ Test(strategy, the_command_line_takes_its_parameters_among_the_keys_of_the_devic
 		cr_assert_eq(run_args(&c, lines[i]), 0, "%s: %s", lines[i], err.text);
 		p = container_of(config_next(&c, NULL, &kind_passthrough),
 				 struct config_passthrough, base);
-		cr_assert_str_eq(p->strategy, "keeper,entries=256,ms=0");
+		cr_assert_str_eq(p->strategy, "keeper,entries=256,time=never,room=64M");
 		cr_assert_eq(p->on_error, VFIO_ON_ERROR_STOP);
 		config_done(&c);
 	}
