@@ -195,6 +195,7 @@ class Run:
                 # What is lost does not come back: nothing is gained by waiting for the time-out.
                 if not self.opts.interactive and time.monotonic() >= look:
                     if self.lost_timers():
+                        self.show_timers(monitor)
                         return STATUS_CRASHED
                     look = time.monotonic() + LOOK_SECONDS
                 for key, _ in sel.select(LOOK_SECONDS if left is None else min(left, LOOK_SECONDS)):
@@ -245,6 +246,12 @@ class Run:
                 return "kthread timer wakeup didn't happen" in f.read()
         except OSError:
             return False
+
+    def show_timers(self, monitor):
+        """Where the timer interrupts of L1's CPUs are, for whoever looks for the cause."""
+        for cpu in range(self.opts.cpus):
+            for line in (f"info lapic {cpu}",):
+                print(f"  {line}\n{monitor.answer(line)[1]}", file=sys.stderr)
 
     def panic(self):
         """What L1's kernel said first when it crashed, or ''."""
