@@ -68,7 +68,7 @@ static void string(struct smbios *s, uint8_t *p, unsigned int offset, const char
 {
 	if (!text || !*text)
 		return;
-	put(s, text, strnlen(text, STRING_MAX));
+	put(s, text, MIN(strlen(text), (size_t)STRING_MAX));
 	put(s, "", 1);
 	p[offset] = (uint8_t)++s->strings;
 }

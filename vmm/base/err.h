@@ -30,9 +30,13 @@ int err_prefix(struct err *err, const char *fmt, ...) __attribute__((format(prin
 /* The name and meaning of a negative or positive errno: thread-safe, static storage. */
 const char *err_name(int code);
 
-#ifdef __clang_analyzer__
-/* Tells a checker that sees one file at a time that the code is returned. */
-#define err_set(err, code, ...) ((void)(err_set)(err, code, __VA_ARGS__), (code))
-#endif
+/* Shows the caller's compiler that the code is returned: an optimizer, or a checker that sees one
+ * file at a time, then knows that no result was left unset on success. */
+#define err_set(err, code, ...)                                 \
+	({                                                      \
+		const int err_code_ = (code);                   \
+		(void)(err_set)((err), err_code_, __VA_ARGS__); \
+		err_code_;                                      \
+	})
 
 #endif

@@ -675,9 +675,12 @@ int gmem_discard(struct gmem *gmem, uint64_t gpa, uint64_t len)
 	}
 	for (uint64_t at = gpa; at < end;) {
 		const struct gmem_region *r = find(gmem, at);
-		uint64_t n = MIN(end, r->gpa + r->size_bytes) - at;
-		int ret = gmem_backing_discard(r, at - r->gpa, n);
+		uint64_t n;
+		int ret;
 
+		assert(r);
+		n = MIN(end, r->gpa + r->size_bytes) - at;
+		ret = gmem_backing_discard(r, at - r->gpa, n);
 		if (ret)
 			return ret;
 		at += n;
