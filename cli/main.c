@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// The hospes command: its commands, and the limit of open files.
+// The hospes command: its commands, standard descriptors, and the limit of open files.
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 
 #include "cli.h"
 #include "hospes/hospes.h"
+#include "standard.h"
 
 static int print_version(int argc, char **argv)
 {
@@ -45,6 +46,8 @@ static void allow_files(void)
 
 int main(int argc, char **argv)
 {
+	if (standard_fds_keep() < 0)
+		return CLI_FAILED; /* and nowhere to say it */
 	allow_files();
 	if (argc > 1 && strcmp(argv[1], "--version") == 0)
 		return print_version(argc - 1, argv + 1);

@@ -330,15 +330,30 @@ static void take_ending_signals(void)
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 }
 
+static void add_other_signals(sigset_t *set)
+{
+	sigaddset(set, SIGWINCH);
+	sigaddset(set, SIGUSR1);
+}
+
+static void keep_other_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	add_other_signals(&set);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+/* Once the machine has its duplicates of what the document names by number: a number that nobody
+ * handed in is then refused, where it would be one of these. */
 static int open_fds(struct run *run)
 {
 	sigset_t set;
 
 	sigemptyset(&set);
-	sigaddset(&set, SIGWINCH);
-	sigaddset(&set, SIGUSR1);
-	pthread_sigmask(SIG_BLOCK, &set, NULL);
-	signal(SIGPIPE, SIG_IGN);
+	add_other_signals(&set);
 	add_ending_signals(&set);
 	run->signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
 	run->stopped_fd = eventfd(0, EFD_CLOEXEC);
@@ -349,7 +364,7 @@ static int open_fds(struct run *run)
 	return CLI_FAILED;
 }
 
-static int run_machine(struct run *run, json_t *document)
+static int create_machine(struct run *run, json_t *document)
 {
 	const struct hospes_vm_options options = {
 		.size = sizeof(options),
@@ -363,35 +378,51 @@ static int run_machine(struct run *run, json_t *document)
 		.event_opaque = run,
 	};
 	struct hospes_error error;
-	char *text;
-	int status = open_fds(run);
+	char *text = json_dumps(document, JSON_COMPACT);
+	int status = CLI_OK;
 
-	if (status == CLI_OK)
-		status = take_terminal(run, document);
-	if (status != CLI_OK)
-		return status;
-	text = json_dumps(document, JSON_COMPACT);
 	if (!text || hospes_vm_create(&run->vm, text, strlen(text), &options, &error) < 0) {
 		cli_error("%s", text ? error.text : "no memory");
-		free(text);
-		return CLI_FAILED;
+		status = CLI_FAILED;
 	}
 	free(text);
-	take_ending_signals();
-	if (run->to_guest >= 0)
-		terminal_raw();
+	return status;
+}
+
+/* From its start to its end; its outcome, as an exit status. */
+static int live(struct run *run)
+{
+	struct hospes_error error;
+
 	if (hospes_vm_start(run->vm, &error) < 0) {
 		cli_error("%s", error.text);
-		status = CLI_FAILED;
-	} else {
-		attend(run);
-		/* A machine that ended by itself may still have a thread that does not return. */
-		if (!run->ended && hospes_vm_stop(run->vm, &error) == -ETIMEDOUT)
-			run->stuck = true;
-		if (!run->stuck)
-			status = exit_status(run);
+		return CLI_FAILED;
 	}
-	terminal_restore();
+	attend(run);
+	/* A machine that ended by itself may still have a thread that does not return. */
+	if (!run->ended && hospes_vm_stop(run->vm, &error) == -ETIMEDOUT)
+		run->stuck = true;
+	return run->stuck ? CLI_FAILED : exit_status(run);
+}
+
+static int run_machine(struct run *run, json_t *document)
+{
+	int status;
+
+	keep_other_signals();
+	status = take_terminal(run, document);
+	if (status == CLI_OK)
+		status = create_machine(run, document);
+	if (status != CLI_OK)
+		return status;
+	status = open_fds(run);
+	if (status == CLI_OK) {
+		take_ending_signals();
+		if (run->to_guest >= 0)
+			terminal_raw();
+		status = live(run);
+		terminal_restore();
+	}
 	if (run->stuck) {
 		/* The kernel ends the hold on devices in the order that is safe (hospes.h). */
 		cli_error("leaving without it: the kernel takes back what it holds");

@@ -121,6 +121,8 @@ int vm_create(struct hospes_vm **ret, const char *json, size_t length,
 	init_vm(vm, options, calls);
 	rc = config_read(&vm->config, json, length, &err);
 	if (rc == 0)
+		rc = config_check_fds(&vm->config, &err);
+	if (rc == 0)
 		rc = vm_build(vm, &err);
 	if (rc) {
 		free_vm(vm);

@@ -82,7 +82,7 @@ static const struct schema kernel_schema = {"kernel", kernel_fields, sizeof(stru
 
 static const struct schema_field iommu_fields[] = {
 	{"backend", SCHEMA_ENUM, AT(config_iommu, backend), .names = iommu_names},
-	{"fd", SCHEMA_INT, AT(config_iommu, fd), .max = INT32_MAX},
+	{"fd", SCHEMA_FD, AT(config_iommu, fd), .max = INT32_MAX},
 	{NULL},
 };
 static const struct config_iommu iommu_defaults = {.fd = -1};
@@ -180,6 +180,13 @@ int config_read(struct config *ret, const char *json, size_t len, struct err *er
 	rc = schema_read(document(&table), root, "", ret, err);
 	json_decref(root);
 	return rc ? rc : config_validate(ret, err);
+}
+
+int config_check_fds(const struct config *config, struct err *err)
+{
+	struct document table;
+
+	return schema_check_fds(document(&table), config, "", err);
 }
 
 void config_done(struct config *config)

@@ -105,6 +105,8 @@ struct config {
 /* ret is to be released with config_done, also after an error. */
 int config_read(struct config *ret, const char *json, size_t len, struct err *err);
 void config_done(struct config *config);
+/* schema_check_fds of the whole document. */
+int config_check_fds(const struct config *config, struct err *err);
 /* Text of the effective document: indented, ends with a newline; free() it. NULL: no memory. */
 char *config_write(const struct config *config);
 

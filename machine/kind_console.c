@@ -25,8 +25,8 @@ static const char *const type_names[] = {
 static const struct schema_field fields[] = {
 	{"id", SCHEMA_STRING, AT(base.id)},
 	{"type", SCHEMA_ENUM, AT(type), .names = type_names},
-	{"in", SCHEMA_INT, AT(in), .max = INT32_MAX},
-	{"out", SCHEMA_INT, AT(out), .max = INT32_MAX},
+	{"in", SCHEMA_FD, AT(in), .max = INT32_MAX},
+	{"out", SCHEMA_FD, AT(out), .max = INT32_MAX},
 	{"path", SCHEMA_STRING, AT(path)},
 	{"addr", SCHEMA_PCI, AT(base.addr)},
 	{NULL},

@@ -27,7 +27,7 @@ static const char *const cache_names[] = {
 static const struct schema_field fields[] = {
 	{"id", SCHEMA_STRING, AT(base.id)},
 	{"path", SCHEMA_STRING, AT(path)},
-	{"fd", SCHEMA_INT, AT(fd), .max = INT32_MAX},
+	{"fd", SCHEMA_FD, AT(fd), .max = INT32_MAX},
 	{"readonly", SCHEMA_BOOL, AT(readonly)},
 	{"cache", SCHEMA_ENUM, AT(cache), .names = cache_names},
 	{"discard", SCHEMA_BOOL, AT(discard)},

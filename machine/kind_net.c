@@ -23,7 +23,7 @@ static const struct schema_field fields[] = {
 	{"id", SCHEMA_STRING, AT(base.id)},
 	{"tap", SCHEMA_STRING, AT(tap)},
 	{"create", SCHEMA_BOOL, AT(create)},
-	{"fd", SCHEMA_INT, AT(fd), .max = INT32_MAX},
+	{"fd", SCHEMA_FD, AT(fd), .max = INT32_MAX},
 	{"socket", SCHEMA_STRING, AT(socket)},
 	{"mac", SCHEMA_MAC, AT(mac)},
 	{"queues", SCHEMA_UINT, AT(queues), .min = 1, .max = CONFIG_NET_QUEUES},

@@ -27,8 +27,8 @@ static const char *const on_error_names[] = {
 static const struct schema_field fields[] = {
 	{"id", SCHEMA_STRING, AT(base.id)},
 	{"device", SCHEMA_STRING, AT(device)},
-	{"fd", SCHEMA_INT, AT(fd), .max = INT32_MAX},
-	{"iommufd", SCHEMA_INT, AT(iommufd), .max = INT32_MAX},
+	{"fd", SCHEMA_FD, AT(fd), .max = INT32_MAX},
+	{"iommufd", SCHEMA_FD, AT(iommufd), .max = INT32_MAX},
 	{"strategy", SCHEMA_CHOICE, AT(strategy)},
 	{"ioas", SCHEMA_STRING, AT(ioas)},
 	{"on_error", SCHEMA_ENUM, AT(on_error), .names = on_error_names},

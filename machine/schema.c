@@ -4,6 +4,7 @@
 #include "machine/schema.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -269,6 +270,51 @@ json_t *schema_write(const struct schema *schema, const void *from)
 		}
 	}
 	return object;
+}
+
+/* As write_list: those that are this field's. */
+static int check_list(const struct schema_field *f, const struct list *list, const char *path,
+		      struct err *err)
+{
+	char item_path[PATH_BYTES];
+	unsigned int n = 0;
+	int rc = 0;
+
+	list_for_each (i, (struct list *)list) {
+		const struct schema_item *item = container_of(i, struct schema_item, link);
+
+		if (rc || item->schema != f->sub)
+			continue;
+		snprintf(item_path, sizeof(item_path), "%s[%u]", path, n++);
+		rc = schema_check_fds(f->sub, item, item_path, err);
+	}
+	return rc;
+}
+
+int schema_check_fds(const struct schema *schema, const void *data, const char *path,
+		     struct err *err)
+{
+	int rc = 0;
+
+	for (const struct schema_field *f = schema->fields; f->key && !rc; f++) {
+		const void *at = (const char *)data + f->offset;
+		char field_path[PATH_BYTES];
+		int fd;
+
+		snprintf(field_path, sizeof(field_path), "%s%s%s", path, *path ? "." : "", f->key);
+		if (f->kind == SCHEMA_OBJECT) {
+			rc = schema_check_fds(f->sub, at, field_path, err);
+		} else if (f->kind == SCHEMA_LIST || f->kind == SCHEMA_ITEM) {
+			rc = check_list(f, at, field_path, err);
+		} else if (f->kind == SCHEMA_FD) {
+			fd = *(const int *)at;
+			if (fd >= 0 && fcntl(fd, F_GETFD) < 0)
+				rc = err_set(err, -EBADF,
+					     "%s: fd %d is not open; hand it to this process, open",
+					     field_path, fd);
+		}
+	}
+	return rc;
 }
 
 static void free_list(struct list *list)

@@ -22,7 +22,8 @@ enum schema_kind {
 	SCHEMA_STRING, /* char *, NULL when absent; owned by the struct */
 	SCHEMA_BOOL,   /* bool; true, false, "on", "off" */
 	SCHEMA_UINT,   /* uint32_t within [min, max] */
-	SCHEMA_INT,    /* int within [-1, max]: node numbers, file descriptors; -1 when absent */
+	SCHEMA_INT,    /* int within [-1, max]: node numbers; -1 when absent */
+	SCHEMA_FD,     /* likewise: the number of a file descriptor of the embedder */
 	SCHEMA_SIZE,   /* uint64_t bytes: a number, or "256M" */
 	SCHEMA_ENUM,   /* int: index into names */
 	SCHEMA_PCI,    /* struct schema_pci */
@@ -72,7 +73,7 @@ struct schema_field {
 	enum schema_kind kind;
 	size_t offset;
 	uint64_t min;             /* UINT, SIZE */
-	uint64_t max;             /* UINT, INT, SIZE; LIST: most items */
+	uint64_t max;             /* UINT, INT, FD, SIZE; LIST: most items */
 	const char *const *names; /* ENUM, NULL-terminated */
 	const struct schema *sub; /* OBJECT, LIST, ITEM */
 };
@@ -92,6 +93,11 @@ int schema_read(const struct schema *schema, const json_t *json, const char *pat
  * are left out. */
 json_t *schema_write(const struct schema *schema, const void *from);
 void schema_free(const struct schema *schema, void *data);
+
+/* Is each file descriptor that the document names open? -EBADF names one that is not. Asked before
+ * anything is opened: the next file of ours would take that number. */
+int schema_check_fds(const struct schema *schema, const void *data, const char *path,
+		     struct err *err);
 
 /* One item, which is in no list yet. */
 int schema_item_read(const struct schema *schema, const json_t *json, const char *path,

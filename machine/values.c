@@ -81,7 +81,7 @@ static int read_integer(const struct schema_field *f, const json_t *value, const
 			int64_t *ret, struct err *err)
 {
 	const char *text = json_string_value(value);
-	int64_t low = f->kind == SCHEMA_INT ? -1 : (int64_t)f->min;
+	int64_t low = f->kind == SCHEMA_INT || f->kind == SCHEMA_FD ? -1 : (int64_t)f->min;
 	char *end;
 
 	if (json_is_integer(value)) {
@@ -303,6 +303,7 @@ int value_read(const struct schema_field *f, const json_t *value, const char *pa
 			*(uint32_t *)at = (uint32_t)number;
 		return rc;
 	case SCHEMA_INT:
+	case SCHEMA_FD:
 		rc = read_integer(f, value, path, &number, err);
 		if (rc == 0)
 			*(int *)at = (int)number;
@@ -337,6 +338,7 @@ bool value_absent(const struct schema_field *f, const void *at)
 	case SCHEMA_CHOICE:
 		return !*(char *const *)at;
 	case SCHEMA_INT:
+	case SCHEMA_FD:
 		return *(const int *)at < 0;
 	case SCHEMA_PCI:
 		return !((const struct schema_pci *)at)->set;
@@ -385,6 +387,7 @@ json_t *value_write(const struct schema_field *f, const void *at)
 	case SCHEMA_UINT:
 		return json_integer(*(const uint32_t *)at);
 	case SCHEMA_INT:
+	case SCHEMA_FD:
 		return json_integer(*(const int *)at);
 	case SCHEMA_SIZE:
 		return write_size(*(const uint64_t *)at);

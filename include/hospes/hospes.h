@@ -24,6 +24,11 @@
  * the machine's thread has not answered for 30 s because of this host. A change of the state is
  * then made when it does.
  *
+ * File descriptors: the library opens what it needs at the lowest free numbers, as any program
+ * does. Keep 0, 1 and 2 open (on /dev/null, where there is nothing better): otherwise a file of the
+ * library's gets the number that the rest of the process takes for standard input or output. What a
+ * document names by number has to be open before the call.
+ *
  * ABI: structures begin with their size and grow only at the end; set `size` to sizeof. Symbols
  * have versions. Text and documents are UTF-8.
  */

@@ -160,6 +160,19 @@ Test(refusals, disks_and_networks_that_cannot_be)
 	all_refused(r, ARRAY_SIZE(r));
 }
 
+Test(refusals, a_number_that_a_file_of_the_librarys_would_get)
+{
+	int next = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
+	char document[256];
+	const struct refusal r = {"a console", document, "consoles.0..in: fd .* is not open"};
+
+	cr_assert_geq(next, 3);
+	close(next);
+	snprintf(document, sizeof(document),
+		 GOOD ", \"consoles\": [{\"type\": \"serial\", \"in\": %d}]", next);
+	refused(&r);
+}
+
 Test(refusals, shapes_that_no_host_has)
 {
 	static const struct refusal r[] = {

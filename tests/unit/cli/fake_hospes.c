@@ -5,6 +5,7 @@
 
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,10 +62,19 @@ int hospes_config_check(const char *json, size_t length, char **effective,
 	return rc;
 }
 
+static int lowest_free(void)
+{
+	int fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
+
+	close(fd);
+	return fd;
+}
+
 int hospes_vm_create(struct hospes_vm **vm, const char *json, size_t length,
 		     const struct hospes_vm_options *options, struct hospes_error *error)
 {
 	pthread_sigmask(SIG_BLOCK, NULL, &fake.blocked_at_create);
+	fake.free_at_create = lowest_free();
 	machine = (struct hospes_vm){.options = *options};
 	*vm = &machine;
 	return call(error, "create", "%.*s", (int)length, json);
@@ -75,6 +85,7 @@ int hospes_vm_start(struct hospes_vm *vm, struct hospes_error *error)
 	int rc = call(error, "start", "%s", "");
 
 	pthread_sigmask(SIG_BLOCK, NULL, &fake.blocked_at_start);
+	fake.free_at_start = lowest_free();
 	if (!rc && fake.outcome != HOSPES_OUTCOME_NONE)
 		stop_with(vm, fake.outcome);
 	return rc;

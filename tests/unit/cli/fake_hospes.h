@@ -17,6 +17,8 @@ extern struct fake {
 	enum hospes_outcome outcome;
 	sigset_t blocked_at_create; /* while the machine was created */
 	sigset_t blocked_at_start;
+	int free_at_create; /* the lowest number that no file had, from 3 */
+	int free_at_start;
 } fake;
 
 /* Run a command; its status. What it prints is in fake_out and fake_err. */

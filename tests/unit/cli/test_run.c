@@ -60,6 +60,13 @@ Test(run, creating_a_machine_can_be_interrupted)
 	}
 }
 
+Test(run, the_document_cannot_name_files_of_the_command_by_number)
+{
+	fake = (struct fake){.outcome = HOSPES_OUTCOME_POWERED_OFF};
+	cr_assert_eq(RUN("--kernel", "k", "--console=none"), CLI_OK);
+	cr_assert_gt(fake.free_at_start, fake.free_at_create, "signalfd and its like come later");
+}
+
 Test(run, the_log_is_not_written_through_a_link)
 {
 	char dir[] = "/tmp/hospes-log-XXXXXX", link[64], command[64];
