@@ -18,7 +18,7 @@ as_user() {
 	prlimit --memlock="$limit:$limit" setpriv --reuid 65534 --regid 65534 --clear-groups \
 		--inh-caps=-all --bounding-set=-all "$@"
 }
-export -f found blockers start
+export -f findings found blockers start
 user_found() { as_user "$1" bash -c 'found "$@"' - "${@:2}"; }
 user_start() { as_user "$1" bash -c 'start "$@"' - "${@:2}"; }
 user_blockers() { as_user "$1" bash -c 'blockers "$@"' - "${@:2}"; }
