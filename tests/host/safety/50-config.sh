@@ -33,11 +33,11 @@ works() {
 
 works "before"
 before=$(real) pins=$(pinned) tables=$(io_tables)
-seed=${HOSPES_TEST_SEED:-$RANDOM} seconds=$(times 10 100)
+seed=${HOSPES_TEST_SEED:-$RANDOM} seconds=$(times 20 100)
 diag "HOSPES_TEST_SEED=$seed"
 dmesg -C
 # By chance the guest may tell the controller to write over the guest itself: it may crash, hospes not.
-for ((i = 0; i < $(times 2 4); i++)); do
+for ((i = 0; i < $(times 1 4); i++)); do
 	guest_start attack hospes run --kernel "$attack" --memory 64M --on-reset stop --verbose \
 		--passthrough "$nvme" --passthrough "$vf" --cmdline "seconds=$seconds seed=$((seed + i))"
 	guest_wait attack $((seconds * 6 + 90))
