@@ -15,6 +15,7 @@ struct hw_domain {
 	struct hw_domain_config config;
 	char *name;
 	struct strategy_choice choice;
+	char *text; /* of choice */
 	struct ioas *ioas;
 	struct strategy *strategy; /* NULL: no device is attached */
 	uint64_t requested_bytes;  /* reported to the ledger */
@@ -30,8 +31,12 @@ int hw_domain_create(struct hw_domain **ret, const struct hw_domain_config *conf
 
 	if (code)
 		return err_prefix(err, "%s", config->name);
-	if (!mem_new(domain) || !(domain->name = strdup(config->name))) {
-		free(domain);
+	if (!mem_new(domain))
+		return err_set(err, -ENOMEM, "%s: out of memory", config->name);
+	domain->name = strdup(config->name);
+	domain->text = strategy_text(&choice);
+	if (!domain->name || !domain->text) {
+		hw_domain_destroy(domain);
 		return err_set(err, -ENOMEM, "%s: out of memory", config->name);
 	}
 	domain->config = *config;
@@ -53,6 +58,7 @@ void hw_domain_destroy(struct hw_domain *domain)
 		return;
 	assert(!domain->strategy);
 	ioas_destroy(domain->ioas);
+	free(domain->text);
 	free(domain->name);
 	free(domain);
 }
@@ -61,6 +67,7 @@ static void strategy_stop(struct strategy *strategy)
 {
 	if (!strategy)
 		return;
+	assert(list_empty(&strategy->retained));
 	if (strategy->ops->destroy)
 		strategy->ops->destroy(strategy);
 	free(strategy);
@@ -72,7 +79,8 @@ static int strategy_start(struct strategy **ret, const struct hw_domain *domain,
 	struct strategy *strategy;
 	int code;
 
-	if (choice->ops->tick && !domain->config.wake)
+	if ((choice->ops->tick && !domain->config.wake) ||
+	    (choice->ops->flush && !domain->config.gone))
 		return err_set(err, -EOPNOTSUPP,
 			       "%s: strategy '%s' needs a timer, which only a virtual IOMMU has",
 			       domain->name, choice->ops->name);
@@ -83,6 +91,8 @@ static int strategy_start(struct strategy **ret, const struct hw_domain *domain,
 	memcpy(strategy->values, choice->values, sizeof(strategy->values));
 	strategy->ioas = ioas;
 	strategy->guest = domain->config.guest;
+	strategy->promised_ns = STRATEGY_NEVER;
+	list_init(&strategy->retained);
 	code = choice->ops->create(strategy, err);
 	if (code) {
 		strategy_stop(strategy);
@@ -164,25 +174,17 @@ static int start(struct hw_domain *domain, struct err *err)
 	return code;
 }
 
-/* Without hardware nothing is retained: the RETAINED records of [first, last] become GOING. */
-static void drop_retained(const struct hw_domain *domain, uint64_t first, uint64_t last)
-{
-	struct mapping *m = NULL;
-
-	if (domain->config.guest)
-		m = mappings_find(domain->config.guest, first, last);
-	for (; m; m = mappings_next(m, last)) {
-		if (m->state == MAPPING_RETAINED)
-			m->state = MAPPING_GOING;
-	}
-}
-
-/* A device is detached; after the last one everything is unmapped. */
+/* A device is detached; after the last one everything is unmapped, and nothing reaches what could
+ * not be. */
 static void leave(struct hw_domain *domain)
 {
+	struct mapping *record;
+
 	(void)hw_domain_flush(domain, 0, UINT64_MAX);
 	if (ioas_first_endpoint(domain->ioas) || !domain->strategy)
 		return;
+	while ((record = strategy_oldest(domain->strategy)))
+		strategy_release(domain->strategy, record);
 	strategy_stop(domain->strategy);
 	domain->strategy = NULL;
 	ioas_unmap_all(domain->ioas);
@@ -284,13 +286,25 @@ unsigned int hw_domain_unmap(struct hw_domain *domain, struct hw_request *reques
 
 int hw_domain_flush(struct hw_domain *domain, uint64_t first, uint64_t last)
 {
-	if (!domain->strategy) {
-		drop_retained(domain, first, last);
-		return 0;
-	}
-	if (!domain->strategy->ops->flush)
+	if (!domain->strategy || !domain->strategy->n_retained)
 		return 0;
 	return domain->strategy->ops->flush(domain->strategy, first, last);
+}
+
+struct hw_domain_retained hw_domain_retained(const struct hw_domain *domain)
+{
+	const struct strategy *strategy = domain ? domain->strategy : NULL;
+	const struct mapping *oldest = strategy ? strategy_oldest(strategy) : NULL;
+	uint64_t now_ns;
+
+	if (!oldest)
+		return (struct hw_domain_retained){0};
+	now_ns = ioas_now(domain->ioas);
+	return (struct hw_domain_retained){
+		.mappings = strategy->n_retained,
+		.bytes = strategy->retained_bytes,
+		.oldest_ns = now_ns - MIN(now_ns, oldest->word),
+	};
 }
 
 void hw_domain_tick(struct hw_domain *domain)
@@ -320,14 +334,17 @@ static int move_endpoints(struct hw_domain *domain, struct ioas *to, struct err 
 	return 0;
 }
 
-/* Can the new strategy keep the table? Not if the guest has mapped something at its own address:
- * that is a mapping of its own in one strategy, and a part of a larger one in another. */
+/* Can the new strategy keep the table? What the guest has mapped at its own address is a mapping of
+ * its own in most strategies, and a part of a larger one in a strategy that maps all of memory. */
 static bool can_stay(const struct hw_domain *domain, const struct strategy_ops *ops)
 {
+	const struct strategy_ops *old = domain->choice.ops;
 	const struct mapping *m = NULL;
 
-	if (!ops->keeps_mappings || !domain->choice.ops->keeps_mappings)
+	if (!ops->keeps_mappings || !old->keeps_mappings)
 		return false;
+	if (ops->needs_viommu && old->needs_viommu)
+		return true;
 	if (domain->config.guest)
 		m = mappings_find(domain->config.guest, 0, UINT64_MAX);
 	while (m && m->iova != m->gpa)
@@ -414,6 +431,7 @@ int hw_domain_switch(struct hw_domain *domain, const char *strategy, struct err 
 {
 	struct strategy_choice choice;
 	int code = strategy_parse(&choice, strategy, err);
+	char *text;
 
 	if (code)
 		return err_prefix(err, "%s", domain->name);
@@ -428,10 +446,17 @@ int hw_domain_switch(struct hw_domain *domain, const char *strategy, struct err 
 	if (code)
 		return err_set(err, code, "%s: what '%s' retains cannot be unmapped: %s",
 			       domain->name, domain->choice.ops->name, err_name(code));
+	text = strategy_text(&choice);
+	if (!text)
+		return err_set(err, -ENOMEM, "%s: out of memory", domain->name);
 	if (domain->strategy)
 		code = replace(domain, &choice, err);
-	if (code)
+	if (code) {
+		free(text);
 		return code;
+	}
+	free(domain->text);
+	domain->text = text;
 	domain->choice = choice;
 	domain->config.strategy = choice.ops->name;
 	return 0;
@@ -444,7 +469,7 @@ const char *hw_domain_name(const struct hw_domain *domain)
 
 const char *hw_domain_strategy(const struct hw_domain *domain)
 {
-	return domain->choice.ops->name;
+	return domain->text;
 }
 
 bool hw_domain_has(const struct hw_domain *domain, const char *strategy)

@@ -31,6 +31,10 @@ struct hw_domain_config {
 	/* Must call hw_domain_tick in ns nanoseconds, or sooner. It is called under the owner's
 	 * lock. NULL: a strategy with a timer is refused. */
 	void (*wake)(void *opaque, uint64_t ns);
+	/* Must remove a record that was RETAINED from the table; the hardware no longer has it. It
+	 * is called in any of the calls below, under the owner's lock. NULL: a strategy that
+	 * retains is refused. */
+	void (*gone)(void *opaque, struct mapping *record);
 	void *opaque;
 };
 int hw_domain_create(struct hw_domain **ret, const struct hw_domain_config *config,
@@ -53,16 +57,24 @@ int hw_domain_move(struct hw_domain *from, struct hw_domain *to, struct iommu_en
  * strategy_ops for the states of their records. Without a device, map is -ENODEV, unmap 0. */
 unsigned int hw_domain_map(struct hw_domain *domain, struct hw_request *requests, unsigned int n);
 unsigned int hw_domain_unmap(struct hw_domain *domain, struct hw_request *requests, unsigned int n);
-/* Unmap the RETAINED records in [first, last] and make them GOING (strategy_ops.flush). Without a
- * device they become GOING at once. */
+/* Unmap what is RETAINED in [first, last] (strategy_ops.flush). Without a device nothing is. */
 int hw_domain_flush(struct hw_domain *domain, uint64_t first, uint64_t last);
-/* Call the tick of the strategy, which may make RETAINED records GOING. */
+/* Call the tick of the strategy. */
 void hw_domain_tick(struct hw_domain *domain);
 
-/* Change the strategy while devices work. On failure nothing changes.
+struct hw_domain_retained {
+	uint64_t mappings, bytes;
+	uint64_t oldest_ns; /* for so long the oldest of them is; 0: there is none */
+};
+/* What is RETAINED now. A NULL domain retains nothing. */
+struct hw_domain_retained hw_domain_retained(const struct hw_domain *domain);
+
+/* Change the strategy while devices work. What is RETAINED is unmapped first. On failure nothing
+ * else changes.
  *   the same strategy    nothing is done
- *   in the same table    with iommufd, between strategies with keeps_mappings, unless the guest has
- *                        mapped something at its own address: mapped buffers stay reachable
+ *   in the same table    with iommufd, between strategies with keeps_mappings: mapped buffers stay
+ *                        reachable. Not to or from one that maps all of memory (direct) while the
+ *                        guest has mapped something at its own address
  *   in a new table       otherwise: the guest's mappings are made in it, then the devices move.
  *                        Mappings are reachable all the time only if the IOMMU's driver replaces a
  *                        table without blocking the device (VT-d's of Linux 6.12 blocks it for a
@@ -71,7 +83,7 @@ void hw_domain_tick(struct hw_domain *domain);
 int hw_domain_switch(struct hw_domain *domain, const char *strategy, struct err *err);
 
 const char *hw_domain_name(const struct hw_domain *domain);
-const char *hw_domain_strategy(const struct hw_domain *domain);
+const char *hw_domain_strategy(const struct hw_domain *domain); /* "NAME,key=value,…" */
 /* Is this its strategy, with the same values? */
 bool hw_domain_has(const struct hw_domain *domain, const char *strategy);
 struct ioas *hw_domain_ioas(const struct hw_domain *domain);

@@ -304,11 +304,26 @@ void ioas_requested(struct ioas *ioas, uint64_t bytes, bool on)
 	pthread_mutex_unlock(&ioas->lock);
 }
 
-void ioas_stale(struct ioas *ioas, uint64_t bytes, bool on)
+uint64_t ioas_stale(struct ioas *ioas, uint64_t bytes)
+{
+	uint64_t now_ns;
+
+	pthread_mutex_lock(&ioas->lock);
+	now_ns = ledger_stale(ioas->ledger, bytes);
+	pthread_mutex_unlock(&ioas->lock);
+	return now_ns;
+}
+
+void ioas_stale_end(struct ioas *ioas, const struct ledger_stale *stale)
 {
 	pthread_mutex_lock(&ioas->lock);
-	ledger_stale(ioas->ledger, bytes, on);
+	ledger_stale_end(ioas->ledger, stale);
 	pthread_mutex_unlock(&ioas->lock);
+}
+
+uint64_t ioas_now(const struct ioas *ioas)
+{
+	return ledger_now(ioas->ledger);
 }
 
 uint64_t ioas_page_sizes(const struct ioas *ioas)

@@ -36,6 +36,7 @@
 struct iommu;
 struct ioas;
 struct iommu_endpoint;
+struct ledger_stale;
 struct ledger_totals;
 
 enum iommu_kind {
@@ -120,10 +121,13 @@ const char *ioas_name(const struct ioas *ioas);
 struct iommu *ioas_iommu(const struct ioas *ioas);
 /* Counters and cost (ledger.h). */
 void ioas_totals(struct ioas *ioas, struct ledger_totals *ret);
-/* For the ledger: the guest has mapped (on) or unmapped bytes; unmapped bytes are stale (on), or no
- * longer. */
+/* For the ledger: the guest has mapped (on) or unmapped bytes; a mapping that it has unmapped is
+ * stale, or no longer. See ledger.h. */
 void ioas_requested(struct ioas *ioas, uint64_t bytes, bool on);
-void ioas_stale(struct ioas *ioas, uint64_t bytes, bool on);
+uint64_t ioas_stale(struct ioas *ioas, uint64_t bytes);
+void ioas_stale_end(struct ioas *ioas, const struct ledger_stale *stale);
+/* The time by the ledger's clock. */
+uint64_t ioas_now(const struct ioas *ioas);
 
 /* Attach an endpoint, or move one that is attached to another space. A move is atomic (iommufd), or
  * -EOPNOTSUPP (type1). -EINVAL: something is mapped in a reserved range of this device, which the
@@ -169,6 +173,8 @@ void ioas_call_nothing(const struct ioas *ioas);
 int ioas_map(struct ioas *ioas, uint64_t iova, uint64_t bytes, const struct ioas_memory *memory,
 	     unsigned int access);
 int ioas_unmap(struct ioas *ioas, uint64_t iova, uint64_t bytes, uint64_t *unmapped);
+/* The same, of what is stale: the history of its addresses says so. */
+int ioas_unmap_stale(struct ioas *ioas, uint64_t iova, uint64_t bytes, uint64_t *unmapped);
 /* Map several ranges, in order. Each is one call of the kernel with its own result; locks and clock
  * are shared. */
 struct ioas_mapping {

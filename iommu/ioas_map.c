@@ -192,10 +192,11 @@ static uint64_t finish_run(struct ioas *ioas, struct mapping *first, uint64_t la
 {
 	int64_t own_bytes = 0;
 
-	/* One entry per run: a fault in a gap must not be reported as "unmapped". */
+	/* One entry per run: a fault in a gap must not be reported as "unmapped". Its gpa is only
+	 * that of a single area: of others, the entries that mapped them tell it. */
 	entry->iova = first->iova;
 	entry->bytes = last - first->iova + 1;
-	entry->gpa = first->gpa;
+	entry->gpa = first->last == last ? first->gpa : UINT64_MAX;
 	entry->start_ns = entry->end_ns;
 	entry->end_ns = ledger_now(ioas->ledger);
 	for (struct mapping *next, *area = first; area; area = next) {
@@ -241,9 +242,11 @@ static int unmap_singly(struct ioas *ioas, const struct run *run, struct ledger_
 	return 0;
 }
 
-static int unmap_locked(struct ioas *ioas, uint64_t iova, uint64_t last, uint64_t *unmapped)
+static int unmap_locked(struct ioas *ioas, uint64_t iova, uint64_t last, bool stale,
+			uint64_t *unmapped)
 {
-	struct ledger_entry entry = {.op = LEDGER_UNMAP, .end_ns = ledger_now(ioas->ledger)};
+	struct ledger_entry entry = {
+		.op = LEDGER_UNMAP, .end_ns = ledger_now(ioas->ledger), .stale = stale};
 	struct run run;
 	int ret;
 
@@ -264,7 +267,7 @@ static int unmap_locked(struct ioas *ioas, uint64_t iova, uint64_t last, uint64_
 	return ret == -ENOENT ? 0 : ret; /* -ENOENT: no run is left */
 }
 
-int ioas_unmap(struct ioas *ioas, uint64_t iova, uint64_t bytes, uint64_t *unmapped)
+static int unmap(struct ioas *ioas, uint64_t iova, uint64_t bytes, bool stale, uint64_t *unmapped)
 {
 	uint64_t last;
 	int ret = check_range(ioas, iova, bytes, &last);
@@ -273,9 +276,19 @@ int ioas_unmap(struct ioas *ioas, uint64_t iova, uint64_t bytes, uint64_t *unmap
 	if (ret)
 		return ret;
 	pthread_mutex_lock(&ioas->lock);
-	ret = unmap_locked(ioas, iova, last, unmapped);
+	ret = unmap_locked(ioas, iova, last, stale, unmapped);
 	pthread_mutex_unlock(&ioas->lock);
 	return ret;
+}
+
+int ioas_unmap(struct ioas *ioas, uint64_t iova, uint64_t bytes, uint64_t *unmapped)
+{
+	return unmap(ioas, iova, bytes, false, unmapped);
+}
+
+int ioas_unmap_stale(struct ioas *ioas, uint64_t iova, uint64_t bytes, uint64_t *unmapped)
+{
+	return unmap(ioas, iova, bytes, true, unmapped);
 }
 
 void ioas_unmap_all(struct ioas *ioas)

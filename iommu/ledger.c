@@ -15,6 +15,7 @@ struct recent {
 	uint64_t serial; /* 0: unused */
 	uint64_t iova, bytes, gpa, when_ns;
 	enum ledger_op op;
+	bool stale;
 	int code;
 };
 
@@ -140,6 +141,7 @@ static void enter(struct ledger *ledger, const struct ledger_entry *e)
 		.gpa = e->gpa,
 		.when_ns = e->end_ns,
 		.op = e->op,
+		.stale = e->stale,
 		.code = e->code,
 	};
 }
@@ -175,12 +177,30 @@ void ledger_request(struct ledger *ledger, uint64_t bytes, bool on)
 	level(&ledger->totals.requested_bytes, bytes, on);
 }
 
-void ledger_stale(struct ledger *ledger, uint64_t bytes, bool on)
+uint64_t ledger_stale(struct ledger *ledger, uint64_t bytes)
 {
+	struct ledger_totals *t = &ledger->totals;
 	uint64_t now_ns = ledger_now(ledger);
 
 	integrate(ledger, now_ns);
-	level(&ledger->totals.stale_bytes, bytes, on);
+	level(&t->stale_bytes, bytes, true);
+	t->stale_peak_bytes = MAX(t->stale_peak_bytes, t->stale_bytes);
+	t->stale_mappings++;
+	return now_ns;
+}
+
+void ledger_stale_end(struct ledger *ledger, const struct ledger_stale *stale)
+{
+	struct ledger_totals *t = &ledger->totals;
+	uint64_t now_ns = ledger_now(ledger), ns = now_ns - MIN(now_ns, stale->since_ns);
+
+	integrate(ledger, now_ns);
+	level(&t->stale_bytes, stale->bytes, false);
+	level(&t->stale_mappings, 1, false);
+	t->hits += stale->hit;
+	t->evicted += !stale->hit;
+	t->overruns += stale->promised_ns != UINT64_MAX && ns / 2 > stale->promised_ns;
+	t->stale_longest_ns = MAX(t->stale_longest_ns, ns);
 }
 
 void ledger_pinned(struct ledger *ledger, int64_t delta_bytes)
@@ -218,15 +238,27 @@ uint64_t ledger_quantile_ns(const struct ledger_kind *kind, double share)
 	return power_of_two_up(kind->max_ns + 1);
 }
 
-static const struct recent *newest(const struct ledger *ledger, uint64_t iova)
+/* The last successful operation on the address, up to the one with this number. */
+static const struct recent *newest(const struct ledger *ledger, uint64_t iova, uint64_t serial)
 {
-	for (uint64_t n = 0; n < MIN((uint64_t)LEDGER_RECENT, ledger->serial); n++) {
-		const struct recent *r = &ledger->recent[(ledger->serial - n) % LEDGER_RECENT];
+	uint64_t oldest = ledger->serial - MIN((uint64_t)LEDGER_RECENT, ledger->serial);
+
+	for (; serial > oldest; serial--) {
+		const struct recent *r = &ledger->recent[serial % LEDGER_RECENT];
 
 		if (r->op <= LEDGER_COPY && !r->code && range_inside(iova, 1, r->iova, r->bytes))
 			return r;
 	}
 	return NULL;
+}
+
+/* What the address was mapped to. One unmap may end several mappings of scattered memory; then the
+ * operation that mapped this one says it. UINT64_MAX: not known. */
+static uint64_t gpa_of(const struct ledger *ledger, const struct recent *r, uint64_t iova)
+{
+	if (r->gpa == UINT64_MAX && r->op == LEDGER_UNMAP)
+		r = newest(ledger, iova, r->serial - 1);
+	return r && r->gpa != UINT64_MAX ? r->gpa + (iova - r->iova) : UINT64_MAX;
 }
 
 static void print_age(char *text, size_t bytes, uint64_t ns)
@@ -242,8 +274,10 @@ static void print_age(char *text, size_t bytes, uint64_t ns)
 void ledger_history(struct ledger *ledger, uint64_t iova, char *text, unsigned int bytes)
 {
 	uint64_t now_ns = ledger_now(ledger);
-	const struct recent *found = newest(ledger, iova);
+	const struct recent *found = newest(ledger, iova, ledger->serial);
+	const char *what;
 	struct recent r;
+	uint64_t gpa;
 	char age[32];
 
 	if (!found) {
@@ -255,14 +289,15 @@ void ledger_history(struct ledger *ledger, uint64_t iova, char *text, unsigned i
 		return;
 	}
 	r = *found;
+	what = r.op != LEDGER_UNMAP ? "mapped"
+	       : r.stale            ? "stale until it was unmapped"
+				    : "unmapped";
 	print_age(age, sizeof(age), now_ns - MIN(r.when_ns, now_ns));
-	if (r.gpa == UINT64_MAX)
-		snprintf(text, bytes, "%s %s ago (request %llu)",
-			 r.op == LEDGER_UNMAP ? "unmapped" : "mapped", age,
+	gpa = gpa_of(ledger, found, iova);
+	if (gpa == UINT64_MAX)
+		snprintf(text, bytes, "%s %s ago (request %llu)", what, age,
 			 (unsigned long long)r.serial);
 	else
-		snprintf(text, bytes, "%s %s ago (request %llu, gpa 0x%llx)",
-			 r.op == LEDGER_UNMAP ? "unmapped" : "mapped", age,
-			 (unsigned long long)r.serial,
-			 (unsigned long long)(r.gpa + (iova - r.iova)));
+		snprintf(text, bytes, "%s %s ago (request %llu, gpa 0x%llx)", what, age,
+			 (unsigned long long)r.serial, (unsigned long long)gpa);
 }

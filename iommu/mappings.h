@@ -24,6 +24,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/list.h"
 
 enum mapping_state {
 	MAPPING_WANTED,   /* in force */
@@ -38,6 +39,7 @@ struct mapping {
 	uint64_t gpa;        /* UINT64_MAX: the memory is not the guest's */
 	char *hva;           /* guest mappings: NULL if the memory is not contiguous on the host */
 	uint64_t word;       /* of the strategy; 0 until it writes it */
+	struct list link;    /* of the strategy: of what it retains */
 	unsigned int access; /* enum ioas_access */
 	_Atomic(enum mapping_state) state;
 	bool shared; /* a copy: another space has pinned its memory */

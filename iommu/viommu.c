@@ -401,13 +401,15 @@ void viommu_walk(struct viommu *viommu, viommu_walk_fn *fn, void *opaque)
 		const struct viommu_endpoint *e = container_of(item, struct viommu_endpoint, link);
 		const struct viommu_domain *d = e->domain;
 		struct viommu_view view = {.endpoint = e, .bypass = viommu->bypass};
+		struct hw_domain_retained retained;
 
 		if (d) {
 			view.attached = true;
 			view.domain = d->id;
 			view.bypass = d->bypass;
-			view.mappings = d->table.count;
-			view.mapped_bytes = d->table.bytes;
+			retained = hw_domain_retained(d->hw);
+			view.mappings = d->table.count - retained.mappings;
+			view.mapped_bytes = d->table.bytes - retained.bytes;
 			view.hw = d->hw;
 		}
 		fn(opaque, &view);

@@ -84,7 +84,8 @@ static int hardware_domain(struct viommu *viommu, struct viommu_domain *domain,
 		.log = viommu->log,
 		.guest = &domain->table,
 		.wake = viommu->loop ? viommu_wake : NULL,
-		.opaque = viommu,
+		.gone = viommu_gone,
+		.opaque = domain,
 	};
 
 	snprintf(name, sizeof(name), "guest domain %u", domain->id);
@@ -193,7 +194,7 @@ static void set_domain(struct viommu_endpoint *endpoint, struct viommu_domain *d
 	else if (before && !before->bypass)
 		before->n_hw--;
 	if (before) {
-		(void)viommu_flush(viommu, before, 0, UINT64_MAX);
+		(void)viommu_flush(before, 0, UINT64_MAX);
 		drop_hardware(before);
 	}
 	domain_leave(viommu, before);
@@ -242,6 +243,9 @@ enum viommu_status viommu_attach(struct viommu *viommu, struct viommu_endpoint *
 		return VIOMMU_INVAL;
 	if (domain && domain == endpoint->domain)
 		return VIOMMU_OK;
+	/* It is to reach only what the guest wants; and what is retained is not in its way. */
+	if (domain)
+		(void)viommu_flush(domain, 0, UINT64_MAX);
 	if (domain && conflicts(endpoint, domain))
 		return VIOMMU_UNSUPP;
 	if (!domain && !(domain = domain_new(viommu, r->domain, bypass)))
@@ -424,8 +428,6 @@ static int switch_locked(struct viommu *viommu, const struct viommu_endpoint *wh
 
 		if (!rc && changes(e, which))
 			rc = switch_hardware(e, strategy, err);
-		if (e->domain)
-			viommu_flushed(viommu, e->domain);
 		if (rc) {
 			switch_back(viommu, item, which);
 			return rc;
@@ -469,7 +471,10 @@ void viommu_abandon(struct viommu *viommu)
 			leave(e);
 	}
 	while ((item = list_pop(&viommu->domains))) {
-		container_of(item, struct viommu_domain, link)->orphaned = true;
+		struct viommu_domain *d = container_of(item, struct viommu_domain, link);
+
+		(void)viommu_flush(d, 0, UINT64_MAX);
+		d->orphaned = true;
 		list_append(&viommu->orphans, item);
 	}
 	viommu->abandoned = true;

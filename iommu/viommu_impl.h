@@ -33,7 +33,6 @@ struct viommu_domain {
 	/* Guest mappings, one record per MAP. Written under `serial`, and under `lock` too while
 	 * emulated devices, which read it, are in the domain. */
 	struct mappings table;
-	unsigned int retained; /* how many of them are RETAINED */
 	unsigned int n_emulated;
 	struct ledger
 		*ledger; /* for faults of emulated devices; written while n_emulated is not 0 */
@@ -133,7 +132,7 @@ void viommu_settle_locked(struct viommu *viommu, const struct viommu_endpoint *w
 /* The part of viommu_memory_leaves that is about one domain. */
 void viommu_forget_memory(struct viommu_domain *domain, uint64_t gpa, uint64_t bytes);
 
-/* viommu_timer.c. hw_domain_config.wake of a virtual IOMMU with a loop; under serial. */
+/* viommu_timer.c. hw_domain_config.wake of a domain; its virtual IOMMU has a loop. Under serial. */
 void viommu_wake(void *opaque, uint64_t ns);
 void viommu_timer_init(struct viommu *viommu);
 /* Nothing calls viommu_wake any more, and no other thread runs the loop. */
@@ -145,10 +144,9 @@ void viommu_map_run(struct viommu *viommu, struct viommu_domain *domain,
 void viommu_unmap_run(struct viommu *viommu, struct viommu_domain *domain,
 		      struct viommu_request *requests, unsigned int n);
 /* Unmap what is RETAINED in [first, last] and remove it from the table: 0 or a negative errno. */
-int viommu_flush(struct viommu *viommu, struct viommu_domain *domain, uint64_t first,
-		 uint64_t last);
-/* A strategy has flushed by itself: remove what is GOING from the table. */
-void viommu_flushed(struct viommu *viommu, struct viommu_domain *domain);
+int viommu_flush(struct viommu_domain *domain, uint64_t first, uint64_t last);
+/* hw_domain_config.gone of a domain. */
+void viommu_gone(void *opaque, struct mapping *record);
 /* The limits of now: as configured, or shares of the present devices. Under serial, or lock. */
 void viommu_limits_locked(const struct viommu *viommu, struct viommu_limits *ret);
 /* Remove all records of a domain without members. */

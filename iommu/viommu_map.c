@@ -61,32 +61,38 @@ static void remove_record(struct viommu *viommu, struct viommu_domain *domain,
 	viommu->tables += domain->table.tables;
 }
 
-/* Remove the GOING records in [first, last] from the table. Returns how many. */
-static unsigned int sweep(struct viommu *viommu, struct viommu_domain *domain, uint64_t first,
-			  uint64_t last, uint64_t start_ns)
+/* From now on translation refuses the record. */
+static void make_going(const struct viommu_domain *domain, struct mapping *record, uint64_t now_ns)
 {
-	struct ledger_entry entry = {.op = LEDGER_UNMAP, .start_ns = start_ns};
-	struct mapping *record, *next;
-	unsigned int n = 0, steps = 0;
+	const struct ledger_entry entry = {
+		.op = LEDGER_UNMAP,
+		.iova = record->iova,
+		.bytes = record->last - record->iova + 1,
+		.gpa = record->gpa,
+		.start_ns = now_ns,
+		.end_ns = now_ns,
+	};
 
+	record->state = MAPPING_GOING;
 	if (domain->n_emulated)
-		entry.end_ns = ledger_now(domain->ledger);
+		ledger_enter(domain->ledger, &entry, 1);
+}
+
+/* Remove the GOING records in [first, last] from the table. */
+static void sweep(struct viommu *viommu, struct viommu_domain *domain, uint64_t first,
+		  uint64_t last)
+{
+	struct mapping *record, *next;
+	unsigned int steps = 0;
+
 	table_lock(viommu, domain);
 	for (record = mappings_find(&domain->table, first, last); record; record = next) {
 		next = mappings_next(record, last);
 		table_step(viommu, domain, &steps);
-		if (record->state != MAPPING_GOING)
-			continue;
-		entry.iova = record->iova;
-		entry.bytes = record->last - record->iova + 1;
-		entry.gpa = record->gpa;
-		if (domain->n_emulated)
-			ledger_enter(domain->ledger, &entry, 1);
-		remove_record(viommu, domain, record);
-		n++;
+		if (record->state == MAPPING_GOING)
+			remove_record(viommu, domain, record);
 	}
 	table_unlock(viommu, domain);
-	return n;
 }
 
 void viommu_drain(struct viommu_domain *domain)
@@ -101,21 +107,23 @@ void viommu_drain(struct viommu_domain *domain)
 
 /* --- retained records --- */
 
-int viommu_flush(struct viommu *viommu, struct viommu_domain *domain, uint64_t first, uint64_t last)
+int viommu_flush(struct viommu_domain *domain, uint64_t first, uint64_t last)
 {
-	int ret;
-
-	if (!domain->retained)
-		return 0;
-	ret = hw_domain_flush(domain->hw, first, last);
-	domain->retained -= sweep(viommu, domain, first, last, 0);
-	return ret;
+	return domain->hw ? hw_domain_flush(domain->hw, first, last) : 0;
 }
 
-void viommu_flushed(struct viommu *viommu, struct viommu_domain *domain)
+void viommu_gone(void *opaque, struct mapping *record)
 {
-	if (domain->retained)
-		domain->retained -= sweep(viommu, domain, 0, UINT64_MAX, 0);
+	struct viommu_domain *domain = opaque;
+
+	table_lock(domain->viommu, domain);
+	remove_record(domain->viommu, domain, record);
+	table_unlock(domain->viommu, domain);
+}
+
+static uint64_t n_retained(const struct viommu_domain *domain)
+{
+	return hw_domain_retained(domain->hw).mappings;
 }
 
 /* A limit is met: flush every domain. False: nothing was freed. */
@@ -125,10 +133,10 @@ static bool give_back(struct viommu *viommu)
 
 	list_for_each (item, &viommu->domains) {
 		struct viommu_domain *d = container_of(item, struct viommu_domain, link);
-		unsigned int before = d->retained;
+		uint64_t before = n_retained(d);
 
-		(void)viommu_flush(viommu, d, 0, UINT64_MAX);
-		any |= d->retained < before;
+		(void)viommu_flush(d, 0, UINT64_MAX);
+		any |= n_retained(d) < before;
 	}
 	return any;
 }
@@ -266,9 +274,7 @@ static void admit_locked(struct viommu *viommu, struct viommu_domain *domain,
 	r->status = check_map(viommu, domain, r, &record, &hva);
 	if (r->status != VIOMMU_OK)
 		return;
-	if (record) {
-		domain->retained--;
-	} else {
+	if (!record) {
 		r->status = status_of(mappings_insert(&domain->table, r->first, r->last, &record));
 		if (r->status != VIOMMU_OK)
 			return;
@@ -289,23 +295,24 @@ static void admit_locked(struct viommu *viommu, struct viommu_domain *domain,
 }
 
 /* Flush the range of the request, unless exactly this mapping is retained there. */
-static void make_way(struct viommu *viommu, struct viommu_domain *domain,
-		     const struct viommu_request *r)
+static void make_way(struct viommu_domain *domain, const struct viommu_request *r)
 {
 	const struct mapping *record;
 
-	if (!domain->retained || r->last < r->first)
+	if (r->last < r->first)
 		return;
 	record = mappings_find(&domain->table, r->first, r->last);
 	if (record && !is_retained_as(record, r))
-		(void)viommu_flush(viommu, domain, r->first, r->last);
+		(void)viommu_flush(domain, r->first, r->last);
 }
 
 static void admit(struct viommu *viommu, struct viommu_domain *domain,
 		  struct viommu_request *requests, unsigned int n)
 {
-	for (unsigned int i = 0; i < n; i++)
-		make_way(viommu, domain, &requests[i]);
+	bool retained = n_retained(domain);
+
+	for (unsigned int i = 0; retained && i < n; i++)
+		make_way(domain, &requests[i]);
 	table_lock(viommu, domain);
 	for (unsigned int i = 0; i < n; i++) {
 		struct viommu_request *r = &requests[i];
@@ -403,6 +410,7 @@ void viommu_map_run(struct viommu *viommu, struct viommu_domain *domain,
 static void begin_unmap(struct viommu *viommu, struct viommu_domain *domain,
 			struct viommu_request *r)
 {
+	uint64_t now_ns = domain->n_emulated ? ledger_now(domain->ledger) : 0;
 	unsigned int steps = 0;
 	struct mapping *record;
 
@@ -412,7 +420,7 @@ static void begin_unmap(struct viommu *viommu, struct viommu_domain *domain,
 		table_step(viommu, domain, &steps);
 		if (record->state != MAPPING_WANTED)
 			continue;
-		record->state = MAPPING_GOING;
+		make_going(domain, record, now_ns);
 		if (!r->hw.bytes)
 			r->hw.iova = record->iova;
 		r->hw.last = record->last;
@@ -432,7 +440,6 @@ static enum viommu_status check_unmap(const struct viommu_domain *domain,
 static void unmap_batch(struct viommu *viommu, struct viommu_domain *domain,
 			struct viommu_request *requests, unsigned int n)
 {
-	uint64_t start_ns = domain->n_emulated ? ledger_now(domain->ledger) : 0;
 	bool any = false;
 
 	for (unsigned int i = 0; i < n; i++) {
@@ -453,8 +460,7 @@ static void unmap_batch(struct viommu *viommu, struct viommu_domain *domain,
 
 		if (!r->hw.bytes)
 			continue;
-		domain->retained += r->hw.retained;
-		(void)sweep(viommu, domain, r->hw.iova, r->hw.last, start_ns);
+		sweep(viommu, domain, r->hw.iova, r->hw.last);
 		if (r->status != VIOMMU_OK)
 			log_guest(viommu->log, &viommu->limit, "viommu",
 				  "domain %u: the hardware refuses to unmap [%#llx, %#llx], which "
@@ -481,13 +487,13 @@ void viommu_clear(struct viommu *viommu, struct viommu_domain *domain)
 	viommu->mapped_bytes -= domain->table.bytes;
 	viommu->tables -= domain->table.tables;
 	mappings_clear(&domain->table);
-	domain->retained = 0;
 }
 
 /* Make the records of any part of this memory GOING. False: there are none. */
 static bool mark_memory(struct viommu *viommu, struct viommu_domain *domain, uint64_t gpa,
 			uint64_t bytes)
 {
+	uint64_t now_ns = domain->n_emulated ? ledger_now(domain->ledger) : 0;
 	struct mapping *record;
 	unsigned int steps = 0;
 	bool any = false;
@@ -499,14 +505,15 @@ static bool mark_memory(struct viommu *viommu, struct viommu_domain *domain, uin
 		if (record->state != MAPPING_WANTED ||
 		    !ranges_overlap(record->gpa, record->last - record->iova + 1, gpa, bytes))
 			continue;
-		record->state = MAPPING_GOING;
+		make_going(domain, record, now_ns);
 		any = true;
 	}
 	table_unlock(viommu, domain);
 	return any;
 }
 
-/* Unmap the GOING records from the hardware. False: it refuses some. */
+/* Unmap the GOING records from the hardware. False: it refuses some. A strategy may release records
+ * meanwhile, but none of those that it is asked to unmap. */
 static bool unmap_going(struct viommu_domain *domain)
 {
 	struct mapping *record = mappings_find(&domain->table, 0, UINT64_MAX);
@@ -522,7 +529,6 @@ static bool unmap_going(struct viommu_domain *domain)
 		if (record->state != MAPPING_GOING)
 			continue;
 		good &= !hw_domain_unmap(domain->hw, &r, 1);
-		domain->retained += r.retained;
 	}
 	return good;
 }
@@ -534,7 +540,7 @@ bool viommu_unmap_memory(struct viommu *viommu, struct viommu_domain *domain, ui
 
 	if (mark_memory(viommu, domain, gpa, bytes)) {
 		good = unmap_going(domain);
-		(void)sweep(viommu, domain, 0, UINT64_MAX, 0);
+		sweep(viommu, domain, 0, UINT64_MAX);
 	}
-	return !viommu_flush(viommu, domain, 0, UINT64_MAX) && good;
+	return !viommu_flush(domain, 0, UINT64_MAX) && good;
 }

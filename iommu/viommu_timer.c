@@ -19,15 +19,13 @@ static void set_timer(struct viommu *viommu)
 	}
 }
 
-static void tick(struct viommu *viommu, const struct list *domains)
+static void tick(const struct list *domains)
 {
 	for (const struct list *item = domains->next; item != domains; item = item->next) {
 		struct viommu_domain *d = container_of(item, struct viommu_domain, link);
 
-		if (!d->hw)
-			continue;
-		hw_domain_tick(d->hw);
-		viommu_flushed(viommu, d);
+		if (d->hw)
+			hw_domain_tick(d->hw);
 	}
 }
 
@@ -40,8 +38,8 @@ static void timer_done(struct loop_op *op, int result)
 	viommu->timer_ns = 0;
 	if (viommu->due_ns && clock_ns() >= viommu->due_ns) {
 		viommu->due_ns = 0;
-		tick(viommu, &viommu->domains);
-		tick(viommu, &viommu->orphans);
+		tick(&viommu->domains);
+		tick(&viommu->orphans);
 	}
 	set_timer(viommu);
 	pthread_mutex_unlock(&viommu->serial);
@@ -60,7 +58,8 @@ static void wake_done(struct loop_op *op, int result)
 
 void viommu_wake(void *opaque, uint64_t ns)
 {
-	struct viommu *viommu = opaque;
+	const struct viommu_domain *domain = opaque;
+	struct viommu *viommu = domain->viommu;
 	uint64_t due_ns = clock_ns() + ns;
 
 	if (viommu->due_ns && viommu->due_ns <= due_ns)

@@ -175,6 +175,65 @@ void strategy_wake(const struct strategy *strategy, uint64_t ns)
 	strategy->config->wake(strategy->config->opaque, ns);
 }
 
+/* --- what is retained --- */
+
+static uint64_t bytes_of(const struct mapping *m)
+{
+	return m->last - m->iova + 1;
+}
+
+static void make_newest(struct strategy *strategy, struct mapping *record, uint64_t now_ns)
+{
+	strategy->last_word = MAX(now_ns, strategy->last_word + 1);
+	record->word = strategy->last_word;
+	list_append(&strategy->retained, &record->link);
+}
+
+void strategy_retain(struct strategy *strategy, struct mapping *record)
+{
+	record->state = MAPPING_RETAINED;
+	make_newest(strategy, record, ioas_stale(strategy->ioas, bytes_of(record)));
+	strategy->n_retained++;
+	strategy->retained_bytes += bytes_of(record);
+}
+
+static void end_stale(struct strategy *strategy, struct mapping *record, bool hit)
+{
+	const struct ledger_stale stale = {
+		.bytes = bytes_of(record),
+		.since_ns = record->word,
+		.promised_ns = strategy->promised_ns,
+		.hit = hit,
+	};
+
+	ioas_stale_end(strategy->ioas, &stale);
+	list_remove(&record->link);
+	record->word = 0;
+	strategy->n_retained--;
+	strategy->retained_bytes -= bytes_of(record);
+}
+
+void strategy_reuse(struct strategy *strategy, struct mapping *record)
+{
+	end_stale(strategy, record, true);
+}
+
+void strategy_release(struct strategy *strategy, struct mapping *record)
+{
+	end_stale(strategy, record, false);
+	record->state = MAPPING_GOING;
+	strategy->config->gone(strategy->config->opaque, record);
+}
+
+void strategy_refused(struct strategy *strategy, struct mapping *record)
+{
+	list_remove(&record->link);
+	record->access = 0;
+	make_newest(strategy, record, ioas_now(strategy->ioas));
+}
+
+/* --- */
+
 void strategy_put_back(const struct strategy *strategy, const struct hw_request *request)
 {
 	struct mapping *m = mappings_find(strategy->guest, request->iova, request->last);

@@ -9,15 +9,20 @@
  * parameters and where it is the default; no other file names it.
  *
  * The virtual IOMMU's domain owns the table of guest mappings. A strategy reads that table and
- * keeps none of its own. It writes two fields of a record: `word`, which belongs to it, and
- * `state`, as the calls below say.
+ * keeps none of its own. It writes three fields of a record: `word` and `link`, which belong to it,
+ * and `state`, as the calls below say.
  *
  * A map that fails is an error to the caller, never a fall-back to more access. After an unmap has
- * returned 0, no device can reach the range. A strategy whose summary promises less reports how
- * much is still reachable (ioas_stale).
+ * returned 0, no device can reach the range, unless the strategy's summary promises less. Such a
+ * strategy retains records:
  *
- * Limits are by cost, not by count: a strategy that retains mappings limits their bytes and their
- * time, and unmaps them when flush asks for it.
+ *   WANTED ─ UNMAP ─► GOING ─ strategy_retain ─► RETAINED ─ strategy_release ─► removed
+ *      ▲                                            │
+ *      └────────── strategy_reuse ◄── COMING ◄─ MAP of exactly the same
+ *
+ * Retained records are in one list, oldest first. The hardware reaches them, and the ledger counts
+ * them as stale, until the strategy has unmapped and released them; flush asks for it. No stale
+ * mapping outlives its strategy.
  *
  * Threads: one call at a time, under the lock of the table's owner (in the machine's thread where
  * there is no virtual IOMMU). A strategy has no thread and no timer of its own. Work that must not
@@ -31,6 +36,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/list.h"
 #include "base/log.h"
 #include "base/units.h"
 #include "core/gmem.h"
@@ -45,11 +51,10 @@ struct hw_request {
 	uint64_t iova, last; /* inclusive */
 	uint64_t bytes;      /* of its records; an unmap may have gaps between them */
 	/* map: the record, COMING, in the table already; its memory has passed guest_memory_check.
-	 * Its word is 0, or the strategy's if the strategy has retained this same mapping: such a
-	 * map must succeed. unmap: NULL. */
+	 * Its word is 0, or not 0 if this same mapping was RETAINED: strategy_reuse. unmap: NULL.
+	 */
 	struct mapping *record;
-	unsigned int retained; /* unmap: how many of its records became RETAINED */
-	int result;            /* 0 or a negative errno */
+	int result; /* 0 or a negative errno */
 };
 
 /* How the value of a parameter is written (base/units.h). */
@@ -78,9 +83,10 @@ struct strategy_ops {
 	const struct strategy_param *params; /* NULL: none */
 	bool needs_viommu;                   /* it maps only what the guest asks for */
 	bool is_default, is_default_with_viommu;
-	/* Another strategy with this flag can take over in the same ioas: each record whose iova is
-	 * not its gpa is one mapping per extent of its memory, words are unused, and destroy leaves
-	 * these mappings. */
+	/* Another strategy with this flag can take over in the same ioas: each record is one
+	 * mapping per extent of its memory, words of WANTED records are 0, and destroy leaves these
+	 * mappings. (Without needs_viommu that is so of records only whose iova is not their gpa.)
+	 */
 	bool keeps_mappings;
 	/* Map what is to be mapped at start; the fields of `strategy` are set, except state. The
 	 * guest's records follow in calls of map. */
@@ -93,20 +99,18 @@ struct strategy_ops {
 	void (*map)(struct strategy *strategy, struct hw_request *requests, unsigned int n);
 	/* The same. Records that the guest has unmapped are GOING. The strategy leaves a record
 	 *   GOING     when the hardware no longer has it; the owner removes it from the table
-	 *   RETAINED  when it keeps it in the hardware; the result is 0
+	 *   RETAINED  when it keeps it in the hardware (strategy_retain); the result is 0
 	 *   WANTED    when it could not be unmapped; the result is an error (strategy_put_back)
-	 * In map and unmap it changes no other records: the owner looks at the request's only. At
-	 * a limit of its own it leaves the new record GOING, or asks for a tick. */
+	 * It may release records that were RETAINED before a request, but none of the request. */
 	void (*unmap)(struct strategy *strategy, struct hw_request *requests, unsigned int n);
-	/* Unmap the RETAINED records in [first, last] from the hardware and make them GOING:
-	 * afterwards nothing stale is reachable there. Called before memory leaves the guest, at a
-	 * detach, at a switch, and when a MAP meets a limit or a retained record. 0, or a negative
-	 * errno when the hardware refuses; those records stay RETAINED. NULL: the strategy retains
-	 * nothing. */
+	/* Unmap and release the RETAINED records that overlap [first, last]: afterwards nothing
+	 * stale is reachable there. Called before memory leaves the guest, at an attach, detach and
+	 * switch, and when a MAP meets a limit or a retained record. 0, or a negative errno when
+	 * the hardware refuses; those records stay RETAINED. NULL: the strategy retains nothing. */
 	int (*flush)(struct strategy *strategy, uint64_t first, uint64_t last);
 	/* Work at a time that was asked for by strategy_wake. It may come early: look at the clock,
-	 * and ask again if needed. It may make RETAINED records GOING, as flush does. NULL: the
-	 * strategy has no timer. */
+	 * and ask again if needed. It may release records. The owner's lock is held, and the guest
+	 * waits for it: do little, and ask for another tick. NULL: the strategy has no timer. */
 	void (*tick)(struct strategy *strategy);
 };
 
@@ -123,6 +127,10 @@ struct strategy {
 	struct ioas *ioas;
 	const struct mappings *guest; /* the guest's mappings; NULL: no virtual IOMMU */
 	void *state;                  /* the strategy's own */
+	/* What it retains: records by `link`, oldest first (strategy_retain). */
+	struct list retained;
+	uint64_t n_retained, retained_bytes, last_word;
+	uint64_t promised_ns; /* for how long at most; set by create, else STRATEGY_NEVER */
 };
 
 /* All strategies; NULL ends the list. */
@@ -144,6 +152,24 @@ const char *strategy_range_text(const struct strategy_param *param, char text[ST
 
 /* For a strategy, in any of its calls: call its tick in ns nanoseconds. The earliest counts. */
 void strategy_wake(const struct strategy *strategy, uint64_t ns);
+
+/* For a strategy that retains. The GOING record becomes RETAINED, the newest. Its word is the time
+ * (ioas_now); no two are the same, and they ascend in the list. */
+void strategy_retain(struct strategy *strategy, struct mapping *record);
+/* In map: the COMING record was RETAINED, and the hardware has it. Its word is 0 again. */
+void strategy_reuse(struct strategy *strategy, struct mapping *record);
+/* The hardware no longer has the RETAINED record; its owner removes it from the table at once. */
+void strategy_release(struct strategy *strategy, struct mapping *record);
+/* The hardware refuses to unmap the RETAINED record. It becomes the newest, and no MAP finds it any
+ * more, since only a part of it may be left. */
+void strategy_refused(struct strategy *strategy, struct mapping *record);
+/* The oldest RETAINED record; NULL: none. */
+static inline struct mapping *strategy_oldest(const struct strategy *strategy)
+{
+	return list_empty(&strategy->retained)
+		       ? NULL
+		       : container_of(strategy->retained.next, struct mapping, link);
+}
 
 /* For an unmap that failed: each GOING record of it that the hardware still has becomes WANTED. */
 void strategy_put_back(const struct strategy *strategy, const struct hw_request *request);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The strategy 'keeper', for tests. Its word in a record is 1: the hardware has the mapping.
+// The strategy 'keeper', for tests.
 #include "keeper.h"
 
 #include <errno.h>
@@ -13,7 +13,6 @@
 enum { ENTRIES, TIME }; /* indices of the parameters */
 
 struct keeper {
-	unsigned int retained;
 	uint64_t due_ns; /* then all of it goes; 0: nothing waits */
 };
 
@@ -47,13 +46,10 @@ static void keeper_destroy(struct strategy *strategy)
 	keeper_log.destroyed++;
 }
 
-static int map_one(const struct strategy *strategy, struct mapping *m)
+static int map_one(struct strategy *strategy, struct mapping *m)
 {
-	struct keeper *k = strategy->state;
-
 	if (m->word) {
-		k->retained--;
-		ioas_stale(strategy->ioas, bytes_of(m), false);
+		strategy_reuse(strategy, m);
 		keeper_log.revived++;
 		return 0;
 	}
@@ -63,10 +59,8 @@ static int map_one(const struct strategy *strategy, struct mapping *m)
 
 static void keeper_map(struct strategy *strategy, struct hw_request *requests, unsigned int n)
 {
-	for (unsigned int i = 0; i < n; i++) {
+	for (unsigned int i = 0; i < n; i++)
 		requests[i].result = map_one(strategy, requests[i].record);
-		requests[i].record->word = !requests[i].result;
-	}
 }
 
 static int unmap_one(const struct strategy *strategy, const struct mapping *m)
@@ -81,9 +75,7 @@ static void retain(struct strategy *strategy, struct mapping *m)
 	uint64_t wait_ns = strategy->values[TIME];
 	struct keeper *k = strategy->state;
 
-	m->state = MAPPING_RETAINED;
-	k->retained++;
-	ioas_stale(strategy->ioas, bytes_of(m), true);
+	strategy_retain(strategy, m);
 	if (wait_ns == STRATEGY_NEVER || k->due_ns)
 		return;
 	k->due_ns = clock_ns() + wait_ns;
@@ -92,8 +84,6 @@ static void retain(struct strategy *strategy, struct mapping *m)
 
 static void keeper_unmap(struct strategy *strategy, struct hw_request *requests, unsigned int n)
 {
-	struct keeper *k = strategy->state;
-
 	for (unsigned int i = 0; i < n; i++) {
 		struct hw_request *r = &requests[i];
 		struct mapping *m = mappings_find(strategy->guest, r->iova, r->last);
@@ -102,12 +92,10 @@ static void keeper_unmap(struct strategy *strategy, struct hw_request *requests,
 		for (; m; m = mappings_next(m, r->last)) {
 			if (m->state != MAPPING_GOING)
 				continue;
-			if (k->retained < strategy->values[ENTRIES]) {
+			if (strategy->n_retained < strategy->values[ENTRIES])
 				retain(strategy, m);
-				r->retained++;
-			} else if (unmap_one(strategy, m)) {
+			else if (unmap_one(strategy, m))
 				r->result = -EIO;
-			}
 		}
 		if (r->result)
 			strategy_put_back(strategy, r);
@@ -116,21 +104,18 @@ static void keeper_unmap(struct strategy *strategy, struct hw_request *requests,
 
 static int keeper_flush(struct strategy *strategy, uint64_t first, uint64_t last)
 {
-	struct mapping *m = mappings_find(strategy->guest, first, last);
-	struct keeper *k = strategy->state;
+	struct mapping *m = mappings_find(strategy->guest, first, last), *next;
 	int ret = 0;
 
 	event(strategy, 'f');
-	for (; m; m = mappings_next(m, last)) {
+	for (; m; m = next) {
 		int rc = m->state == MAPPING_RETAINED ? unmap_one(strategy, m) : -EAGAIN;
 
-		if (rc) {
-			ret = rc == -EAGAIN ? ret : rc;
-			continue;
-		}
-		m->state = MAPPING_GOING;
-		k->retained--;
-		ioas_stale(strategy->ioas, bytes_of(m), false);
+		next = mappings_next(m, last);
+		if (!rc)
+			strategy_release(strategy, m);
+		else if (rc != -EAGAIN)
+			ret = rc;
 	}
 	return ret;
 }

@@ -88,15 +88,16 @@ Test(ledger, integrates_what_is_mapped_over_time)
 
 Test(ledger, integrates_requested_and_stale_bytes_apart)
 {
+	struct ledger_stale stale = {.bytes = 4096, .promised_ns = UINT64_MAX};
 	struct ledger_totals t;
 
 	record(LEDGER_MAP, 0, 1 << 20, 0, 0, 0);
 	ledger_request(ledger, 4096, true);
 	now_ns += 1000000000;
 	ledger_request(ledger, 4096, false);
-	ledger_stale(ledger, 4096, true);
+	stale.since_ns = ledger_stale(ledger, 4096);
 	now_ns += 500000000;
-	ledger_stale(ledger, 4096, false);
+	ledger_stale_end(ledger, &stale);
 	now_ns += 500000000;
 	t = totals();
 	cr_assert(close_to(t.mapped_byte_seconds, 2.0 * (1 << 20)));
@@ -182,13 +183,57 @@ Test(ledger, history_tells_the_last_thing_that_happened)
 	expect_history(0x3000, "never mapped");
 	record(LEDGER_UNMAP, 0x1000, 0x2000, UINT64_MAX, 0, 0);
 	now_ns += 3100000;
-	expect_history(0x1000, "unmapped 3.1 ms ago (request 2)");
+	expect_history(0x1000, "unmapped 3.1 ms ago (request 2, gpa 0x80001000)");
 	record(LEDGER_MAP, 0x1000, 0x1000, 0, 0, -ENOMEM);
 	now_ns += 1500;
-	expect_history(0x1000, "unmapped 3.1 ms ago (request 2)");
+	expect_history(0x1000, "unmapped 3.1 ms ago (request 2, gpa 0x80001000)");
 	record(LEDGER_COPY, 0x1000, 0x1000, 0x1c3000, 0, 0);
 	now_ns += 1500;
 	expect_history(0x1010, "mapped 1.5 us ago (request 4, gpa 0x1c3010)");
+}
+
+/* One call unmaps neighbours whose memory is scattered. */
+Test(ledger, history_tells_what_each_mapping_of_an_unmapped_run_was)
+{
+	struct ledger_entry run = {
+		.op = LEDGER_UNMAP, .iova = 0x1000, .bytes = 0x3000, .gpa = UINT64_MAX};
+
+	record(LEDGER_MAP, 0x1000, 0x1000, 0x9000, 0, 0);
+	record(LEDGER_MAP, 0x2000, 0x1000, 0x4000, 0, 0);
+	record(LEDGER_MAP, 0x3000, 0x1000, UINT64_MAX, 0, 0);
+	run.end_ns = now_ns;
+	run.stale = true;
+	ledger_enter(ledger, &run, 1);
+	now_ns += 3100000;
+	expect_history(0x1010, "stale until it was unmapped 3.1 ms ago (request 4, gpa 0x9010)");
+	expect_history(0x2000, "stale until it was unmapped 3.1 ms ago (request 4, gpa 0x4000)");
+	expect_history(0x3000, "stale until it was unmapped 3.1 ms ago (request 4)");
+}
+
+Test(ledger, counts_what_is_stale_and_what_ended_it)
+{
+	struct ledger_stale a = {.bytes = 4096, .promised_ns = 100, .hit = true};
+	struct ledger_stale b = {.bytes = 8192, .promised_ns = 100};
+	struct ledger_stale c = {.bytes = 4096, .promised_ns = UINT64_MAX};
+	struct ledger_totals t;
+
+	a.since_ns = ledger_stale(ledger, a.bytes);
+	b.since_ns = ledger_stale(ledger, b.bytes);
+	c.since_ns = ledger_stale(ledger, c.bytes);
+	t = totals();
+	cr_assert(t.stale_bytes == 16384 && t.stale_peak_bytes == 16384 && t.stale_mappings == 3);
+	now_ns += 201; /* a nanosecond of grace */
+	ledger_stale_end(ledger, &a);
+	cr_assert_eq(totals().overruns, 0);
+	now_ns++;
+	ledger_stale_end(ledger, &b);
+	now_ns += 1000;
+	ledger_stale_end(ledger, &c);
+	t = totals();
+	cr_assert_eq(t.overruns, 1, "more than twice as long as was promised");
+	cr_assert(t.stale_bytes == 0 && t.stale_peak_bytes == 16384 && t.stale_mappings == 0);
+	cr_assert(t.hits == 1 && t.evicted == 2);
+	cr_assert_eq(t.stale_longest_ns, 1202);
 }
 
 Test(ledger, history_forgets_what_left_the_ring)
