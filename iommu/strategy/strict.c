@@ -3,6 +3,8 @@
 // is acknowledged, and unmaps before the UNMAP is. Each record is a mapping of its own: the guest
 // may unmap any of them, and the kernel unmaps only whole mappings. Neighbours that one batch
 // unmaps are one call.
+#include "iommu/strategy/strict.h"
+
 #include <errno.h>
 
 #include "iommu/guest_memory.h"
@@ -15,7 +17,7 @@ static int strict_create(struct strategy *strategy, struct err *err)
 	return 0;
 }
 
-static void strict_map(struct strategy *strategy, struct hw_request *requests, unsigned int n)
+void strict_map(struct strategy *strategy, struct hw_request *requests, unsigned int n)
 {
 	enum { TOGETHER = 32 };
 	struct ioas_mapping maps[TOGETHER];
@@ -53,7 +55,7 @@ static int unmap_range(const struct strategy *strategy, uint64_t iova, uint64_t 
 	return ioas_unmap(strategy->ioas, iova, last - iova + 1, &unmapped);
 }
 
-static void strict_unmap(struct strategy *strategy, struct hw_request *requests, unsigned int n)
+void strict_unmap(struct strategy *strategy, struct hw_request *requests, unsigned int n)
 {
 	for (unsigned int i = 0, count; i < n; i += count) {
 		struct hw_request *r = &requests[i];
