@@ -60,6 +60,20 @@ static json_t *calls(const struct ledger_kind *kind)
 			 (json_int_t)kind->max_ns);
 }
 
+/* What the devices reach though the guest has unmapped it, and what became of it. */
+static json_t *retained(const struct hw_domain *domain, const struct ledger_totals *t)
+{
+	const struct hw_domain_retained now = hw_domain_retained(domain);
+
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "mappings",
+			 (json_int_t)t->stale_mappings, "bytes", (json_int_t)t->stale_bytes,
+			 "peak_bytes", (json_int_t)t->stale_peak_bytes, "oldest_ns",
+			 (json_int_t)now.oldest_ns, "longest_ns",
+			 (json_int_t)MAX(t->stale_longest_ns, now.oldest_ns), "hits",
+			 (json_int_t)t->hits, "evicted", (json_int_t)t->evicted, "overruns",
+			 (json_int_t)t->overruns);
+}
+
 void vm_ledger_status(json_t *item, const struct hw_domain *domain)
 {
 	json_t *ops = json_object();
@@ -76,6 +90,7 @@ void vm_ledger_status(json_t *item, const struct hw_domain *domain)
 			    json_integer((json_int_t)t.mapped_peak_bytes));
 	json_object_set_new(item, "requested_bytes", json_integer((json_int_t)t.requested_bytes));
 	json_object_set_new(item, "stale_bytes", json_integer((json_int_t)t.stale_bytes));
+	json_object_set_new(item, "retained", retained(domain, &t));
 	json_object_set_new(item, "pinned_bytes", json_integer((json_int_t)t.pinned_bytes));
 	json_object_set_new(item, "mapped_byte_seconds", json_real(t.mapped_byte_seconds));
 	json_object_set_new(item, "requested_byte_seconds", json_real(t.requested_byte_seconds));
