@@ -15,7 +15,9 @@
 static const struct option compare_options[] = {
 	{"workload", "block|net", "reads of a disk (block), or streams and requests to --peer",
 	 OPTION_AT(CHOICE, struct compare_arguments, workload)},
-	{"strategies", "A,B", "those to compare (all; 'hospes iommu list' shows them)",
+	{"strategies", "A,B",
+	 "those to compare (all; 'hospes iommu list' shows them),\n"
+	 "with their parameters: A,KEY=N,B",
 	 TEXT(strategies)},
 	{"guest", "A,B", "how the guest unmaps: strict, lazy (both), or none", TEXT(guest)},
 	{"transports", "A,B", "how the guest's requests travel (the machine's default)",

@@ -163,12 +163,27 @@ static const json_t *find_strategy(const json_t *host, const char *name)
 	return NULL;
 }
 
-/* One strategy: without a virtual IOMMU where it can be, and with it for each kind of guest and
- * transport. */
-static bool add_strategy(struct run *run, const json_t *strategy)
+/* The next strategy of a list: a word with "=" is a parameter of the one before it. */
+static bool next_strategy(const char **list, char *text, size_t bytes)
+{
+	char word[64];
+	const char *rest;
+	size_t n;
+
+	if (!next_of(list, text, bytes))
+		return false;
+	for (rest = *list; next_of(&rest, word, sizeof(word)) && strchr(word, '='); *list = rest) {
+		n = strlen(text);
+		snprintf(text + n, bytes - n, ",%s", word);
+	}
+	return true;
+}
+
+/* One strategy, by its name with parameters: without a virtual IOMMU where it can be, and with it
+ * for each kind of guest and transport. */
+static bool add_strategy(struct run *run, const json_t *strategy, const char *name)
 {
 	static const char *const guests[] = {"strict", "lazy"};
-	const char *name = text_of(strategy, "name", "");
 	const char *promise = text_of(strategy, "summary", "");
 	bool room = true;
 
@@ -194,9 +209,9 @@ static bool add_strategy(struct run *run, const json_t *strategy)
 static int add_rows(struct run *run)
 {
 	const char *wanted = run->arguments.strategies, *modes = run->arguments.guest;
-	char word[32], names[256] = "";
-	const json_t *all = json_object_get(run->host, "strategies");
-	json_t *strategy;
+	char word[32], text[sizeof(run->compare.rows[0].strategy)], names[256] = "";
+	const json_t *all = json_object_get(run->host, "strategies"), *strategy;
+	json_t *item;
 	size_t i;
 
 	while (modes && next_of(&modes, word, sizeof(word))) {
@@ -204,20 +219,26 @@ static int add_rows(struct run *run)
 		    strcmp(word, "none") != 0)
 			return bad("--guest", word, "strict, lazy or none");
 	}
-	json_array_foreach(all, i, strategy)
+	json_array_foreach(all, i, item)
 	{
-		const char *name = text_of(strategy, "name", "");
+		const char *name = text_of(item, "name", "");
 
 		snprintf(names + strlen(names), sizeof(names) - strlen(names), "%s%s",
 			 i ? ", " : "", name);
 	}
-	for (const char *rest = wanted; rest && next_of(&rest, word, sizeof(word));) {
-		if (!find_strategy(run->host, word))
+	for (const char *rest = wanted; rest && next_strategy(&rest, text, sizeof(text));) {
+		snprintf(word, sizeof(word), "%.*s", (int)strcspn(text, ","), text);
+		strategy = find_strategy(run->host, word);
+		if (!strategy)
 			return bad("--strategies", word, names);
+		if (strlen(text) == sizeof(text) - 1)
+			return bad("--strategies", text, "so long");
+		if (!add_strategy(run, strategy, text))
+			return CLI_USAGE;
 	}
-	json_array_foreach(all, i, strategy)
+	json_array_foreach(all, i, item)
 	{
-		if (listed(wanted, text_of(strategy, "name", "")) && !add_strategy(run, strategy))
+		if (!wanted && !add_strategy(run, item, text_of(item, "name", "")))
 			return CLI_USAGE;
 	}
 	if (run->compare.n_rows)

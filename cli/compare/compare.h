@@ -33,6 +33,7 @@ enum compare_figure {
 	COMPARE_UNMAP_REQUESTS,
 	COMPARE_MAPS,
 	COMPARE_UNMAPS,
+	COMPARE_HITS,
 	COMPARE_MAP_TIME,
 	COMPARE_UNMAP_TIME,
 	COMPARE_MAPPED,
@@ -62,7 +63,7 @@ enum {
 };
 
 struct compare_row {
-	char strategy[24];
+	char strategy[64];  /* with its parameters as the user gave them */
 	char guest[8];      /* how the guest unmaps: "strict", "lazy"; "" without a virtual IOMMU */
 	char transport[24]; /* how its requests travel; "": as the machine has it by default */
 	char label[COMPARE_TEXT];
@@ -143,7 +144,7 @@ struct compare_snapshot {
 	double guest_s, user_s, kernel_s; /* user_s has the guest's in it */
 	double returns;
 	double map_requests, unmap_requests;
-	double maps, map_ns, unmaps, unmap_ns;
+	double maps, map_ns, unmaps, unmap_ns, hits;
 	double mapped, requested, stale, pinned; /* byte-seconds */
 };
 /* From the machine's status; behind: the device is behind the virtual IOMMU. -ENOENT: the

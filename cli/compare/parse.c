@@ -195,6 +195,7 @@ int compare_parse_status(const json_t *status, const char *device, bool behind,
 	ret->map_ns = member(map, "ns");
 	ret->unmaps = member(unmap, "calls");
 	ret->unmap_ns = member(unmap, "ns");
+	ret->hits = member(json_object_get(ledger, "retained"), "hits");
 	ret->time_s = member(ledger, "at_ns") / 1e9;
 	ret->mapped = member(ledger, "mapped_byte_seconds");
 	ret->requested = member(ledger, "requested_byte_seconds");
@@ -231,6 +232,7 @@ void compare_figures_of(const struct compare_snapshot *from, const struct compar
 		behind ? per(from->unmap_requests, to->unmap_requests, n) : 0;
 	figures[COMPARE_MAPS] = per(from->maps, to->maps, n);
 	figures[COMPARE_UNMAPS] = per(from->unmaps, to->unmaps, n);
+	figures[COMPARE_HITS] = per(from->hits, to->hits, n);
 	figures[COMPARE_MAP_TIME] = per(from->map_ns, to->map_ns, to->maps - from->maps) / 1e3;
 	figures[COMPARE_UNMAP_TIME] =
 		per(from->unmap_ns, to->unmap_ns, to->unmaps - from->unmaps) / 1e3;

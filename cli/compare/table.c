@@ -41,9 +41,21 @@ static void times(FILE *to, int width, double value, bool about)
 	cell(to, width, text);
 }
 
-static void head(FILE *to, const char *title, int width, const char *const *columns)
+static int label_width(const struct compare *c)
 {
-	fprintf(to, "\n%-*s", LABEL, title);
+	size_t width = LABEL;
+
+	for (unsigned int i = 0; i < c->n_rows; i++) {
+		if (strlen(c->rows[i].label) + 2 > width)
+			width = strlen(c->rows[i].label) + 2;
+	}
+	return (int)width;
+}
+
+static void head(FILE *to, const struct compare *c, const char *title, int width,
+		 const char *const *columns)
+{
+	fprintf(to, "\n%-*s", label_width(c), title);
 	for (; *columns; columns++)
 		cell(to, width, *columns);
 	fputc('\n', to);
@@ -57,10 +69,10 @@ static double median(const struct compare *c, unsigned int row, unsigned int at,
 
 static void cost_row(FILE *to, const struct compare *c, unsigned int row, unsigned int at)
 {
-	static const enum compare_figure parts[] = {COMPARE_GUEST, COMPARE_VMM, COMPARE_KERNEL,
-						    COMPARE_MAPS, COMPARE_UNMAPS};
+	static const enum compare_figure parts[] = {COMPARE_GUEST, COMPARE_VMM,    COMPARE_KERNEL,
+						    COMPARE_MAPS,  COMPARE_UNMAPS, COMPARE_HITS};
 
-	fprintf(to, "  %-*s", LABEL - 2, c->rows[row].label);
+	fprintf(to, "  %-*s", label_width(c) - 2, c->rows[row].label);
 	number(to, median(c, row, at, COMPARE_RATE));
 	times(to, CELL, compare_relative(c, row, at, COMPARE_RATE), false);
 	number(to, median(c, row, at, COMPARE_LATENCY));
@@ -77,9 +89,9 @@ static void costs(FILE *to, const struct compare *c, unsigned int at)
 {
 	static const char *const columns[] = {"per s",   "/direct", "mean us", "p99 us", "CPU us",
 					      "/direct", "guest",   "hospes",  "kernel", "maps",
-					      "unmaps",  "us/map",  NULL};
+					      "unmaps",  "hits",    "us/map",  NULL};
 
-	head(to, c->cases[at].label, CELL, columns);
+	head(to, c, c->cases[at].label, CELL, columns);
 	for (unsigned int row = 0; row < c->n_rows; row++) {
 		if (compare_cell(c, row, at)->n)
 			cost_row(to, c, row, at);
@@ -98,7 +110,7 @@ static void exposure_row(FILE *to, const struct compare *c, unsigned int row, un
 	bool borrowed;
 	double over = compare_over_exposure(c, row, at, &borrowed);
 
-	fprintf(to, "  %-*s", LABEL - 2, c->rows[row].label);
+	fprintf(to, "  %-*s", label_width(c) - 2, c->rows[row].label);
 	bytes(to, median(c, row, at, COMPARE_MAPPED));
 	times(to, WIDE, compare_relative(c, row, at, COMPARE_MAPPED), false);
 	bytes(to, median(c, row, at, COMPARE_REQUESTED));
@@ -114,7 +126,7 @@ static void exposures(FILE *to, const struct compare *c, unsigned int at)
 	static const char *const columns[] = {"reachable", "/direct", "wanted",  "over-exp.",
 					      "stale",     "pinned",  "/direct", NULL};
 
-	head(to, c->cases[at].label, WIDE, columns);
+	head(to, c, c->cases[at].label, WIDE, columns);
 	for (unsigned int row = 0; row < c->n_rows; row++) {
 		if (compare_cell(c, row, at)->n)
 			exposure_row(to, c, row, at);
@@ -134,10 +146,11 @@ static void notes(FILE *to, const struct compare *c)
 {
 	fprintf(to,
 		"\nper s: operations. CPU us: of guest, hospes and the host's kernel for it, per "
-		"operation; so are maps and\nunmaps, calls in the host's IOMMU. us/map: CPU beyond "
-		"direct's per map that the guest asked for (its unmap\nincluded). reachable, pinned: "
-		"means over time; wanted: what the guest had asked for; over-exp.: their ratio\n(~: to "
-		"what a guest under strict wants). Medians of up to %u runs of %u s.\n",
+		"operation; so are maps and\nunmaps, calls in the host's IOMMU, and hits, requests "
+		"to map what was still mapped. us/map: CPU beyond\ndirect's per map that the guest "
+		"asked for (its unmap included). reachable, pinned: means over time;\nwanted: what "
+		"the guest had asked for; over-exp.: their ratio (~: to what a guest under strict\n"
+		"wants). Medians of up to %u runs of %u s.\n",
 		c->repeats, c->seconds);
 	for (unsigned int i = 0; i < n_compare_theirs; i++) {
 		if (!compare_theirs[i].depth && fits_any(c, &compare_theirs[i]))

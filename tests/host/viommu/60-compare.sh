@@ -5,7 +5,7 @@
 . "$(dirname "$0")/../lib.sh"
 destructive
 nvme=$(device 1b36:0010 0) || skip_all "needs an NVMe controller"
-plan 18
+plan 19
 
 compare() {
 	hospes iommu compare --passthrough "$nvme" --kernel "$HOSPES_GUEST_BZIMAGE" --memory 512M \
@@ -17,6 +17,8 @@ out=$(hospes iommu compare --kernel "$HOSPES_GUEST_BZIMAGE" 2>&1)
 like "$out" '--passthrough: name the one device' "without a device it says where they are"
 out=$(compare --strategies direct,stirct 2>&1)
 like "$out" "'stirct': not direct, strict" "an unknown strategy: the known ones are named"
+out=$(compare --strategies strict,cached,ttl=2s,quota=1K,deferred 2>&1)
+like "$out" 'cached,ttl=2s,quota=1K, guest strict: .*quota=4K to 16T or never' "a parameter is checked before the guests start"
 out=$(compare --workload net 2>&1)
 like "$out" 'needs --peer' "a network needs another end"
 out=$(compare --svg "$TMP/no/such/dir.svg" 2>&1)
