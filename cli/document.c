@@ -52,7 +52,7 @@ const struct option document_options[] = {
 	{"disk", "FILE",
 	 "a raw file or block device: path=FILE or fd=N\n"
 	 "[,readonly=on][,cache=writeback|direct|writethrough]\n"
-	 "[,queues=N][,id=NAME][,serial=TEXT][,discard=off]\n"
+	 "[,format=raw][,queues=N][,id=NAME][,serial=TEXT][,discard=off]\n"
 	 "[,viommu=on][,addr=SLOT]",
 	 FLAG(FLAG_APPEND, NULL, "disks", "path")},
 	{"net", "tap=NAME|fd=N|socket=PATH",

@@ -3,6 +3,7 @@
 #include "machine/kind_disk.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/fd.h"
@@ -23,11 +24,18 @@ static const char *const cache_names[] = {
 	NULL,
 };
 
+static const char *const format_names[] = {
+	[CONFIG_FORMAT_AUTO] = "auto",
+	[CONFIG_FORMAT_RAW] = "raw",
+	NULL,
+};
+
 #define AT(member) .offset = offsetof(struct config_disk, member)
 static const struct schema_field fields[] = {
 	{"id", SCHEMA_STRING, AT(base.id)},
 	{"path", SCHEMA_STRING, AT(path)},
 	{"fd", SCHEMA_FD, AT(fd), .max = INT32_MAX},
+	{"format", SCHEMA_ENUM, AT(format), .names = format_names},
 	{"readonly", SCHEMA_BOOL, AT(readonly)},
 	{"cache", SCHEMA_ENUM, AT(cache), .names = cache_names},
 	{"discard", SCHEMA_BOOL, AT(discard)},
@@ -119,10 +127,17 @@ static void close_it(struct vm_device *d)
 
 int disk_resize(struct vm_device *d, uint64_t size_bytes, struct err *err)
 {
-	int rc = size_bytes ? 0 : open_disk_size(of(d)->size_fd, &size_bytes);
+	uint64_t there;
+	int rc = open_disk_size(of(d)->size_fd, &there);
 
-	return rc ? err_set(err, rc, "disk '%s': cannot tell its size", d->config->id)
-		  : virtio_blk_resize(d->vdev, size_bytes, err);
+	if (rc)
+		return err_set(err, rc, "disk '%s': cannot tell its size", d->config->id);
+	if (size_bytes > there)
+		return err_set(err, -EINVAL,
+			       "disk '%s': %" PRIu64 " bytes is more than its backing has, %" PRIu64
+			       "; make that larger first",
+			       d->config->id, size_bytes, there);
+	return virtio_blk_resize(d->vdev, size_bytes ? size_bytes : there, err);
 }
 
 const struct device_kind kind_disk = {

@@ -16,12 +16,18 @@ enum config_cache {
 	CONFIG_CACHE_WRITETHROUGH, /* every write on the disk before it is answered */
 };
 
+enum config_format {
+	CONFIG_FORMAT_AUTO, /* raw; a file with the signature of another format is refused */
+	CONFIG_FORMAT_RAW,  /* raw, whatever the file looks like */
+};
+
 struct config_disk {
 	struct config_device base;
 	char *path;
 	int fd;
 	bool readonly;
-	int cache; /* enum config_cache */
+	int cache;  /* enum config_cache */
+	int format; /* enum config_format */
 	bool discard;
 	uint32_t queues;
 	uint32_t queue_size;

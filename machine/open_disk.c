@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "machine/disk_format.h"
+#include "machine/disk_users.h"
 #include "machine/kind_disk.h"
 #include "machine/open.h"
 
@@ -71,23 +73,61 @@ static int lock_disk(int fd, bool readonly, const char *name, struct err *err)
 	return err_set(err, -errno, "%s: cannot lock: %s", name, err_name(errno));
 }
 
-static int check_disk(const struct config_disk *disk, struct open_disk *ret, const char *name,
-		      struct err *err)
+static int refuse_used(const char *user, const char *name, struct err *err)
 {
-	struct stat st;
-	int flags = fcntl(ret->fd, F_GETFL);
+	return err_set(err, -EBUSY, "%s: in use on this host: %s; end that, or give readonly=on",
+		       name, user);
+}
 
-	if (flags < 0 || fstat(ret->fd, &st) != 0)
+/* A block device that was asked for exclusively is not to be had. */
+static int explain_busy(const char *path, const char *name, struct err *err)
+{
+	char user[256];
+	struct stat st;
+
+	if (stat(path, &st) != 0 || !disk_users_find("", &st, user, sizeof(user)))
+		return refuse_used("another program, another machine or a mount has it", name, err);
+	return refuse_used(user, name, err);
+}
+
+/* A disk, that nobody else of this host uses, and raw. */
+static int check_contents(const struct config_disk *disk, struct open_disk *ret, const char *name,
+			  struct err *err)
+{
+	char user[256], fd_path[32];
+	struct stat st;
+
+	if (fstat(ret->fd, &st) != 0)
 		return err_set(err, -errno, "%s: %s", name, err_name(errno));
 	if (S_ISDIR(st.st_mode))
 		return err_set(err, -EISDIR, "%s: is a directory", name);
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
 		return err_set(err, -EINVAL, "%s: is a device or pipe, not a disk or file", name);
-	if (!disk->readonly && (flags & O_ACCMODE) == O_RDONLY)
-		return err_set(err, -EACCES, "%s: the fd is read-only; say readonly=on", name);
+	if (!disk->readonly && disk_users_find("", &st, user, sizeof(user)))
+		return refuse_used(user, name, err);
 	ret->block_device = S_ISBLK(st.st_mode);
 	if (open_disk_size(ret->fd, &ret->size_bytes) != 0)
 		return err_set(err, -EIO, "%s: cannot tell its size", name);
+	if (disk->format == CONFIG_FORMAT_RAW)
+		return 0;
+	snprintf(fd_path, sizeof(fd_path), "/dev/fd/%d", disk->fd);
+	return disk_format_check(ret->fd, ret->size_bytes, name, disk->path ? disk->path : fd_path,
+				 err);
+}
+
+static int check_disk(const struct config_disk *disk, struct open_disk *ret, const char *name,
+		      struct err *err)
+{
+	int flags = fcntl(ret->fd, F_GETFL);
+	int rc;
+
+	if (flags < 0)
+		return err_set(err, -errno, "%s: %s", name, err_name(errno));
+	rc = check_contents(disk, ret, name, err);
+	if (rc)
+		return rc;
+	if (!disk->readonly && (flags & O_ACCMODE) == O_RDONLY)
+		return err_set(err, -EACCES, "%s: the fd is read-only; say readonly=on", name);
 	if (ret->size_bytes == 0)
 		return err_set(err, -EINVAL, "%s: is empty; make it larger by 'truncate -s 1G'",
 			       name);
@@ -105,8 +145,10 @@ static int check_disk(const struct config_disk *disk, struct open_disk *ret, con
 
 int open_disk(const struct config_disk *disk, struct open_disk *ret, struct err *err)
 {
-	/* Of a pipe the open would wait for a writer. */
-	int flags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK | (disk->readonly ? O_RDONLY : O_RDWR) |
+	/* Of a pipe the open would wait for a writer. O_EXCL is about block devices: nobody else of
+	 * the host may use one that is written. */
+	int flags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK |
+		    (disk->readonly ? O_RDONLY : O_RDWR | O_EXCL) |
 		    (disk->cache == CONFIG_CACHE_DIRECT ? O_DIRECT : 0);
 	char name[200];
 	int rc;
@@ -119,6 +161,8 @@ int open_disk(const struct config_disk *disk, struct open_disk *ret, struct err 
 			return err_set(err, -EINVAL,
 				       "%s: its file system has no direct I/O; use cache=writeback",
 				       name);
+		if (ret->fd < 0 && errno == EBUSY)
+			return explain_busy(disk->path, name, err);
 		if (ret->fd < 0 && (errno == EACCES || errno == EROFS) && !disk->readonly)
 			return err_set(err, -errno, "%s: %s; readonly=on needs less", name,
 				       err_name(errno));

@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/num.h"
@@ -70,6 +71,26 @@ Test(machine, status_shows_every_emulated_device, .init = set_up, .fini = tear_d
 	cr_expect_eq(devices_of_kind(status, "rng"), 1u);
 	cr_expect_not_null(json_object_get(status, "viommu"));
 	json_decref(status);
+	hospes_vm_destroy(vm);
+}
+
+Test(machine, a_disk_is_not_resized_beyond_its_backing, .init = set_up, .fini = tear_down)
+{
+	struct hospes_vm *vm =
+		rig_create(&rig,
+			   "{\"memory\": {\"size\": \"32M\"}, \"kernel\": {\"path\": "
+			   "\"{dir}/kernel\"}, \"disks\": [{\"path\": \"{dir}/disk\"}]}",
+			   0);
+	struct hospes_error error;
+	char path[128];
+
+	cr_expect_eq(hospes_vm_disk_resize(vm, "disk0", MiB + 512, &error), -EINVAL);
+	cr_expect(strstr(error.text, "1049088") && strstr(error.text, "1048576"), "%s", error.text);
+	cr_expect_eq(hospes_vm_disk_resize(vm, "disk0", MiB / 2, &error), 0, "%s", error.text);
+	snprintf(path, sizeof(path), "%s/disk", rig.dir);
+	cr_assert_eq(truncate(path, 2 * MiB), 0);
+	cr_expect_eq(hospes_vm_disk_resize(vm, "disk0", MiB + 512, &error), 0, "%s", error.text);
+	cr_expect_eq(hospes_vm_disk_resize(vm, "disk0", 0, &error), 0, "%s", error.text);
 	hospes_vm_destroy(vm);
 }
 

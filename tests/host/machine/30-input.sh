@@ -68,6 +68,43 @@ ok "nor of the lock" flock -n disk true
 refused 1 "No such file" "and a failed start leaves no tap" hospes run --kernel nokernel --net tap=left1,create=on
 not_ok "none" ip link show left1
 
+# What this host uses itself is not written to. The file is a disk of the host, by a loop device.
+truncate -s 64M host.img && mke2fs -qFt ext4 host.img && mkdir -p mnt
+loop=$(losetup -f --show host.img)
+run=(hospes run --kernel "$k" --initrd "$HOSPES_GUEST_INITRD" --cmdline "console=ttyS0 quiet hospes.end=poweroff")
+refused 1 "host.img.*$loop is on it.*readonly=on" "the file below a loop device" "${run[@]}" --disk path=host.img
+mount "$loop" mnt
+refused 1 "mounted at $TMP/mnt; .*readonly=on" "a mounted block device" "${run[@]}" --disk "path=$loop"
+exec 9<"$loop"
+refused 1 "fd 9.*mounted at $TMP/mnt" "the same, handed in open" "${run[@]}" --disk fd=9
+exec 9>&-
+ok "it can be read meanwhile" "${run[@]}" --disk "path=$loop,readonly=on" </dev/null
+umount mnt
+# A program that opened it for itself alone shows nowhere.
+: >excl.log
+python3 -c 'import os, sys, time
+os.open(sys.argv[1], os.O_RDWR | os.O_EXCL); print("open", flush=True); time.sleep(600)' "$loop" >excl.log &
+wait_for excl.log open 30
+refused 1 "in use on this host: another program" "a block device that a program has for itself" "${run[@]}" \
+	--disk "path=$loop"
+kill %+
+wait %+ 2>/dev/null
+guest_start holder "${run[@]/poweroff/hang}" --disk "path=$loop"
+ok "a machine that has it" guest_wait_for holder 'end hang' 60
+not_ok "keeps the host from mounting it" mount "$loop" mnt
+guest_kill holder
+losetup -d "$loop"
+
+# Started by something that closed its standard descriptors: none of ours gets their numbers.
+hospes run --kernel "$k" --initrd "$HOSPES_GUEST_INITRD" --console "serial,path=$TMP/closed.log" \
+	--cmdline 'console=ttyS0 quiet hospes.end=hang' <&- >&- 2>&- &
+ok "without standard descriptors it boots" wait_for closed.log 'end hang' 60 $!
+is "$(readlink /proc/$!/fd/{0,1,2} | sort -u)" /dev/null "none of them is a file of ours"
+kill -TERM $!
+kill -TERM $!
+wait $!
+is $? 1 "and it can be ended"
+
 # The terminal is as it was, however the machine ends: python gives it one.
 cat >terminal.py <<'P'
 import os, pty, select, signal, subprocess, sys, termios

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/num.h"
 #include "machine/kind_console.h"
 #include "machine/kind_disk.h"
 #include "machine/open.h"
@@ -85,6 +86,98 @@ Test(open, reads_of_a_disk_wait_for_it)
 	cr_assert_eq(open_disk(&disk, &file, &err), 0, "%s", err.text);
 	cr_assert_eq(fcntl(file.fd, F_GETFL) & O_NONBLOCK, 0);
 	close(file.fd);
+}
+
+/* A file of `bytes` with these at offset (negative: from the end). */
+static void make_image(const char *path, const char *signature, size_t n, long offset, long bytes)
+{
+	FILE *f = fopen(path, "w");
+
+	cr_assert(f);
+	cr_assert_eq(ftruncate(fileno(f), bytes), 0);
+	cr_assert_eq(fseek(f, offset, offset < 0 ? SEEK_END : SEEK_SET), 0);
+	cr_assert_eq(fwrite(signature, 1, n, f), n);
+	fclose(f);
+}
+
+static int open_image(const char *path, bool readonly, int format, struct err *err)
+{
+	const struct config_disk disk = {
+		.path = (char *)path, .fd = -1, .readonly = readonly, .format = format};
+	struct open_disk file;
+	int rc;
+
+	*err = (struct err)ERR_INIT;
+	rc = open_disk(&disk, &file, err);
+	if (!rc)
+		close(file.fd);
+	return rc;
+}
+
+Test(open, an_image_that_is_not_raw_is_refused_with_the_line_that_converts_it)
+{
+	static const struct {
+		const char *signature;
+		size_t n;
+		long offset;
+		long bytes;
+		const char *says, *line;
+	} images[] = {
+		{"QFI\xfb\0\0\0\3", 8, 0, 196624, "qcow2", "qemu-img convert -O raw 'i' disk.raw"},
+		{"QED\0", 4, 0, 65536, "QED", "qemu-img convert"},
+		{"KDMV\1\0\0\0", 8, 0, 65536, "VMDK", "qemu-img convert"},
+		{"COWD", 4, 0, 65536, "VMDK", "qemu-img convert"},
+		{"# Disk DescriptorFile\n", 22, 0, 350, "VMDK", "qemu-img convert"},
+		{"\x7f\x10\xda\xbe", 4, 0x40, 2097152, "VDI", "qemu-img convert"},
+		{"vhdxfile", 8, 0, 4194304, "VHDX", "qemu-img convert"},
+		{"conectix", 8, 0, 2048, "VHD", "qemu-img convert"},
+		{"conectix", 8, -512, 1048576 + 512, "VHD", "qemu-img convert -f vpc -O raw"},
+		{"WithoutFreeSpace", 16, 0, 65536, "Parallels", "qemu-img convert"},
+		{"WithouFreSpacExt", 16, 0, 65536, "Parallels", "qemu-img convert"},
+		{"koly\0\0\0\4", 8, -512, 70000, "DMG", "qemu-img convert"},
+		{"\x3a\xff\x26\xed", 4, 0, 65536, "Android", "simg2img 'i' disk.raw"},
+		{"\xfd\x37zXZ\0", 6, 0, 3001, "xz", "xz -dc 'i' >disk.raw"},
+		{"\x1f\x8b\x08\x08", 4, 0, 3001, "gzip", "gzip -dc 'i' >disk.raw"},
+		{"\x28\xb5\x2f\xfd", 4, 0, 3001, "zstd", "zstd -dc 'i' >disk.raw"},
+		{"\x04\x22\x4d\x18", 4, 0, 3001, "lz4", "lz4 -dc 'i' >disk.raw"},
+		{"BZh91AY&SY", 10, 0, 3001, "bzip2", "bzip2 -dc 'i' >disk.raw"},
+		{"PK\3\4", 4, 0, 3001, "zip", "unzip -p 'i' >disk.raw"},
+		{"7z\xbc\xaf\x27\x1c", 6, 0, 3001, "7z", "7z e -so 'i' >disk.raw"},
+	};
+	struct err err;
+
+	for (size_t i = 0; i < ARRAY_SIZE(images); i++) {
+		make_image("i", images[i].signature, images[i].n, images[i].offset,
+			   images[i].bytes);
+		for (int readonly = 0; readonly < 2; readonly++) {
+			cr_expect_eq(open_image("i", readonly, CONFIG_FORMAT_AUTO, &err), -EINVAL,
+				     "%s", images[i].says);
+			cr_expect(strstr(err.text, images[i].says) &&
+					  strstr(err.text, images[i].line),
+				  "%s: %s", images[i].says, err.text);
+		}
+		unlink("i");
+	}
+}
+
+Test(open, an_image_that_is_not_raw_is_taken_with_format_raw)
+{
+	struct err err;
+
+	make_image("i", "QFI\xfb", 4, 0, 196608);
+	cr_expect_eq(open_image("i", false, CONFIG_FORMAT_RAW, &err), 0, "%s", err.text);
+}
+
+Test(open, what_raw_disks_begin_with_is_raw)
+{
+	struct err err;
+
+	make_image("mbr", "\x55\xaa", 2, 510, 65536);
+	make_image("luks", "LUKS\xba\xbe", 6, 0, 65536);
+	make_image("short", "QF", 2, 0, 512);
+	cr_expect_eq(open_image("mbr", false, CONFIG_FORMAT_AUTO, &err), 0, "%s", err.text);
+	cr_expect_eq(open_image("luks", false, CONFIG_FORMAT_AUTO, &err), 0, "%s", err.text);
+	cr_expect_eq(open_image("short", false, CONFIG_FORMAT_AUTO, &err), 0, "%s", err.text);
 }
 
 Test(open, output_is_not_written_through_a_link)

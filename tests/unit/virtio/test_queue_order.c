@@ -237,7 +237,7 @@ static uint64_t iova_of(struct mmu *m, uint64_t gpa)
 static void mmu_copy(struct rig *r, struct mmu *m, uint64_t iova, void *buf, size_t len, bool write)
 {
 	for (size_t i = 0; i < len; i++) {
-		uint64_t gpa, n;
+		uint64_t gpa = 0, n;
 
 		cr_assert_eq(mmu_translate(m, iova + i, 1, DMA_TO_DEVICE, &gpa, &n), 0);
 		uint8_t *p = guest_ptr(r->g, gpa, 1);
