@@ -174,7 +174,7 @@ static void put_code(struct text *t, struct arch_vcpu *vcpu, uint64_t linear)
 
 static void put_events(struct text *t, struct arch_vcpu *vcpu)
 {
-	struct kvm_vcpu_events e;
+	struct kvm_vcpu_events e = {0};
 	struct kvm_mp_state mp;
 
 	if (!arch_vcpu_call(vcpu, KVM_GET_VCPU_EVENTS, &e))
@@ -189,8 +189,8 @@ static void put_events(struct text *t, struct arch_vcpu *vcpu)
 int arch_vcpu_dump(struct arch_vcpu *vcpu, char *text, unsigned int bytes)
 {
 	struct text t = {text, bytes};
-	struct kvm_sregs s;
-	struct kvm_regs r;
+	struct kvm_sregs s = {0};
+	struct kvm_regs r = {0};
 
 	if (!bytes)
 		return 0;
