@@ -148,6 +148,12 @@ static int prepare_vmlinux(struct kernel *k, struct err *err)
 		return err_prefix(err, "kernel '%s'", k->path);
 	k->protocol = k->elf.pvh_entry ? PROTOCOL_PVH : PROTOCOL_DIRECT;
 	k->cached = false;
+	if (!k->elf.pvh_entry && !vmlinux_has_banner(&k->elf, &source))
+		return err_set(
+			err, -ENOEXEC,
+			"kernel '%s': an ELF file that is neither a Linux kernel nor one with a "
+			"PVH entry; give a bzImage or a vmlinux",
+			k->path);
 	return settle_kaslr(k, NULL, err);
 }
 
@@ -308,7 +314,34 @@ static int build_map(struct placing *p, const struct arch_platform *platform,
 	return 0;
 }
 
-/* As high as the kernel can reach below 4 GiB, out of the way of everything else. */
+/* May its boot parameters point above 4 GiB? PVH has room for it too, but Linux cuts that off. */
+static bool takes_high_initrd(const struct kernel *k)
+{
+	return k->image.format == IMAGE_BZIMAGE &&
+	       k->image.header.xloadflags & XLF_CAN_BE_LOADED_ABOVE_4G;
+}
+
+/* More memory is advised where it helps: not beyond what this kernel can take. */
+static int initrd_too_large(const struct placing *p, uint64_t bytes, uint64_t limit, bool ram_ends,
+			    struct err *err)
+{
+	const char *path = p->kernel->initrd_path;
+	uint64_t mib = (bytes + MiB - 1) / MiB;
+
+	if (takes_high_initrd(p->kernel) || (ram_ends && bytes < limit - KERNEL_MIN_GPA))
+		return err_set(
+			err, -ENOSPC,
+			"initrd '%s': %lu MiB do not fit into the guest's %lu MiB of memory; "
+			"give it more",
+			path, mib, gmem_ram_bytes(p->gmem) / MiB);
+	return err_set(err, -ENOSPC,
+		       "initrd '%s': %lu MiB do not fit below %lu MiB, which is as far as this "
+		       "kernel takes an initrd; make it smaller, or put it on a disk",
+		       path, mib, limit / MiB);
+}
+
+/* As high as any kernel can reach, out of the way of everything else; higher, if it is too large
+ * for that and the kernel says that it can. */
 static int place_initrd(struct placing *p, const struct arch_platform *platform, struct err *err)
 {
 	const struct kernel *k = p->kernel;
@@ -320,13 +353,9 @@ static int place_initrd(struct placing *p, const struct arch_platform *platform,
 		return r;
 	if (k->image.format == IMAGE_BZIMAGE && k->image.header.initrd_addr_max)
 		limit = (uint64_t)k->image.header.initrd_addr_max + 1;
-	limit = MIN(limit, platform->low_bytes);
-	if (!memmap_place_high(&p->free, bytes, PAGE, limit, &gpa))
-		return err_set(
-			err, -ENOSPC,
-			"initrd '%s': %lu MiB do not fit into guest memory below %lu MiB; give "
-			"the guest more memory",
-			k->initrd_path, bytes / MiB + 1, limit / MiB);
+	if (!memmap_place_high(&p->free, bytes, PAGE, MIN(limit, platform->low_bytes), &gpa) &&
+	    (!takes_high_initrd(k) || !memmap_place_high(&p->free, bytes, PAGE, UINT64_MAX, &gpa)))
+		return initrd_too_large(p, bytes, limit, platform->low_bytes < limit, err);
 	to = gmem_host(p->gmem, gpa, bytes, true);
 	r = to ? fd_read_full(k->initrd_fd, to, bytes, 0) : -EFAULT;
 	if (r)

@@ -4,10 +4,12 @@
 
 #include <elf.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/fd.h"
 #include "base/le.h"
+#include "base/mem.h"
 #include "base/num.h"
 #include "firmware/image.h"
 
@@ -229,4 +231,33 @@ int vmlinux_parse(struct vmlinux *ret, const struct elf_source *source, struct e
 	if (!r)
 		r = find_end(ret, &e, source, err);
 	return r;
+}
+
+/* In windows that overlap by the length of the text. */
+static bool segment_has(const struct vmlinux_segment *s, const struct elf_source *source,
+			const char *text, void *window, size_t window_bytes)
+{
+	size_t len = strlen(text);
+	struct err ignored;
+
+	for (uint64_t at = 0; at < s->file_bytes; at += window_bytes - len) {
+		size_t n = MIN(window_bytes, s->file_bytes - at);
+
+		if (source_read(source, s->file_offset + at, window, n, &ignored))
+			return false;
+		if (memmem(window, n, text, len))
+			return true;
+	}
+	return false;
+}
+
+bool vmlinux_has_banner(const struct vmlinux *v, const struct elf_source *source)
+{
+	enum { WINDOW = 1 << 20 };
+	cleanup_free void *window = malloc(WINDOW);
+	bool found = false;
+
+	for (unsigned int i = 0; i < v->n_segments && window && !found; i++)
+		found = segment_has(&v->segment[i], source, "Linux version ", window, WINDOW);
+	return found;
 }

@@ -46,4 +46,8 @@ struct vmlinux {
 /* -EINVAL with a text without the file's name, or a read error. */
 int vmlinux_parse(struct vmlinux *ret, const struct elf_source *source, struct err *err);
 
+/* Do its segments hold "Linux version ", as every Linux kernel's do? The 64-bit entry of anything
+ * else would be handed parameters that it does not understand. Reads the file. */
+bool vmlinux_has_banner(const struct vmlinux *v, const struct elf_source *source);
+
 #endif

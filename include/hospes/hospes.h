@@ -176,8 +176,8 @@ HOSPES_API int hospes_vm_status(struct hospes_vm *vm, char **json, struct hospes
  * are read. Free with hospes_free. */
 HOSPES_API int hospes_vm_registers(struct hospes_vm *vm, char **text, struct hospes_error *error);
 
-/* The disk's backing has a new size (0: ask the file) in bytes, a multiple of 512, and not more than
- * the file or block device has now. */
+/* The disk's backing has a new size (0: ask the file) in bytes, a multiple of 512, and not more
+ * than the file or block device has now. */
 HOSPES_API int hospes_vm_disk_resize(struct hospes_vm *vm, const char *id, uint64_t size_bytes,
 				     struct hospes_error *error);
 /* Switch the passed-through devices behind the virtual IOMMU to another strategy (hospes_iommu_list

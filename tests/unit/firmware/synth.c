@@ -55,6 +55,7 @@ static void fill(uint8_t *text, uint8_t *data, uint8_t *percpu)
 	pattern(data, SYNTH_DATA, 0x22222222);
 	pattern(percpu, SYNTH_PERCPU, 0x33333333);
 	memset(data + (SYNTH_HOLE_AT - DATA_AT), 0, 64 * 1024);
+	memcpy(data + SYNTH_DATA - 64, "Linux version 0", 16);
 }
 
 /* Where the i-th field of a kind lies in the image. Text, data and per-cpu data have some. */
@@ -132,6 +133,8 @@ struct blob synth_elf(const struct synth *s)
 	memcpy(b.data + FILE_NOTE + 12, "Xen", 4);
 	store_le32(b.data + FILE_NOTE + 16, (uint32_t)SYNTH_BASE + SYNTH_PVH);
 	fill(b.data + FILE_TEXT, b.data + FILE_DATA, b.data + FILE_PER);
+	if (s->no_banner)
+		b.data[FILE_DATA + SYNTH_DATA - 64] = 'X';
 	put_relocs(b.data + FILE_END, s->lists);
 	if (s->no_sections && s->lists) {
 		/* Without section headers nothing says that they are there. */

@@ -29,6 +29,7 @@ struct synth {
 	enum image_codec codec;
 	unsigned int lists; /* 0: no relocations; 2 or 3 */
 	bool no_pvh;
+	bool no_banner; /* nothing says that it is Linux */
 	bool no_sections;
 };
 

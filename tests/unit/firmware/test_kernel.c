@@ -463,6 +463,21 @@ Test(kernel, a_vmlinux_without_a_note_enters_by_the_64_bit_protocol)
 	cr_assert_eq(zero_page()->hdr.header, 0x53726448);
 }
 
+Test(kernel, a_program_that_is_no_kernel_is_refused)
+{
+	cleanup_blob struct blob b = synth_elf(&(struct synth){.no_pvh = true, .no_banner = true});
+	cleanup_blob struct blob with_note = synth_elf(&(struct synth){.no_banner = true});
+	struct kernel_config config = defaults(synth_file(&b));
+
+	cr_assert_eq(open_config(&config), -ENOEXEC);
+	cr_assert(strstr(err.text, "neither a Linux kernel nor one with a PVH entry"), "%s",
+		  err.text);
+	/* With a note, whoever wrote it knows what it gets. */
+	config = defaults(synth_file(&with_note));
+	cr_assert_eq(open_config(&config), 0, "%s", err.text);
+	cr_assert_eq(load(), 0, "%s", err.text);
+}
+
 static int initrd_file(size_t len)
 {
 	struct blob b = {malloc(len + 1), len};
@@ -529,7 +544,75 @@ Test(kernel, an_initrd_that_does_not_fit_says_so)
 {
 	cr_assert_eq(open_with_initrd(initrd_file(64 * MiB)), 0);
 	cr_assert_eq(load(), -ENOSPC);
-	cr_assert(strstr(err.text, "initrd 'i': 65 MiB do not fit"), "%s", err.text);
+	cr_assert(strstr(err.text, "initrd 'i': 64 MiB do not fit into the guest's 64 MiB of "
+				   "memory; give it more"),
+		  "%s", err.text);
+}
+
+/* RAM from 4 GiB on, too. */
+static void add_high_memory(void)
+{
+	struct gmem_region_config config = {
+		.name = "high",
+		.gpa = 4 * GiB,
+		.size_bytes = RAM,
+		.backing = GMEM_ANONYMOUS,
+		.numa_node = -1,
+		.fd = -1,
+	};
+
+	cr_assert_eq(gmem_begin(gmem, &err), 0);
+	cr_assert_eq(gmem_add(gmem, &config, &err), 0);
+	cr_assert_eq(gmem_commit(gmem, &err), 0);
+}
+
+/* Open a kernel that takes its initrd below 32 MiB, or above 4 GiB as well. */
+static void open_with_limit(bool high, size_t initrd_bytes)
+{
+	cleanup_blob struct blob b = synth_bzimage(&(struct synth){.lists = 3}, NULL);
+	struct kernel_config config;
+
+	synth_header(&b)->initrd_addr_max = 32 * MiB - 1;
+	synth_header(&b)->xloadflags =
+		(uint16_t)(XLF_KERNEL_64 | (high ? XLF_CAN_BE_LOADED_ABOVE_4G : 0));
+	config = defaults(synth_file(&b));
+	config.initrd_fd = initrd_file(initrd_bytes);
+	cr_assert_eq(open_config(&config), 0, "%s", err.text);
+	close(config.initrd_fd);
+}
+
+Test(kernel, an_initrd_too_large_for_its_kernel_is_not_answered_with_more_memory)
+{
+	add_high_memory();
+	open_with_limit(false, 33 * MiB);
+	cr_assert_eq(load(), -ENOSPC);
+	cr_assert(strstr(err.text, "33 MiB do not fit below 32 MiB, which is as far as this "
+				   "kernel takes an initrd; make it smaller"),
+		  "%s", err.text);
+	cr_assert_null(strstr(err.text, "more"), "%s", err.text);
+}
+
+Test(kernel, a_large_initrd_goes_above_4_gib_where_the_kernel_can_take_it)
+{
+	const size_t bytes = 63 * MiB + MiB / 2;
+	uint64_t at;
+
+	add_high_memory();
+	open_with_limit(true, bytes);
+	cr_assert_eq(load(), 0, "%s", err.text);
+	at = zero_page()->hdr.ramdisk_image | (uint64_t)zero_page()->ext_ramdisk_image << 32;
+	cr_assert_eq(at, 4 * GiB + RAM - bytes);
+	cr_assert_eq(zero_page()->hdr.ramdisk_size, bytes);
+	cr_assert_eq(memcmp(memory(at, 8), (uint8_t[]){7, 38, 69, 100, 131, 162, 193, 224}, 8), 0);
+}
+
+Test(kernel, a_small_initrd_stays_below_where_any_kernel_takes_it)
+{
+	add_high_memory();
+	open_with_limit(true, MiB);
+	cr_assert_eq(load(), 0, "%s", err.text);
+	cr_assert_eq(zero_page()->ext_ramdisk_image, 0u);
+	cr_assert_lt(zero_page()->hdr.ramdisk_image, 32 * MiB);
 }
 
 Test(kernel, an_empty_initrd_and_a_directory_say_so)
