@@ -38,6 +38,7 @@ struct run {
 	int grace_fd;      /* timerfd: the guest had its time to power off */
 	int to_guest;      /* pipe to the console's input, -1 without a terminal */
 	int from_terminal; /* its other end, the document's `in` */
+	bool in_front;     /* the terminal is ours, and raw */
 	struct terminal_filter filter;
 	bool ending; /* SIGTERM was seen */
 	bool ended;  /* we ended it ourselves */
@@ -141,7 +142,9 @@ static void on_signal(struct run *run)
 
 	if (read(run->signal_fd, &info, sizeof(info)) != sizeof(info))
 		return;
-	if (info.ssi_signo == SIGWINCH)
+	if (info.ssi_signo == SIGCONT)
+		run->in_front = false; /* look again: a shell had its turn */
+	if (info.ssi_signo == SIGWINCH || info.ssi_signo == SIGCONT)
 		return;
 	if (info.ssi_signo == SIGUSR1) {
 		show(run, hospes_vm_status);
@@ -176,6 +179,8 @@ static void on_terminal(struct run *run)
 	ssize_t got = read(STDIN_FILENO, bytes, sizeof(bytes) - run->n_typed);
 	size_t at = 0;
 
+	if (got < 0 && !terminal_is_ours())
+		return; /* since the last look */
 	if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) {
 		/* The terminal is gone. */
 		close(run->to_guest);
@@ -209,22 +214,36 @@ static void on_terminal(struct run *run)
 	feed_guest(run);
 }
 
+/* A job comes to the front and leaves it as its shell wants, which need not say so: while it is
+ * behind, look again each second. Returns the time to wait, for poll. */
+static int look_at_terminal(struct run *run)
+{
+	bool in_front = run->to_guest >= 0 && terminal_is_ours();
+
+	/* Its modes are the shell's after each stop. */
+	if (in_front && !run->in_front)
+		terminal_raw();
+	run->in_front = in_front;
+	return run->to_guest >= 0 && !in_front ? 1000 : -1;
+}
+
 /* Wait for the end, serving signals and the terminal. */
 static void attend(struct run *run)
 {
 	while (!run->stuck) {
+		int wait_ms = look_at_terminal(run);
 		struct pollfd fds[] = {
 			{.fd = run->stopped_fd, .events = POLLIN},
 			{.fd = run->signal_fd, .events = POLLIN},
 			{.fd = run->grace_fd, .events = POLLIN},
 			/* Read no more than the guest takes. */
-			{.fd = run->to_guest >= 0 && !run->n_typed ? STDIN_FILENO : -1,
+			{.fd = run->in_front && !run->n_typed ? STDIN_FILENO : -1,
 			 .events = POLLIN},
 			{.fd = run->n_typed ? run->to_guest : -1, .events = POLLOUT},
 		};
 		uint64_t ticks;
 
-		if (poll(fds, sizeof(fds) / sizeof(fds[0]), -1) < 0 && errno != EINTR)
+		if (poll(fds, sizeof(fds) / sizeof(fds[0]), wait_ms) < 0 && errno != EINTR)
 			return;
 		if (fds[0].revents)
 			return;
@@ -334,6 +353,7 @@ static void add_other_signals(sigset_t *set)
 {
 	sigaddset(set, SIGWINCH);
 	sigaddset(set, SIGUSR1);
+	sigaddset(set, SIGCONT);
 }
 
 static void keep_other_signals(void)
@@ -344,6 +364,10 @@ static void keep_other_signals(void)
 	add_other_signals(&set);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	/* A job in the background works on. Its output may go to the terminal; it looks itself
+	 * whether it may read. */
+	signal(SIGTTOU, SIG_IGN);
+	signal(SIGTTIN, SIG_IGN);
 }
 
 /* Once the machine has its duplicates of what the document names by number: a number that nobody
@@ -418,8 +442,10 @@ static int run_machine(struct run *run, json_t *document)
 	status = open_fds(run);
 	if (status == CLI_OK) {
 		take_ending_signals();
-		if (run->to_guest >= 0)
-			terminal_raw();
+		look_at_terminal(run);
+		if (run->to_guest >= 0 && !run->in_front)
+			cli_error("in the background; in the foreground ('fg'), what is typed goes "
+				  "to the guest");
 		status = live(run);
 		terminal_restore();
 	}

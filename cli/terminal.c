@@ -10,6 +10,7 @@
 enum { CTRL_A = 1 };
 
 static struct termios saved;
+static bool is_saved;
 static volatile sig_atomic_t is_raw;
 
 const char terminal_help[] = "\n"
@@ -29,11 +30,22 @@ static const struct {
 	{'s', TERMINAL_STATUS}, {'i', TERMINAL_REGISTERS},
 };
 
+bool terminal_is_ours(void)
+{
+	pid_t foreground = tcgetpgrp(STDIN_FILENO);
+
+	/* Without job control there is none to ask: not the terminal of our session, or (0) one
+	 * whose foreground is in another PID namespace. */
+	return foreground <= 0 || foreground == getpgrp();
+}
+
 void terminal_restore(void)
 {
 	if (!is_raw)
 		return;
 	is_raw = 0;
+	if (!terminal_is_ours())
+		return;
 	/* Not TCSAFLUSH: what was typed ahead belongs to the shell. */
 	tcsetattr(STDIN_FILENO, TCSANOW, &saved);
 }
@@ -51,14 +63,18 @@ bool terminal_raw(void)
 	struct sigaction action = {.sa_handler = fatal, .sa_flags = (int)SA_RESETHAND};
 	struct termios raw;
 
-	if (!isatty(STDIN_FILENO) || tcgetattr(STDIN_FILENO, &saved) != 0)
+	if (!isatty(STDIN_FILENO) || !terminal_is_ours())
+		return false;
+	if (!is_saved && tcgetattr(STDIN_FILENO, &saved) != 0)
 		return false;
 	raw = saved;
 	cfmakeraw(&raw);
 	raw.c_oflag |= OPOST | ONLCR; /* log lines stay lines */
 	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
 		sigaction(signals[i], &action, NULL);
-	atexit(terminal_restore);
+	if (!is_saved)
+		atexit(terminal_restore);
+	is_saved = true;
 	is_raw = 1;
 	if (tcsetattr(STDIN_FILENO, TCSANOW, &raw) != 0)
 		is_raw = 0;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The terminal: raw while a machine has it, restored on return, exit and fatal signals; and the
- * escape Ctrl-A.
+ * escape Ctrl-A. While this is a background job the terminal is somebody else's, and stays as it
+ * is.
  */
 #ifndef CLI_TERMINAL_H
 #define CLI_TERMINAL_H
@@ -10,7 +11,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Make standard input raw; false when it is no terminal (nothing is done then). */
+/* May this process read it and change it? Not as a background job of its session. */
+bool terminal_is_ours(void);
+/* Make standard input raw; false when it is no terminal, or not ours (nothing is done then). Once
+ * more after a time in the background: what is put back is what was there at the first call. */
 bool terminal_raw(void);
 /* Put it back; harmless when it is not raw. */
 void terminal_restore(void);

@@ -86,6 +86,8 @@ int hospes_vm_start(struct hospes_vm *vm, struct hospes_error *error)
 
 	pthread_sigmask(SIG_BLOCK, NULL, &fake.blocked_at_start);
 	fake.free_at_start = lowest_free();
+	if (fake.started_fd)
+		cr_assert_eq(write(fake.started_fd, "", 1), 1);
 	if (!rc && fake.outcome != HOSPES_OUTCOME_NONE)
 		stop_with(vm, fake.outcome);
 	return rc;

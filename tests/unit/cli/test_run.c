@@ -2,11 +2,14 @@
 // hospes run: its options, the machine's life as the command leads it, signals and exit statuses.
 #include <criterion/criterion.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -113,6 +116,94 @@ Test(run, only_the_first_console_without_a_place_gets_the_terminal)
 	cr_assert(strstr(fake.calls, "[{\"type\":\"serial\",\"path\":\"f\"},{\"type\":\"virtio\","
 				     "\"in\":0,\"out\":1},{\"type\":\"virtio\"}]"),
 		  "%s", fake.calls);
+}
+
+/* --- jobs: a terminal that is the controlling one of a session of our own --- */
+
+/* The side of it that a person has. Standard input is the other one. */
+static int own_terminal(void)
+{
+	int person = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC), side;
+
+	cr_assert_geq(person, 0);
+	cr_assert_eq(grantpt(person), 0);
+	cr_assert_eq(unlockpt(person), 0);
+	setsid();
+	side = open(ptsname(person), O_RDWR | O_CLOEXEC); /* the session's from now on */
+	cr_assert_eq(tcgetpgrp(side), getpgrp());
+	cr_assert_eq(dup2(side, STDIN_FILENO), STDIN_FILENO);
+	/* The shell that this stands for is not stopped by it. */
+	signal(SIGTTOU, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	return person;
+}
+
+static bool is_raw(void)
+{
+	struct termios modes;
+
+	cr_assert_eq(tcgetattr(STDIN_FILENO, &modes), 0);
+	return !(modes.c_lflag & ICANON);
+}
+
+/* What a background job of the shell does; its status says whether it was as expected. */
+static pid_t job(int (*body)(void))
+{
+	pid_t child = fork();
+
+	if (child == 0) {
+		setpgid(0, 0);
+		signal(SIGTTOU, SIG_DFL);
+		_exit(body());
+	}
+	setpgid(child, child);
+	return child;
+}
+
+static int job_that_ends(void)
+{
+	fake = (struct fake){.outcome = HOSPES_OUTCOME_POWERED_OFF};
+	return RUN("--kernel", "k") == CLI_OK && strstr(fake_err, "in the background") ? 0 : 1;
+}
+
+Test(run, a_background_job_runs_and_leaves_the_terminal_alone)
+{
+	int status, person = own_terminal();
+
+	/* WUNTRACED: stopped by the terminal would be the wrong end. */
+	cr_assert_gt(waitpid(job(job_that_ends), &status, WUNTRACED), 0);
+	cr_assert_eq(status, 0, "%x", status);
+	cr_assert_not(is_raw());
+	close(person);
+}
+
+static int started[2];
+
+static int job_that_waits(void)
+{
+	fake = (struct fake){.started_fd = started[1]};
+	/* Ended by Ctrl-A x, which is no outcome of the guest. */
+	return RUN("--kernel", "k") == CLI_FAILED && strstr(fake.calls, "start() stop() ") ? 0 : 1;
+}
+
+Test(run, a_job_that_comes_to_the_foreground_takes_the_terminal_and_gives_it_back, .timeout = 60)
+{
+	int status, person = own_terminal();
+	char byte;
+	pid_t child;
+
+	cr_assert_eq(pipe2(started, O_CLOEXEC), 0);
+	child = job(job_that_waits);
+	cr_assert_eq(read(started[0], &byte, 1), 1);
+	cr_assert_not(is_raw());
+	cr_assert_eq(tcsetpgrp(STDIN_FILENO, child), 0);
+	while (!is_raw())
+		poll(NULL, 0, 10);
+	cr_assert_eq(write(person, "\001x", 2), 2);
+	cr_assert_eq(waitpid(child, &status, WUNTRACED), child);
+	cr_assert_eq(status, 0, "%x", status);
+	cr_assert_not(is_raw());
+	close(person);
 }
 
 Test(run, each_outcome_has_its_status)
