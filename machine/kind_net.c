@@ -8,6 +8,7 @@
 
 #include "base/fd.h"
 #include "base/rand.h"
+#include "host/links.h"
 #include "machine/vm.h"
 #include "virtio/net.h"
 
@@ -16,6 +17,7 @@ struct vm_net {
 	unsigned int n;             /* fds of each sort that are ours, until the device has them */
 	int fds[CONFIG_NET_QUEUES]; /* or -1 */
 	int vhost_fds[CONFIG_NET_QUEUES];
+	int links_fd; /* likewise */
 };
 
 #define AT(member) .offset = offsetof(struct config_net, member)
@@ -121,6 +123,19 @@ static struct vm_net *of(struct vm_device *d)
 	return container_of(d, struct vm_net, d);
 }
 
+/* A tap that somebody else made is his to change. */
+static void check_mtu(struct vm_device *d, const struct config_net *c, int fd)
+{
+	char name[IFNAMSIZ];
+	unsigned int mtu = c->mtu && !c->socket ? open_tap_mtu(fd, name) : 0;
+
+	if (mtu && mtu != c->mtu)
+		log_warn(&d->vm->log, d->config->id,
+			 "the guest gets mtu %u, its tap '%s' has %u: large packets will be lost; "
+			 "'sudo ip link set %s mtu %u'",
+			 c->mtu, name, mtu, name, c->mtu);
+}
+
 static int open_it(struct vm_device *d, struct err *err)
 {
 	const struct config_net *c = config_of(d->config);
@@ -130,7 +145,17 @@ static int open_it(struct vm_device *d, struct err *err)
 	memset(net->fds, 0xff, sizeof(net->fds));
 	memset(net->vhost_fds, 0xff, sizeof(net->vhost_fds));
 	net->n = c->queues;
+	net->links_fd = -1;
 	rc = open_net(c, net->fds, err);
+	if (!rc)
+		check_mtu(d, c, net->fds[0]);
+	if (!rc && !c->socket) {
+		net->links_fd = host_links_open();
+		if (net->links_fd < 0)
+			rc = err_set(err, net->links_fd,
+				     "net '%s': cannot watch its tap: netlink: %s", d->config->id,
+				     err_name(net->links_fd));
+	}
 	return rc || !c->vhost ? rc : open_vhost(c, net->vhost_fds, err);
 }
 
@@ -148,6 +173,7 @@ static int create(struct vm_device *d, struct err *err)
 		.link_down = !c->link,
 		.offload = c->offload,
 		.vhost_fds = c->vhost ? net->vhost_fds : NULL,
+		.links_fd = c->socket ? 0 : net->links_fd,
 		.gmem = d->vm->gmem,
 		.loops = d->vm->io_loops,
 		.n_loops = d->vm->n_io_loops,
@@ -160,6 +186,7 @@ static int create(struct vm_device *d, struct err *err)
 	if (rc)
 		return rc;
 	net->n = 0;
+	net->links_fd = -1;
 	return vm_device_plug_virtio(d, vdev, err);
 }
 
@@ -171,6 +198,7 @@ static void close_it(struct vm_device *d)
 		fd_close(&net->fds[i]);
 		fd_close(&net->vhost_fds[i]);
 	}
+	fd_close(&net->links_fd);
 	net->n = 0;
 }
 

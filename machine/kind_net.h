@@ -29,9 +29,12 @@ struct config_net {
 
 extern const struct device_kind kind_net;
 
-/* One fd per queue pair, IFF_VNET_HDR set. fds: net->queues entries, filled with -1 on failure;
- * else the caller's. */
+/* One fd per queue pair, IFF_VNET_HDR set; a tap that is made has the net's mtu. fds: net->queues
+ * entries, filled with -1 on failure; else the caller's. */
 int open_net(const struct config_net *net, int *fds, struct err *err);
+/* Of the tap that fd is a queue of: its name, and its MTU; 0 when it is not to be seen from here
+ * (another network namespace). name: IFNAMSIZ bytes. */
+unsigned int open_tap_mtu(int fd, char *name);
 /* /dev/vhost-net, once per queue pair; likewise. */
 int open_vhost(const struct config_net *net, int *fds, struct err *err);
 

@@ -59,10 +59,47 @@ static int open_tap_queue(const struct config_net *net, struct err *err)
 	return ret;
 }
 
+static int if_ioctl(unsigned long request, struct ifreq *ifr)
+{
+	cleanup_fd int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	return s < 0 || ioctl(s, request, ifr) != 0 ? -errno : 0;
+}
+
+static int set_tap_mtu(const struct config_net *net, struct err *err)
+{
+	struct ifreq ifr = {.ifr_mtu = (int)net->mtu};
+	int rc;
+
+	memcpy(ifr.ifr_name, net->tap, strlen(net->tap) + 1);
+	rc = if_ioctl(SIOCSIFMTU, &ifr);
+	return rc ? err_set(err, rc, "net '%s': tap '%s' cannot have an mtu of %u: %s",
+			    net->base.id, net->tap, net->mtu, err_name(rc))
+		  : 0;
+}
+
+unsigned int open_tap_mtu(int fd, char *name)
+{
+	struct ifreq ours = {0}, tap = {0}, named = {0};
+
+	if (ioctl(fd, TUNGETIFF, &ours) != 0 || ioctl(fd, SIOCGIFHWADDR, &tap) != 0)
+		return 0;
+	memcpy(name, ours.ifr_name, IFNAMSIZ);
+	name[IFNAMSIZ - 1] = '\0';
+	memcpy(named.ifr_name, name, IFNAMSIZ);
+	/* One in another namespace may have that name; it does not have that address. */
+	if (if_ioctl(SIOCGIFHWADDR, &named) ||
+	    memcmp(named.ifr_hwaddr.sa_data, tap.ifr_hwaddr.sa_data, 6) != 0)
+		return 0;
+	return if_ioctl(SIOCGIFMTU, &named) ? 0 : (unsigned int)named.ifr_mtu;
+}
+
 /* A tap that hospes creates is not persistent: it goes with the last fd. */
 static int open_tap(const struct config_net *net, int *fds, struct err *err)
 {
-	if (!net->create && !if_nametoindex(net->tap))
+	bool made = !if_nametoindex(net->tap);
+
+	if (!net->create && made)
 		return err_set(
 			err, -ENODEV,
 			"net '%s': there is no tap '%s': make it by 'sudo ip tuntap add %s mode "
@@ -73,7 +110,7 @@ static int open_tap(const struct config_net *net, int *fds, struct err *err)
 		if (fds[i] < 0)
 			return fds[i];
 	}
-	return 0;
+	return made && net->mtu ? set_tap_mtu(net, err) : 0;
 }
 
 static int dup_tap(const struct config_net *net, int *fds, struct err *err)

@@ -115,6 +115,9 @@ struct net_backend_ops {
 	int (*set_offloads)(struct net *net, uint64_t features);
 	int (*set_enabled)(struct net_pair *pair, bool on);
 	void (*set_carrier)(struct net *net, bool up);
+	/* Interfaces of the host changed: 0, or why this one is of no more use. NULL: it has
+	 * none. */
+	int (*check)(struct net *net);
 	/* One packet by net_rx_deliver: 1 when there was one, 0 when it waits for guest buffers,
 	 * -EAGAIN when there is none; any other error: the backend is of no more use. */
 	int (*receive)(struct net_pair *pair);
@@ -135,6 +138,8 @@ struct net {
 	_Atomic uint16_t status;   /* NET_S_* */
 	_Atomic uint64_t offloads; /* receive offloads in use */
 	uint16_t mtu;
+	int links_fd;         /* -1: none */
+	struct loop_op links; /* its poll, while pair 0 receives */
 	struct net_pair pairs[];
 };
 

@@ -117,6 +117,14 @@ static void tap_set_carrier(struct net *net, bool up)
 	(void)tap_ioctl(net->pairs[0].fd, TUNSETCARRIER, &on);
 }
 
+static int tap_check(struct net *net)
+{
+	struct ifreq ifr = {0};
+	int r = tap_ioctl(net->pairs[0].fd, TUNGETIFF, &ifr);
+
+	return r == -EBADFD ? -ENODEV : r;
+}
+
 static int tap_receive(struct net_pair *pair)
 {
 	struct net_rx *rx = &pair->rx;
@@ -158,6 +166,7 @@ const struct net_backend_ops net_tap_ops = {
 	.set_offloads = tap_set_offloads,
 	.set_enabled = tap_set_enabled,
 	.set_carrier = tap_set_carrier,
+	.check = tap_check,
 	.receive = tap_receive,
 	.transmit = tap_transmit,
 };

@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <poll.h>
 
+#include "base/err.h"
+
 static bool sendable(const struct net_tx *tx)
 {
 	const struct net *net = tx->q.pair->net;
@@ -27,6 +29,9 @@ static bool send_one(struct net_tx *tx)
 	if (sendable(tx))
 		r = pair->net->backend->transmit(pair, tx->chain.out, tx->chain.n_out,
 						 tx->chain.out_bytes);
+	/* With no buffers from the guest, nobody reads, who would say it. */
+	if (r == -EPIPE || r == -ECONNRESET || r == -EBADFD)
+		net_peer_gone(pair->net, err_name(r));
 	if (r == -EAGAIN)
 		virtq_unpop(tx->q.base->vq, &tx->chain);
 	else

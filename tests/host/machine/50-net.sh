@@ -42,8 +42,23 @@ for shape in plain 'queues=2' 'vhost=on' 'offload=off'; do
 	ok "$shape: iperf3 from the guest" received -t "$seconds" -R
 	ok "$shape: iperf3 both ways, two streams" received -t "$seconds" -P 2 --bidir
 	ok "$shape: datagrams" received -t "$seconds" -u -b 20M
+	if [[ $shape =~ plain|vhost ]]; then
+		ip link del tap9
+		ok "$shape: a tap that is deleted is noticed" guest_wait_for "$shape" 'network is gone: .*link is down' 30
+	fi
 	down "$shape"
 done
+
+# Both ends have the MTU that was asked for, or the log says that they do not.
+up jumbo mtu=9000
+is "$(cat /sys/class/net/tap9/mtu)" 9000 "a tap that hospes makes has the guest's mtu"
+ok "ping with 8972 bytes in one packet" ping -q -c 1 -w 30 -M "do" -s 8972 10.9.0.2
+down jumbo
+ip tuntap add tap9 mode tap
+guest_start jumbo hospes run "${guest[@]}" --net tap=tap9,mtu=9000 --cmdline "$line"
+ok "a tap with another mtu is said" guest_wait_for jumbo "mtu 9000.*'tap9' has 1500.*ip link set tap9 mtu 9000" 30
+guest_kill jumbo
+ip link del tap9
 
 # Without root: passt's socket. The guest reaches the host's address through it.
 passt --foreground --socket "$TMP/passt.sock" --runas 0 --mtu 1500 -a 10.8.0.2 -n 24 -g 10.8.0.1 --map-host-loopback 10.8.0.1 \

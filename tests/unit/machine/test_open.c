@@ -5,6 +5,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +16,7 @@
 #include "base/num.h"
 #include "machine/kind_console.h"
 #include "machine/kind_disk.h"
+#include "machine/kind_net.h"
 #include "machine/open.h"
 
 static char dir[] = "/tmp/hospes-open-XXXXXX";
@@ -178,6 +181,52 @@ Test(open, what_raw_disks_begin_with_is_raw)
 	cr_expect_eq(open_image("mbr", false, CONFIG_FORMAT_AUTO, &err), 0, "%s", err.text);
 	cr_expect_eq(open_image("luks", false, CONFIG_FORMAT_AUTO, &err), 0, "%s", err.text);
 	cr_expect_eq(open_image("short", false, CONFIG_FORMAT_AUTO, &err), 0, "%s", err.text);
+}
+
+static const struct config_net a_tap = {
+	.base.id = (char *)"n", .tap = (char *)"tap0", .create = true, .fd = -1, .queues = 1};
+
+Test(open, a_tap_that_is_made_has_the_nets_mtu)
+{
+	struct config_net net = a_tap;
+	struct err err = ERR_INIT;
+	char name[IFNAMSIZ];
+	int fds[CONFIG_NET_QUEUES], again[CONFIG_NET_QUEUES];
+
+	if (unshare(CLONE_NEWNET) || access("/dev/net/tun", R_OK | W_OK))
+		cr_skip_test("no network namespace of its own, or no /dev/net/tun");
+	net.mtu = 9000;
+	net.queues = 2;
+	cr_assert_eq(open_net(&net, fds, &err), 0, "%s", err.text);
+	cr_expect_eq(open_tap_mtu(fds[0], name), 9000u);
+	cr_expect_str_eq(name, "tap0");
+	/* One that is there is not changed. */
+	net.mtu = 1400;
+	net.queues = 2;
+	cr_assert_eq(open_net(&net, again, &err), 0, "%s", err.text);
+	cr_expect_eq(open_tap_mtu(fds[0], name), 9000u);
+	for (int i = 0; i < 2; i++) {
+		close(fds[i]);
+		close(again[i]);
+	}
+	net.mtu = 65535;
+	cr_expect_lt(open_net(&net, fds, &err), 0);
+	cr_expect(strstr(err.text, "mtu of 65535"), "%s", err.text);
+}
+
+Test(open, the_mtu_of_a_tap_in_another_namespace_is_not_known)
+{
+	struct err err = ERR_INIT;
+	char name[IFNAMSIZ];
+	int fds[CONFIG_NET_QUEUES], other[CONFIG_NET_QUEUES];
+
+	if (unshare(CLONE_NEWNET) || access("/dev/net/tun", R_OK | W_OK))
+		cr_skip_test("no network namespace of its own, or no /dev/net/tun");
+	cr_assert_eq(open_net(&a_tap, fds, &err), 0, "%s", err.text);
+	cr_assert_eq(unshare(CLONE_NEWNET), 0);
+	cr_expect_eq(open_tap_mtu(fds[0], name), 0u);
+	cr_assert_eq(open_net(&a_tap, other, &err), 0, "%s", err.text);
+	cr_expect_eq(open_tap_mtu(fds[0], name), 0u, "another one of that name");
 }
 
 Test(open, output_is_not_written_through_a_link)

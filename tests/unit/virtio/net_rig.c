@@ -64,6 +64,7 @@ void nic_open_tap(struct nic *n, const int *fds, unsigned int pairs, uint64_t fe
 		.fds = fds,
 		.pairs = pairs,
 		.offload = true,
+		.links_fd = n->links,
 		.loops = &n->rig.loop,
 		.n_loops = 1,
 	};

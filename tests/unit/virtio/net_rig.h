@@ -26,7 +26,8 @@ enum { RX = 0, TX = 1, HEADER = 12, NET_QUEUE = 64 };
 
 struct nic {
 	struct rig rig;
-	int peer; /* the other end of a socket backend, else -1 */
+	int peer;  /* the other end of a socket backend, else -1 */
+	int links; /* before nic_open_tap: announces interfaces; 0: none */
 };
 
 /* Over a socket pair; peer is non-blocking. */

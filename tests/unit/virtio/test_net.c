@@ -363,6 +363,20 @@ Test(net, a_peer_that_goes_takes_the_link_down)
 	nic_close(&n);
 }
 
+Test(net, a_peer_that_goes_while_nobody_reads_it_takes_the_link_down_at_the_next_packet)
+{
+	struct nic n;
+
+	nic_open_socket(&n, USUAL, LOOP_AUTO);
+	rig_settle(&n.rig);
+	close(n.peer);
+	n.peer = -1;
+	nic_send(&n, TX, (const uint8_t[60]){0}, 60, 0);
+	rig_wait(&n.rig.queues[TX]);
+	cr_expect_not(link_up(&n));
+	nic_close(&n);
+}
+
 Test(net, a_peer_that_lost_its_place_takes_the_link_down)
 {
 	static const uint8_t lengths[][4] = {{0xff, 0xff, 0xff, 0xff}, {0, 1, 0, 0x12}};

@@ -19,6 +19,7 @@
 
 #include "base/le.h"
 #include "base/num.h"
+#include "host/links.h"
 #include "net_rig.h"
 
 #define USUAL                                                                                   \
@@ -96,6 +97,8 @@ static void lan_open(struct lan *l, unsigned int pairs, uint64_t features)
 		cr_skip_test("no network namespace of its own");
 	for (unsigned int i = 0; i < pairs; i++)
 		fds[i] = tap_fd("tap0", pairs > 1);
+	l->n.links = host_links_open();
+	cr_assert_geq(l->n.links, 0);
 	nic_open_tap(&l->n, fds, pairs, features);
 	interface_up("tap0");
 	l->packet = packet_socket("tap0");
@@ -377,6 +380,26 @@ Test(net_tap, a_tap_that_is_removed_takes_the_link_down_and_no_cpu)
 	cr_expect_eq(status[0] & 1, 0);
 	nic_send(&l.n, TX, (const uint8_t[60]){0}, 60, 0);
 	rig_wait(&l.n.rig.queues[TX]);
+	lan_close(&l);
+}
+
+/* As under vhost, where no queue of ours reads it. */
+Test(net_tap, a_tap_that_is_removed_while_nobody_reads_it_takes_the_link_down)
+{
+	struct lan l;
+	uint8_t status[2];
+
+	lan_open(&l, 1, USUAL);
+	rig_settle(&l.n.rig);
+	/* Another interface that goes is none of its business. */
+	close(tap_fd("tap1", false));
+	rig_settle(&l.n.rig);
+	l.n.rig.vdev->ops->config_read(l.n.rig.vdev, 6, status, 2);
+	cr_expect_eq(status[0] & 1, 1);
+	cr_assert_eq(system("ip link del tap0 2>/dev/null"), 0, "needs ip");
+	rig_settle(&l.n.rig);
+	l.n.rig.vdev->ops->config_read(l.n.rig.vdev, 6, status, 2);
+	cr_expect_eq(status[0] & 1, 0);
 	lan_close(&l);
 }
 
