@@ -104,6 +104,7 @@ static void call_all(struct ioas *ioas, struct ioas_mapping *maps, unsigned int 
 		struct ledger_entry *entry = &entries[i];
 
 		entry->op = LEDGER_MAP;
+		entry->stale = false;
 		entry->iova = m->iova;
 		entry->bytes = m->bytes;
 		entry->gpa = m->memory.gpa;
