@@ -2,7 +2,8 @@
 // Any sequence of requests to the virtual IOMMU, in batches of any length. Oracle: a plain model of
 // a few pages predicts each status and, after each batch, each page that an endpoint can read or
 // write. Two endpoints are emulated devices; the third is passed through, on a fake backend, whose
-// table is compared too.
+// table is compared too: it has what the guest wants, and what the strategy says that it retains,
+// within its limits.
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 #include "base/err.h"
 #include "base/num.h"
 #include "core/gmem.h"
+#include "core/loop.h"
 #include "iommu/viommu.h"
 
 enum {
@@ -29,6 +31,18 @@ enum {
 	STEP_BYTES = 6,
 	STEPS_MAX = 200,
 };
+
+/* One that retains nothing, and two that retain some; an input begins with one, and changes it. */
+static const struct {
+	const char *name;
+	uint64_t mappings, bytes; /* that are stale at most */
+} strategies_of_input[] = {
+	{"strict", 0, 0},
+	{"deferred,entries=2", 2, UINT64_MAX},
+	{"cached,quota=12K", UINT64_MAX, 3 * PAGE},
+};
+enum { STRATEGIES = sizeof(strategies_of_input) / sizeof(strategies_of_input[0]) };
+static unsigned int strategy; /* index */
 
 /* --- the model --- */
 
@@ -218,6 +232,7 @@ static struct gmem *gmem;
 static struct iommu *iommu;
 static struct hw_domain *all;
 static struct iommu_endpoint *device;
+static struct loop *loop; /* nobody runs it, so no tick comes */
 static struct viommu *viommu;
 static struct viommu_endpoint *endpoints[ENDPOINTS];
 static uint32_t ids[ENDPOINTS] = {0, 1, 2};
@@ -246,9 +261,11 @@ static void set_up_host(void)
 {
 	static const struct log silent;
 	struct iommu_endpoint_config device_config = {.name = "host", .fd = -1};
+	const struct loop_config loop_config = {.log = &silent, .name = "viommu"};
 
 	if (gmem)
 		return;
+	check(!loop_create(&loop, &loop_config, NULL));
 	check(!gmem_create(&gmem, &silent, NULL));
 	check(!gmem_begin(gmem, NULL));
 	add("ram", 0, RAM_PAGES, 0);
@@ -275,6 +292,7 @@ static void set_up(void)
 	struct viommu_config config = {
 		.log = &silent,
 		.gmem = gmem,
+		.loop = loop,
 		.limits = {.page_sizes = PAGE,
 			   .last = PAGES * PAGE - 1,
 			   .domain_first = 1,
@@ -283,7 +301,7 @@ static void set_up(void)
 	};
 	const struct viommu_hardware hardware = {
 		.name = "host",
-		.strategy = "strict",
+		.strategy = strategies_of_input[strategy].name,
 		.device = device,
 		.all = all,
 		.reserved = &reserved,
@@ -321,8 +339,34 @@ static uint64_t model_reach(unsigned int e, uint64_t page, unsigned int need)
 	return d->pages[page].gpa_page;
 }
 
-/* The host's device reaches the same memory; what bypass has of it ends where memory does. */
-static void check_hardware(uint64_t page, unsigned int need, uint64_t expect)
+static void find_retained(void *opaque, const struct viommu_view *view)
+{
+	if (view->endpoint == endpoints[ENDPOINTS - 1])
+		*(struct hw_domain_retained *)opaque = hw_domain_retained(view->hw);
+}
+
+/* Beyond what the guest wants, the hardware reaches what the strategy says, within its limits. */
+static void check_stale(void)
+{
+	const struct model_domain *d = &model.domains[model.in[ENDPOINTS - 1]];
+	const struct ioas *ioas = iommu_endpoint_ioas(device);
+	struct hw_domain_retained retained = {0};
+	uint64_t stale = 0, bytes;
+	void *hva;
+
+	viommu_walk(viommu, find_retained, &retained);
+	for (uint64_t page = 0; page < PAGES && model.in[ENDPOINTS - 1] && !d->bypass; page++)
+		stale += !d->pages[page].mapping && ioas &&
+			 (!fake_translate(ioas, page * PAGE, IOAS_READ, &hva, &bytes) ||
+			  !fake_translate(ioas, page * PAGE, IOAS_WRITE, &hva, &bytes));
+	check(stale * PAGE == retained.bytes);
+	check(retained.bytes <= strategies_of_input[strategy].bytes);
+	check(retained.mappings <= strategies_of_input[strategy].mappings);
+}
+
+/* The host's device reaches the same memory; what bypass has of it ends where memory does. stale:
+ * it may reach more, which check_stale counts. */
+static void check_hardware(uint64_t page, unsigned int need, uint64_t expect, bool stale)
 {
 	const struct ioas *ioas = iommu_endpoint_ioas(device);
 	struct gmem_extent extent;
@@ -332,8 +376,8 @@ static void check_hardware(uint64_t page, unsigned int need, uint64_t expect)
 	bool should = expect != UINT64_MAX && gmem_lookup(gmem, expect * PAGE, &extent) &&
 		      !((extent.flags & GMEM_READONLY) && (need & VIOMMU_F_WRITE));
 
-	check(there == should);
-	check(!there || hva == extent.hva);
+	check(there == should || (there && stale));
+	check(!should || hva == extent.hva);
 }
 
 static void compare(void)
@@ -348,10 +392,14 @@ static void compare(void)
 
 				check(rc ? expect == UINT64_MAX : gpa == expect * PAGE);
 				if (e == ENDPOINTS - 1)
-					check_hardware(page, need, expect);
+					check_hardware(page, need, expect,
+						       model.in[e] && !model.domains[model.in[e]]
+									       .pages[page]
+									       .mapping);
 			}
 		}
 	}
+	check_stale();
 }
 
 /* A page, mostly; its last byte as an end; now and then an address that no page begins at. */
@@ -395,6 +443,13 @@ static void set_bypass(bool bypass)
 	compare();
 }
 
+static void change_strategy(unsigned int to)
+{
+	strategy = to;
+	check(!viommu_switch(viommu, NULL, strategies_of_input[to].name, NULL));
+	compare();
+}
+
 static void reset(void)
 {
 	for (unsigned int i = 0; i < ENDPOINTS; i++)
@@ -418,7 +473,7 @@ static void abandon(unsigned int end)
 		model_leave(i);
 	for (uint64_t page = 0; page < PAGES; page++) {
 		for (unsigned int need = VIOMMU_F_READ; need <= VIOMMU_F_WRITE; need++)
-			check_hardware(page, need, before[need - 1][page]);
+			check_hardware(page, need, before[need - 1][page], false);
 	}
 	if (end == 0)
 		viommu_settle(viommu);
@@ -434,9 +489,12 @@ static void abandon(unsigned int end)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct viommu_request drain[DRAIN_MAX];
+	struct hw_domain_retained retained = {0};
 	struct viommu_totals totals;
 	unsigned int n = 0;
 
+	strategy = (unsigned int)(size % STEP_BYTES %
+				  STRATEGIES); /* what is behind the last whole step */
 	set_up_host();
 	set_up();
 	for (size_t i = 0; i + STEP_BYTES <= size && i < STEPS_MAX * STEP_BYTES; i += STEP_BYTES) {
@@ -451,6 +509,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		flush(drain, &n);
 		if (head & 2 && head & 1)
 			abandon(head >> 2 & 3);
+		else if (head & 8)
+			change_strategy(head & 3);
 		else if (head & 2)
 			reset();
 		else
@@ -458,7 +518,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	flush(drain, &n);
 	viommu_totals(viommu, &totals);
-	check(totals.mappings == model.mappings);
+	viommu_walk(viommu, find_retained, &retained);
+	check(totals.mappings - retained.mappings == model.mappings);
 	tear_down();
 	return 0;
 }
