@@ -75,7 +75,7 @@ const struct option document_options[] = {
 	 .otherwise = "on", FLAG(FLAG_OBJECT, NULL, "viommu", "enabled")},
 	{"console", "serial|virtio|none",
 	 "a console (serial on the terminal)\n"
-	 "[,path=FILE|in=FD,out=FD]",
+	 "[,path=FILE|in=FD,out=FD][,overflow=wait]",
 	 FLAG(FLAG_CONSOLE, NULL, "consoles", "type")},
 	{"rng", "on|off", "random numbers from this host (on)",
 	 FLAG(FLAG_VALUE, "rng", "enabled", NULL)},

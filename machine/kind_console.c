@@ -21,6 +21,15 @@ static const char *const type_names[] = {
 	NULL,
 };
 
+static const char *const overflow_names[] = {
+	[CONFIG_OVERFLOW_DROP] = "drop",
+	[CONFIG_OVERFLOW_WAIT] = "wait",
+	NULL,
+};
+
+/* A reader that is only slow takes something in this time. */
+static const uint64_t patience_ns = 1000000000;
+
 #define AT(member) .offset = offsetof(struct config_console, member)
 static const struct schema_field fields[] = {
 	{"id", SCHEMA_STRING, AT(base.id)},
@@ -28,6 +37,7 @@ static const struct schema_field fields[] = {
 	{"in", SCHEMA_FD, AT(in), .max = INT32_MAX},
 	{"out", SCHEMA_FD, AT(out), .max = INT32_MAX},
 	{"path", SCHEMA_STRING, AT(path)},
+	{"overflow", SCHEMA_ENUM, AT(overflow), .names = overflow_names},
 	{"addr", SCHEMA_PCI, AT(base.addr)},
 	{NULL},
 };
@@ -111,17 +121,20 @@ static int create(struct vm_device *d, struct err *err)
 {
 	const struct vm_console *console = of(d);
 	const struct device_env env = vm_device_env(d->vm);
+	bool drop = config_of(d->config)->overflow == CONFIG_OVERFLOW_DROP;
 	const struct serial_config port = {
 		.name = d->config->id,
 		.port = PLATFORM_SERIAL_PORT,
 		.gsi = PLATFORM_SERIAL_GSI,
 		.in_fd = console->in,
 		.out_fd = console->out,
+		.patience_ns = drop ? patience_ns : 0,
 	};
 	const struct virtio_console_setup config = {
 		.name = d->config->id,
 		.in_fd = console->in,
 		.out_fd = console->out,
+		.patience_ns = drop ? patience_ns : 0,
 		.loop = d->vm->loop,
 	};
 	struct virtio_device *vdev;

@@ -10,12 +10,18 @@ enum config_console_type {
 	CONFIG_CONSOLE_VIRTIO,
 };
 
+enum config_overflow {
+	CONFIG_OVERFLOW_DROP, /* after a while, what nobody takes is lost */
+	CONFIG_OVERFLOW_WAIT, /* the guest waits for ever */
+};
+
 struct config_console {
 	struct config_device base;
 	int type;
-	int in;     /* fd, -1: no input */
-	int out;    /* fd, -1: discarded unless path */
-	char *path; /* output goes to this file, which is created or truncated */
+	int in;       /* fd, -1: no input */
+	int out;      /* fd, -1: discarded unless path */
+	int overflow; /* enum config_overflow */
+	char *path;   /* output goes to this file, which is created or truncated */
 };
 
 extern const struct device_kind kind_console;

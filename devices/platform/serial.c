@@ -66,12 +66,14 @@ static void update_thre(struct serial *s)
 	size_t room = serial_ring_room(&s->tx);
 	bool was = s->thre;
 
-	if (room < SERIAL_FIFO_BYTES)
-		s->thre = false;
-	else if (room >= s->tx.size / 2)
+	if (s->dropping || room >= s->tx.size / 2)
 		s->thre = true;
+	else if (room < SERIAL_FIFO_BYTES)
+		s->thre = false;
 	if (s->thre && !was)
 		s->thre_pending = true;
+	if (was && !s->thre)
+		serial_host_kick(s); /* it has an eye on whether that ends */
 }
 
 static void line_out(struct serial *s)
@@ -130,6 +132,8 @@ static void write_data(struct serial *s, uint8_t byte)
 			fifo_put(s, byte);
 		else
 			s->lsr_errors |= UART_LSR_OE;
+	} else if (s->dropping) {
+		s->dropped++;
 	} else if (s->config.out_fd >= 0 && !s->out_dead && serial_ring_room(&s->tx)) {
 		/* Without room the guest has not waited for THRE: lost, as on the real thing. */
 		serial_ring_put(&s->tx, byte);
@@ -379,9 +383,11 @@ static const struct state_field serial_fields[] = {
 STATE_DERIVED(struct serial, "made by serial_create", dev, pio, region, loop, config, line);
 STATE_DERIVED(struct serial, "follows from the registers", irq);
 STATE_DERIVED(struct serial, "where the machine stands", quiesced, frozen, stopping);
-STATE_DERIVED(struct serial, "of this host's end of the line", out_dead, in_end);
+STATE_DERIVED(struct serial, "of this host's end of the line", out_dead, in_end, dropping, dropped,
+	      written, at_stall);
 STATE_DERIVED(struct serial, "nothing is in flight while it is frozen", kicked, kick, read_op,
-	      write_op, delay_op, reading, writing, delaying, read_waits, write_waits);
+	      write_op, delay_op, stall_op, reading, writing, delaying, stalling, read_waits,
+	      write_waits);
 STATE_DERIVED(struct serial_ring, "made by serial_host_init", bytes, size);
 
 static int serial_check(const void *record, const void *live, uint32_t i, struct err *err)

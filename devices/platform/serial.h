@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A 16550A serial port at the PC's addresses, interrupt-driven, with FIFOs and real flow control
- * towards the host: while the output cannot take more, THRE stays clear, so nothing is lost in a
- * flood; input waits in the host until the receive FIFO has room.
+ * towards the host: while the output cannot take more, THRE stays clear (patience_ns), so nothing
+ * is lost in a flood; input waits in the host until the receive FIFO has room.
  *
  * Threads, errors: as platform.h says. The file descriptors stay the caller's.
  */
@@ -18,6 +18,9 @@ struct serial_config {
 	uint32_t gsi;  /* 4 … */
 	int in_fd;     /* -1: none; not owned; non-blocking not required */
 	int out_fd;    /* -1: discard; not owned */
+	/* How long the guest waits for whoever reads the output and takes nothing; after that it is
+	 * dropped until something is taken. 0: for ever. */
+	uint64_t patience_ns;
 };
 
 int serial_create(struct device **ret, const struct device_env *env,

@@ -4,6 +4,7 @@
  * one write instead of one per character; input is read ahead by no more than one ring.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <string.h>
 #include <time.h>
@@ -70,6 +71,51 @@ static void output_gone(struct serial *s, int error)
 	s->line->out(s);
 }
 
+/* Lock held. */
+static void end_dropping(struct serial *s)
+{
+	if (!s->dropping)
+		return;
+	s->dropping = false;
+	log_warn(s->dev.log, s->dev.name, "output: %" PRIu64 " bytes were dropped", s->dropped);
+	s->dropped = 0;
+}
+
+static void watch_stall(struct serial *s)
+{
+	bool full;
+
+	if (s->stalling || s->frozen || s->stopping || !s->config.patience_ns)
+		return;
+	pthread_mutex_lock(&s->dev.lock);
+	full = !s->thre;
+	pthread_mutex_unlock(&s->dev.lock);
+	if (!full)
+		return;
+	s->stalling = true;
+	s->at_stall = s->written;
+	loop_timer(s->loop, &s->stall_op, s->config.patience_ns);
+}
+
+static void stall_done(struct loop_op *op, int result)
+{
+	struct serial *s = container_of(op, struct serial, stall_op);
+
+	s->stalling = false;
+	if (result)
+		return;
+	pthread_mutex_lock(&s->dev.lock);
+	if (!s->thre && s->written == s->at_stall) {
+		log_warn(s->dev.log, s->dev.name,
+			 "output: nobody takes it; it is dropped until somebody does "
+			 "(overflow=wait makes the guest wait)");
+		s->dropping = true;
+		s->line->out(s);
+	}
+	pthread_mutex_unlock(&s->dev.lock);
+	watch_stall(s);
+}
+
 static void write_done(struct loop_op *op, int result)
 {
 	struct serial *s = container_of(op, struct serial, write_op);
@@ -89,6 +135,8 @@ static void write_done(struct loop_op *op, int result)
 	if (!waited && result > 0) {
 		s->tx.head = (s->tx.head + (size_t)result) % s->tx.size;
 		s->tx.count -= (size_t)result;
+		s->written += (uint64_t)result;
+		end_dropping(s);
 		s->line->out(s);
 	} else if (result < 0 && result != -EINTR && result != -EAGAIN && result != -ECANCELED) {
 		output_gone(s, result);
@@ -171,6 +219,7 @@ static void kick_done(struct loop_op *op, int result)
 	pthread_mutex_unlock(&s->dev.lock);
 
 	start_read(s);
+	watch_stall(s);
 	if (n >= GATHER_BYTES || s->stopping) {
 		start_write(s);
 	} else if (n && !s->delaying && !s->writing && !s->frozen) {
@@ -202,6 +251,7 @@ void serial_host_init(struct serial *s, const struct serial_line *line)
 	s->read_op.done = read_done;
 	s->write_op.done = write_done;
 	s->delay_op.done = delay_done;
+	s->stall_op.done = stall_done;
 }
 
 static size_t unwritten(struct serial *s)
@@ -240,7 +290,8 @@ static void end_ops(struct serial *s)
 	loop_cancel(s->loop, &s->read_op);
 	loop_cancel(s->loop, &s->write_op);
 	loop_cancel(s->loop, &s->delay_op);
-	while (s->reading || s->writing || s->delaying || s->kicked)
+	loop_cancel(s->loop, &s->stall_op);
+	while (s->reading || s->writing || s->delaying || s->stalling || s->kicked)
 		if (loop_iterate(s->loop, true))
 			break;
 }
@@ -249,6 +300,12 @@ void serial_host_freeze(struct serial *s)
 {
 	s->frozen = true;
 	end_ops(s);
+	pthread_mutex_lock(&s->dev.lock);
+	if (s->dropping) { /* whoever loads this has a reader of its own */
+		end_dropping(s);
+		s->line->out(s);
+	}
+	pthread_mutex_unlock(&s->dev.lock);
 }
 
 void serial_host_thaw(struct serial *s)

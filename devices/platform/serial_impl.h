@@ -70,9 +70,13 @@ struct serial {
 	const struct serial_line *line;
 	bool kicked;   /* kick is posted */
 	bool out_dead; /* nobody takes output any more: it is discarded */
+	bool dropping; /* the reader takes nothing: what the guest writes is lost, until it does */
+	uint64_t dropped; /* bytes, since dropping began */
 	/* The loop's. */
-	struct loop_op kick, read_op, write_op, delay_op;
-	bool reading, writing, delaying;
+	struct loop_op kick, read_op, write_op, delay_op, stall_op;
+	bool reading, writing, delaying, stalling;
+	uint64_t written;  /* bytes */
+	uint64_t at_stall; /* of them, when stall_op began */
 	bool stopping, in_end;
 	bool read_waits, write_waits; /* the op in flight is a poll for readiness */
 };

@@ -2,12 +2,14 @@
 // virtio-console, one port without multiport: receive queue 0, transmit queue 1.
 //
 // Backpressure both ways. Output: one chain at a time goes to the fd from guest memory; what the fd
-// does not take yet stays in flight, so the driver sees a full queue. A quiesce takes a chain back
+// does not take yet stays in flight, so the driver sees a full queue; but for no longer than the
+// setup says, then it is dropped. A quiesce takes a chain back
 // that is written in part and remembers how far it got. Input: read into a small buffer only while
 // that has room, so what the driver offers no buffers for stays with whoever writes.
 #include "virtio/console.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -56,6 +58,14 @@ struct console {
 	uint64_t out_at;   /* how much of tx is written */
 	uint64_t out_skip; /* how much of the next chain was written before a quiesce */
 	struct iovec out[VIRTQ_MAX_SEGMENTS];
+
+	uint64_t patience_ns;
+	struct loop_op stall_op; /* the time that a write may take without progress */
+	uint64_t written;        /* bytes */
+	uint64_t at_stall;       /* of them, when stall_op began */
+	bool dropping;           /* nobody takes the output: it is lost, until … */
+	struct loop_op ready_op; /* … the fd takes something again */
+	uint64_t dropped;        /* bytes, since dropping began */
 };
 
 static struct console *of_vdev(struct virtio_device *vdev)
@@ -149,6 +159,70 @@ static const struct virtio_queue_ops rx_ops = {
 
 /* Output */
 
+static void watch_stall(struct console *c)
+{
+	struct virtio_queue *q = &c->vdev.queues[TX];
+
+	if (c->stall_op.in_flight || !c->patience_ns)
+		return;
+	c->at_stall = c->written;
+	virtio_queue_hold(q);
+	loop_timer(q->loop, &c->stall_op, c->patience_ns);
+}
+
+static void stall_done(struct loop_op *op, int result)
+{
+	struct console *c = container_of(op, struct console, stall_op);
+	struct virtio_queue *q = &c->vdev.queues[TX];
+
+	if (!result && virtio_queue_running(q) && c->out_state != IO_IDLE && !c->dropping) {
+		if (c->written != c->at_stall) {
+			watch_stall(c);
+		} else {
+			log_warn(c->vdev.log, c->vdev.name,
+				 "output: nobody takes it; it is dropped until somebody does "
+				 "(overflow=wait makes the guest wait)");
+			c->dropping = true;
+			loop_cancel(q->loop, &c->out_op);
+		}
+	}
+	virtio_queue_release(q);
+}
+
+static void end_dropping(struct console *c)
+{
+	if (!c->dropping)
+		return;
+	c->dropping = false;
+	log_warn(c->vdev.log, c->vdev.name, "output: %" PRIu64 " bytes were dropped", c->dropped);
+	c->dropped = 0;
+}
+
+static void ready_done(struct loop_op *op, int result)
+{
+	struct console *c = container_of(op, struct console, ready_op);
+	struct virtio_queue *q = &c->vdev.queues[TX];
+
+	(void)result; /* of an fd that failed, the next write says so */
+	end_dropping(c);
+	virtio_queue_release(q);
+}
+
+/* The chain whose write was cut short because nobody takes it. */
+static void drop_rest(struct console *c, int result)
+{
+	struct virtio_queue *q = &c->vdev.queues[TX];
+
+	if (c->out_state == IO_BUSY && result > 0)
+		c->out_at += (unsigned int)result;
+	c->dropped += c->tx.out_bytes - c->out_at;
+	c->out_state = IO_IDLE;
+	virtq_push(q->vq, &c->tx, 0);
+	/* In its place the fd holds the queue. */
+	loop_poll(q->loop, &c->ready_op, c->out_fd, POLLOUT);
+	virtio_queue_again(q);
+}
+
 static void write_more(struct console *c)
 {
 	int n = iov_slice(c->out, ARRAY_SIZE(c->out), c->tx.out, c->tx.n_out, c->out_at,
@@ -179,6 +253,10 @@ static void out_done(struct loop_op *op, int result)
 	struct console *c = container_of(op, struct console, out_op);
 	struct virtio_queue *q = &c->vdev.queues[TX];
 
+	if (c->dropping && virtio_queue_running(q)) {
+		drop_rest(c, result);
+		return;
+	}
 	if (c->out_state == IO_POLL) {
 		result = 0;
 	} else if (result == -EAGAIN && virtio_queue_running(q)) {
@@ -195,6 +273,7 @@ static void out_done(struct loop_op *op, int result)
 		result = 0;
 	}
 	c->out_at += (unsigned int)result;
+	c->written += (unsigned int)result;
 	if (c->out_at < c->tx.out_bytes && virtio_queue_running(q))
 		write_more(c);
 	else
@@ -216,9 +295,14 @@ static bool tx_serve(struct virtio_queue *q)
 					  VIRTQ_MAX_SEGMENTS);
 			c->out_at = MIN(c->out_skip, c->tx.out_bytes);
 			c->out_skip = 0;
+			if (c->dropping) {
+				c->dropped += c->tx.out_bytes - c->out_at;
+				c->out_at = c->tx.out_bytes;
+			}
 			if (c->out_fd >= 0 && c->out_at < c->tx.out_bytes) {
 				virtio_queue_hold(q);
 				write_more(c);
+				watch_stall(c);
 				return false;
 			}
 			virtq_push(q->vq, &c->tx, 0);
@@ -235,6 +319,9 @@ static void tx_cancel(struct virtio_queue *q)
 
 	/* A pause does not wait for a reader that may never come either. */
 	loop_cancel(q->loop, &c->out_op);
+	loop_cancel(q->loop, &c->stall_op);
+	loop_cancel(q->loop, &c->ready_op);
+	end_dropping(c);
 	if (virtq_state(q->vq) == VIRTQ_ABANDONING)
 		c->out_skip = 0;
 }
@@ -278,9 +365,10 @@ static const struct state_field console_fields[] = {
 };
 
 STATE_DERIVED(struct console, "has sections of its own", vdev);
-STATE_DERIVED(struct console, "of this host's terminal", in_fd, out_fd, size);
+STATE_DERIVED(struct console, "of this host's terminal", in_fd, out_fd, size, patience_ns, written,
+	      at_stall, dropping, dropped);
 STATE_DERIVED(struct console, "nothing is in flight while the queues are off", rx, tx, rx_segments,
-	      tx_segments, in_state, in_op, out_state, out_op, out_at, out);
+	      tx_segments, in_state, in_op, out_state, out_op, out_at, out, stall_op, ready_op);
 
 static int console_check(const void *record, const void *live, uint32_t i, struct err *err)
 {
@@ -334,6 +422,9 @@ int virtio_console_create(struct virtio_device **ret, const struct virtio_consol
 	c->out_fd = setup->out_fd;
 	c->in_op.done = in_done;
 	c->out_op.done = out_done;
+	c->patience_ns = setup->patience_ns;
+	c->stall_op.done = stall_done;
+	c->ready_op.done = ready_done;
 	c->rx.iov = c->rx_segments;
 	c->tx.iov = c->tx_segments;
 	c->rx.max_iov = c->tx.max_iov = VIRTQ_MAX_SEGMENTS;

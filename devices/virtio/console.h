@@ -15,6 +15,9 @@ struct virtio_console_setup {
 	const char *name;
 	int in_fd;  /* -1: none; not owned */
 	int out_fd; /* -1: discard; not owned */
+	/* How long the guest waits for whoever reads the output and takes nothing; after that it is
+	 * dropped until something is taken. 0: for ever. */
+	uint64_t patience_ns;
 	struct loop *loop;
 };
 

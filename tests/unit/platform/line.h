@@ -30,6 +30,7 @@ struct line {
 	struct harness h;
 	struct device *dev;
 	int in[2], out[2];
+	uint64_t patience_ns; /* before line_init */
 };
 
 static inline void line_init(struct line *l, bool in, bool out)
@@ -45,6 +46,7 @@ static inline void line_init(struct line *l, bool in, bool out)
 		.gsi = GSI,
 		.in_fd = in ? l->in[0] : -1,
 		.out_fd = out ? l->out[1] : -1,
+		.patience_ns = l->patience_ns,
 	};
 	cr_assert_eq(serial_create(&l->dev, &l->h.env, &config, &err), 0, "%s", err.text);
 }

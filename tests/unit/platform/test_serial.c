@@ -30,7 +30,7 @@ static void turn_until_received(struct line *l)
 
 Test(serial, scratch_and_divisor_read_back_and_dlab_hides_data)
 {
-	struct line l;
+	struct line l = {0};
 
 	line_init(&l, false, false);
 	out8(&l.h, SCR, 0x5a);
@@ -48,7 +48,7 @@ Test(serial, scratch_and_divisor_read_back_and_dlab_hides_data)
 
 Test(serial, is_recognised_as_a_16550a)
 {
-	struct line l;
+	struct line l = {0};
 
 	line_init(&l, false, false);
 	cr_assert_eq(in8(&l.h, IIR), 0x01);
@@ -64,7 +64,7 @@ Test(serial, is_recognised_as_a_16550a)
 
 Test(serial, loopback_connects_modem_lines_and_data)
 {
-	struct line l;
+	struct line l = {0};
 
 	line_init(&l, false, false);
 	out8(&l.h, MCR, 0x10 | 0x0a);
@@ -80,7 +80,7 @@ Test(serial, loopback_connects_modem_lines_and_data)
 
 Test(serial, loopback_overrun_is_told_once)
 {
-	struct line l;
+	struct line l = {0};
 
 	line_init(&l, false, false);
 	out8(&l.h, FCR, 0x01);
@@ -97,7 +97,7 @@ Test(serial, loopback_overrun_is_told_once)
 
 Test(serial, modem_status_deltas_clear_on_reading)
 {
-	struct line l;
+	struct line l = {0};
 
 	line_init(&l, false, false);
 	cr_assert_eq(in8(&l.h, MSR), 0xb0, "the host's end is there");
@@ -113,7 +113,7 @@ Test(serial, modem_status_deltas_clear_on_reading)
 
 Test(serial, empty_transmitter_interrupts_when_enabled_and_iir_clears_it)
 {
-	struct line l;
+	struct line l = {0};
 
 	line_init(&l, false, true);
 	line_open(&l, 0x01);
@@ -136,7 +136,7 @@ Test(serial, empty_transmitter_interrupts_when_enabled_and_iir_clears_it)
 
 Test(serial, out2_gates_the_interrupt)
 {
-	struct line l;
+	struct line l = {0};
 
 	line_init(&l, false, false);
 	out8(&l.h, IER, 0x02);
@@ -149,7 +149,7 @@ Test(serial, out2_gates_the_interrupt)
 
 Test(serial, input_below_the_trigger_is_a_timeout_and_at_it_is_data)
 {
-	struct line l;
+	struct line l = {0};
 
 	line_init(&l, true, false);
 	line_open(&l, 0xc1); /* 14 bytes */
@@ -170,7 +170,7 @@ Test(serial, input_below_the_trigger_is_a_timeout_and_at_it_is_data)
 
 Test(serial, input_waits_until_the_guest_raises_rts)
 {
-	struct line l;
+	struct line l = {0};
 
 	line_init(&l, true, false);
 	cr_assert_eq(write(l.in[1], "hello", 5), 5);
@@ -189,7 +189,7 @@ Test(serial, input_waits_until_the_guest_raises_rts)
 
 Test(serial, without_fifos_one_byte_at_a_time)
 {
-	struct line l;
+	struct line l = {0};
 
 	line_init(&l, true, false);
 	line_open(&l, 0x00);
@@ -206,7 +206,7 @@ Test(serial, without_fifos_one_byte_at_a_time)
 
 Test(serial, quiesced_port_keeps_input_for_later)
 {
-	struct line l;
+	struct line l = {0};
 
 	line_init(&l, true, false);
 	line_open(&l, 0x01);
@@ -224,7 +224,7 @@ Test(serial, quiesced_port_keeps_input_for_later)
 
 Test(serial, end_of_input_is_not_an_error)
 {
-	struct line l;
+	struct line l = {0};
 
 	line_init(&l, true, false);
 	line_open(&l, 0x01);
@@ -240,7 +240,7 @@ Test(serial, end_of_input_is_not_an_error)
 
 Test(serial, destroy_writes_out_what_is_left)
 {
-	struct line l;
+	struct line l = {0};
 	char buf[64] = "";
 
 	line_init(&l, false, true);
@@ -256,7 +256,7 @@ Test(serial, destroy_writes_out_what_is_left)
 
 Test(serial, reset_gives_power_on_registers_and_keeps_the_line)
 {
-	struct line l;
+	struct line l = {0};
 
 	line_init(&l, true, true);
 	line_open(&l, 0x01);
@@ -274,7 +274,7 @@ Test(serial, reset_gives_power_on_registers_and_keeps_the_line)
 
 Test(serial, full_output_clears_thre_until_half_has_drained)
 {
-	struct line l;
+	struct line l = {0};
 	unsigned int sent = 0;
 	char buf[4096];
 	ssize_t got;
@@ -308,7 +308,7 @@ Test(serial, full_output_clears_thre_until_half_has_drained)
 
 Test(serial, reader_that_went_away_does_not_stop_the_guest, .timeout = 20)
 {
-	struct line l;
+	struct line l = {0};
 
 	line_init(&l, false, true);
 	line_open(&l, 0x01);
@@ -319,6 +319,36 @@ Test(serial, reader_that_went_away_does_not_stop_the_guest, .timeout = 20)
 		while (!(in8(&l.h, LSR) & 0x20))
 			sched_yield();
 		out8(&l.h, THR, (uint8_t)i);
+	}
+	line_done(&l);
+}
+
+Test(serial, reader_that_takes_nothing_does_not_stop_the_guest_and_gets_what_comes_later,
+     .timeout = 20)
+{
+	struct line l = {.patience_ns = 20000000};
+	char buf[4096];
+	size_t bs = 0;
+
+	line_init(&l, false, true);
+	fcntl(l.out[1], F_SETPIPE_SZ, 4096);
+	line_open(&l, 0x01);
+	harness_run(&l.h);
+	for (unsigned int i = 0; i < 100000; i++) {
+		while (!(in8(&l.h, LSR) & 0x20))
+			sched_yield();
+		out8(&l.h, THR, 'a');
+	}
+	/* Its reader is back: what it gets began before the loss and goes on after it. */
+	for (ssize_t got; bs < 100;) {
+		got = read(l.out[0], buf, sizeof(buf));
+		cr_assert_gt(got, 0);
+		for (ssize_t i = 0; i < got; i++)
+			bs += buf[i] == 'b';
+		if (in8(&l.h, LSR) & 0x20)
+			out8(&l.h, THR, 'b');
+		for (int i = 0; i < 200 && in8(&l.h, LSR) & 0x20; i++)
+			out8(&l.h, THR, 'b');
 	}
 	line_done(&l);
 }
@@ -391,7 +421,7 @@ static void flood_out(struct line *l, bool non_blocking)
 
 Test(serial, flood_of_output_to_a_slow_consumer_loses_nothing, .timeout = 60)
 {
-	struct line l;
+	struct line l = {0};
 
 	line_init(&l, false, true);
 	flood_out(&l, false);
@@ -400,7 +430,7 @@ Test(serial, flood_of_output_to_a_slow_consumer_loses_nothing, .timeout = 60)
 
 Test(serial, flood_of_output_to_a_non_blocking_fd_loses_nothing, .timeout = 60)
 {
-	struct line l;
+	struct line l = {0};
 
 	line_init(&l, false, true);
 	flood_out(&l, true);
@@ -409,7 +439,7 @@ Test(serial, flood_of_output_to_a_non_blocking_fd_loses_nothing, .timeout = 60)
 
 Test(serial, flood_of_input_loses_nothing, .timeout = 60)
 {
-	struct line l;
+	struct line l = {0};
 	pthread_t thread;
 	void *complaint;
 
@@ -433,7 +463,7 @@ Test(serial, flood_of_input_loses_nothing, .timeout = 60)
 
 Test(serial, flood_of_input_by_interrupts_loses_none, .timeout = 60)
 {
-	struct line l;
+	struct line l = {0};
 	pthread_t thread;
 	void *complaint;
 

@@ -32,6 +32,8 @@ static uint8_t pattern(unsigned int i)
 	return (uint8_t)(i % PATTERN);
 }
 
+static uint64_t patience_ns; /* of the next one */
+
 static struct rig rig_create(enum loop_backend backend, bool nonblocking)
 {
 	struct guest_config config = {.backend = backend};
@@ -51,6 +53,7 @@ static struct rig rig_create(enum loop_backend backend, bool nonblocking)
 	fcntl(r.out[1], F_SETPIPE_SZ, 4096);
 	fcntl(r.in[1], F_SETPIPE_SZ, 4096);
 	r.g = guest_create(&config);
+	console.patience_ns = patience_ns;
 	console.loop = guest_loop(r.g, 0);
 	console.in_fd = r.in[0];
 	console.out_fd = r.out[1];
@@ -146,6 +149,48 @@ Test(console, output_waits_for_a_slow_reader)
 		cr_assert(guest_until(r.g, all_received, &r));
 		for (unsigned int i = 0; i < 10; i++)
 			cr_assert(drv_wait(r.d, TX, NULL, NULL));
+	}
+}
+
+static bool all_dropped(void *opaque)
+{
+	struct rig *r = opaque;
+
+	return drv_used_idx(r->d, TX) == (uint16_t)10;
+}
+
+static bool heard_again(void *opaque)
+{
+	struct rig *r = opaque;
+	char buf[8192];
+	ssize_t n = read(r->out[0], buf, sizeof(buf));
+
+	/* A byte that the pattern lacks. */
+	for (ssize_t i = 0; i < n; i++)
+		r->received += (uint8_t)buf[i] == 0xff;
+	return r->received >= 100;
+}
+
+Test(console, output_that_nobody_takes_is_dropped_and_goes_on_when_it_is_taken, .timeout = 60)
+{
+	patience_ns = 20000000;
+	for (unsigned int variant = 0; variant < 4; variant++) {
+		struct rig r = rig_create(backends[variant / 2], variant % 2);
+
+		drv_start(r.d, 0, 32);
+		for (unsigned int i = 0; i < 10; i++)
+			say(&r, 3000);
+		cr_assert(guest_until(r.g, all_dropped, &r), "variant %u", variant);
+		while (drain(&r, 8192))
+			;
+		turns(&r);
+		r.received = 0;
+		for (unsigned int i = 0; i < 100; i++)
+			*(uint8_t *)guest_ptr(r.g, r.data + i, 1) = 0xff;
+		drv_add(r.d, TX, &(struct drv_sg){r.data, 100}, 1, NULL, 0);
+		drv_kick(r.d, TX);
+		cr_assert(guest_until(r.g, heard_again, &r), "variant %u", variant);
+		rig_destroy(&r);
 	}
 }
 
