@@ -3,7 +3,8 @@
  * ACPI tables and where everything goes.
  *
  *   0xe0000  RSDP                 ACPI data: DSDT, SSDT, FADT, MADT, MCFG, XSDT follow
- *   0xf0000  SMBIOS _SM3_ and structures, then (last 64 bytes) FACS: reserved
+ *   0xf0000  SMBIOS _SM3_ and structures, FACS: reserved
+ *   0xffff0  the BIOS's entry after a reset, which resets the machine: reserved
  *
  * Not hardware-reduced: PM1 registers, so that the power button and S5 need neither interpreted
  * code nor GPEs, and the 8259 and PIT that KVM has anyway are declared as they are. No PM timer: a
@@ -23,9 +24,10 @@ enum {
 	ACPI_AREA_GPA = 0xe0000,
 	ACPI_AREA_BYTES = 0x10000,
 	SMBIOS_AREA_GPA = 0xf0000,
-	SMBIOS_AREA_BYTES = 0x10000 - 64,
+	SMBIOS_AREA_BYTES = 0x10000 - 128,
 	FACS_GPA = SMBIOS_AREA_GPA + SMBIOS_AREA_BYTES,
 	FACS_BYTES = 64,
+	BIOS_ENTRY_GPA = 0xffff0,
 	RSDP_BYTES = 36,
 
 	LAPIC_GPA = 0xfee00000u, /* where KVM's in-kernel irqchip has them */
@@ -298,6 +300,29 @@ static void facs(uint8_t f[static FACS_BYTES])
 	f[32] = 2; /* version */
 }
 
+/* Systems that find no other way (reboot=bios of Linux) jump to f000:fff0 or ffff:0 in real mode.
+ * No BIOS is there; the code makes the same reset as the port that it writes. */
+static void bios_entry(uint8_t *to, const struct acpi_config *config)
+{
+	const uint8_t code[] = {
+		0xba,
+		(uint8_t)config->reset_port,
+		(uint8_t)(config->reset_port >> 8), /* mov dx */
+		0x30,
+		0xc0,
+		0xee, /* xor al, al; out dx, al: the bit has to rise */
+		0xb0,
+		config->reset_value,
+		0xee, /* mov al; out dx, al */
+		0xf4,
+		0xeb,
+		0xfd, /* hlt, again */
+	};
+
+	static_assert(sizeof(code) <= 16, "up to the end of the first MiB");
+	memcpy(to, code, sizeof(code));
+}
+
 static int build(uint8_t *area, const struct acpi_config *config, struct err *err)
 {
 	struct tables t = {.bytes = area, .used = RSDP_BYTES};
@@ -318,6 +343,7 @@ static int build(uint8_t *area, const struct acpi_config *config, struct err *er
 		return err_set(err, r, "SMBIOS tables of %u sockets do not fit below 1 MiB",
 			       config->topology->sockets);
 	facs(area + (FACS_GPA - ACPI_AREA_GPA));
+	bios_entry(area + (BIOS_ENTRY_GPA - ACPI_AREA_GPA), config);
 	return 0;
 }
 

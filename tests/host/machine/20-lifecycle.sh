@@ -24,7 +24,7 @@ like "$(guest_log triple)" 'triple fault' "and says so"
 
 # A reboot goes on; the count in the guest's log tells it when it is done.
 ends stop-on-reset 0 60 'hospes.end=reboot' --on-reset stop
-for how in a k p; do
+for how in a b k p; do
 	guest_start "reboot-$how" hospes run "${small[@]}" \
 		--cmdline "console=ttyS0 quiet reboot=$how hospes.end=reboot"
 	ok "reboot=$how: three boots" guest_times "reboot-$how" 'HOSPES-GUEST: up' 3 180

@@ -279,6 +279,41 @@ Test(acpi, fadt_names_the_registers_and_denies_legacy_hardware)
 	machine_done(&m);
 }
 
+/* The few instructions that are there, as a processor in real mode runs them. */
+Test(acpi, the_bios_entry_writes_the_reset_register_with_a_rising_bit)
+{
+	struct machine m;
+	const uint8_t *code;
+	unsigned int dx = 0, al = 0xff, written[2] = {0xff, 0xff}, n = 0;
+
+	machine_init(&m, 1, 1, 1);
+	machine_build(&m);
+	code = at(&m, 0xffff0, 16);
+	while (*code != 0xf4) {
+		if (*code == 0xba) {
+			dx = load_le16(code + 1);
+			code += 3;
+		} else if (*code == 0xb0) {
+			al = code[1];
+			code += 2;
+		} else if (code[0] == 0x30 && code[1] == 0xc0) {
+			al = 0;
+			code += 2;
+		} else {
+			cr_assert_eq(*code, 0xee);
+			cr_assert_lt(n, 2u);
+			cr_assert_eq(dx, 0xcf9u);
+			written[n++] = al;
+			code++;
+		}
+	}
+	cr_expect_eq(n, 2u);
+	cr_expect_eq(written[0], 0u);
+	cr_expect_eq(written[1], 6u);
+	cr_expect_eq(code[1], 0xeb, "and again, after an NMI");
+	machine_done(&m);
+}
+
 static void check_madt(unsigned int sockets, unsigned int cores, unsigned int threads)
 {
 	struct machine m;
