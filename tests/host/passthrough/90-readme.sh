@@ -5,10 +5,10 @@
 destructive
 pf=$(device 8086:10c9) || skip_all "no igb"
 [ "$pf" = 0000:01:00.0 ] || skip_all "the igb is not where the README has it"
-plan 8
+plan 12
 
 commands() { sed -n '/^## A real device/,/^## Building/s/^    //p' "$HOSPES_SRC/README.md" | sed 's/ *#.*//'; }
-is "$(commands | grep -c .)" 5 "there are five commands"
+is "$(commands | grep -c .)" 7 "there are seven commands"
 like "$(commands | head -n 1)" '^tools/testhost shell$' "the first is how one gets here"
 for dev in /sys/bus/pci/devices/"$pf"/net/*; do ip link set "${dev##*/}" up; done
 
@@ -22,7 +22,14 @@ ok "two virtual functions" try "vf create"
 is "$(cat /sys/bus/pci/devices/"$pf"/sriov_numvfs)" 2 "are there"
 ok "one is bound" try "vf bind"
 ok "nothing is in the way" try "device explain"
-eval "guest_start vf $(commands | grep '^hospes run') --cmdline 'console=ttyS0 quiet hospes.sh=\"ls /sys/bus/pci/drivers/igbvf\"'"
-guest_wait vf 90
-is $? 0 "the guest ends"
-like "$(guest_log vf)" '0000:01:00\.0' "its driver has the function" || guest_show vf
+for n in 1 2; do
+	line=$(commands | grep '^hospes run' | sed -n "${n}p")
+	diag "$line"
+	eval "guest_start vf $line --cmdline 'console=ttyS0 quiet hospes.sh=\"ls /sys/bus/pci/drivers/igbvf\"'"
+	guest_wait vf 90
+	is $? 0 "guest $n ends"
+	like "$(guest_log vf)" '0000:01:00\.0' "its driver has the function" || guest_show vf
+done
+strategies=$(try "iommu list")
+like "$strategies" '^ *cached ' "the strategies are listed"
+like "$strategies" 'quota=' "with their parameters"
