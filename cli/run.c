@@ -19,7 +19,10 @@
 #include "document.h"
 #include "hospes/hospes.h"
 #include "output.h"
+#include "silence.h"
 #include "terminal.h"
+
+enum { SILENCE_S = 10 /* without a word on the console, until that is explained */ };
 
 struct run_options {
 	json_t *document; /* NULL: no flag and no file was given */
@@ -36,13 +39,15 @@ struct run {
 	int signal_fd;
 	int stopped_fd;    /* eventfd: the machine has stopped */
 	int grace_fd;      /* timerfd: the guest had its time to power off */
+	int silence_fd;    /* timerfd: it had its time to write something */
 	int to_guest;      /* pipe to the console's input, -1 without a terminal */
 	int from_terminal; /* its other end, the document's `in` */
 	bool in_front;     /* the terminal is ours, and raw */
 	struct terminal_filter filter;
-	bool ending; /* SIGTERM was seen */
-	bool ended;  /* we ended it ourselves */
-	bool stuck;  /* it does not end: the process has to */
+	bool may_be_silent; /* and it was not looked at yet */
+	bool ending;        /* SIGTERM was seen */
+	bool ended;         /* we ended it ourselves */
+	bool stuck;         /* it does not end: the process has to */
 	uint8_t typed[512];
 	size_t n_typed; /* for the guest, not yet taken by the pipe */
 };
@@ -214,6 +219,18 @@ static void on_terminal(struct run *run)
 	feed_guest(run);
 }
 
+static void look_for_silence(struct run *run)
+{
+	struct hospes_error error;
+	char *status;
+
+	if (!run->may_be_silent)
+		return;
+	run->may_be_silent = false;
+	if (hospes_vm_status(run->vm, &status, &error) == 0)
+		silence_explain(run->options.document, status);
+}
+
 /* A job comes to the front and leaves it as its shell wants, which need not say so: while it is
  * behind, look again each second. Returns the time to wait, for poll. */
 static int look_at_terminal(struct run *run)
@@ -240,6 +257,7 @@ static void attend(struct run *run)
 			{.fd = run->in_front && !run->n_typed ? STDIN_FILENO : -1,
 			 .events = POLLIN},
 			{.fd = run->n_typed ? run->to_guest : -1, .events = POLLOUT},
+			{.fd = run->may_be_silent ? run->silence_fd : -1, .events = POLLIN},
 		};
 		uint64_t ticks;
 
@@ -258,6 +276,8 @@ static void attend(struct run *run)
 			on_terminal(run);
 		if (fds[4].revents)
 			feed_guest(run);
+		if (fds[5].revents)
+			look_for_silence(run);
 	}
 }
 
@@ -382,7 +402,9 @@ static int open_fds(struct run *run)
 	run->signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
 	run->stopped_fd = eventfd(0, EFD_CLOEXEC);
 	run->grace_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
-	if (run->signal_fd >= 0 && run->stopped_fd >= 0 && run->grace_fd >= 0)
+	run->silence_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
+	if (run->signal_fd >= 0 && run->stopped_fd >= 0 && run->grace_fd >= 0 &&
+	    run->silence_fd >= 0)
 		return CLI_OK;
 	cli_error("cannot make event descriptors: %s", strerror(errno));
 	return CLI_FAILED;
@@ -416,17 +438,23 @@ static int create_machine(struct run *run, json_t *document)
 /* From its start to its end; its outcome, as an exit status. */
 static int live(struct run *run)
 {
+	const struct itimerspec patience = {.it_value = {.tv_sec = SILENCE_S}};
 	struct hospes_error error;
 
 	if (hospes_vm_start(run->vm, &error) < 0) {
 		cli_error("%s", error.text);
 		return CLI_FAILED;
 	}
+	run->may_be_silent = silence_is_likely(run->options.document);
+	timerfd_settime(run->silence_fd, 0, &patience, NULL);
 	attend(run);
 	/* A machine that ended by itself may still have a thread that does not return. */
 	if (!run->ended && hospes_vm_stop(run->vm, &error) == -ETIMEDOUT)
 		run->stuck = true;
-	return run->stuck ? CLI_FAILED : exit_status(run);
+	if (run->stuck)
+		return CLI_FAILED;
+	look_for_silence(run);
+	return exit_status(run);
 }
 
 static int run_machine(struct run *run, json_t *document)
@@ -477,8 +505,8 @@ static int dry_run(json_t *document)
 
 static void close_fds(struct run *run)
 {
-	int fds[] = {run->signal_fd, run->stopped_fd, run->grace_fd, run->to_guest,
-		     run->from_terminal};
+	int fds[] = {run->signal_fd,  run->stopped_fd, run->grace_fd,
+		     run->silence_fd, run->to_guest,   run->from_terminal};
 
 	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
 		if (fds[i] >= 0)
@@ -512,6 +540,7 @@ static int execute(int argc, char **argv)
 			  .signal_fd = -1,
 			  .stopped_fd = -1,
 			  .grace_fd = -1,
+			  .silence_fd = -1,
 			  .to_guest = -1,
 			  .from_terminal = -1};
 	int status;

@@ -146,6 +146,14 @@ static int create(struct vm_device *d, struct err *err)
 	return rc ? rc : vm_device_plug_virtio(d, vdev, err);
 }
 
+static void status(struct vm_device *d, json_t *item)
+{
+	uint64_t bytes =
+		d->vdev ? virtio_console_output_bytes(d->vdev) : serial_output_bytes(d->dev);
+
+	json_object_set_new(item, "output_bytes", json_integer((json_int_t)bytes));
+}
+
 static void close_it(struct vm_device *d)
 {
 	fd_close(&of(d)->in);
@@ -162,4 +170,5 @@ const struct device_kind kind_console = {
 	.open = open_it,
 	.create = create,
 	.close = close_it,
+	.status = status,
 };

@@ -133,9 +133,11 @@ static void write_data(struct serial *s, uint8_t byte)
 		else
 			s->lsr_errors |= UART_LSR_OE;
 	} else if (s->dropping) {
+		s->output_bytes++;
 		s->dropped++;
 	} else if (s->config.out_fd >= 0 && !s->out_dead && serial_ring_room(&s->tx)) {
 		/* Without room the guest has not waited for THRE: lost, as on the real thing. */
+		s->output_bytes++;
 		serial_ring_put(&s->tx, byte);
 		serial_host_wrote(s);
 	}
@@ -384,7 +386,7 @@ STATE_DERIVED(struct serial, "made by serial_create", dev, pio, region, loop, co
 STATE_DERIVED(struct serial, "follows from the registers", irq);
 STATE_DERIVED(struct serial, "where the machine stands", quiesced, frozen, stopping);
 STATE_DERIVED(struct serial, "of this host's end of the line", out_dead, in_end, dropping, dropped,
-	      written, at_stall);
+	      output_bytes, written, at_stall);
 STATE_DERIVED(struct serial, "nothing is in flight while it is frozen", kicked, kick, read_op,
 	      write_op, delay_op, stall_op, reading, writing, delaying, stalling, read_waits,
 	      write_waits);
@@ -444,6 +446,17 @@ static const struct device_ops serial_ops = {
 	.save = serial_save,
 	.load = serial_load,
 };
+
+uint64_t serial_output_bytes(struct device *dev)
+{
+	struct serial *s = container_of(dev, struct serial, dev);
+	uint64_t bytes;
+
+	pthread_mutex_lock(&dev->lock);
+	bytes = s->output_bytes;
+	pthread_mutex_unlock(&dev->lock);
+	return bytes;
+}
 
 int serial_create(struct device **ret, const struct device_env *env,
 		  const struct serial_config *config, struct err *err)

@@ -23,6 +23,9 @@ struct serial_config {
 	uint64_t patience_ns;
 };
 
+/* Bytes that the guest has written since it was created, read by anybody or not. Any thread. */
+uint64_t serial_output_bytes(struct device *dev);
+
 int serial_create(struct device **ret, const struct device_env *env,
 		  const struct serial_config *config, struct err *err);
 

@@ -66,6 +66,7 @@ struct console {
 	bool dropping;           /* nobody takes the output: it is lost, until … */
 	struct loop_op ready_op; /* … the fd takes something again */
 	uint64_t dropped;        /* bytes, since dropping began */
+	uint64_t output_bytes;   /* that the guest wrote */
 };
 
 static struct console *of_vdev(struct virtio_device *vdev)
@@ -294,6 +295,7 @@ static bool tx_serve(struct virtio_queue *q)
 					  "output is lost: more than %d segments of it at once",
 					  VIRTQ_MAX_SEGMENTS);
 			c->out_at = MIN(c->out_skip, c->tx.out_bytes);
+			c->output_bytes += c->tx.out_bytes - c->out_at;
 			c->out_skip = 0;
 			if (c->dropping) {
 				c->dropped += c->tx.out_bytes - c->out_at;
@@ -366,7 +368,7 @@ static const struct state_field console_fields[] = {
 
 STATE_DERIVED(struct console, "has sections of its own", vdev);
 STATE_DERIVED(struct console, "of this host's terminal", in_fd, out_fd, size, patience_ns, written,
-	      at_stall, dropping, dropped);
+	      at_stall, dropping, dropped, output_bytes);
 STATE_DERIVED(struct console, "nothing is in flight while the queues are off", rx, tx, rx_segments,
 	      tx_segments, in_state, in_op, out_state, out_op, out_at, out, stall_op, ready_op);
 
@@ -393,6 +395,12 @@ static const struct virtio_device_ops console_ops = {
 	.state = &console_section,
 	.destroy = console_destroy,
 };
+
+uint64_t virtio_console_output_bytes(const struct virtio_device *vdev)
+{
+	return container_of((struct virtio_device *)(uintptr_t)vdev, struct console, vdev)
+		->output_bytes;
+}
 
 void virtio_console_resize(struct virtio_device *vdev, uint16_t columns, uint16_t rows)
 {

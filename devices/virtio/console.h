@@ -23,6 +23,8 @@ struct virtio_console_setup {
 
 int virtio_console_create(struct virtio_device **ret, const struct virtio_console_setup *setup,
 			  const struct log *log, struct err *err);
+/* Bytes that the guest has written, read by anybody or not. The thread of its loop. */
+uint64_t virtio_console_output_bytes(const struct virtio_device *vdev);
 /* The terminal's size, for VIRTIO_CONSOLE_F_SIZE. Machine's thread. */
 void virtio_console_resize(struct virtio_device *vdev, uint16_t columns, uint16_t rows);
 

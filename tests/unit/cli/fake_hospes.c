@@ -127,7 +127,7 @@ enum hospes_outcome hospes_vm_outcome(const struct hospes_vm *vm)
 int hospes_vm_status(struct hospes_vm *vm, char **json, struct hospes_error *error)
 {
 	(void)vm;
-	*json = strdup("the status");
+	*json = strdup(fake.status ? fake.status : "the status");
 	return call(error, "status", "%s", "");
 }
 

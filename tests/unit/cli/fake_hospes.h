@@ -11,6 +11,7 @@
 extern struct fake {
 	char calls[1024];    /* "name(arguments) ..." */
 	const char *fails;   /* the name of a call that fails, or NULL */
+	const char *status;  /* what hospes_vm_status answers; NULL: "the status" */
 	const char *vf_list; /* what hospes_vf_list answers */
 	/* A machine that is started is done by itself with this outcome. NONE: it waits for the
 	 * end. */

@@ -228,6 +228,36 @@ Test(run, each_outcome_has_its_status)
 	}
 }
 
+#define STATUS(bytes) "{\"devices\": [{\"kind\": \"console\", \"output_bytes\": " #bytes "}]}"
+
+Test(run, a_console_that_shows_nothing_is_explained)
+{
+	static const struct {
+		const char *console, *cmdline, *status, *says;
+	} cases[] = {
+		{"serial", "quiet", STATUS(0), "console=ttyS0"},
+		{"serial", "console=tty0", STATUS(0), "console=ttyS0"},
+		{"virtio", "console=ttyS0", STATUS(0), "console=hvc0"},
+		{"serial", "quiet", STATUS(1), NULL},
+		{"serial", "quiet console=ttyS0,115200", STATUS(0), NULL},
+		{"virtio", "console=hvc0", STATUS(0), NULL},
+		{"none", "quiet", STATUS(0), NULL},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		fake = (struct fake){.outcome = HOSPES_OUTCOME_POWERED_OFF,
+				     .status = cases[i].status};
+		cr_expect_eq(RUN("--console", cases[i].console, "--cmdline", cases[i].cmdline),
+			     CLI_OK);
+		if (cases[i].says)
+			cr_expect(strstr(fake_err, "nothing to its console") &&
+					  strstr(fake_err, cases[i].says),
+				  "%zu: %s", i, fake_err);
+		else
+			cr_expect_str_eq(fake_err, "", "%zu", i);
+	}
+}
+
 Test(run, a_machine_that_cannot_be_made_or_started_is_a_failure)
 {
 	fake = (struct fake){.fails = "create"};
