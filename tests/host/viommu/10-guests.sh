@@ -1,12 +1,12 @@
 #!/bin/bash
-# testhost: --memory 6G --timeout 400 destructive
+# testhost: --memory 6G --timeout 500 destructive
 # Behind a virtual IOMMU, with each buffer mapped and unmapped (iommu.strict=1) and lazily:
 # virtio-blk and an NVMe controller of the host verify what they wrote; a reboot; no driver for it.
 . "$(dirname "$0")/lib.sh"
-nvme=$(device 1b36:0010 0) || skip_all "needs an NVMe controller"
-plan 22
+nvme=$(device 1b36:0010 0) && two=$(device 1b36:0010 1) || skip_all "needs two NVMe controllers"
+plan 27
 
-ok "the controller is VFIO's" vfio_bind "$nvme"
+ok "the controllers are VFIO's" eval 'vfio_bind "$nvme" && vfio_bind "$two"'
 cp --sparse=always "$HOSPES_GUEST_DISK" "$TMP/root.img"
 truncate -s 64M "$TMP/data.img"
 line='console=ttyS0 root=/dev/vda rw init=/usr/lib/hospes/init'
@@ -59,6 +59,25 @@ boot lazy "$nvme" "$mark; $fio --filename=/dev/nvme0n1 && $fio --filename=/dev/v
 	--viommu --passthrough "$nvme,viommu=on" --disk "path=$TMP/data.img,viommu=on"
 like "$log" '^VERIFIED' "lazy: both verify" || guest_show lazy 60
 like "$log" '^MARKING' "having been rebooted"
+
+# The same page at the same I/O address is what Linux gives a device that has one request at a time.
+guest_start stale hospes run --kernel "$HOSPES_GUEST_BZIMAGE" --memory 512M --verbose --viommu \
+	--disk "path=$TMP/root.img" --passthrough "$nvme,strategy=deferred,id=deferred" \
+	--passthrough "$two,strategy=cached,quota=8M,id=cached" \
+	--cmdline "$line iommu.strict=1 hospes.sh=\"$fio --size=2M --filename=/dev/nvme0n1 && $fio --size=2M --iodepth=1 --filename=/dev/nvme1n1 && echo VERIFIED; $idle\""
+guest_wait_for stale '^IDLE' 200
+status=$(guest_status stale)
+like "$(guest_log stale)" '^VERIFIED' "deferred and cached: fio verifies" || guest_show stale 60
+is "$(jq -c '[.viommu.endpoints[].strategy] | sort' <<<"$status")" \
+	'["cached,quota=8M,ttl=never","deferred,entries=256,window=10ms"]' "each device has its own"
+ok "cached: some of what was mapped was found again" \
+	jq -e '.viommu.endpoints[] | select(.id == "cached").retained | .hits > 100 and .bytes <= 8388608' <<<"$status" ||
+	diag "$(jq -c .viommu <<<"$status")"
+ok "deferred: all of it went" \
+	jq -e '.viommu.endpoints[] | select(.id == "deferred").retained | .bytes == 0 and .evicted > 100' <<<"$status" ||
+	diag "$(jq -c .viommu <<<"$status")"
+consistent stale "with what is stale" "$nvme" "$two"
+guest_kill stale
 
 guest_start reset hospes run --kernel "$HOSPES_GUEST_BZIMAGE" --memory 512M --viommu \
 	--disk "path=$TMP/root.img" --disk "path=$TMP/data.img,viommu=on" --passthrough "$nvme,viommu=on" \

@@ -79,7 +79,7 @@ consistent exit "mapped" "$one" "$two"
 before=$(dmesg | grep -c 'DMAR:.*fault addr')
 in_guest exit hold '^hold: begun' >/dev/null || bail "no DMA"
 is "$(to_machine exit "switch $switches" '^switch: ' $((120 + switches)))" "switch: $switches, 0 failed" \
-	"$switches changes between direct and strict"
+	"$switches changes among direct, strict, deferred and cached"
 held=$(in_guest exit release '^hold: [0-9]+ good')
 like "$held" '^hold: [1-9][0-9]* good, 0 bad' "DMA to a page that stays mapped goes on throughout ($held)"
 is "$(dmesg | grep -c 'DMAR:.*fault addr')" "$before" "with no fault" || diag "$(dmesg | grep DMAR: | tail -n 12)"
@@ -87,7 +87,16 @@ is "$(in_guest exit 'unmap 20' '^unmap: ')" "unmap: 20 reached, 20 stopped" "and
 is "$(to_machine exit 'strategy sorted' '^(error|strategy): ' | cut -d: -f1)" error "no such strategy"
 to_machine exit 'strategy direct' '^strategy: ' >/dev/null
 is "$(in_guest exit 'verify 5' '^verify: ')" "verify: 5 good" "direct: it works too"
+to_machine exit 'strategy deferred' '^strategy: ' >/dev/null
+is "$(in_guest exit 'verify 5' '^verify: ')" "verify: 5 good" "deferred: likewise"
+to_machine exit 'strategy cached,quota=64K' '^strategy: ' >/dev/null
+is "$(in_guest exit 'verify 5' '^verify: ')" "verify: 5 good" "cached: likewise"
+is "$(in_guest exit 'unmap 20' '^unmap: ')" "unmap: 20 reached, 0 stopped" "and what is unmapped is reached, within the quota"
+is "$(status_of exit | jq '.viommu.endpoints[] | select(.id == "one").retained | .hits >= 4 and .bytes == 65536')" true \
+	"which is full, and what came again was found" || diag "$(status_of exit | jq -c .viommu)"
+consistent exit "with what is stale" "$one" "$two"
 to_machine exit 'strategy strict' '^strategy: ' >/dev/null
+is "$(in_guest exit 'unmap 20' '^unmap: ')" "unmap: 20 reached, 20 stopped" "strict: and nothing is any more"
 consistent exit "after the changes" "$one" "$two"
 in_guest exit 'map 0' '^map: 0' >/dev/null
 is "$(jq .viommu.mapped_bytes <<<"$(status_of exit)")" 32768 "unmapped: the programs' queues alone are left"

@@ -2,7 +2,7 @@
 // A machine inside another program, told what to do by lines:   embed DOCUMENT
 //
 //   strategy NAME   "strategy: NAME", or the error
-//   switch N        "switch: N, 0 failed": N times strict and direct alternating; strict at the end
+//   switch N        "switch: N, 0 failed": N times to another strategy; strict at the end
 //   status          "status: JSON"
 //   pause, resume   "pause: 0"
 //   shutdown        the power button
@@ -43,11 +43,16 @@ static char *read_file(const char *path)
 
 static void switch_often(unsigned int n)
 {
+	static const char *const names[] = {"direct", "strict",   "cached,quota=1M",
+					    "strict", "deferred", "cached",
+					    "direct", "cached",   "deferred"};
 	unsigned int failed = 0;
 
 	/* Each twice: to what it has already is no change, and no device may notice. */
 	for (unsigned int i = 0; i < 2 * n; i++)
-		failed += hospes_vm_set_strategy(vm, i & 2 ? "strict" : "direct", &error) != 0;
+		failed += hospes_vm_set_strategy(vm,
+						 names[i / 2 % (sizeof(names) / sizeof(names[0]))],
+						 &error) != 0;
 	failed += hospes_vm_set_strategy(vm, "strict", &error) != 0;
 	printf("switch: %u, %u failed%s%s\n", n, failed, failed ? ": " : "",
 	       failed ? error.text : "");

@@ -48,8 +48,8 @@ has_tables() {
 }
 
 # consistent NAME WHEN BDF…: in the domains of these devices (all of the host's that are behind the guest's
-# IOMMU, each in its own, under strict) there is as much by the guest's requests, by the ledgers and by the
-# hardware's tables; and the guest's domains are those of its devices. A machine of embed's is paused for it; a guest of
+# IOMMU, each in its own, not under direct) there is as much by the guest's requests and what is stale, by the ledgers
+# and by the hardware's tables; and the guest's domains are those of its devices. A machine of embed's is paused for it; a guest of
 # hospes run is to be idle, and is asked up to five times.
 consistent() {
 	local name=$1 when=$2 status got table d tries=5
@@ -67,8 +67,8 @@ consistent() {
 		table=0
 		for d in "$@"; do table=$((table + $(hardware "$d" | wc -l) * 4096)); done
 		[ ! -p "$TMP/$name.console" ] || to_machine "$name" resume '^resume: 0' >/dev/null
-		got=$(jq -c '.viommu | [.endpoints[] | select(.strategy)] as $real | [.mapped_bytes - ([.endpoints[].guest_mapped_bytes] | add),
-			([$real[].guest_mapped_bytes] | add // 0), ([$real[].mapped_bytes] | add // 0)]' <<<"$status")
+		got=$(jq -c '.viommu | [.endpoints[] | select(.strategy)] as $real | [.mapped_bytes - ([.endpoints[] | .guest_mapped_bytes, .retained.bytes] | add),
+			([$real[] | .guest_mapped_bytes, .retained.bytes] | add // 0), ([$real[].mapped_bytes] | add // 0)]' <<<"$status")
 		[ "$got" != "[0,$table,$table]" ] || tries=0
 	done
 	is "$got" "[0,$table,$table]" "$when: guest, ledgers and hardware agree ($table bytes)" ||
