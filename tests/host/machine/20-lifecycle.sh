@@ -3,7 +3,7 @@
 # How a machine ends: power off, reboot, panic, triple fault, SIGTERM; each with its exit status, and
 # nothing left behind.
 . "$(dirname "$0")/../lib.sh"
-plan 23
+plan 24
 
 small=(--kernel "$HOSPES_GUEST_BZIMAGE" --initrd "$HOSPES_GUEST_INITRD" --memory 128M)
 
