@@ -31,6 +31,10 @@ import typing
 SMOKE = os.environ.get("HOSPES_BENCH_SMOKE", "") not in ("", "0")
 NS_PER_INSTRUCTION = 4
 TOOLS = os.environ["HOSPES_BUILD"] + "/tests/bench"
+if not os.path.exists(f"{TOOLS}/bench-exec"):
+    build = os.environ["HOSPES_BUILD"]
+    sys.exit(f"{TOOLS}/bench-exec is missing: this build has no tests; "
+             f"'meson configure {build} -Dtests=enabled && ninja -C {build}' builds them")
 QEMU = "qemu-system-x86_64"
 NVME_CLASS = "0x010802"
 TMP = tempfile.mkdtemp(prefix="bench-")
