@@ -31,7 +31,7 @@ enum viommu_status map(unsigned int at, unsigned int n, uint64_t gpa, uint32_t f
 enum viommu_status unmap(unsigned int at, unsigned int n);
 /* One page is mapped and unmapped. */
 void retain(unsigned int at, uint64_t gpa);
-enum viommu_status attach(uint32_t domain, uint32_t endpoint);
+enum viommu_status attach(uint32_t domain, uint32_t to);
 struct hw_domain *hw(void); /* of domain 1 */
 struct ledger_totals totals(void);
 void switch_to(const char *strategy);
