@@ -9,7 +9,6 @@
 #include <string.h>
 #include <sys/sysmacros.h>
 
-#include "base/mem.h"
 #include "base/num.h"
 
 enum { MAX_DEVICES = 257 /* a disk and its partitions */ };
@@ -167,7 +166,7 @@ typedef bool line_fn(const struct search *s, char *line);
 
 static bool find_line(const struct search *s, const char *path, line_fn *match)
 {
-	cleanup_free char *line = NULL;
+	char *line = NULL;
 	size_t bytes = 0;
 	bool found = false;
 	FILE *f;
@@ -176,6 +175,7 @@ static bool find_line(const struct search *s, const char *path, line_fn *match)
 		return false;
 	while (!found && getline(&line, &bytes, f) > 0)
 		found = match(s, line);
+	free(line);
 	fclose(f);
 	return found;
 }
