@@ -250,8 +250,7 @@ class Run:
     def show_timers(self, monitor):
         """Where the timer interrupts of L1's CPUs are, for whoever looks for the cause."""
         for cpu in range(self.opts.cpus):
-            for line in (f"info lapic {cpu}",):
-                print(f"  {line}\n{monitor.answer(line)[1]}", file=sys.stderr)
+            print(monitor.answer(f"info lapic {cpu}")[1], file=sys.stderr)
 
     def panic(self):
         """What L1's kernel said first when it crashed, or ''."""
