@@ -5,23 +5,24 @@
 destructive
 pf=$(device 8086:10c9) || skip_all "no igb"
 [ "$pf" = 0000:01:00.0 ] || skip_all "the igb is not where the README has it"
-plan 12
+plan 13
 
 commands() { sed -n '/^## A real device/,/^## Building/s/^    //p' "$HOSPES_SRC/README.md" | sed 's/ *#.*//'; }
-is "$(commands | grep -c .)" 7 "there are seven commands"
+is "$(commands | grep -c .)" 8 "there are eight commands"
 like "$(commands | head -n 1)" '^tools/testhost shell$' "the first is how one gets here"
-for dev in /sys/bus/pci/devices/"$pf"/net/*; do ip link set "${dev##*/}" up; done
 
 try() { # WORDS
 	local line
-	line=$(commands | grep "^hospes $1")
+	line=$(commands | grep "^$1")
 	diag "$line"
 	eval "$line"
 }
-ok "two virtual functions" try "vf create"
+ip link set "$(netdev "$pf")" down
+ok "the card's interface is set up" try "ip link"
+ok "two virtual functions" try "hospes vf create"
 is "$(cat /sys/bus/pci/devices/"$pf"/sriov_numvfs)" 2 "are there"
-ok "one is bound" try "vf bind"
-ok "nothing is in the way" try "device explain"
+ok "one is bound" try "hospes vf bind"
+ok "nothing is in the way" try "hospes device explain"
 for n in 1 2; do
 	line=$(commands | grep '^hospes run' | sed -n "${n}p")
 	diag "$line"
@@ -30,6 +31,6 @@ for n in 1 2; do
 	is $? 0 "guest $n ends"
 	like "$(guest_log vf)" '0000:01:00\.0' "its driver has the function" || guest_show vf
 done
-strategies=$(try "iommu list")
+strategies=$(try "hospes iommu list")
 like "$strategies" '^ *cached ' "the strategies are listed"
 like "$strategies" 'quota=' "with their parameters"
