@@ -20,7 +20,9 @@ enum {
 	SUBSYSTEM_BASE = 0x40,
 	REVISION = 1,
 
-	BAR = 0,
+	/* The only BAR of 64 bits is behind all others, as in QEMU: drivers that count BARs instead
+	 * of registers (those of UEFI's EDK II) reject a device with one behind it. */
+	BAR = 4,
 	/* Notifications by a port come first among the capabilities: KVM hands a port write on as
 	 * it is, where for a write to memory it may have to read and decode the instruction (on AMD
 	 * always). */

@@ -4,8 +4,9 @@
  * device configuration, notification and MSI-X; MSI-X through irqfd, kicks through ioeventfd, INTx
  * as the specification demands it for drivers without MSI-X.
  *
- *   BAR 0   0x0000 common   0x1000 ISR   0x2000 device   0x3000 notify, 4 bytes a queue
+ *   BAR 4   0x0000 common   0x1000 ISR   0x2000 device   0x3000 notify, 4 bytes a queue
  *           0x4000 MSI-X table   0x5000 pending bits
+ *   BAR 2   ports: notify, 4 bytes a queue
  *
  * Vector 0 to n of MSI-X are the driver's to assign: one for each queue and one for configuration.
  * While bus mastering is off no queue runs (transport.h).

@@ -140,8 +140,8 @@ static void drive(struct machine *m, unsigned int slot, uint8_t value)
 	uint64_t rings = RINGS_GPA + slot * 0x10000ull;
 
 	write_mem(m, config + 4, 6, 2);
-	write_mem(m, config + 0x10, bar, 4);
-	write_mem(m, config + 0x14, 0, 4);
+	write_mem(m, config + 0x20, bar, 4);
+	write_mem(m, config + 0x24, 0, 4);
 	write_mem(m, bar + 0x14, 0, 1);
 	loop_iterate(loop, false);
 	for (unsigned int i = 0; i <= (value & 3u); i++) {

@@ -455,8 +455,8 @@ struct drv *drv_create(struct guest *g, struct virtio_device *vdev)
 	must(!virtio_pci_create(&d->dev, &env, &config, vdev, &g_err));
 	must(!pci_root_assign(g->root, &g_err));
 	d->addr = *virtio_pci_addr(d->dev);
-	d->bar = drv_cfg_read(d, 0x10, 4) & ~0xfu;
-	d->bar |= (uint64_t)drv_cfg_read(d, 0x14, 4) << 32;
+	d->bar = drv_cfg_read(d, 0x10 + 4 * DRV_BAR, 4) & ~0xfu;
+	d->bar |= (uint64_t)drv_cfg_read(d, 0x14 + 4 * DRV_BAR, 4) << 32;
 	port_write(d, 4, 7, 2);
 	drv_cfg_write(d, 4, 7, 2); /* ports, memory, bus master */
 	find_caps(d);
@@ -558,7 +558,7 @@ void drv_enable_msix(struct drv *d)
 	unsigned int vectors = (drv_cfg_read(d, at + 2, 2) & 0x7ff) + 1;
 	uint64_t table = drv_cfg_read(d, at + 4, 4) & ~7u;
 
-	must((drv_cfg_read(d, at + 4, 4) & 7) == 0 && vectors <= DRV_VECTORS_MAX);
+	must((drv_cfg_read(d, at + 4, 4) & 7) == DRV_BAR && vectors <= DRV_VECTORS_MAX);
 	drv_cfg_write(d, at + 2, (drv_cfg_read(d, at + 2, 2) & ~0x4000u) | 0x8000, 2);
 	for (unsigned int v = 0; v < vectors; v++) {
 		drv_bar_write(d, table + 16u * v, 0xfee00000, 4);

@@ -108,7 +108,8 @@ void drv_destroy(struct drv *d);
 /* The root port's config space (with behind_port): reset the bus below, as a guest does. */
 void drv_bus_reset(struct drv *d);
 
-/* Config space and BAR. */
+/* Config space, and the memory BAR. */
+enum { DRV_BAR = 4 };
 uint32_t drv_cfg_read(struct drv *d, unsigned int reg, unsigned int size);
 void drv_cfg_write(struct drv *d, unsigned int reg, uint32_t value, unsigned int size);
 uint64_t drv_bar_read(struct drv *d, uint64_t offset, unsigned int size);

@@ -351,7 +351,7 @@ Test(virtio_iommu, who_serves_a_request_is_as_asked_for)
 	/* By way of config space it is the loop's in any case. */
 	add_map(2, &answer);
 	drv_publish(d, 0);
-	drv_cfg_write(d, d->pci_cap + 4, 0, 1);
+	drv_cfg_write(d, d->pci_cap + 4, DRV_BAR, 1);
 	drv_cfg_write(d, d->pci_cap + 8, d->notify, 4);
 	drv_cfg_write(d, d->pci_cap + 12, 2, 4);
 	drv_cfg_write(d, d->pci_cap + 16, 0, 2);
