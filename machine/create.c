@@ -199,6 +199,7 @@ void vm_unbuild(struct hospes_vm *vm)
 	for (size_t i = 0; i < ARRAY_SIZE(vm->io); i++)
 		loop_destroy(vm->io[i].loop);
 	loop_destroy(vm->viommu_io.loop);
+	vm_shutdown_done(vm);
 	vm_lifecycle_done(vm);
 	loop_destroy(vm->loop);
 	fd_close(&vm->kvm.fd);

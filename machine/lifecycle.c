@@ -322,7 +322,7 @@ static void handle_request(struct hospes_vm *vm)
 	}
 }
 
-static int wrong_state(struct hospes_vm *vm, const char *verb, struct err *err)
+int vm_wrong_state(struct hospes_vm *vm, const char *verb, struct err *err)
 {
 	static const char *const names[] = {"not started", "running", "paused", "stopped"};
 
@@ -334,7 +334,7 @@ int vm_do_start(struct hospes_vm *vm, void *arg, struct err *err)
 {
 	(void)arg;
 	if (atomic_load(&vm->state) != HOSPES_CREATED)
-		return wrong_state(vm, "start", err);
+		return vm_wrong_state(vm, "start", err);
 	set_state(vm, HOSPES_RUNNING);
 	vcpus_resume(vm->vcpus);
 	return 0;
@@ -348,7 +348,7 @@ int vm_do_pause(struct hospes_vm *vm, void *arg, struct err *err)
 	if (atomic_load(&vm->state) == HOSPES_PAUSED)
 		return 0;
 	if (atomic_load(&vm->state) != HOSPES_RUNNING)
-		return wrong_state(vm, "pause", err);
+		return vm_wrong_state(vm, "pause", err);
 	rc = vm_pause_vcpus(vm, err);
 	if (rc)
 		return rc;
@@ -363,20 +363,10 @@ int vm_do_resume(struct hospes_vm *vm, void *arg, struct err *err)
 	if (atomic_load(&vm->state) == HOSPES_RUNNING)
 		return 0;
 	if (atomic_load(&vm->state) != HOSPES_PAUSED)
-		return wrong_state(vm, "resume", err);
+		return vm_wrong_state(vm, "resume", err);
 	resume_devices(vm);
 	set_state(vm, HOSPES_RUNNING);
 	vcpus_resume(vm->vcpus);
-	return 0;
-}
-
-int vm_do_shutdown(struct hospes_vm *vm, void *arg, struct err *err)
-{
-	(void)arg;
-	vm_assert_own_thread(vm);
-	if (atomic_load(&vm->state) != HOSPES_RUNNING)
-		return wrong_state(vm, "press the power button", err);
-	pm_power_button(vm->pm);
 	return 0;
 }
 
@@ -386,7 +376,7 @@ int vm_do_reset(struct hospes_vm *vm, void *arg, struct err *err)
 
 	(void)arg;
 	if (atomic_load(&vm->state) != HOSPES_RUNNING && atomic_load(&vm->state) != HOSPES_PAUSED)
-		return wrong_state(vm, "reset", err);
+		return vm_wrong_state(vm, "reset", err);
 	/* A paused machine's devices are quiet: let them go on, so that they can be reset. */
 	if (atomic_load(&vm->state) == HOSPES_PAUSED)
 		resume_devices(vm);

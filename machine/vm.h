@@ -78,6 +78,13 @@ struct vm_loading {
 	struct arch_entry entry;
 };
 
+/* The power button, which is pressed more than once (shutdown.c). */
+struct vm_shutdown {
+	struct loop_op timer;
+	unsigned int presses; /* since the last call */
+	bool waits;           /* the timer is in flight */
+};
+
 struct hospes_vm {
 	struct config config;
 	struct hospes_vm_options options;
@@ -123,6 +130,7 @@ struct hospes_vm {
 	struct loop_op reset_timer; /* until the guest's next reset may be done */
 	bool reset_waits;           /* the timer is in flight */
 	bool reset_paid;            /* the reset that waited is in the budget */
+	struct vm_shutdown shutdown;
 	bool stuck; /* stopped, but a vCPU is still in an exit: its devices are not quiesced */
 
 	struct loop_op wake; /* posted by any thread */
@@ -201,6 +209,11 @@ int vm_viommu_switch(struct hospes_vm *vm, const char *strategy, struct err *err
 void vm_viommu_reset(struct hospes_vm *vm);
 json_t *vm_viommu_status(struct hospes_vm *vm);
 
+/* shutdown.c */
+int vm_do_shutdown(struct hospes_vm *vm, void *arg, struct err *err);
+/* Before the loop is destroyed. */
+void vm_shutdown_done(struct hospes_vm *vm);
+
 /* lifecycle.c */
 /* Carry out fn in the machine's thread and return its result. Any thread. -ETIMEDOUT when the
  * machine's thread does not answer for call_ns: without an arg fn is carried out all the same when
@@ -213,10 +226,11 @@ void vm_emit(struct hospes_vm *vm, enum hospes_event_type type, int value, const
 void vm_end(struct hospes_vm *vm, enum hospes_outcome outcome, const char *text);
 void vm_platform_event(void *opaque, enum platform_event event);
 void vm_vcpu_event(void *opaque, unsigned int index, enum vcpu_event event, const char *text);
+/* -EBUSY: one cannot do that (verb) now. */
+int vm_wrong_state(struct hospes_vm *vm, const char *verb, struct err *err);
 int vm_do_start(struct hospes_vm *vm, void *arg, struct err *err);
 int vm_do_pause(struct hospes_vm *vm, void *arg, struct err *err);
 int vm_do_resume(struct hospes_vm *vm, void *arg, struct err *err);
-int vm_do_shutdown(struct hospes_vm *vm, void *arg, struct err *err);
 int vm_do_reset(struct hospes_vm *vm, void *arg, struct err *err);
 int vm_do_registers(struct hospes_vm *vm, void *arg, struct err *err);
 /* -ETIMEDOUT: it has stopped, but a vCPU does not come out of its exit. */

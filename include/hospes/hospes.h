@@ -144,7 +144,8 @@ HOSPES_API void hospes_vm_destroy(struct hospes_vm *vm);
 HOSPES_API int hospes_vm_start(struct hospes_vm *vm, struct hospes_error *error);
 HOSPES_API int hospes_vm_pause(struct hospes_vm *vm, struct hospes_error *error);
 HOSPES_API int hospes_vm_resume(struct hospes_vm *vm, struct hospes_error *error);
-/* Press the power button; the guest decides what to do. */
+/* Press the power button; the guest decides what to do. For a minute it is pressed again and again:
+ * the first press only wakes a guest that sleeps, and one that boots may miss it. */
 HOSPES_API int hospes_vm_shutdown(struct hospes_vm *vm, struct hospes_error *error);
 HOSPES_API int hospes_vm_reset(struct hospes_vm *vm, struct hospes_error *error);
 /* Stop it now, whatever the guest is doing. -ETIMEDOUT (after 30 s at most): something of this

@@ -168,6 +168,35 @@ Test(machine, runs_in_its_embedders_loop, .init = set_up_stub, .fini = tear_down
 	hospes_vm_destroy(vm);
 }
 
+static bool take_press(struct hospes_vm *vm)
+{
+	enum { PRESSED = 1 << 8 };
+	uint16_t status;
+
+	cr_assert(bus_read(vm->pio, PLATFORM_PM_PORT, &status, sizeof(status)));
+	cr_assert(bus_write(vm->pio, PLATFORM_PM_PORT, &status, sizeof(status)));
+	return status & PRESSED;
+}
+
+/* As one that sleeps, which the first wakes, or that has no driver for the button yet. */
+Test(machine, a_guest_that_misses_the_power_button_sees_it_again, .init = set_up_stub,
+     .fini = tear_down)
+{
+	struct hospes_vm *vm = rig_create(&rig, rig_least, 0);
+	struct pollfd fd = {.fd = hospes_vm_fd(vm), .events = POLLIN};
+
+	cr_assert_eq(hospes_vm_start(vm, NULL), 0);
+	cr_assert_eq(hospes_vm_shutdown(vm, NULL), 0);
+	cr_assert(take_press(vm));
+	cr_assert_not(take_press(vm));
+	do {
+		cr_assert_eq(hospes_vm_iterate(vm), 1);
+		cr_assert_eq(poll(&fd, 1, 10000), 1, "no further press");
+		cr_assert_eq(hospes_vm_iterate(vm), 1);
+	} while (!take_press(vm));
+	hospes_vm_destroy(vm);
+}
+
 Test(machine, a_guest_that_only_resets_itself_has_to_wait, .init = set_up_stub, .fini = tear_down)
 {
 	enum { ASKED = 60, BURST = 10 };
