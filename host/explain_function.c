@@ -287,35 +287,59 @@ void explain_peers(struct explain_ctx *x)
 }
 
 /* The PF's interface carries the VF's traffic. */
-static void pf_link(struct explain_ctx *x)
+static void pf_link(struct explain_ctx *x, const struct host_device *pf)
 {
-	struct host_device pf;
 	char path[96], state[16];
 
-	if (!x->d->is_vf || host_read(&pf, x->d->pf, NULL) < 0 || !pf.netdev[0])
-		return;
-	snprintf(path, sizeof(path), "/sys/class/net/%s/operstate", pf.netdev);
+	snprintf(path, sizeof(path), "/sys/class/net/%s/operstate", pf->netdev);
 	explain_line(path, state, sizeof(state));
 	if (strcmp(state, "up") == 0) {
-		explain_add(x, EXPLAIN_OK, "link", "its PF %s (%s) is up", pf.bdf, pf.netdev);
+		explain_add(x, EXPLAIN_OK, "link", "its PF %s (%s) is up", pf->bdf, pf->netdev);
 		return;
 	}
 	explain_add(x, EXPLAIN_WARNING, "link",
-		    "its PF's interface %s is %s: the guest sees no link", pf.netdev,
+		    "its PF's interface %s is %s: the guest sees no link", pf->netdev,
 		    state[0] ? state : "down");
-	explain_remedy(x, "ip link set %s up", pf.netdev);
+	explain_remedy(x, "ip link set %s up", pf->netdev);
+}
+
+void explain_vf_mac(struct explain_ctx *x, const struct vf_settings *settings)
+{
+	static const uint8_t none[6] = {0};
+	const uint8_t *m = settings->mac;
+
+	if (!(settings->set & VF_SET_MAC))
+		return;
+	if (memcmp(m, none, sizeof(none)) == 0) {
+		explain_add(x, EXPLAIN_WARNING, "mac",
+			    "its PF has no MAC for it: the guest's driver makes up a new one each "
+			    "time that it starts");
+		explain_remedy(x, "hospes vf set %s --mac MAC", x->d->bdf);
+	} else {
+		explain_add(x, EXPLAIN_OK, "mac",
+			    "%02x:%02x:%02x:%02x:%02x:%02x, which its PF keeps until the VF is "
+			    "destroyed",
+			    m[0], m[1], m[2], m[3], m[4], m[5]);
+	}
+}
+
+static void vf_of_network(struct explain_ctx *x)
+{
+	struct vf_settings settings;
+	struct host_device pf;
+
+	if (!x->d->is_vf || host_read(&pf, x->d->pf, NULL) < 0 || !pf.netdev[0])
+		return;
+	pf_link(x, &pf);
+	if (vf_get(pf.netdev, x->d->vf_index, &settings, NULL) == 0)
+		explain_vf_mac(x, &settings);
 }
 
 void explain_quirks(struct explain_ctx *x)
 {
 	const struct host_device *d = x->d;
 
-	pf_link(x);
-	if (d->is_vf && d->class_code >> 16 == 0x02)
-		explain_add(x, EXPLAIN_OK, "quirk",
-			    "without a MAC set on its PF the VF has a new one at each creation; "
-			    "'hospes vf set %s --mac MAC' fixes it",
-			    d->bdf);
+	vf_of_network(x);
 	if (d->max_vfs && !d->is_vf)
 		explain_add(x, EXPLAIN_OK, "quirk",
 			    "a PF: SR-IOV is hidden from the guest; its %u VFs can be given singly",

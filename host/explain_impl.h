@@ -5,6 +5,7 @@
 
 #include "core/arch.h"
 #include "host/explain.h"
+#include "host/vf.h"
 
 struct explain_ctx {
 	struct explain *out;
@@ -64,5 +65,7 @@ void explain_bars(struct explain_ctx *x);
 void explain_migration(struct explain_ctx *x);
 void explain_peers(struct explain_ctx *x);
 void explain_quirks(struct explain_ctx *x);
+/* The part of it that says whether a VF keeps its MAC, from what its PF's driver reports. */
+void explain_vf_mac(struct explain_ctx *x, const struct vf_settings *settings);
 
 #endif

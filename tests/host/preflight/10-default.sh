@@ -73,7 +73,9 @@ vfio_bind "$vf"
 is "$(blockers "$vf")" "" "a VF: nothing blocks"
 is "$(try "$vf" iommufd 0x40000000)" ok "and the kernel gives it"
 like "$(found ok msi "$vf")" "3 MSI-X vectors" "its vectors are counted"
-like "$(found ok quirk "$vf")" "vf set $vf --mac MAC" "its MAC address is a new one each time"
+like "$(found warning mac "$vf")" "vf set $vf --mac MAC" "its MAC address is a new one each time"
+hospes vf set "$vf" --mac 02:00:00:00:00:01
+like "$(found ok mac "$vf")" "02:00:00:00:00:01" "unless its PF has one"
 like "$(found ok quirk "$pf")" "its [0-9]+ VFs can be given singly" "SR-IOV of a PF is hidden"
 like "$(found ok link "$vf")" "$pf .* is up" "its PF is up"
 ip link set "$(netdev "$pf")" down

@@ -281,3 +281,33 @@ Test(explain, what_forbids_huge_pages_here_is_a_finding_with_the_line_to_type)
 	explain_done(&e);
 	free(devices);
 }
+
+static const struct explain_finding *finding_of_mac(struct explain *e, enum explain_level level,
+						    struct vf_settings settings)
+{
+	struct host_device d = {.bdf = "0000:01:10.0"};
+	struct explain_ctx x = {.out = e, .d = &d, .request = &nothing};
+
+	*e = (struct explain){0};
+	explain_vf_mac(&x, &settings);
+	return find(e, "mac", level);
+}
+
+Test(explain, a_vf_whose_pf_has_no_mac_for_it_is_a_warning)
+{
+	const struct vf_settings without = {.set = VF_SET_MAC};
+	const struct vf_settings with = {.set = VF_SET_MAC, .mac = {2, 0, 0, 0, 0xab, 1}};
+	const struct vf_settings unknown = {.set = VF_SET_VLAN};
+	const struct explain_finding *f;
+	struct explain e;
+
+	f = finding_of_mac(&e, EXPLAIN_WARNING, without);
+	cr_assert(f && strstr(f->remedy, "hospes vf set 0000:01:10.0 --mac"));
+	explain_done(&e);
+	f = finding_of_mac(&e, EXPLAIN_OK, with);
+	cr_assert(f && strstr(f->fact, "02:00:00:00:ab:01"));
+	explain_done(&e);
+	cr_assert_null(finding_of_mac(&e, EXPLAIN_OK, unknown));
+	cr_assert_eq(e.n, 0);
+	explain_done(&e);
+}
