@@ -15,7 +15,7 @@ PINNED_LLVM=19
 # The tools, and the headers that the tree's view of the code needs.
 PINNED_PACKAGES=(clang-format-19 clang-tidy-19 cppcheck shellcheck
 	libc6-dev linux-libc-dev liburing-dev libjansson-dev zlib1g-dev liblzma-dev libzstd-dev
-	libdeflate-dev liblz4-dev libnl-3-dev libcriterion-dev systemtap-sdt-dev)
+	libdeflate-dev liblz4-dev libnl-3-dev libhttp-parser-dev libcriterion-dev systemtap-sdt-dev)
 
 pinned_make() { # DIR: unpack the tree there
 	local dir=$1 key opts=() sources

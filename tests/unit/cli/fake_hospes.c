@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The public functions that `hospes run` and `hospes vf` call, without a machine and without
+// The public functions that commands and the control server call, without a machine and without
 // devices.
 #include "fake_hospes.h"
 
@@ -36,6 +36,8 @@ __attribute__((format(printf, 3, 4))) static int call(struct hospes_error *error
 		return 0;
 	error->code = -EBUSY;
 	snprintf(error->text, sizeof(error->text), "%s: refused", name);
+	if (fake.failure)
+		snprintf(error->text, sizeof(error->text), "%s", fake.failure);
 	return -EBUSY;
 }
 
@@ -93,6 +95,26 @@ int hospes_vm_start(struct hospes_vm *vm, struct hospes_error *error)
 	return rc;
 }
 
+int hospes_vm_pause(struct hospes_vm *vm, struct hospes_error *error)
+{
+	(void)vm;
+	fake.state = HOSPES_PAUSED;
+	return call(error, "pause", "%s", "");
+}
+
+int hospes_vm_resume(struct hospes_vm *vm, struct hospes_error *error)
+{
+	(void)vm;
+	fake.state = HOSPES_RUNNING;
+	return call(error, "resume", "%s", "");
+}
+
+enum hospes_state hospes_vm_state(const struct hospes_vm *vm)
+{
+	(void)vm;
+	return fake.state;
+}
+
 int hospes_vm_shutdown(struct hospes_vm *vm, struct hospes_error *error)
 {
 	(void)vm;
@@ -142,6 +164,31 @@ int hospes_vm_set_strategy(struct hospes_vm *vm, const char *strategy, struct ho
 {
 	(void)vm;
 	return call(error, "set_strategy", "%s", strategy);
+}
+
+int hospes_vm_disk_resize(struct hospes_vm *vm, const char *id, uint64_t size_bytes,
+			  struct hospes_error *error)
+{
+	(void)vm;
+	return call(error, "disk_resize", "%s, %llu", id, (unsigned long long)size_bytes);
+}
+
+int hospes_vm_net_link(struct hospes_vm *vm, const char *id, int up, struct hospes_error *error)
+{
+	(void)vm;
+	return call(error, "net_link", "%s, %d", id, up);
+}
+
+int hospes_vm_console_resize(struct hospes_vm *vm, const char *id, uint16_t columns, uint16_t rows,
+			     struct hospes_error *error)
+{
+	(void)vm;
+	return call(error, "console_resize", "%s, %u, %u", id, columns, rows);
+}
+
+const char *hospes_version(void)
+{
+	return "9.9.9";
 }
 
 int hospes_iommu_list(char **json, struct hospes_error *error)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A library for the command to call: it answers what a test wants, and writes down what was
- * asked. */
+/* A library for the command and the control server to call: it answers what a test wants, and
+ * writes down what was asked. */
 #ifndef TEST_FAKE_HOSPES_H
 #define TEST_FAKE_HOSPES_H
 
@@ -11,11 +11,13 @@
 extern struct fake {
 	char calls[1024];    /* "name(arguments) ..." */
 	const char *fails;   /* the name of a call that fails, or NULL */
+	const char *failure; /* its message; NULL: "NAME: refused" */
 	const char *status;  /* what hospes_vm_status answers; NULL: "the status" */
 	const char *vf_list; /* what hospes_vf_list answers */
 	/* A machine that is started is done by itself with this outcome. NONE: it waits for the
 	 * end. */
 	enum hospes_outcome outcome;
+	enum hospes_state state;    /* what hospes_vm_state answers */
 	sigset_t blocked_at_create; /* while the machine was created */
 	sigset_t blocked_at_start;
 	int free_at_create; /* the lowest number that no file had, from 3 */

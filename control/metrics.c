@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: Apache-2.0
+// The status document's numbers in Prometheus' text format: each row of the table is a family, and
+// says where in the document its samples are.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "control/method.h"
+
+enum { LABELS_BYTES = 512 };
+
+/* What has samples: one, or each member of a list or object. */
+enum source {
+	FROM_MACHINE,      /* the document */
+	FROM_EXITS,        /* each reason */
+	FROM_DEVICES,      /* each device */
+	FROM_REGIONS,      /* each register region */
+	FROM_SPACES,       /* each I/O address space */
+	FROM_SPACE_OPS,    /* each kind of operation of each of them */
+	FROM_VIOMMU,       /* the virtual IOMMU */
+	FROM_REQUESTS,     /* each kind of its requests */
+	FROM_ENDPOINTS,    /* each of its endpoints */
+	FROM_ENDPOINT_OPS, /* each kind of operation of their I/O address spaces */
+};
+
+enum type { GAUGE, COUNTER };
+
+struct family {
+	const char *name;
+	enum source from;
+	enum type type;
+	const char *key, *key2; /* of the number, in an object of an object with both */
+	double scale;           /* to the unit of the name; 0: 1 */
+	const char *help;
+};
+
+#define LEDGER(of, from, ops)                                                                         \
+	{"hospes_" of "_mapped_bytes", from, GAUGE, "mapped_bytes",                                   \
+	 .help = "What devices can reach."},                                                          \
+		{"hospes_" of "_requested_bytes", from, GAUGE, "requested_bytes",                     \
+		 .help = "What has been asked to be reachable."},                                     \
+		{"hospes_" of "_stale_bytes", from, GAUGE, "stale_bytes",                             \
+		 .help = "Still reachable after the guest's unmap was acknowledged."},                \
+		{"hospes_" of "_pinned_bytes", from, GAUGE, "pinned_bytes",                           \
+		 .help = "Memory that the kernel keeps at its place."},                               \
+		{"hospes_" of "_mapped_byte_seconds_total", from, COUNTER, "mapped_byte_seconds",     \
+		 .help = "Reachable bytes over time."},                                               \
+		{"hospes_" of "_requested_byte_seconds_total", from, COUNTER,                         \
+		 "requested_byte_seconds", .help = "Requested bytes over time."},                     \
+		{"hospes_" of "_stale_byte_seconds_total", from, COUNTER, "stale_byte_seconds",       \
+		 .help = "Stale bytes over time."},                                                   \
+		{"hospes_" of "_pinned_byte_seconds_total", from, COUNTER, "pinned_byte_seconds",     \
+		 .help = "Pinned bytes over time."},                                                  \
+		{"hospes_" of "_retained_hits_total",                                                 \
+		 from,                                                                                \
+		 COUNTER,                                                                             \
+		 "retained",                                                                          \
+		 "hits",                                                                              \
+		 .help = "Mappings that the guest made again while they were still there."},          \
+		{"hospes_" of "_retained_evictions_total",   from, COUNTER, "retained", "evicted",    \
+		 .help = "Stale mappings that were removed."},                                        \
+		{"hospes_" of "_retained_overruns_total",                                             \
+		 from,                                                                                \
+		 COUNTER,                                                                             \
+		 "retained",                                                                          \
+		 "overruns",                                                                          \
+		 .help = "Mappings that were stale for more than twice what the strategy promises."}, \
+		{"hospes_" of "_operations_total", ops, COUNTER, "calls",                             \
+		 .help = "Calls of the kernel that change what devices reach."},                      \
+		{"hospes_" of "_operations_failed_total", ops, COUNTER, "failed",                     \
+		 .help = "Those that failed."},                                                       \
+		{"hospes_" of "_operation_bytes_total", ops, COUNTER, "bytes",                        \
+		 .help = "Their bytes."},                                                             \
+		{"hospes_" of "_operation_seconds_total", ops, COUNTER, "ns", .scale = 1e-9,          \
+		 .help = "The time that they took."}
+
+static const struct family families[] = {
+	{"hospes_memory_bytes", FROM_MACHINE, GAUGE, "memory_bytes",
+	 .help = "Memory of the guest."},
+	{"hospes_resets_total", FROM_MACHINE, COUNTER, "resets", .help = "Resets of the machine."},
+	{"hospes_exits_total", FROM_EXITS, COUNTER, .help = "Returns of KVM_RUN to hospes."},
+	{"hospes_region_accesses_total", FROM_REGIONS, COUNTER, "traps",
+	 .help = "Accesses of the guest to a register region that hospes served."},
+	{"hospes_device_output_bytes_total", FROM_DEVICES, COUNTER, "output_bytes",
+	 .help = "What the guest wrote to a console."},
+	{"hospes_device_vectors", FROM_DEVICES, GAUGE, "vectors",
+	 .help = "Interrupt vectors that a passed-through device uses."},
+	{"hospes_device_trapped_accesses_total", FROM_DEVICES, COUNTER, "trapped",
+	 .help = "Accesses to a passed-through device that hospes served."},
+	{"hospes_device_dma_faults_total", FROM_DEVICES, COUNTER, "faults",
+	 .help = "DMA of a passed-through device that the IOMMU refused."},
+	LEDGER("space", FROM_SPACES, FROM_SPACE_OPS),
+	{"hospes_viommu_mappings", FROM_VIOMMU, GAUGE, "mappings",
+	 .help = "Mappings of the guest in its virtual IOMMU."},
+	{"hospes_viommu_mapped_bytes", FROM_VIOMMU, GAUGE, "mapped_bytes",
+	 .help = "What the guest has mapped in its virtual IOMMU."},
+	{"hospes_viommu_domains", FROM_VIOMMU, GAUGE, "domains", .help = "Domains of the guest."},
+	{"hospes_viommu_faults_total", FROM_VIOMMU, COUNTER, "faults",
+	 .help = "Accesses of emulated devices that the virtual IOMMU refused."},
+	{"hospes_viommu_requests_total", FROM_REQUESTS, COUNTER, "calls",
+	 .help = "Requests of the guest to its virtual IOMMU."},
+	{"hospes_viommu_requests_failed_total", FROM_REQUESTS, COUNTER, "failed",
+	 .help = "Those that were refused."},
+	LEDGER("endpoint", FROM_ENDPOINTS, FROM_ENDPOINT_OPS),
+};
+
+/* --- labels --- */
+
+/* Append name="value", as the format quotes it. A label that does not fit is left out whole. */
+static void add_label(char labels[LABELS_BYTES], const char *name, const char *value)
+{
+	size_t start = strlen(labels), n = start;
+
+	n += (size_t)snprintf(labels + n, LABELS_BYTES - n, "%s%s=\"", start ? "," : "", name);
+	for (; *value && n < LABELS_BYTES - 4; value++) {
+		if (*value == '"' || *value == '\\' || *value == '\n')
+			labels[n++] = '\\';
+		labels[n++] = *value;
+		if (*value == '\n')
+			labels[n - 1] = 'n';
+	}
+	if (*value || n >= LABELS_BYTES - 4) {
+		labels[start] = '\0';
+		return;
+	}
+	labels[n++] = '"';
+	labels[n] = '\0';
+}
+
+static const char *text_of(const json_t *object, const char *key)
+{
+	const char *text = json_string_value(json_object_get(object, key));
+
+	return text ? text : "";
+}
+
+/* --- samples --- */
+
+struct output {
+	FILE *to;
+	const struct family *family;
+	bool begun; /* its HELP and TYPE were written */
+};
+
+static void sample(struct output *out, const char *labels, const json_t *value)
+{
+	static const char *const types[] = {[GAUGE] = "gauge", [COUNTER] = "counter"};
+	const struct family *f = out->family;
+
+	if (!json_is_number(value))
+		return;
+	if (!out->begun)
+		fprintf(out->to, "# HELP %s %s\n# TYPE %s %s\n", f->name, f->help, f->name,
+			types[f->type]);
+	out->begun = true;
+	fprintf(out->to, "%s%s%s%s ", f->name, *labels ? "{" : "", labels, *labels ? "}" : "");
+	if (json_is_integer(value) && f->scale == 0)
+		fprintf(out->to, "%lld\n", (long long)json_integer_value(value));
+	else
+		fprintf(out->to, "%.9g\n", json_number_value(value) * (f->scale ? f->scale : 1));
+}
+
+static void sample_of(struct output *out, const char *labels, const json_t *object)
+{
+	const json_t *value = json_object_get(object, out->family->key);
+
+	if (out->family->key2)
+		value = json_object_get(value, out->family->key2);
+	sample(out, labels, value);
+}
+
+/* Of each member of a list, which its key `name` tells from the others. */
+static void each_of_list(struct output *out, const json_t *list, const char *label,
+			 const char *name)
+{
+	const json_t *item;
+	size_t i;
+
+	json_array_foreach(list, i, item)
+	{
+		char labels[LABELS_BYTES] = "";
+
+		add_label(labels, label, text_of(item, name));
+		if (out->family->from == FROM_REGIONS) {
+			add_label(labels, "bus", text_of(item, "bus"));
+			add_label(labels, "base", text_of(item, "base"));
+		}
+		sample_of(out, labels, item);
+	}
+}
+
+/* Of each member of an object that has such numbers by kind. */
+static void each_kind(struct output *out, const json_t *kinds, const char *before,
+		      const char *label)
+{
+	const char *kind;
+	json_t *item;
+
+	json_object_foreach((json_t *)kinds, kind, item)
+	{
+		char labels[LABELS_BYTES];
+
+		snprintf(labels, sizeof(labels), "%s", before);
+		add_label(labels, label, kind);
+		if (json_is_object(item))
+			sample_of(out, labels, item);
+		else if (strcmp(kind, "total") != 0)
+			sample(out, labels, item);
+	}
+}
+
+static void each_operation(struct output *out, const json_t *list, const char *label,
+			   const char *name)
+{
+	const json_t *item;
+	size_t i;
+
+	json_array_foreach(list, i, item)
+	{
+		char labels[LABELS_BYTES] = "";
+
+		add_label(labels, label, text_of(item, name));
+		each_kind(out, json_object_get(item, "operations"), labels, "operation");
+	}
+}
+
+static void write_family(struct output *out, const json_t *status)
+{
+	const json_t *viommu = json_object_get(status, "viommu");
+	const json_t *spaces = json_object_get(json_object_get(status, "iommu"), "spaces");
+	const json_t *endpoints = json_object_get(viommu, "endpoints");
+
+	switch (out->family->from) {
+	case FROM_MACHINE:
+		sample_of(out, "", status);
+		break;
+	case FROM_EXITS:
+		each_kind(out, json_object_get(status, "exits"), "", "reason");
+		break;
+	case FROM_DEVICES:
+		each_of_list(out, json_object_get(status, "devices"), "device", "id");
+		break;
+	case FROM_REGIONS:
+		each_of_list(out, json_object_get(status, "regions"), "region", "name");
+		break;
+	case FROM_SPACES:
+		each_of_list(out, spaces, "space", "name");
+		break;
+	case FROM_SPACE_OPS:
+		each_operation(out, spaces, "space", "name");
+		break;
+	case FROM_VIOMMU:
+		sample_of(out, "", viommu);
+		break;
+	case FROM_REQUESTS:
+		each_kind(out, json_object_get(viommu, "requests"), "", "request");
+		break;
+	case FROM_ENDPOINTS:
+		each_of_list(out, endpoints, "endpoint", "id");
+		break;
+	case FROM_ENDPOINT_OPS:
+		each_operation(out, endpoints, "endpoint", "id");
+		break;
+	}
+}
+
+/* What is not a number: the value is 1, and the labels say it. */
+static void write_info(FILE *to, const json_t *status)
+{
+	const json_t *devices = json_object_get(status, "devices"), *device;
+	char labels[LABELS_BYTES] = "";
+	size_t i;
+
+	add_label(labels, "name", text_of(status, "name"));
+	add_label(labels, "version", hospes_version());
+	fprintf(to,
+		"# HELP hospes_info The machine.\n# TYPE hospes_info gauge\nhospes_info{%s} 1\n",
+		labels);
+	fprintf(to, "# HELP hospes_state 1 for the state that the machine is in.\n"
+		    "# TYPE hospes_state gauge\n");
+	for (int state = HOSPES_CREATED; state <= HOSPES_STOPPED; state++) {
+		const char *name = events_state_name((enum hospes_state)state);
+
+		fprintf(to, "hospes_state{state=\"%s\"} %d\n", name,
+			strcmp(name, text_of(status, "state")) == 0);
+	}
+	if (json_array_size(devices))
+		fprintf(to, "# HELP hospes_device_info A device.\n"
+			    "# TYPE hospes_device_info gauge\n");
+	json_array_foreach(devices, i, device)
+	{
+		labels[0] = '\0';
+		add_label(labels, "device", text_of(device, "id"));
+		add_label(labels, "kind", text_of(device, "kind"));
+		add_label(labels, "type", text_of(device, "type"));
+		fprintf(to, "hospes_device_info{%s} 1\n", labels);
+	}
+}
+
+char *metrics_text(const char *status)
+{
+	json_t *document = json_loads(status, 0, NULL);
+	char *text = NULL;
+	bool failed;
+	size_t n;
+	FILE *to;
+
+	if (!document)
+		return NULL;
+	to = open_memstream(&text, &n);
+	if (!to) {
+		json_decref(document);
+		return NULL;
+	}
+	write_info(to, document);
+	for (size_t i = 0; i < sizeof(families) / sizeof(families[0]); i++) {
+		struct output out = {.to = to, .family = &families[i]};
+
+		write_family(&out, document);
+	}
+	json_decref(document);
+	failed = ferror(to) != 0;
+	if (fclose(to) == 0 && !failed)
+		return text;
+	free(text);
+	return NULL;
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+// The status document for Prometheus: values, labels, and the format's own rules.
+#include <criterion/criterion.h>
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "control/method.h"
+
+static const char status[] =
+	"{\"name\": \"a \\\"quoted\\\\ name\", \"state\": \"paused\", \"resets\": 3,"
+	" \"memory_bytes\": 4398046511104,"
+	" \"exits\": {\"total\": 30, \"io\": 10, \"mmio\": 20},"
+	" \"devices\": [{\"kind\": \"console\", \"id\": \"console0\", \"type\": \"serial\","
+	"                \"output_bytes\": 12},"
+	"               {\"kind\": \"passthrough\", \"id\": \"nic\", \"type\": \"vfio-pci\","
+	"                \"trapped\": 7, \"faults\": 1, \"vectors\": 5}],"
+	" \"regions\": [{\"name\": \"bar0\", \"bus\": \"mmio\", \"base\": \"0x1\", \"traps\": 1},"
+	"               {\"name\": \"bar0\", \"bus\": \"mmio\", \"base\": \"0x2\", \"traps\": 2}],"
+	" \"iommu\": {\"spaces\": [{\"name\": \"nic\", \"mapped_bytes\": 4096,"
+	"   \"mapped_byte_seconds\": 0.5, \"retained\": {\"hits\": 9},"
+	"   \"operations\": {\"map\": {\"calls\": 4, \"ns\": 1500000000}}}]},"
+	" \"viommu\": {\"faults\": 2, \"requests\": {\"attach\": {\"calls\": 6, \"failed\": 0}},"
+	"   \"endpoints\": [{\"id\": \"nic\", \"pinned_bytes\": 8192}]}}";
+
+static char *text;
+
+static void set_up(void)
+{
+	text = metrics_text(status);
+	cr_assert_not_null(text);
+}
+
+static void tear_down(void)
+{
+	free(text);
+}
+
+TestSuite(metrics, .init = set_up, .fini = tear_down);
+
+static bool has_line(const char *line)
+{
+	const char *at = strstr(text, line);
+
+	return at && (at == text || at[-1] == '\n') && at[strlen(line)] == '\n';
+}
+
+Test(metrics, numbers_keep_their_value_and_say_whose_they_are)
+{
+	static const char *const lines[] = {
+		"hospes_info{name=\"a \\\"quoted\\\\ name\",version=\"9.9.9\"} 1",
+		"hospes_state{state=\"paused\"} 1",
+		"hospes_state{state=\"running\"} 0",
+		"hospes_memory_bytes 4398046511104",
+		"hospes_resets_total 3",
+		"hospes_exits_total{reason=\"mmio\"} 20",
+		"hospes_device_info{device=\"nic\",kind=\"passthrough\",type=\"vfio-pci\"} 1",
+		"hospes_device_output_bytes_total{device=\"console0\"} 12",
+		"hospes_device_trapped_accesses_total{device=\"nic\"} 7",
+		"hospes_region_accesses_total{region=\"bar0\",bus=\"mmio\",base=\"0x2\"} 2",
+		"hospes_space_mapped_bytes{space=\"nic\"} 4096",
+		"hospes_space_mapped_byte_seconds_total{space=\"nic\"} 0.5",
+		"hospes_space_retained_hits_total{space=\"nic\"} 9",
+		"hospes_space_operation_seconds_total{space=\"nic\",operation=\"map\"} 1.5",
+		"hospes_viommu_faults_total 2",
+		"hospes_viommu_requests_total{request=\"attach\"} 6",
+		"hospes_endpoint_pinned_bytes{endpoint=\"nic\"} 8192",
+	};
+
+	for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++)
+		cr_expect(has_line(lines[i]), "%s is not in\n%s", lines[i], text);
+	cr_expect_not(strstr(text, "reason=\"total\""), "a sum is no reason");
+}
+
+/* Its samples follow a family's HELP and TYPE; counters, and only they, end in _total. */
+Test(metrics, the_format_is_kept)
+{
+	char family[128] = "", type[16] = "", *save;
+
+	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		size_t n = strcspn(line, "{ ");
+
+		if (sscanf(line, "# TYPE %127s %15s", family, type) == 2) {
+			bool total = strlen(family) > 6 &&
+				     strcmp(family + strlen(family) - 6, "_total") == 0;
+
+			cr_expect_eq(strcmp(type, "counter") == 0, total, "%s", family);
+		} else if (line[0] != '#') {
+			cr_expect_eq(strncmp(line, family, n), 0, "%s under %s", line, family);
+			cr_expect_eq(strlen(family), n, "%s under %s", line, family);
+			cr_expect(isdigit((unsigned char)strrchr(line, ' ')[1]), "%s", line);
+		}
+	}
+}
+
+Test(metrics, a_label_that_is_too_long_is_left_out)
+{
+	char document[2048], *long_one;
+
+	strcpy(document, "{\"name\": \"");
+	for (int i = 0; i < 600; i++)
+		strcat(document, "\\\\");
+	strcat(document, "\", \"state\": \"running\"}");
+	long_one = metrics_text(document);
+	cr_assert_not_null(long_one);
+	cr_assert(strstr(long_one, "hospes_info{version=\"9.9.9\"} 1\n"), "%s", long_one);
+	free(long_one);
+	cr_assert_null(metrics_text("no document"));
+}
