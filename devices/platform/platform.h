@@ -70,13 +70,26 @@ struct root_port_config {
 	const char *name;
 	const struct pci_addr *addr; /* NULL: next free */
 	uint16_t slot_number;        /* unique per chassis */
+	/* The guest has turned its slot off, with a device in it (root_port_is_off). Called in a
+	 * vCPU thread under locks: record and post. May be NULL. */
+	void (*turned_off)(void *opaque);
+	void *opaque;
 };
 int root_port_create(struct device **ret, const struct device_env *env, struct pci_root *root,
 		     const struct root_port_config *config, struct err *err);
 struct pci_bus *root_port_bus(struct device *dev);
-/* Report to the slot that a device has been attached below, or is about to leave: the presence and
- * link bits change, and a guest with a hot-plug driver gets an interrupt. Machine's thread,
- * not under pci_root_lock. */
+/* Report to the slot that a device has been attached below, or is about to leave: presence, link
+ * and button change, and a guest with a hot-plug driver gets an interrupt. One that is there at
+ * power-on (followed by reset) is no event. This and what follows: machine's thread, not under
+ * pci_root_lock. */
 void root_port_set_present(struct device *dev, bool present);
+/* Press the attention button: the guest is asked to give the device up, and does it in seconds, or
+ * never. Without effect while its power indicator blinks: it has begun, and a second press would
+ * call it off (6.7.1.5). */
+void root_port_press(struct device *dev);
+/* Has the guest turned off the slot's power and its power indicator? Then it uses nothing below. */
+bool root_port_is_off(struct device *dev);
+/* Why it has not: "it ...", for a message about the guest. Static storage. */
+const char *root_port_refusal(struct device *dev);
 
 #endif

@@ -1,8 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A PCIe root port: a bridge whose slot reports to the guest, by native hot plug, when a device has
- * been plugged in below it (PCI Express Base 6.0, 6.7 and 7.5.3). Standard registers are pci.c's;
- * this file has those that change by themselves.
+ * A PCIe root port: a bridge whose slot tells the guest, by native hot plug, that a device has been
+ * plugged in below it, is wanted back, or is gone (PCI Express Base 6.0, 6.7 and 7.5.3). Standard
+ * registers and what the slot has are pci.c's; this file has the registers that change by
+ * themselves.
+ *
+ *   plugged in   presence, and the button, since software may wait for it ─► the guest gives power,
+ *                the link comes up
+ *   wanted back  the button ─► the guest blinks, stops using the device, turns off power and its
+ *                indicator: is_off() ─► the machine takes the device
+ *   pulled out   presence and link are gone
  *
  * It has one MSI-X vector, for hot plug (and PME, which nothing here raises), and a line otherwise.
  */
@@ -30,6 +37,10 @@ enum {
 
 	SLOT_NUMBER_SHIFT = 19,
 	SLOT_NUMBERS = 1 << 13,
+	/* Slot control at power-on (7.5.3.10). */
+	SLOT_ON = PCI_EXP_SLTCTL_ATTN_IND_OFF | PCI_EXP_SLTCTL_PWR_IND_ON | PCI_EXP_SLTCTL_PWR_ON,
+	SLOT_OFF =
+		PCI_EXP_SLTCTL_ATTN_IND_OFF | PCI_EXP_SLTCTL_PWR_IND_OFF | PCI_EXP_SLTCTL_PWR_OFF,
 
 	ACS_BYTES = 8,
 	/* Source validation, translation blocking, request and completion redirect, upstream
@@ -58,8 +69,11 @@ struct root_port {
 	struct bus_region bar;
 	struct msix *msix;
 	unsigned int express; /* offset of the capability */
+	void (*turned_off)(void *opaque);
+	void *opaque;
 	bool bridge, attached;
 	bool event; /* an enabled slot event is pending */
+	bool off;   /* is_off when the guest last wrote */
 };
 
 static uint64_t bar_read(void *opaque, uint64_t offset, unsigned int size)
@@ -103,7 +117,7 @@ static bool slot_event(const struct root_port *port)
 	uint16_t control = get16(port, PCI_EXP_SLTCTL), status = get16(port, PCI_EXP_SLTSTA);
 
 	return (control & PCI_EXP_SLTCTL_HPIE) &&
-	       ((control & status & PCI_EXP_SLTSTA_PDC) ||
+	       ((control & status & (PCI_EXP_SLTSTA_ABP | PCI_EXP_SLTSTA_PDC)) ||
 		((control & PCI_EXP_SLTCTL_DLLSCE) && (status & PCI_EXP_SLTSTA_DLLSC)));
 }
 
@@ -123,13 +137,51 @@ static void update_interrupt(struct root_port *port)
 	}
 }
 
+static bool is_present(const struct root_port *port)
+{
+	return get16(port, PCI_EXP_SLTSTA) & PCI_EXP_SLTSTA_PDS;
+}
+
+/* What whoever pulls out a card by hand waits for: power, and the lamp. Linux turns off the lamp
+ * last, a second after the power. */
+static bool is_off(const struct root_port *port)
+{
+	return (get16(port, PCI_EXP_SLTCTL) & (PCI_EXP_SLTCTL_PCC | PCI_EXP_SLTCTL_PIC)) ==
+	       (PCI_EXP_SLTCTL_PWR_OFF | PCI_EXP_SLTCTL_PWR_IND_OFF);
+}
+
+/* The link is up while a device is there and has power. Did it change? */
+static bool update_link(struct root_port *port)
+{
+	uint16_t link = get16(port, PCI_EXP_LNKSTA);
+	bool up = is_present(port) && !(get16(port, PCI_EXP_SLTCTL) & PCI_EXP_SLTCTL_PCC);
+
+	if (up == !!(link & PCI_EXP_LNKSTA_DLLLA))
+		return false;
+	set16(port, PCI_EXP_LNKSTA, link ^ PCI_EXP_LNKSTA_DLLLA);
+	return true;
+}
+
+/* Slot status with these events; the link's follows. Locks as for update_interrupt. */
+static void raise_events(struct root_port *port, uint16_t events)
+{
+	if (update_link(port))
+		events |= PCI_EXP_SLTSTA_DLLSC;
+	set16(port, PCI_EXP_SLTSTA, get16(port, PCI_EXP_SLTSTA) | events);
+	update_interrupt(port);
+}
+
 static void config_written(struct pci_device *dev, unsigned int offset, unsigned int size)
 {
 	struct root_port *port = container_of(dev, struct root_port, pci);
+	bool was_off = port->off;
 
 	(void)offset;
 	(void)size;
-	update_interrupt(port);
+	raise_events(port, 0);
+	port->off = is_off(port);
+	if (port->off && !was_off && is_present(port) && port->turned_off)
+		port->turned_off(port->opaque);
 }
 
 static const struct pci_device_ops root_port_pci_ops = {
@@ -141,37 +193,91 @@ struct pci_bus *root_port_bus(struct device *dev)
 	return container_of(dev, struct root_port, dev)->pci.secondary;
 }
 
+static void lock_port(struct root_port *port)
+{
+	pci_root_lock(port->root);
+	pthread_mutex_lock(&port->dev.lock);
+}
+
+static void unlock_port(struct root_port *port)
+{
+	pthread_mutex_unlock(&port->dev.lock);
+	pci_root_unlock(port->root);
+}
+
 void root_port_set_present(struct device *dev, bool present)
 {
 	struct root_port *port = container_of(dev, struct root_port, dev);
-	uint16_t status, link;
 
-	pci_root_lock(port->root);
-	pthread_mutex_lock(&dev->lock);
-	status = get16(port, PCI_EXP_SLTSTA);
-	link = get16(port, PCI_EXP_LNKSTA);
-	if (present != !!(status & PCI_EXP_SLTSTA_PDS)) {
-		status |= PCI_EXP_SLTSTA_PDC | PCI_EXP_SLTSTA_DLLSC;
-		status = present ? status | PCI_EXP_SLTSTA_PDS
-				 : status & (uint16_t)~PCI_EXP_SLTSTA_PDS;
-		link = present ? link | PCI_EXP_LNKSTA_DLLLA
-			       : link & (uint16_t)~PCI_EXP_LNKSTA_DLLLA;
-		set16(port, PCI_EXP_SLTSTA, status);
-		set16(port, PCI_EXP_LNKSTA, link);
-		update_interrupt(port);
+	lock_port(port);
+	if (present != is_present(port)) {
+		set16(port, PCI_EXP_SLTSTA, get16(port, PCI_EXP_SLTSTA) ^ PCI_EXP_SLTSTA_PDS);
+		raise_events(port, present ? PCI_EXP_SLTSTA_PDC | PCI_EXP_SLTSTA_ABP
+					   : PCI_EXP_SLTSTA_PDC);
 	}
-	pthread_mutex_unlock(&dev->lock);
-	pci_root_unlock(port->root);
+	unlock_port(port);
+}
+
+void root_port_press(struct device *dev)
+{
+	struct root_port *port = container_of(dev, struct root_port, dev);
+
+	lock_port(port);
+	if ((get16(port, PCI_EXP_SLTCTL) & PCI_EXP_SLTCTL_PIC) != PCI_EXP_SLTCTL_PWR_IND_BLINK)
+		raise_events(port, PCI_EXP_SLTSTA_ABP);
+	unlock_port(port);
+}
+
+bool root_port_is_off(struct device *dev)
+{
+	struct root_port *port = container_of(dev, struct root_port, dev);
+	bool off;
+
+	lock_port(port);
+	off = is_off(port);
+	unlock_port(port);
+	return off;
+}
+
+const char *root_port_refusal(struct device *dev)
+{
+	struct root_port *port = container_of(dev, struct root_port, dev);
+	uint16_t control, status;
+
+	lock_port(port);
+	control = get16(port, PCI_EXP_SLTCTL);
+	status = get16(port, PCI_EXP_SLTSTA);
+	unlock_port(port);
+	if (!(control & PCI_EXP_SLTCTL_HPIE) || !(control & PCI_EXP_SLTCTL_ABPE))
+		return "it does not listen to the slot's attention button: its kernel is not up "
+		       "yet, or lacks a driver for native PCIe hot plug (Linux: pciehp)";
+	if (status & PCI_EXP_SLTSTA_ABP)
+		return "it has not answered the slot's attention button";
+	if ((control & PCI_EXP_SLTCTL_AIC) == PCI_EXP_SLTCTL_ATTN_IND_ON ||
+	    (control & PCI_EXP_SLTCTL_AIC) == PCI_EXP_SLTCTL_ATTN_IND_BLINK)
+		return "it reports a failure by the slot's attention indicator; its kernel log "
+		       "has the reason";
+	if (control & PCI_EXP_SLTCTL_PCC)
+		return "it has turned off the slot's power, but not the power indicator";
+	if ((control & PCI_EXP_SLTCTL_PIC) == PCI_EXP_SLTCTL_PWR_IND_BLINK)
+		return "it has begun (the power indicator blinks), but not turned off the slot's "
+		       "power: a driver or user of the device holds it, or it needs more time";
+	return "it has seen the attention button, and not turned off the slot's power";
 }
 
 static void root_port_reset(struct device *dev)
 {
 	struct root_port *port = container_of(dev, struct root_port, dev);
+	uint16_t status;
 
 	pci_device_reset(&port->pci);
 	pthread_mutex_lock(&dev->lock);
-	/* What is in the slot at power-on is no event. */
-	set16(port, PCI_EXP_SLTSTA, get16(port, PCI_EXP_SLTSTA) & PCI_EXP_SLTSTA_PDS);
+	/* What is in the slot at power-on is no event, and has power. */
+	status = get16(port, PCI_EXP_SLTSTA) & PCI_EXP_SLTSTA_PDS;
+	set16(port, PCI_EXP_SLTSTA, status);
+	set16(port, PCI_EXP_SLTCTL, status ? SLOT_ON : SLOT_OFF);
+	update_link(port);
+	port->off = is_off(port);
 	update_interrupt(port);
 	pthread_mutex_unlock(&dev->lock);
 }
@@ -203,10 +309,10 @@ static void root_port_destroy(struct device *dev)
 	free(port);
 }
 
-STATE_DERIVED(struct root_port, "made by root_port_create", dev, root, bar, express, bridge,
-	      attached);
+STATE_DERIVED(struct root_port, "made by root_port_create", dev, root, bar, express, turned_off,
+	      opaque, bridge, attached);
 STATE_DERIVED(struct root_port, "sections of its own", pci, msix);
-STATE_DERIVED(struct root_port, "follows from slot control and status in config space", event);
+STATE_DERIVED(struct root_port, "follow from slot control and status in config space", event, off);
 
 static int root_port_save(struct device *dev, struct state_writer *w, struct err *err)
 {
@@ -225,6 +331,8 @@ static int root_port_load(struct device *dev, struct state_reader *r, struct err
 	if (ret)
 		return ret;
 	pci_device_loaded(&port->pci);
+	update_link(port);
+	port->off = is_off(port);
 	port->event = slot_event(port); /* its message was sent */
 	update_interrupt(port);
 	return 0;
@@ -275,6 +383,8 @@ static void init_config(struct root_port *port, uint16_t slot_number)
 	uint8_t *slot_cap = &pci->config[port->express + PCI_EXP_SLTCAP];
 	store_le32(slot_cap, load_le32(slot_cap) | (uint32_t)(slot_number % SLOT_NUMBERS)
 							   << SLOT_NUMBER_SHIFT);
+	set16(port, PCI_EXP_SLTCTL, SLOT_OFF);
+	port->off = true;
 
 	add_error_reporting(pci);
 	unsigned int acs = pci_add_ecap(pci, PCI_EXT_CAP_ID_ACS, 1, ACS_BYTES);
@@ -307,6 +417,8 @@ int root_port_create(struct device **ret, const struct device_env *env, struct p
 		return err_set(err, -ENOMEM, "%s: out of memory", config->name);
 	device_init(&port->dev, &root_port_ops, config->name, env->log);
 	port->root = root;
+	port->turned_off = config->turned_off;
+	port->opaque = config->opaque;
 	init_config(port, config->slot_number);
 	r = msix_init(&port->msix, &port->pci, env->irq, &msix, err);
 	if (r)

@@ -84,7 +84,7 @@ static struct pci_bus *way_down(const struct pci_bus *bus, unsigned int at, unsi
 			if (b->config[PCI_SECONDARY_BUS] > at &&
 			    b->config[PCI_SECONDARY_BUS] <= bus_number &&
 			    b->config[PCI_SUBORDINATE_BUS] >= bus_number)
-				return b->secondary;
+				return pci_slot_is_off(b) ? NULL : b->secondary;
 		}
 	}
 	return NULL;
@@ -160,12 +160,18 @@ static bool touches(unsigned int reg, unsigned int size, unsigned int first, uns
 	return reg < end && reg + size > first;
 }
 
-/* What follows from a write to the standard registers. Root lock held, device lock not. */
-static void after_write(struct pci_device *dev, unsigned int reg, unsigned int size,
-			uint8_t bridge_control)
+/* Do those below lose their state now: by a reset of the bus, or with the slot's power? */
+static bool resets_below(const struct pci_device *bridge)
 {
-	if (pci_is_bridge(dev) && touches(reg, size, PCI_BRIDGE_CONTROL, PCI_BRIDGE_CONTROL + 2) &&
-	    ~bridge_control & dev->config[PCI_BRIDGE_CONTROL] & PCI_BRIDGE_CTL_BUS_RESET)
+	return bridge->config[PCI_BRIDGE_CONTROL] & PCI_BRIDGE_CTL_BUS_RESET ||
+	       pci_slot_is_off(bridge);
+}
+
+/* What follows from a write to the standard registers. did_reset: resets_below before it. Root lock
+ * held, device lock not. */
+static void after_write(struct pci_device *dev, unsigned int reg, unsigned int size, bool did_reset)
+{
+	if (pci_is_bridge(dev) && resets_below(dev) && !did_reset)
 		pci_bus_walk(dev->secondary, reset_below, NULL);
 	if (!touches(reg, size, PCI_COMMAND, PCI_COMMAND + 2) &&
 	    !touches(reg, size, PCI_BASE_ADDRESS_0, PCI_CAPABILITY_LIST))
@@ -180,7 +186,7 @@ static uint64_t config_write(struct pci_root *root, unsigned int bus, unsigned i
 			     unsigned int reg, unsigned int size, uint32_t value)
 {
 	struct pci_device *dev;
-	uint8_t bridge_control;
+	bool did_reset;
 	uint64_t start_ns, now_ns;
 
 	pci_root_lock(root);
@@ -189,7 +195,7 @@ static uint64_t config_write(struct pci_root *root, unsigned int bus, unsigned i
 	if (!dev)
 		goto out;
 	dev_lock(dev);
-	bridge_control = dev->config[PCI_BRIDGE_CONTROL];
+	did_reset = pci_is_bridge(dev) && resets_below(dev);
 	if (dev->ops->config_write)
 		dev->ops->config_write(dev, reg, size, value);
 	for (unsigned int i = 0; i < size; i++) {
@@ -208,7 +214,7 @@ static uint64_t config_write(struct pci_root *root, unsigned int bus, unsigned i
 	dev_unlock(dev);
 	if (pci_flr_written(dev, reg, size, value))
 		guest_reset(dev);
-	after_write(dev, reg, size, bridge_control);
+	after_write(dev, reg, size, did_reset);
 out:
 	now_ns = clock_ns();
 	pci_root_unlock(root);
@@ -354,6 +360,13 @@ struct pci_bus *pci_root_bus(struct pci_root *root)
 bool pci_bus_is_root(const struct pci_bus *bus)
 {
 	return !bus->bridge;
+}
+
+uint8_t pci_bus_number(const struct pci_bus *bus)
+{
+	return bus->bridge
+		       ? __atomic_load_n(&bus->bridge->config[PCI_SECONDARY_BUS], __ATOMIC_RELAXED)
+		       : 0;
 }
 
 const struct pci_windows *pci_root_windows(const struct pci_root *root)

@@ -18,6 +18,9 @@
  * A BAR is visible while its decoding is on, it lies wholly in one of the root's windows (so never
  * over RAM), and every bridge above forwards it. Where BARs overlap, the first comer stays visible.
  *
+ * A port's slot has a power controller: while the guest has it off, nothing below answers, and what
+ * is below was reset as by a reset of the bus.
+ *
  * Threads: config accesses come from vCPU threads and are serialised by the root's lock, which is
  * taken before any device lock; hooks run under both. Building the hierarchy is the machine's
  * thread's business; pci_attach and pci_detach take the root's lock themselves.
@@ -81,6 +84,8 @@ void pci_root_destroy(struct pci_root *root);
 struct pci_bus *pci_root_bus(struct pci_root *root); /* bus 0 */
 /* Is it bus 0, whose functions are integrated endpoints without a link? */
 bool pci_bus_is_root(const struct pci_bus *bus);
+/* As of now: the guest may change it. */
+uint8_t pci_bus_number(const struct pci_bus *bus);
 const struct pci_windows *pci_root_windows(const struct pci_root *root);
 /* The chipset's reset control is the byte at port 0xcf9, inside the config address port, which
  * takes whole doublewords only: single-byte accesses of that port go to this region instead (offset
@@ -90,12 +95,12 @@ void pci_root_lock(struct pci_root *root);
 void pci_root_unlock(struct pci_root *root);
 
 /* After all devices are attached and before the guest runs: number the buses, place the BARs
- * (keeping spare room behind each root port), open the bridge windows, enable decoding of nothing
- * (the guest does). Deterministic: the same devices at the same addresses get the same BARs. Also
- * called on a machine reset, to return to that state. */
+ * (keeping spare room in the windows of root ports), open the bridge windows, enable decoding of
+ * nothing (the guest does). Deterministic: the same devices at the same addresses get the same
+ * BARs. Also called on a machine reset, to return to that state. */
 int pci_root_assign(struct pci_root *root, struct err *err);
-/* The highest bus number that pci_root_assign gave out, spare ones included: reported to the guest.
- * Linux probes each bus up to there by itself, 64 exits for an empty one. */
+/* The highest bus number that pci_root_assign gave out: reported to the guest. Linux probes each
+ * number up to there by itself, 64 exits for one without a bus. */
 uint8_t pci_root_last_bus(struct pci_root *root);
 
 struct pci_device_ops {

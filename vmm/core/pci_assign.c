@@ -2,8 +2,9 @@
 // What firmware would do: bus numbers, BARs, bridge windows.
 //
 // Deterministic: everything is placed by alignment, then size, then address of the device, largest
-// first, each from the bottom of its window. Behind a hot-plug port there is room to spare, in
-// numbers and in windows, for what is plugged in later, which the guest's own software places.
+// first, each from the bottom of its window. Behind a hot-plug port there is room to spare in the
+// windows for what is plugged in later, which the guest's own software places. No bus numbers are
+// spare: what is plugged in is no bridge, and Linux probes each number without a bus by itself.
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,10 +21,7 @@ enum space {
 	SPACES,
 };
 
-enum {
-	SPARE_NUMBERS = 3, /* a switch and what is behind two of its ports */
-	MAX_BUS = 255,
-};
+enum { MAX_BUS = 255 };
 #define SPARE_MEM32     (2 * MiB)
 #define SPARE_MEM64_MAX (32 * GiB)
 #define SPARE_IO        (4 * KiB)
@@ -42,7 +40,6 @@ static const uint64_t granularity[SPACES] = {
 };
 
 struct spare {
-	unsigned int numbers;
 	uint64_t bytes[SPACES];
 };
 
@@ -124,11 +121,29 @@ static void set_window(struct pci_device *bridge, enum space space, uint64_t bas
 static int place(struct pci_bus *bus, enum space space, const struct spare *spare, uint64_t base,
 		 bool commit, uint64_t *size, uint64_t *align);
 
+static bool is_empty(const struct pci_bus *bus)
+{
+	for (unsigned int i = 0; i < PCI_DEVFNS; i++) {
+		if (bus->functions[i])
+			return false;
+	}
+	return true;
+}
+
+/* The port space is small, and few devices ask for any: it is for ports that wait for one. */
+static uint64_t spare_bytes(const struct pci_device *dev, enum space space,
+			    const struct spare *spare)
+{
+	if (!is_hotplug_port(dev) || (space == SPACE_IO && !is_empty(dev->secondary)))
+		return 0;
+	return spare->bytes[space];
+}
+
 /* What dev asks of its bus in space. */
 static int collect(struct pci_device *dev, enum space space, const struct spare *spare,
 		   struct want *wants, unsigned int *n)
 {
-	uint64_t extra = is_hotplug_port(dev) ? spare->bytes[space] : 0;
+	uint64_t extra = spare_bytes(dev, space, spare);
 	int ret;
 
 	for (unsigned int i = 0; i < PCI_PLACES; i++) {
@@ -208,7 +223,7 @@ out:
 	return ret;
 }
 
-static unsigned int number_buses(struct pci_bus *bus, unsigned int number, unsigned int spare)
+static unsigned int number_buses(struct pci_bus *bus, unsigned int number)
 {
 	unsigned int last = number;
 
@@ -222,8 +237,7 @@ static unsigned int number_buses(struct pci_bus *bus, unsigned int number, unsig
 			continue;
 		dev->config[PCI_PRIMARY_BUS] = (uint8_t)number;
 		dev->config[PCI_SECONDARY_BUS] = (uint8_t)(last + 1);
-		last = number_buses(dev->secondary, last + 1, spare);
-		last += is_hotplug_port(dev) ? spare : 0;
+		last = number_buses(dev->secondary, last + 1);
 		dev->config[PCI_SUBORDINATE_BUS] = (uint8_t)last;
 	}
 	return last;
@@ -300,14 +314,11 @@ static struct spare choose_spare(const struct pci_root *root, const struct censu
 	unsigned int ports = MAX(census->ports, 1u);
 	struct spare spare = {0};
 
-	spare.numbers = MIN((unsigned int)SPARE_NUMBERS, (MAX_BUS - census->bridges) / ports);
 	spare.bytes[SPACE_MEM32] = SPARE_MEM32;
 	if (w->mmio64_bytes / 2 / ports >= MiB)
 		spare.bytes[SPACE_MEM64] =
 			MIN(SPARE_MEM64_MAX, power_of_two_up(w->mmio64_bytes / 2 / ports / 2 + 1));
-	/* The port space is small, and few devices ask for any. */
-	if (SPARE_IO * ports <= w->io_bytes / 2)
-		spare.bytes[SPACE_IO] = SPARE_IO;
+	spare.bytes[SPACE_IO] = SPARE_IO;
 	return spare;
 }
 
@@ -332,7 +343,7 @@ int pci_root_assign(struct pci_root *root, struct err *err)
 	pci_root_walk(root, silence, NULL);
 	root->config_address = 0;
 	spare = choose_spare(root, &census);
-	root->last_bus = (uint8_t)number_buses(&root->bus0, 0, spare.numbers);
+	root->last_bus = (uint8_t)number_buses(&root->bus0, 0);
 	for (enum space space = SPACE_IO; space < SPACES && !ret; space++) {
 		uint64_t wished = spare.bytes[space];
 

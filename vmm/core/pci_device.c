@@ -170,16 +170,30 @@ static void add_link(struct pci_device *dev, unsigned int at, bool port)
 	set16(w, PCI_EXP_LNKCTL2, 0xf);
 }
 
-/* A slot without button, lamps or power controller: something is there or not, and comes and goes
- * by surprise (6.7). Commands take no time, so there is no completion of them to wait for. */
+/* A slot with attention button, power controller and both indicators, so that software can be asked
+ * for a device; one may be pulled out without asking, too (6.7). Commands take no time, so there is
+ * no completion of them to wait for. The port presses the button and reports presence and link. */
 static void add_slot(struct pci_device *dev, unsigned int at)
 {
 	uint8_t *c = &dev->config[at], *w = &dev->wmask[at];
 
-	set16(c, PCI_EXP_FLAGS, load_le16(&c[PCI_EXP_FLAGS]) | 1 << 8);
-	set32(c, PCI_EXP_SLTCAP, 1u << 5 | 1u << 6 | 1u << 18);
-	set16(w, PCI_EXP_SLTCTL, 1 << 3 | 1 << 5 | 1 << 12); /* presence, interrupt, link state */
-	set16(&dev->w1c[at], PCI_EXP_SLTSTA, 1 << 3 | 1 << 8);
+	set16(c, PCI_EXP_FLAGS, load_le16(&c[PCI_EXP_FLAGS]) | PCI_EXP_FLAGS_SLOT);
+	set32(c, PCI_EXP_SLTCAP,
+	      PCI_EXP_SLTCAP_ABP | PCI_EXP_SLTCAP_PCP | PCI_EXP_SLTCAP_AIP | PCI_EXP_SLTCAP_PIP |
+		      PCI_EXP_SLTCAP_HPS | PCI_EXP_SLTCAP_HPC | PCI_EXP_SLTCAP_NCCS);
+	set16(w, PCI_EXP_SLTCTL,
+	      PCI_EXP_SLTCTL_ABPE | PCI_EXP_SLTCTL_PDCE | PCI_EXP_SLTCTL_HPIE | PCI_EXP_SLTCTL_AIC |
+		      PCI_EXP_SLTCTL_PIC | PCI_EXP_SLTCTL_PCC | PCI_EXP_SLTCTL_DLLSCE);
+	set16(&dev->w1c[at], PCI_EXP_SLTSTA,
+	      PCI_EXP_SLTSTA_ABP | PCI_EXP_SLTSTA_PDC | PCI_EXP_SLTSTA_DLLSC);
+}
+
+bool pci_slot_is_off(const struct pci_device *dev)
+{
+	const uint8_t *c = &dev->config[dev->express];
+
+	return dev->express && load_le32(&c[PCI_EXP_SLTCAP]) & PCI_EXP_SLTCAP_PCP &&
+	       load_le16(&c[PCI_EXP_SLTCTL]) & PCI_EXP_SLTCTL_PCC;
 }
 
 unsigned int pci_add_express(struct pci_device *dev, unsigned int port_type)

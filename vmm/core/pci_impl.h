@@ -58,6 +58,9 @@ static inline bool pci_is_bridge(const struct pci_device *dev)
 /* Which kind of PCI Express port dev is; -1 without that capability. */
 int pci_port_type(const struct pci_device *dev);
 
+/* Is the power of dev's slot turned off? Then nothing below it answers. False: it has no slot. */
+bool pci_slot_is_off(const struct pci_device *dev);
+
 /* Walk bus and what is below in order of addresses. */
 void pci_bus_walk(struct pci_bus *bus, void (*fn)(void *opaque, struct pci_device *dev),
 		  void *opaque);

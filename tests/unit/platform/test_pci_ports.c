@@ -15,11 +15,26 @@ enum {
 	SLTCAP = 0x14,
 	SLTCTL = 0x18,
 	SLTSTA = 0x1a,
+	/* Slot status and, at the same bits, their enables in slot control. */
+	ABP = 1 << 0,
 	PDC = 1 << 3,
+	CC = 1 << 4,
 	PDS = 1 << 6,
 	DLLSC = 1 << 8,
+	/* Slot control. */
+	CCIE = 1 << 4,
 	HPIE = 1 << 5,
+	LAMP_ON = 1 << 8, /* of power */
+	LAMP_BLINK = 2 << 8,
+	LAMP_OFF = 3 << 8,
+	ALARM_ON = 1 << 6, /* the attention indicator */
+	ALARM_OFF = 3 << 6,
+	POWER_OFF = 1 << 10,
 	DLLSCE = 1 << 12,
+	/* What Linux enables. */
+	LISTENS = ABP | HPIE | DLLSCE,
+
+	GSI = 16 + 3,
 };
 
 static struct pci_root *root_new(struct harness *h)
@@ -116,6 +131,7 @@ struct slot {
 	struct pci_root *root;
 	struct device *dev;
 	unsigned int express;
+	unsigned int turned_off; /* how often it was reported */
 };
 
 static uint32_t cfg(struct slot *s, unsigned int reg, unsigned int size)
@@ -140,18 +156,44 @@ static unsigned int find_cap(struct slot *s, uint8_t id)
 	return at;
 }
 
+static void turned_off(void *opaque)
+{
+	struct slot *s = opaque;
+
+	s->turned_off++;
+}
+
 static void slot_init(struct slot *s)
 {
 	const struct pci_addr addr = {.slot = 3};
-	const struct root_port_config config = {.name = "rp0", .addr = &addr, .slot_number = 7};
+	const struct root_port_config config = {.name = "rp0",
+						.addr = &addr,
+						.slot_number = 7,
+						.turned_off = turned_off,
+						.opaque = s};
 	struct err err = ERR_INIT;
 
+	s->turned_off = 0;
 	s->root = root_new(&s->h);
 	cr_assert_eq(root_port_create(&s->dev, &s->h.env, s->root, &config, &err), 0, "%s",
 		     err.text);
 	cr_assert_eq(pci_root_assign(s->root, &err), 0, "%s", err.text);
 	s->express = find_cap(s, 0x10);
 	cr_assert_neq(s->express, 0);
+}
+
+/* With a device in it, and a guest that listens. */
+static void slot_init_occupied(struct slot *s)
+{
+	slot_init(s);
+	root_port_set_present(s->dev, true);
+	s->dev->ops->reset(s->dev);
+	cfg_set(s, s->express + SLTCTL, LISTENS | LAMP_ON | ALARM_OFF, 2);
+}
+
+static bool link_is_up(struct slot *s)
+{
+	return cfg(s, s->express + LNKSTA, 2) & 1 << 13;
 }
 
 static void slot_done(struct slot *s)
@@ -171,6 +213,10 @@ Test(root_port, is_a_bridge_with_a_hot_plug_slot_of_its_number)
 	uint32_t slot = cfg(&s, s.express + SLTCAP, 4);
 	cr_assert(slot & 1 << 6, "hot-plug capable");
 	cr_assert(slot & 1 << 5, "surprise");
+	cr_assert_eq(slot & 0x1f, 0x1b, "button, power controller, two lamps");
+	cr_assert(slot & 1 << 18, "commands complete at once");
+	cr_assert_eq(cfg(&s, s.express + SLTCTL, 2), POWER_OFF | LAMP_OFF | ALARM_OFF,
+		     "an empty slot has no power");
 	cr_assert_eq(slot >> 19, 7);
 	cr_assert_neq(find_cap(&s, 0x11), 0, "MSI-X");
 	cr_assert_not_null(root_port_bus(s.dev));
@@ -234,31 +280,160 @@ Test(root_port, has_error_reporting_with_the_specified_defaults)
 	slot_done(&s);
 }
 
-Test(root_port, presence_and_link_change_together_and_clear_by_writing_one)
+Test(root_port, presence_is_announced_by_the_button_and_the_link_waits_for_power)
 {
 	struct slot s;
 
 	slot_init(&s);
 	cr_assert_eq(cfg(&s, s.express + SLTSTA, 2), 0);
 	root_port_set_present(s.dev, true);
-	cr_assert_eq(cfg(&s, s.express + SLTSTA, 2), PDC | PDS | DLLSC);
-	cr_assert(cfg(&s, s.express + LNKSTA, 2) & 1 << 13);
-	cfg_set(&s, s.express + SLTSTA, PDC | PDS, 2);
-	cr_assert_eq(cfg(&s, s.express + SLTSTA, 2), PDS | DLLSC, "presence is for reading");
+	cr_assert_eq(cfg(&s, s.express + SLTSTA, 2), ABP | PDC | PDS);
+	cr_assert(!link_is_up(&s));
+	cfg_set(&s, s.express + SLTSTA, ABP | PDC | PDS, 2);
+	cr_assert_eq(cfg(&s, s.express + SLTSTA, 2), PDS, "presence is for reading");
 	root_port_set_present(s.dev, true);
-	cr_assert_eq(cfg(&s, s.express + SLTSTA, 2), PDS | DLLSC, "no change, no event");
+	cr_assert_eq(cfg(&s, s.express + SLTSTA, 2), PDS, "no change, no event");
+	cfg_set(&s, s.express + SLTCTL, LISTENS | LAMP_BLINK, 2);
+	cr_assert(link_is_up(&s));
+	cr_assert_eq(cfg(&s, s.express + SLTSTA, 2), PDS | DLLSC);
+	cfg_set(&s, s.express + SLTSTA, DLLSC, 2);
 	root_port_set_present(s.dev, false);
 	cr_assert_eq(cfg(&s, s.express + SLTSTA, 2), PDC | DLLSC);
-	cr_assert_eq(cfg(&s, s.express + LNKSTA, 2) & 1 << 13, 0);
+	cr_assert(!link_is_up(&s));
 	slot_done(&s);
+}
+
+Test(root_port, one_that_is_there_at_power_on_has_power_and_is_no_event)
+{
+	struct slot s;
+
+	slot_init(&s);
+	root_port_set_present(s.dev, true);
+	s.dev->ops->reset(s.dev);
+	cr_assert_eq(cfg(&s, s.express + SLTCTL, 2), LAMP_ON | ALARM_OFF);
+	cr_assert_eq(cfg(&s, s.express + SLTSTA, 2), PDS);
+	cr_assert(link_is_up(&s));
+	cr_assert(!root_port_is_off(s.dev));
+	slot_done(&s);
+}
+
+Test(root_port, button_interrupts_and_the_guest_that_turns_off_power_and_lamp_is_reported_once)
+{
+	struct slot s;
+	unsigned int control;
+
+	slot_init_occupied(&s);
+	control = s.express + SLTCTL;
+	root_port_press(s.dev);
+	cr_assert_eq(cfg(&s, s.express + SLTSTA, 2), ABP | PDS);
+	cr_assert(s.h.level[GSI]);
+	cfg_set(&s, s.express + SLTSTA, ABP, 2);
+	cr_assert(!s.h.level[GSI]);
+	cfg_set(&s, control, LISTENS | LAMP_BLINK | ALARM_OFF, 2);
+	cfg_set(&s, control, LISTENS | LAMP_BLINK | ALARM_OFF | POWER_OFF, 2);
+	cr_assert_eq(cfg(&s, s.express + SLTSTA, 2), PDS | DLLSC, "the link goes with the power");
+	cr_assert_eq(s.turned_off, 0);
+	cr_assert(!root_port_is_off(s.dev));
+	cfg_set(&s, control, LISTENS | LAMP_OFF | ALARM_OFF | POWER_OFF, 2);
+	cr_assert_eq(s.turned_off, 1);
+	cr_assert(root_port_is_off(s.dev));
+	cfg_set(&s, control, LISTENS | LAMP_OFF | ALARM_OFF | POWER_OFF, 2);
+	cfg_set(&s, s.express + SLTSTA, DLLSC, 2);
+	cr_assert_eq(s.turned_off, 1, "it says so once more");
+	root_port_set_present(s.dev, false);
+	cr_assert_eq(cfg(&s, s.express + SLTSTA, 2), PDC);
+	slot_done(&s);
+}
+
+Test(root_port, one_that_only_turns_off_its_lamp_has_not_let_go)
+{
+	struct slot s;
+
+	slot_init_occupied(&s);
+	cfg_set(&s, s.express + SLTCTL, LISTENS | LAMP_OFF, 2);
+	cr_assert_eq(s.turned_off, 0);
+	cr_assert(!root_port_is_off(s.dev));
+	cr_assert(link_is_up(&s));
+	slot_done(&s);
+}
+
+Test(root_port, guest_that_plays_with_the_power_of_an_empty_slot_is_not_reported)
+{
+	struct slot s;
+
+	slot_init(&s);
+	for (int i = 0; i < 10; i++) {
+		cfg_set(&s, s.express + SLTCTL, LISTENS | LAMP_ON, 2);
+		cr_assert(!link_is_up(&s));
+		cfg_set(&s, s.express + SLTCTL, LISTENS | LAMP_OFF | POWER_OFF, 2);
+	}
+	cr_assert_eq(s.turned_off, 0);
+	cr_assert_eq(cfg(&s, s.express + SLTSTA, 2), 0);
+	slot_done(&s);
+}
+
+Test(root_port, second_press_does_not_call_off_what_the_guest_has_begun)
+{
+	struct slot s;
+
+	slot_init_occupied(&s);
+	root_port_press(s.dev);
+	cfg_set(&s, s.express + SLTSTA, ABP, 2);
+	cfg_set(&s, s.express + SLTCTL, LISTENS | LAMP_BLINK, 2);
+	root_port_press(s.dev);
+	cr_assert_eq(cfg(&s, s.express + SLTSTA, 2), PDS);
+	cfg_set(&s, s.express + SLTCTL, LISTENS | LAMP_ON, 2);
+	root_port_press(s.dev);
+	cr_assert_eq(cfg(&s, s.express + SLTSTA, 2), PDS | ABP, "it has given up");
+	slot_done(&s);
+}
+
+Test(root_port, commands_are_never_reported_as_completed)
+{
+	struct slot s;
+
+	slot_init_occupied(&s);
+	cfg_set(&s, s.express + SLTCTL, 0xffff, 2);
+	cr_assert_eq(cfg(&s, s.express + SLTCTL, 2) & CCIE, 0);
+	cfg_set(&s, s.express + SLTCTL, HPIE | CCIE, 2);
+	cr_assert_eq(cfg(&s, s.express + SLTSTA, 2) & CC, 0);
+	slot_done(&s);
+}
+
+Test(root_port, refusal_says_how_far_the_guest_got)
+{
+	static const struct {
+		uint16_t control, answered;
+		const char *text;
+	} cases[] = {
+		{0, 0, "does not listen"},
+		{HPIE | DLLSCE, ABP, "does not listen"},
+		{LISTENS | LAMP_ON | ALARM_OFF, 0, "has not answered"},
+		{LISTENS | LAMP_ON | ALARM_OFF, ABP, "not turned off the slot's power"},
+		{LISTENS | LAMP_BLINK | ALARM_OFF, ABP, "has begun"},
+		{LISTENS | LAMP_ON | ALARM_ON, ABP, "attention indicator"},
+		{LISTENS | LAMP_BLINK | ALARM_OFF | POWER_OFF, ABP, "not the power indicator"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct slot s;
+
+		slot_init_occupied(&s);
+		root_port_press(s.dev);
+		cfg_set(&s, s.express + SLTSTA, cases[i].answered, 2);
+		cfg_set(&s, s.express + SLTCTL, cases[i].control, 2);
+		cr_expect(strstr(root_port_refusal(s.dev), cases[i].text), "case %zu: %s", i,
+			  root_port_refusal(s.dev));
+		slot_done(&s);
+	}
 }
 
 Test(root_port, line_follows_the_enabled_events)
 {
-	enum { GSI = 16 + 3 };
 	struct slot s;
 
 	slot_init(&s);
+	cfg_set(&s, s.express + SLTCTL, 0, 2);
 	root_port_set_present(s.dev, true);
 	cr_assert(!s.h.level[GSI]);
 	cfg_set(&s, s.express + SLTCTL, DLLSCE | HPIE, 2);
@@ -295,12 +470,12 @@ Test(root_port, message_goes_out_once_per_rise_of_the_events)
 	cr_assert_eq(fd_event_drain(s.h.irqfd), 0);
 	root_port_set_present(s.dev, true);
 	cr_assert_eq(fd_event_drain(s.h.irqfd), 1);
-	cfg_set(&s, s.express + SLTSTA, PDC, 2);
+	cfg_set(&s, s.express + SLTSTA, PDC | ABP, 2);
 	cr_assert_eq(fd_event_drain(s.h.irqfd), 0, "the link's event is still up");
 	cfg_set(&s, s.express + SLTSTA, DLLSC, 2);
 	root_port_set_present(s.dev, false);
 	cr_assert_eq(fd_event_drain(s.h.irqfd), 1);
-	cr_assert(!s.h.level[16 + 3], "the line is silent meanwhile");
+	cr_assert(!s.h.level[GSI], "the line is silent meanwhile");
 	slot_done(&s);
 }
 
@@ -309,12 +484,15 @@ Test(root_port, reset_forgets_events_and_keeps_presence)
 	struct slot s;
 
 	slot_init(&s);
-	cfg_set(&s, s.express + SLTCTL, DLLSCE | HPIE, 2);
+	cfg_set(&s, s.express + SLTCTL, LISTENS, 2);
 	root_port_set_present(s.dev, true);
 	s.dev->ops->reset(s.dev);
 	cr_assert_eq(cfg(&s, s.express + SLTSTA, 2), PDS);
-	cr_assert_eq(cfg(&s, s.express + SLTCTL, 2), 0);
-	cr_assert(!s.h.level[16 + 3]);
+	cr_assert_eq(cfg(&s, s.express + SLTCTL, 2), LAMP_ON | ALARM_OFF);
+	cr_assert(!s.h.level[GSI]);
+	root_port_set_present(s.dev, false);
+	s.dev->ops->reset(s.dev);
+	cr_assert_eq(cfg(&s, s.express + SLTCTL, 2), LAMP_OFF | ALARM_OFF | POWER_OFF);
 	slot_done(&s);
 }
 
