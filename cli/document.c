@@ -79,7 +79,7 @@ const struct option document_options[] = {
 	 FLAG(FLAG_CONSOLE, NULL, "consoles", "type")},
 	{"rng", "on|off", "random numbers from this host (on)",
 	 FLAG(FLAG_VALUE, "rng", "enabled", NULL)},
-	{"root-ports", "N", "spare PCIe root ports (2)",
+	{"root-ports", "N", "spare PCIe root ports (8)",
 	 FLAG(FLAG_VALUE, "pci", "root_ports", NULL)},
 	{"io-threads", "N", "threads for disks and networks (1 with a disk)",
 	 FLAG(FLAG_VALUE, NULL, "io_threads", NULL)},

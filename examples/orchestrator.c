@@ -35,7 +35,8 @@ static void on_event(void *opaque, const struct hospes_event *event)
 {
 	static const char *const types[] = {"state",        "outcome",          "reset",
 					    "device error", "device requested", "device gone",
-					    "device reset", "device released",  "DMA fault"};
+					    "device reset", "device released",  "DMA fault",
+					    "device added", "device removed",   "device kept"};
 	const unsigned int n = sizeof(types) / sizeof(types[0]);
 	const struct guest *guest = opaque;
 

@@ -79,6 +79,7 @@ static void init_vm(struct hospes_vm *vm, const struct hospes_vm_options *option
 	vm_own(vm, true);
 	list_init(&vm->plugged);
 	list_init(&vm->devices);
+	hotplug_init(vm);
 	list_init(&vm->commands);
 	pthread_mutex_init(&vm->mutex, NULL);
 	pthread_mutex_init(&vm->acting, NULL);

@@ -108,7 +108,7 @@ static const struct schema_field pci_fields[] = {
 	{"root_ports", SCHEMA_UINT, AT(config_pci, root_ports), .max = CONFIG_MAX_ROOT_PORTS},
 	{NULL},
 };
-static const struct config_pci pci_defaults = {.root_ports = 2};
+static const struct config_pci pci_defaults = {.root_ports = CONFIG_MAX_ROOT_PORTS};
 static const struct schema pci_schema = {"pci", pci_fields, sizeof(struct config_pci),
 					 &pci_defaults};
 

@@ -117,9 +117,13 @@ int config_device_read(const struct device_kind *kind, const json_t *json, const
 		       struct config_device **ret, struct err *err);
 /* Of any list, also of none. NULL is allowed. */
 void config_device_free(struct config_device *device);
+/* Does it have a place among PCI devices? */
+bool config_device_is_pci(struct config_device *device);
 /* Check the device against those that are in config, which is valid, complete it (id, address) and
- * append it to them. On failure config is as before, and the device still the caller's. */
-int config_device_add(struct config *config, struct config_device *device, struct err *err);
+ * append it to them. On failure config is as before, and the device still the caller's. hot_plug: a
+ * PCI device gets no address, since it goes behind a spare root port; it may not ask for one. */
+int config_device_add(struct config *config, struct config_device *device, bool hot_plug,
+		      struct err *err);
 /* Out of the config, and freed. */
 void config_device_remove(struct config_device *device);
 
@@ -136,7 +140,8 @@ extern const char *const config_backing_names[];
 
 enum { CONFIG_ID_BYTES = 32 }; /* of an id, with its end: device.h's name */
 
-/* The PCI slots below this one are the platform's (host bridge). Root ports follow from the top. */
+/* The PCI slots below the first are the platform's (host bridge). The spare root ports are
+ * functions of one slot. */
 enum { CONFIG_FIRST_SLOT = 1, CONFIG_ROOT_PORT_SLOT = 0x18, CONFIG_MAX_ROOT_PORTS = 8 };
 
 #endif

@@ -124,8 +124,7 @@ static const char *slot_user(const struct config *c, unsigned int slot, unsigned
 
 	if (slot == 0 && function == 0)
 		return "the host bridge";
-	if (function == 0 && slot >= CONFIG_ROOT_PORT_SLOT &&
-	    slot < CONFIG_ROOT_PORT_SLOT + c->pci.root_ports)
+	if (slot == CONFIG_ROOT_PORT_SLOT && function < c->pci.root_ports)
 		return "a root port";
 	while ((d = config_next(c, d, NULL)) && (pci = place_of(d), !until || pci != until)) {
 		if (pci && is_at(pci, slot, function))
@@ -283,9 +282,33 @@ static void drop_disabled(struct config *c, const struct schema *schema)
 	}
 }
 
-int config_device_add(struct config *c, struct config_device *device, struct err *err)
+bool config_device_is_pci(struct config_device *device)
 {
-	struct schema_pci *pci;
+	return place_of(device) != NULL;
+}
+
+static int check_new_place(const struct config *c, struct config_device *device, bool hot_plug,
+			   struct err *err)
+{
+	struct schema_pci *pci = place_of(device);
+	char text[PCI_ADDR_TEXT];
+
+	if (!pci)
+		return 0;
+	if (hot_plug && pci->set)
+		return err_set(err, -EINVAL,
+			       "'%s' addr %s: the guest runs, and sees what comes behind a spare "
+			       "root port only; leave the address out",
+			       device->id, pci_addr_format(&pci->addr, text));
+	if (hot_plug)
+		return 0;
+	return pci->set ? check_place(c, pci, device->id, err)
+			: find_place(c, pci, device->id, err);
+}
+
+int config_device_add(struct config *c, struct config_device *device, bool hot_plug,
+		      struct err *err)
+{
 	int rc = check_number(c, device, err);
 
 	if (rc)
@@ -294,10 +317,8 @@ int config_device_add(struct config *c, struct config_device *device, struct err
 	device->enabled = true;
 	list_append(&c->devices, &device->item.link);
 	rc = check_id(c, device, err);
-	pci = place_of(device);
-	if (!rc && pci)
-		rc = pci->set ? check_place(c, pci, device->id, err)
-			      : find_place(c, pci, device->id, err);
+	if (!rc)
+		rc = check_new_place(c, device, hot_plug, err);
 	if (!rc)
 		rc = check_values(c, device, err);
 	if (rc)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "machine/hotplug.h"
 #include "machine/vm.h"
 #include "platform/platform.h"
 #include "virtio/pci.h"
@@ -45,6 +46,7 @@ void vm_act(struct hospes_vm *vm)
 		if (d->kind->act)
 			d->kind->act(d);
 	}
+	hotplug_act(vm);
 }
 
 /* --- the layout --- */
@@ -98,7 +100,7 @@ int vm_device_plug_virtio(struct vm_device *d, struct virtio_device *vdev, struc
 	struct device_env env = vm_device_env(d->vm);
 	const struct virtio_pci_config config = {
 		.addr = d->config->addr.set ? &d->config->addr.addr : NULL,
-		.bus = pci_root_bus(d->vm->pci),
+		.bus = vm_device_bus(d),
 		.platform_dma = d->config->viommu,
 	};
 	int rc = 0;
@@ -115,21 +117,23 @@ int vm_device_plug_virtio(struct vm_device *d, struct virtio_device *vdev, struc
 	return 0;
 }
 
+struct pci_bus *vm_device_bus(const struct vm_device *d)
+{
+	return d->port ? root_port_bus(d->port->dev) : pci_root_bus(d->vm->pci);
+}
+
 int vm_device_add_port(struct vm_device *d, const struct pci_addr *addr, struct err *err)
 {
-	const struct device_env env = vm_device_env(d->vm);
 	char name[CONFIG_ID_BYTES + 8];
-	const struct root_port_config config = {
-		.name = name,
-		.addr = addr,
-		.slot_number = (uint16_t)(CONFIG_MAX_ROOT_PORTS + d->index + 1),
-	};
 	int rc;
 
+	if (d->port)
+		return 0;
 	snprintf(name, sizeof(name), "port-%s", d->config->id);
-	rc = root_port_create(&d->port, &env, d->vm->pci, &config, err);
+	rc = port_create(&d->port, d->vm, name, addr,
+			 (uint16_t)(CONFIG_MAX_ROOT_PORTS + d->index + 1), err);
 	if (!rc)
-		vm_adopt(d->vm, d->port);
+		d->port->user = d;
 	return rc;
 }
 
@@ -176,7 +180,7 @@ int vm_device_release(struct vm_device *d)
 	if (d->kind->close)
 		d->kind->close(d);
 	if (d->port)
-		root_port_set_present(d->port, false);
+		root_port_set_present(d->port->dev, false);
 	if (running)
 		vcpus_resume(vm->vcpus);
 	return 0;
@@ -188,10 +192,7 @@ int vm_device_remove(struct vm_device *d)
 		return 0;
 	if (vm_device_release(d))
 		return -ETIMEDOUT;
-	if (d->port) {
-		list_remove(&d->port->link);
-		d->port->ops->destroy(d->port);
-	}
+	port_put(d);
 	list_remove(&d->link);
 	config_device_remove(d->config);
 	free(d);
@@ -213,6 +214,7 @@ void vm_remove_devices(struct hospes_vm *vm)
 		list_remove(&dev->link);
 		dev->ops->destroy(dev);
 	}
+	ports_done(vm);
 }
 
 /* --- into it --- */
@@ -232,8 +234,8 @@ static unsigned int free_index(struct hospes_vm *vm, const struct device_kind *k
 }
 
 /* What it has is undone by vm_device_remove, also after a failure: then *ret is NULL. */
-static int open_device(struct hospes_vm *vm, struct config_device *config, struct vm_device **ret,
-		       struct err *err)
+static int open_device(struct hospes_vm *vm, struct config_device *config, struct vm_port *port,
+		       struct vm_device **ret, struct err *err)
 {
 	const struct device_kind *kind = device_kind_of(config);
 	struct vm_device *d = calloc(1, kind->bytes);
@@ -246,6 +248,9 @@ static int open_device(struct hospes_vm *vm, struct config_device *config, struc
 	d->kind = kind;
 	d->config = config;
 	d->index = free_index(vm, kind);
+	d->port = port;
+	if (port)
+		port->user = d;
 	list_append(&vm->devices, &d->link);
 	rc = kind->open ? kind->open(d, err) : 0;
 	if (rc)
@@ -266,10 +271,10 @@ static int plug_device(struct vm_device *d, struct err *err)
 		viommu_set_id(d->endpoint, requester, d);
 	if (!d->port)
 		return 0;
-	root_port_set_present(d->port, true);
+	root_port_set_present(d->port->dev, true);
 	/* It is in its slot at power-on: no event. */
 	if (atomic_load(&d->vm->state) == HOSPES_CREATED)
-		d->port->ops->reset(d->port);
+		d->port->dev->ops->reset(d->port->dev);
 	return 0;
 }
 
@@ -279,30 +284,44 @@ static int find_shared(void *opaque, const struct gmem_region *region)
 	return region->fd >= 0;
 }
 
+static int check_addition(struct hospes_vm *vm, const struct device_kind *kind, struct err *err)
+{
+	if (atomic_load(&vm->state) == HOSPES_STOPPED)
+		return err_set(err, -EBUSY, "cannot add a %s: the machine is stopped",
+			       kind->schema.what);
+	if (kind->shares_memory && !gmem_walk(vm->gmem, find_shared, NULL))
+		return err_set(err, -EINVAL,
+			       "cannot add a %s: it needs guest memory that can be shared; start "
+			       "the machine with memory.backing memfd",
+			       kind->schema.what);
+	return 0;
+}
+
 int vm_device_add(struct hospes_vm *vm, struct config_device *config, struct vm_device **ret,
 		  struct err *err)
 {
-	const struct device_kind *kind = device_kind_of(config);
+	bool hot_plug = atomic_load(&vm->state) != HOSPES_CREATED;
+	struct vm_port *port = NULL;
 	struct vm_device *d;
 	int rc;
 
 	*ret = NULL;
 	vm_assert_own_thread(vm);
-	if (atomic_load(&vm->state) == HOSPES_STOPPED)
-		rc = err_set(err, -EBUSY, "cannot add a %s: the machine is stopped",
-			     kind->schema.what);
-	else if (kind->shares_memory && !gmem_walk(vm->gmem, find_shared, NULL))
-		rc = err_set(err, -EINVAL,
-			     "cannot add a %s: it needs guest memory that can be shared; start the "
-			     "machine with memory.backing memfd",
-			     kind->schema.what);
-	else
-		rc = config_device_add(&vm->config, config, err);
+	rc = check_addition(vm, device_kind_of(config), err);
+	if (!rc)
+		rc = config_device_add(&vm->config, config, hot_plug, err);
 	if (rc) {
 		config_device_free(config);
 		return rc;
 	}
-	rc = open_device(vm, config, &d, err);
+	if (hot_plug && config_device_is_pci(config)) {
+		rc = port_find(&port, vm, config, err);
+		if (rc) {
+			config_device_remove(config);
+			return rc;
+		}
+	}
+	rc = open_device(vm, config, port, &d, err);
 	if (rc)
 		return rc;
 	rc = plug_device(d, err);
@@ -323,7 +342,7 @@ int vm_open_devices(struct hospes_vm *vm, struct vm_layout *layout, struct err *
 	int rc = 0;
 
 	while (!rc && (config = config_next(&vm->config, config, NULL))) {
-		rc = open_device(vm, config, &d, err);
+		rc = open_device(vm, config, NULL, &d, err);
 		if (!rc && d->kind->layout)
 			rc = d->kind->layout(d, layout, err);
 	}

@@ -31,9 +31,11 @@
 #include "machine/config.h"
 
 struct hospes_vm;
+struct pci_bus;
 struct virtio_device;
 struct vm_device;
 struct vm_layout;
+struct vm_port;
 
 /* Functions may be NULL, but for create. Their messages name the device by its id. */
 struct device_kind {
@@ -86,14 +88,21 @@ struct vm_device {
 	struct device *dev;               /* NULL: not plugged, or released */
 	struct virtio_device *vdev;       /* of dev; NULL: it is not virtio */
 	struct viommu_endpoint *endpoint; /* NULL: not behind the virtual IOMMU */
-	struct device *port;              /* its own root port; NULL: it has none */
+	struct vm_port *port;             /* the root port that it is behind; NULL: none */
+	uint64_t leave_ns;                /* until when the guest may give it up; 0: not asked */
+	bool leave_force;                 /* and when it does not, it is pulled out */
+	bool leave_stuck;                 /* a vCPU is held in an exit: once more at leave_ns */
 };
 
-/* Into the machine, before its start, running or paused. config is taken over, also on failure. */
+/* Into the machine, before its start, running or paused. Once it runs, a PCI device goes behind a
+ * spare root port, which the guest notices. config is taken over, also on failure. -ENOSPC: no port
+ * is free. */
 int vm_device_add(struct hospes_vm *vm, struct config_device *config, struct vm_device **ret,
 		  struct err *err);
-/* Out of it, with its root port, and freed. From any stage; NULL is allowed. -ETIMEDOUT: the
- * machine runs on with it, since a vCPU does not come out of an exit. */
+/* Out of it, as if it were pulled out of its slot, and freed: hotplug.h asks the guest first. Its
+ * root port is free then, and one that it brought goes with it before the start. From any stage;
+ * NULL is allowed. -ETIMEDOUT: the machine runs on with it, since a vCPU does not come out of an
+ * exit. */
 int vm_device_remove(struct vm_device *d);
 /* Give back what it holds of the host. The guest sees it as pulled out of its slot; its port stays,
  * and it does in the status. Harmless when that was done. */
@@ -114,8 +123,10 @@ struct vm_device *vm_find_device(struct hospes_vm *vm, const char *kind, const c
 /* For create: put a virtio device on its bus, behind the virtual IOMMU if config says so. It is
  * d's, or destroyed, afterwards. */
 int vm_device_plug_virtio(struct vm_device *d, struct virtio_device *vdev, struct err *err);
-/* For create: a root port at addr, for d alone. */
+/* For create: a root port at addr, for d alone; unless it is behind one already. */
 int vm_device_add_port(struct vm_device *d, const struct pci_addr *addr, struct err *err);
+/* For create: the bus to be on, its port's or bus 0. */
+struct pci_bus *vm_device_bus(const struct vm_device *d);
 /* By which its DMA is known to the guest's tables. d is plugged, and a PCI function. */
 uint32_t vm_device_requester(const struct vm_device *d);
 

@@ -16,13 +16,19 @@
 #define RESET_COST_NS NS_PER_S
 enum { RESET_BURST = 10 };
 
-void vm_emit(struct hospes_vm *vm, enum hospes_event_type type, int value, const char *text)
+void vm_emit_device(struct hospes_vm *vm, enum hospes_event_type type, int value, const char *text,
+		    const char *id)
 {
 	const struct hospes_event event = {
-		.size = sizeof(event), .type = type, .value = value, .text = text};
+		.size = sizeof(event), .type = type, .value = value, .text = text, .device = id};
 
 	if (vm->options.event)
 		vm->options.event(vm->options.event_opaque, &event);
+}
+
+void vm_emit(struct hospes_vm *vm, enum hospes_event_type type, int value, const char *text)
+{
+	vm_emit_device(vm, type, value, text, NULL);
 }
 
 static void set_state(struct hospes_vm *vm, enum hospes_state state)
@@ -211,8 +217,10 @@ void vm_end(struct hospes_vm *vm, enum hospes_outcome outcome, const char *text)
 static int reset(struct hospes_vm *vm, struct err *err)
 {
 	bool running = atomic_load(&vm->state) == HOSPES_RUNNING;
-	int rc = vm_pause_vcpus(vm, err);
+	int rc;
 
+	hotplug_before_reset(vm);
+	rc = vm_pause_vcpus(vm, err);
 	if (rc)
 		return rc;
 	list_for_each (item, &vm->plugged) {
@@ -287,7 +295,8 @@ void vm_lifecycle_done(struct hospes_vm *vm)
 {
 	if (vm->reset_waits)
 		loop_cancel(vm->loop, &vm->reset_timer);
-	while (vm->reset_waits && loop_iterate(vm->loop, true) >= 0)
+	hotplug_cancel(vm);
+	while ((vm->reset_waits || vm->hotplug.timer_set) && loop_iterate(vm->loop, true) >= 0)
 		;
 }
 

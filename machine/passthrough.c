@@ -251,7 +251,7 @@ static int create_function(struct vm_passthrough *p, struct err *err)
 		.group_fd = kind == IOMMU_TYPE1 ? p->fd : -1,
 		.group = (unsigned int)p->found.host.group,
 		.arch = vm->arch,
-		.bus = p->d.port ? root_port_bus(p->d.port) : pci_root_bus(vm->pci),
+		.bus = vm_device_bus(&p->d),
 		.addr = c->base.addr.set ? &c->base.addr.addr : NULL,
 		.on_error = (enum vfio_on_error)c->on_error,
 		.rom = c->rom,

@@ -2,6 +2,7 @@
 // Devices that every machine has, and spare root ports; and what the document's devices share.
 #include <stdio.h>
 
+#include "machine/hotplug.h"
 #include "machine/vm.h"
 #include "platform/platform.h"
 
@@ -27,22 +28,12 @@ void vm_adopt(struct hospes_vm *vm, struct device *dev)
 
 static int create_root_port(struct hospes_vm *vm, unsigned int index, struct err *err)
 {
-	const struct device_env env = vm_device_env(vm);
-	const struct pci_addr addr = {.slot = (uint8_t)(CONFIG_ROOT_PORT_SLOT + index)};
+	const struct pci_addr addr = {.slot = CONFIG_ROOT_PORT_SLOT, .function = (uint8_t)index};
+	struct vm_port *port;
 	char name[16];
-	const struct root_port_config config = {
-		.name = name,
-		.addr = &addr,
-		.slot_number = (uint16_t)(index + 1),
-	};
-	struct device *dev;
-	int rc;
 
 	snprintf(name, sizeof(name), "port%u", index);
-	rc = root_port_create(&dev, &env, vm->pci, &config, err);
-	if (!rc)
-		vm_adopt(vm, dev);
-	return rc;
+	return port_create(&port, vm, name, &addr, (uint16_t)(index + 1), err);
 }
 
 int vm_create_platform(struct hospes_vm *vm, struct err *err)

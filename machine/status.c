@@ -23,32 +23,36 @@ static json_t *exits(struct hospes_vm *vm)
 			 (json_int_t)s.other);
 }
 
+json_t *vm_device_status(struct vm_device *d)
+{
+	char addr[PCI_ADDR_TEXT];
+	json_t *item = json_pack("{s:s, s:s}", "kind", d->kind->schema.what, "id", d->config->id);
+
+	if (d->dev)
+		json_object_set_new(item, "type",
+				    json_string(d->vdev ? d->vdev->ops->type : d->dev->ops->type));
+	if (d->vdev) {
+		json_object_set_new(item, "addr",
+				    json_string(pci_addr_format(virtio_pci_addr(d->dev), addr)));
+		json_object_set_new(item, "features",
+				    json_sprintf("0x%llx", (unsigned long long)d->vdev->features));
+	}
+	if (d->port)
+		json_object_set_new(item, "port", json_string(d->port->dev->name));
+	if (d->leave_ns)
+		json_object_set_new(item, "leaving", json_true());
+	if (d->kind->status)
+		d->kind->status(d, item);
+	return item;
+}
+
 static json_t *devices(struct hospes_vm *vm)
 {
 	json_t *list = json_array();
 	struct vm_device *d = NULL;
 
-	while ((d = vm_next_device(vm, d, NULL))) {
-		char addr[PCI_ADDR_TEXT];
-		json_t *item =
-			json_pack("{s:s, s:s}", "kind", d->kind->schema.what, "id", d->config->id);
-
-		if (d->dev)
-			json_object_set_new(
-				item, "type",
-				json_string(d->vdev ? d->vdev->ops->type : d->dev->ops->type));
-		if (d->vdev) {
-			json_object_set_new(
-				item, "addr",
-				json_string(pci_addr_format(virtio_pci_addr(d->dev), addr)));
-			json_object_set_new(
-				item, "features",
-				json_sprintf("0x%llx", (unsigned long long)d->vdev->features));
-		}
-		if (d->kind->status)
-			d->kind->status(d, item);
-		json_array_append_new(list, item);
-	}
+	while ((d = vm_next_device(vm, d, NULL)))
+		json_array_append_new(list, vm_device_status(d));
 	return list;
 }
 

@@ -98,16 +98,17 @@ int vm_viommu_describe(struct hospes_vm *vm, struct acpi_viommu *ret, struct err
 	const struct pci_addr *addr = virtio_pci_addr(vm->viommu_dev);
 	struct vm_device *d = NULL;
 	uint16_t *endpoints;
-	unsigned int n = 0;
+	unsigned int n = ports_count(vm);
 
 	while ((d = vm_next_device(vm, d, NULL)))
 		n++;
 	endpoints = calloc(n + 1, sizeof(*endpoints));
 	if (!endpoints)
 		return err_set(err, -ENOMEM, "no memory for %u devices", n);
-	n = 0;
+	/* What comes later is known to the guest by its slot. */
+	n = ports_describe(vm, endpoints);
 	while ((d = vm_next_device(vm, d, NULL))) {
-		if (d->endpoint && d->dev)
+		if (d->endpoint && d->dev && !d->port)
 			endpoints[n++] = (uint16_t)vm_device_requester(d);
 	}
 	*ret = (struct acpi_viommu){

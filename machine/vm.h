@@ -29,6 +29,7 @@
 #include "hospes/hospes.h"
 #include "iommu/viommu.h"
 #include "machine/config.h"
+#include "machine/hotplug.h"
 #include "machine/kind.h"
 #include "machine/kind_passthrough.h"
 #include "platform/platform.h"
@@ -114,6 +115,7 @@ struct hospes_vm {
 	struct list plugged;
 	/* struct vm_device (kind.h), in order of adding: those of the document's kinds. */
 	struct list devices;
+	struct vm_hotplug hotplug;
 	struct device *pm;
 	struct viommu *viommu; /* NULL: the guest has none */
 	struct device *viommu_dev;
@@ -222,6 +224,9 @@ int vm_call(struct hospes_vm *vm, int (*fn)(struct hospes_vm *vm, void *arg, str
 	    void *arg, struct err *err);
 void vm_request(struct hospes_vm *vm, enum vm_request request);
 void vm_emit(struct hospes_vm *vm, enum hospes_event_type type, int value, const char *text);
+/* Of this device. */
+void vm_emit_device(struct hospes_vm *vm, enum hospes_event_type type, int value, const char *text,
+		    const char *id);
 /* Stop for good, in the machine's thread, outside loop callbacks. */
 void vm_end(struct hospes_vm *vm, enum hospes_outcome outcome, const char *text);
 void vm_platform_event(void *opaque, enum platform_event event);
@@ -253,5 +258,7 @@ void vm_stop_io_threads(struct hospes_vm *vm);
 
 /* status.c */
 char *vm_status(struct hospes_vm *vm);
+/* One of its devices. A new reference; NULL: no memory. */
+json_t *vm_device_status(struct vm_device *d);
 
 #endif

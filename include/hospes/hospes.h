@@ -92,13 +92,18 @@ enum hospes_event_type {
 	HOSPES_EVENT_DEVICE_RESET,     /* it was reset */
 	HOSPES_EVENT_DEVICE_RELEASED,  /* the guest no longer has it; the host may use it */
 	HOSPES_EVENT_DMA_FAULT,        /* text: the device, the address, its last mapping */
+	/* Of hospes_vm_device_add and hospes_vm_device_remove. */
+	HOSPES_EVENT_DEVICE_ADDED,
+	HOSPES_EVENT_DEVICE_REMOVED, /* value 1: the guest had not given it up */
+	HOSPES_EVENT_DEVICE_KEPT,    /* the guest did not give it up in time; text: why */
 };
 
 struct hospes_event {
 	size_t size;
 	enum hospes_event_type type;
 	int value;
-	const char *text; /* may be ""; valid during the call */
+	const char *text;   /* may be ""; valid during the call */
+	const char *device; /* likewise: its id, for DEVICE_ADDED, _REMOVED, _KEPT; else NULL */
 };
 
 /* Any library thread may call these, several at a time. */
@@ -176,6 +181,35 @@ HOSPES_API int hospes_vm_status(struct hospes_vm *vm, char **json, struct hospes
 /* The registers of every vCPU, as lines of text for people. A running machine is paused while they
  * are read. Free with hospes_free. */
 HOSPES_API int hospes_vm_registers(struct hospes_vm *vm, char **text, struct hospes_error *error);
+
+/* Add one device: {"KIND": OBJECT}, where KIND is "disk", "net", "console", "rng" or "passthrough",
+ * and OBJECT what the document has in that kind's list (docs/configuration.md), fds included, which
+ * are duplicated. A machine that has started puts it behind a spare PCIe root port, and its guest
+ * finds it there; the object names no address then. It is in the machine when the call returns
+ * (HOSPES_EVENT_DEVICE_ADDED); the guest takes a moment more. *device (if not NULL) is then the
+ * device as the status has it, with its id: free it with hospes_free. On failure nothing has
+ * changed. -ENOSPC: no port is free (pci.root_ports), or no more devices of the kind; -EEXIST: the
+ * id or the device is in the machine; -EBUSY: in use elsewhere, or the machine has stopped;
+ * -EOPNOTSUPP: no guest can find such a device once it runs. Opening, and mapping memory for a
+ * passed-through device, is done in the machine's thread, while the guest goes on. */
+HOSPES_API int hospes_vm_device_add(struct hospes_vm *vm, const char *json, size_t length,
+				    char **device, struct hospes_error *error);
+
+enum {
+	HOSPES_REMOVE_FORCE = 1 << 0, /* when its time is over, pull the device out of its slot */
+};
+/* Remove a device with the guest's consent: its slot's attention button is pressed, and the guest
+ * has timeout_ms to give the device up (Linux takes 6 s); the call returns meanwhile. One event
+ * follows: HOSPES_EVENT_DEVICE_REMOVED, when all that the device held of this host is given back
+ * and its port is free, or HOSPES_EVENT_DEVICE_KEPT with the reason. With HOSPES_REMOVE_FORCE the
+ * device goes in any case; with timeout_ms 0 at once, before the call returns (but where this host
+ * holds a vCPU in an exit, that comes first). A guest that is reset gives everything up, and so
+ * does one that has the slot off; before the start no guest is asked. -ENOENT: no such device;
+ * -EALREADY: the guest is asked already (force shortens its time); -EOPNOTSUPP: not behind a root
+ * port, so only force removes it, and the guest is not told; -EBUSY: paused, or stopped. */
+HOSPES_API int hospes_vm_device_remove(struct hospes_vm *vm, const char *id,
+				       unsigned int timeout_ms, unsigned int flags,
+				       struct hospes_error *error);
 
 /* The disk's backing has a new size (0: ask the file) in bytes, a multiple of 512, and not more
  * than the file or block device has now. */

@@ -59,7 +59,7 @@ static void check_accepted(const struct config *c)
 	check(c->cpus.pin.n == 0 || c->cpus.pin.n == c->cpus.count);
 	check(c->memory.size_bytes >= 32 * MiB && is_aligned(c->memory.size_bytes, 2 * MiB));
 	for (unsigned int i = 0; i < c->pci.root_ports; i++)
-		seen.slot[CONFIG_ROOT_PORT_SLOT + i][0] = true;
+		seen.slot[CONFIG_ROOT_PORT_SLOT][i] = true;
 	while ((d = config_next(c, d, NULL))) {
 		see_id(&seen, d->id);
 		see_device(&seen, d);

@@ -371,7 +371,7 @@ static void cannot_add(struct config *c, struct config_device *device, int code,
 {
 	char *before = config_write(c), *after;
 	struct err err = ERR_INIT;
-	int rc = config_device_add(c, device, &err);
+	int rc = config_device_add(c, device, false, &err);
 
 	cr_assert_eq(rc, code, "%d: %s", rc, err.text);
 	cr_assert(strstr(err.text, words), "%s", err.text);
@@ -389,7 +389,7 @@ Test(config, an_added_device_gets_an_id_and_an_address_that_are_free)
 	struct config c;
 
 	with_disks(&c, "{\"path\": \"x\", \"id\": \"disk1\"}");
-	cr_assert_eq(config_device_add(&c, device, &err), 0, "%s", err.text);
+	cr_assert_eq(config_device_add(&c, device, false, &err), 0, "%s", err.text);
 	cr_assert_str_eq(device->id, "disk2");
 	cr_assert_eq(device->addr.addr.slot, 3, "after the disk and the rng");
 	cr_assert_eq(nth(&c, &kind_disk, 1), device);
@@ -427,7 +427,7 @@ Test(config, a_device_of_a_machine_with_one_at_most_comes_and_goes)
 	cr_assert_null(config_next(&again, NULL, &kind_rng), "what was removed stays away");
 	config_done(&again);
 	free(text);
-	cr_assert_eq(config_device_add(&c, one(&kind_rng, "{}"), &err), 0, "%s", err.text);
+	cr_assert_eq(config_device_add(&c, one(&kind_rng, "{}"), false, &err), 0, "%s", err.text);
 	text = config_write(&c);
 	cr_assert_eq(read_text(&again, text, &err), 0, "%s", err.text);
 	cr_assert(config_next(&again, NULL, &kind_rng));

@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: Apache-2.0
+// Root ports, and devices that leave a guest that runs.
+#include "machine/hotplug.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/num.h"
+#include "machine/vm.h"
+
+#define RETRY_NS NS_PER_S /* where a vCPU is held in an exit */
+
+/* --- ports --- */
+
+static void timer_done(struct loop_op *op, int result)
+{
+	struct vm_hotplug *h = container_of(op, struct vm_hotplug, timer);
+
+	(void)result; /* hotplug_act follows */
+	h->timer_set = false;
+}
+
+void hotplug_init(struct hospes_vm *vm)
+{
+	list_init(&vm->hotplug.ports);
+	vm->hotplug.timer.done = timer_done;
+}
+
+void ports_done(struct hospes_vm *vm)
+{
+	list_for_each_safe (item, &vm->hotplug.ports)
+		free(container_of(item, struct vm_port, link));
+	list_init(&vm->hotplug.ports);
+}
+
+/* In a vCPU thread. */
+static void turned_off(void *opaque)
+{
+	struct hospes_vm *vm = opaque;
+
+	loop_post(vm->loop, &vm->wake);
+}
+
+int port_create(struct vm_port **ret, struct hospes_vm *vm, const char *name,
+		const struct pci_addr *addr, uint16_t slot_number, struct err *err)
+{
+	const struct device_env env = vm_device_env(vm);
+	const struct root_port_config config = {
+		.name = name,
+		.addr = addr,
+		.slot_number = slot_number,
+		.turned_off = turned_off,
+		.opaque = vm,
+	};
+	struct vm_port *port;
+	int rc;
+
+	if (!mem_new(port))
+		return err_set(err, -ENOMEM, "%s: no memory", name);
+	rc = root_port_create(&port->dev, &env, vm->pci, &config, err);
+	if (rc) {
+		free(port);
+		return rc;
+	}
+	vm_adopt(vm, port->dev);
+	port->spare = slot_number <= CONFIG_MAX_ROOT_PORTS;
+	list_append(&vm->hotplug.ports, &port->link);
+	*ret = port;
+	return 0;
+}
+
+/* One that the guest has turned off first: in another it may still be busy with the device before,
+ * and notice the next one late. Then one that leaves those behind the virtual IOMMU to others. */
+static unsigned int preference(const struct vm_port *port, bool viommu)
+{
+	return 2u * root_port_is_off(port->dev) + (port->described == viommu);
+}
+
+int port_find(struct vm_port **ret, struct hospes_vm *vm, const struct config_device *device,
+	      struct err *err)
+{
+	struct vm_port *best = NULL;
+	unsigned int n = 0;
+
+	list_for_each (item, &vm->hotplug.ports) {
+		struct vm_port *port = container_of(item, struct vm_port, link);
+
+		n++;
+		if (port->user || (device->viommu && !port->described))
+			continue;
+		if (!best || preference(port, device->viommu) > preference(best, device->viommu))
+			best = port;
+	}
+	*ret = best;
+	return best ? 0
+		    : err_set(err, -ENOSPC,
+			      "'%s': none of the %u PCIe root ports is free%s; remove a device, "
+			      "or start the machine with more (pci.root_ports, --root-ports, at "
+			      "most %d)",
+			      device->id, n,
+			      device->viommu ? " for a device behind the virtual IOMMU" : "",
+			      CONFIG_MAX_ROOT_PORTS);
+}
+
+void port_put(struct vm_device *d)
+{
+	struct vm_port *port = d->port;
+
+	if (!port)
+		return;
+	d->port = NULL;
+	port->user = NULL;
+	/* No guest has seen it. */
+	if (!port->spare && atomic_load(&d->vm->state) == HOSPES_CREATED) {
+		list_remove(&port->dev->link);
+		port->dev->ops->destroy(port->dev);
+		list_remove(&port->link);
+		free(port);
+	}
+}
+
+unsigned int ports_count(struct hospes_vm *vm)
+{
+	unsigned int n = 0;
+
+	list_for_each (item, &vm->hotplug.ports)
+		n++;
+	return n;
+}
+
+unsigned int ports_describe(struct hospes_vm *vm, uint16_t *requesters)
+{
+	unsigned int n = 0;
+
+	list_for_each (item, &vm->hotplug.ports) {
+		struct vm_port *port = container_of(item, struct vm_port, link);
+
+		port->described = !port->user || port->user->endpoint;
+		if (port->described)
+			requesters[n++] = (uint16_t)(pci_bus_number(root_port_bus(port->dev)) << 8);
+	}
+	return n;
+}
+
+/* --- leaving --- */
+
+static void finish(struct vm_device *d, bool forced)
+{
+	struct hospes_vm *vm = d->vm;
+	char id[CONFIG_ID_BYTES], text[CONFIG_ID_BYTES + 64];
+
+	snprintf(id, sizeof(id), "%s", d->config->id);
+	if (vm_device_remove(d)) {
+		d->leave_stuck = true;
+		d->leave_ns = clock_ns() + RETRY_NS;
+		return;
+	}
+	snprintf(text, sizeof(text), "'%s': %s", id,
+		 forced ? "pulled out without the guest's consent" : "removed");
+	log_info(&vm->log, "hotplug", "%s", text);
+	vm_emit_device(vm, HOSPES_EVENT_DEVICE_REMOVED, forced, text, id);
+}
+
+static void refuse(struct vm_device *d)
+{
+	struct hospes_vm *vm = d->vm;
+	char text[400];
+
+	d->leave_ns = 0;
+	snprintf(text, sizeof(text), "'%s': the guest keeps it: %s", d->config->id,
+		 atomic_load(&vm->state) == HOSPES_PAUSED ? "it is paused"
+							  : root_port_refusal(d->port->dev));
+	log_warn(&vm->log, "hotplug", "%s", text);
+	vm_emit_device(vm, HOSPES_EVENT_DEVICE_KEPT, 0, text, d->config->id);
+}
+
+static bool is_given_up(const struct vm_device *d)
+{
+	return !d->dev || (d->port && root_port_is_off(d->port->dev));
+}
+
+/* d may be gone afterwards. */
+static void look_at(struct vm_device *d, uint64_t now_ns)
+{
+	bool over = now_ns >= d->leave_ns, given_up;
+
+	if (!d->leave_ns || (d->leave_stuck && !over))
+		return;
+	given_up = is_given_up(d);
+	if (given_up || (over && d->leave_force))
+		finish(d, !given_up);
+	else if (over)
+		refuse(d);
+}
+
+static uint64_t first_end(struct hospes_vm *vm)
+{
+	struct vm_device *d = NULL;
+	uint64_t first = UINT64_MAX;
+
+	while ((d = vm_next_device(vm, d, NULL))) {
+		if (d->leave_ns)
+			first = MIN(first, d->leave_ns);
+	}
+	return first;
+}
+
+void hotplug_act(struct hospes_vm *vm)
+{
+	struct vm_hotplug *h = &vm->hotplug;
+	struct vm_device *d = vm_next_device(vm, NULL, NULL), *next;
+	uint64_t now_ns, first_ns = first_end(vm);
+
+	if (first_ns == UINT64_MAX || atomic_load(&vm->state) == HOSPES_STOPPED)
+		return;
+	now_ns = clock_ns();
+	for (; d; d = next) {
+		next = vm_next_device(vm, d, NULL);
+		look_at(d, now_ns);
+	}
+	first_ns = first_end(vm);
+	if (first_ns == UINT64_MAX || h->timer_set)
+		return;
+	h->timer_set = true;
+	loop_timer(vm->loop, &h->timer, first_ns > now_ns ? first_ns - now_ns : 1);
+}
+
+void hotplug_before_reset(struct hospes_vm *vm)
+{
+	struct vm_device *d = vm_next_device(vm, NULL, NULL), *next;
+
+	for (; d; d = next) {
+		next = vm_next_device(vm, d, NULL);
+		if (d->leave_ns)
+			finish(d, false);
+	}
+}
+
+void hotplug_cancel(struct hospes_vm *vm)
+{
+	if (vm->hotplug.timer_set)
+		loop_cancel(vm->loop, &vm->hotplug.timer);
+}
+
+static struct vm_device *find(struct hospes_vm *vm, const char *id, struct err *err)
+{
+	struct vm_device *d = NULL;
+
+	while ((d = vm_next_device(vm, d, NULL))) {
+		if (strcmp(d->config->id, id) == 0)
+			return d;
+	}
+	err_set(err, -ENOENT, "there is no device '%s' in this machine; its status lists them", id);
+	return NULL;
+}
+
+/* Can the guest be asked for it? */
+static int check_removal(const struct vm_device *d, const struct hotplug_removal *removal,
+			 struct err *err)
+{
+	const char *id = d->config->id;
+
+	if (removal->force)
+		return 0;
+	if (!removal->timeout_ns)
+		return err_set(err, -EINVAL,
+			       "'%s': give the guest time (Linux takes 6 s), or pull the device "
+			       "out by force",
+			       id);
+	if (!d->port)
+		return err_set(err, -EOPNOTSUPP,
+			       "'%s' is not behind a PCIe root port, so the guest cannot give it "
+			       "up; force takes it away without asking",
+			       id);
+	if (atomic_load(&d->vm->state) == HOSPES_PAUSED)
+		return err_set(err, -EBUSY,
+			       "'%s': the guest is paused and cannot give it up; resume the "
+			       "machine, or use force",
+			       id);
+	if (d->leave_ns)
+		return err_set(err, -EALREADY, "'%s': the guest is asked for it already", id);
+	return 0;
+}
+
+int hotplug_remove(struct hospes_vm *vm, const struct hotplug_removal *removal, struct err *err)
+{
+	struct vm_device *d = find(vm, removal->id, err);
+	bool runs = atomic_load(&vm->state) != HOSPES_CREATED;
+	int rc;
+
+	vm_assert_own_thread(vm);
+	if (!d)
+		return -ENOENT;
+	if (atomic_load(&vm->state) == HOSPES_STOPPED)
+		return err_set(err, -EBUSY, "cannot remove '%s': the machine is stopped",
+			       removal->id);
+	rc = runs && d->dev ? check_removal(d, removal, err) : 0;
+	if (rc)
+		return rc;
+	d->leave_force = removal->force;
+	d->leave_stuck = false;
+	d->leave_ns = clock_ns() + removal->timeout_ns;
+	if (!runs || is_given_up(d) || !d->port || !removal->timeout_ns) {
+		finish(d, runs && !is_given_up(d));
+	} else {
+		root_port_press(d->port->dev);
+		/* The timer may be for a later end. */
+		hotplug_cancel(vm);
+	}
+	return 0;
+}
