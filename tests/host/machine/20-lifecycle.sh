@@ -3,7 +3,7 @@
 # How a machine ends: power off, reboot, panic, triple fault, SIGTERM; each with its exit status, and
 # nothing left behind.
 . "$(dirname "$0")/../lib.sh"
-plan 24
+plan 26
 
 small=(--kernel "$HOSPES_GUEST_BZIMAGE" --initrd "$HOSPES_GUEST_INITRD" --memory 128M)
 
@@ -38,6 +38,14 @@ kill -TERM "${guest_pid[button]}"
 guest_wait button 90
 is $? 0 "SIGTERM presses the power button, the guest powers off"
 like "$(guest_log button)" 'HOSPES-GUEST: power button' "it was the button"
+
+# The driver clears what was pressed before it: the button is pressed again.
+guest_start early hospes run "${small[@]}" \
+	--cmdline 'console=ttyS0 earlyprintk=ttyS0 hospes.sh="echo listening; sleep 1000"'
+ok "a kernel has just begun" guest_wait_for early 'Linux version' 60
+kill -TERM "${guest_pid[early]}"
+guest_wait early 90
+is $? 0 "SIGTERM: it powers off once it can"
 
 guest_start deaf hospes run "${small[@]}" --grace 2 --cmdline 'console=ttyS0 quiet hospes.end=hang'
 ok "a deaf guest runs" guest_wait_for deaf 'HOSPES-GUEST: end hang' 60
