@@ -15,6 +15,10 @@
 #define MMIO64       (1ull << 40)
 #define MMIO64_BYTES (256 * GiB)
 
+#define PCI_RAM_BYTES GiB
+#define APICS         0xfec00000ull
+#define PCI_TOP       (1ull << 42)
+
 enum { PINS = 24, INTX_GSI = 16 };
 
 struct pci_host {
@@ -59,7 +63,11 @@ static inline void pci_host_init(struct pci_host *h, const struct irq_chip_ops *
 						     .mmio64_gpa = MMIO64,
 						     .mmio64_bytes = MMIO64_BYTES,
 						     .io_base = 0x1000,
-						     .io_bytes = 0xf000},
+						     .io_bytes = 0xf000,
+						     .top = PCI_TOP,
+						     .kept = {{0, PCI_RAM_BYTES},
+							      {ECAM, 256 * MiB},
+							      {APICS, 4 * GiB - APICS}}},
 					 .log = log,
 					 .intx_gsi = INTX_GSI};
 	int failed = bus_create(&h->mmio, BUS_MMIO, NULL);

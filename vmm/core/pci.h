@@ -15,8 +15,8 @@
  *
  * PCI Express Base 6.0, chapter 7 for every register named here.
  *
- * A BAR is visible while its decoding is on, it lies wholly in one of the root's windows (so never
- * over RAM), and every bridge above forwards it. Where BARs overlap, the first comer stays visible.
+ * A BAR is visible while its decoding is on, it lies where BARs may be (pci_windows), and every
+ * bridge above forwards it. Where BARs overlap, the first comer stays visible.
  *
  * A port's slot has a power controller: while the guest has it off, nothing below answers, and what
  * is below was reset as by a reset of the bus.
@@ -62,12 +62,21 @@ struct pci_device;
 struct state_writer;
 struct state_reader;
 
+struct pci_range {
+	uint64_t gpa, bytes;
+};
+
 struct pci_windows {
+	/* Where BARs are placed, and what firmware tables name. */
 	uint64_t ecam_gpa; /* 256 MiB */
 	uint64_t mmio32_gpa, mmio32_bytes;
 	uint64_t mmio64_gpa, mmio64_bytes;
 	uint16_t io_base;
 	uint32_t io_bytes;
+	/* A guest that ignores the tables may put a memory BAR anywhere below `top` (exclusive),
+	 * but for these: memory, ECAM, interrupt controllers. bytes 0: no range. */
+	uint64_t top;
+	struct pci_range kept[4];
 };
 
 struct pci_root_config {
@@ -137,6 +146,7 @@ struct pci_bar {
 	/* --- framework, under the root's lock --- */
 	uint64_t address; /* as programmed */
 	bool visible;
+	bool refused; /* the log says already that it was put where no BAR may be */
 	uint64_t gpa; /* where, while visible */
 };
 

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where BARs are visible: decode enable, windows of the root and of the bridges above.
+// Where BARs are visible: decode enable, what the root keeps, windows of the bridges above.
 //
-// A BAR is visible when its decoding is on, when it lies in one of the root's windows as a whole,
-// and when every bridge above forwards it (7.5.1.3: as on hardware, a device behind a closed window
-// is silent). RAM is never inside the root's windows, so a BAR that the guest programs over RAM
-// shows nothing there. Where two BARs overlap, the one that came first keeps the addresses.
+// A BAR is visible when its decoding is on, when nothing of it lies where the root keeps addresses
+// for something else, and when every bridge above forwards it (7.5.1.3: as on hardware, a device
+// behind a closed window is silent). That is more than the windows in which hospes places BARs:
+// a guest without ACPI knows nothing of these. A BAR that the guest programs over RAM shows nothing
+// there. Where two BARs overlap, the one that came first keeps the addresses.
 #include <errno.h>
 
 #include "base/le.h"
@@ -75,25 +76,45 @@ static bool bridge_forwards(const struct pci_device *bridge, bool io, uint64_t a
 	return inside(address, size, base, limit);
 }
 
-static bool in_root_window(const struct pci_root *root, bool io, uint64_t address, uint64_t size)
+static bool root_forwards(const struct pci_root *root, bool io, uint64_t address, uint64_t size)
 {
 	const struct pci_windows *w = &root->config.windows;
 
 	if (io)
 		return range_inside(address, size, w->io_base, w->io_bytes);
-	return range_inside(address, size, w->mmio32_gpa, w->mmio32_bytes) ||
-	       range_inside(address, size, w->mmio64_gpa, w->mmio64_bytes);
+	for (size_t i = 0; i < ARRAY_SIZE(w->kept); i++) {
+		if (ranges_overlap(address, size, w->kept[i].gpa, w->kept[i].bytes))
+			return false;
+	}
+	return range_inside(address, size, 0, w->top);
 }
 
-static bool decoded(const struct pci_device *dev, const struct pci_bar *bar)
+/* Not 0, where a BAR is before anybody places it, and not all ones in a register, by which its size
+ * is found. */
+static void report_refused(const struct pci_device *dev, unsigned int i, struct pci_bar *bar)
+{
+	if (bar->refused || !bar->address || bar->address >> 32 == UINT32_MAX ||
+	    bar->address + (bar->size_bytes - 1) == UINT32_MAX)
+		return;
+	bar->refused = true;
+	log_warn(dev->root->config.log, "pci",
+		 "%s: the guest puts BAR %u at 0x%llx, where memory, interrupt controllers or "
+		 "nothing at all are: it is not decoded there",
+		 dev->name, i, (unsigned long long)bar->address);
+}
+
+static bool decoded(const struct pci_device *dev, unsigned int i, struct pci_bar *bar)
 {
 	bool io = bar->kind == PCI_BAR_IO;
 
-	if (!(dev->config[PCI_COMMAND] & (io ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY)) ||
-	    !in_root_window(dev->root, io, bar->address, bar->size_bytes))
+	if (!(dev->config[PCI_COMMAND] & (io ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY)))
 		return false;
 	if (bar->kind == PCI_BAR_ROM && !(dev->config[PCI_ROM_ADDRESS] & PCI_ROM_ADDRESS_ENABLE))
 		return false;
+	if (!root_forwards(dev->root, io, bar->address, bar->size_bytes)) {
+		report_refused(dev, i, bar);
+		return false;
+	}
 	for (const struct pci_device *up = dev->bus->bridge; up; up = up->bus->bridge) {
 		if (!bridge_forwards(up, io, bar->address, bar->size_bytes))
 			return false;
@@ -183,7 +204,7 @@ static bool update_one(struct pci_device *dev, bool locked)
 		if (bar->kind == PCI_BAR_NONE)
 			continue;
 		bar->address = pci_bar_address(dev, i);
-		show = decoded(dev, bar);
+		show = decoded(dev, i, bar);
 		if (bar->visible && (!show || bar->gpa != bar->address)) {
 			freed |= !bar->region;
 			bar_hide(dev, i, locked);

@@ -28,6 +28,7 @@ STATE_DERIVED(struct pci_device, "have sections of their own", caps);
 STATE_DERIVED(struct pci_device, "the device drives it anew from its own state", intx);
 STATE_DERIVED(struct pci_bar, "made by pci_set_bar", kind, size_bytes, region);
 STATE_DERIVED(struct pci_bar, "follow from the BAR's registers", address, visible, gpa);
+STATE_DERIVED(struct pci_bar, "a message is of this process", refused);
 
 static uint8_t writable(const struct pci_device *dev, unsigned int i)
 {

@@ -7,7 +7,7 @@
 //
 // - bits that this file does not list as writable keep their value; what is listed reads back;
 // - both mechanisms read the same; absent functions read all ones;
-// - a BAR is visible exactly where it is programmed, when decoded and inside the root's windows
+// - a BAR is visible exactly where it is programmed, when decoded and where the root lets BARs be
 // (and
 //   the bridge's), never over RAM; host mappings never overlap;
 // - a vector is connected exactly when MSI-X is on, neither mask is set and its message is one the
@@ -316,8 +316,9 @@ static void check_bar(const struct fn *f, unsigned int i)
 	if (io)
 		show = (c[COMMAND] & 1) && inside(at, size, 0x1000, 0xffff);
 	else
-		show = (c[COMMAND] & 2) && (inside(at, size, MMIO32, MMIO32 + 256 * MiB - 1) ||
-					    inside(at, size, MMIO64, MMIO64 + MMIO64_BYTES - 1));
+		show = (c[COMMAND] & 2) && (inside(at, size, PCI_RAM_BYTES, ECAM - 1) ||
+					    inside(at, size, ECAM + 256 * MiB, APICS - 1) ||
+					    inside(at, size, 4 * GiB, PCI_TOP - 1));
 	show = show && (!rom || c[0x30] & 1);
 	if (f == &fns[BEHIND])
 		show = show && bridge_passes(fns[PORT].pci.config, io, at, size);

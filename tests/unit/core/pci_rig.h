@@ -26,6 +26,7 @@ enum {
 extern struct pci_host pci;
 extern struct err err;
 extern bool level[24]; /* of each interrupt line */
+extern unsigned int warnings;
 
 /* A function with a trapped BAR of each kind that is asked for. */
 struct fn {

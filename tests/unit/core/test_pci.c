@@ -199,23 +199,56 @@ Test(pci, a_rom_needs_its_own_enable_bit_too_and_a_reset_takes_it_away)
 	pci_detach(&f.pci);
 }
 
-Test(pci, a_bar_over_ram_or_half_outside_a_window_is_not_visible)
+static void put_bar(unsigned int slot, uint64_t address)
 {
-	static const uint64_t bad[] = {0,    0x100000,      MMIO32 - 4096,      MMIO32 + 256 * MiB,
-				       ECAM, MMIO64 - 4096, MMIO64 + 256 * GiB, ~0ull & ~4095ull};
+	cfg_write(0, slot, BAR, (uint32_t)address, 4);
+	cfg_write(0, slot, BAR + 4, (uint32_t)(address >> 32), 4);
+}
+
+/* Linux with pci=noacpi, for one, knows of no windows, and takes the first address above memory. */
+Test(pci, a_bar_is_visible_wherever_the_guest_puts_it_but_over_what_is_there)
+{
+	static const uint64_t good[] = {PCI_RAM_BYTES,    MMIO32 - 4096, ECAM - 4096,
+					ECAM + 256 * MiB, APICS - 4096,  4 * GiB,
+					MMIO64 - 4096,    PCI_TOP - 4096};
+	static const uint64_t bad[] = {
+		0,     0x100000,   PCI_RAM_BYTES - 4096, ECAM,    ECAM + 256 * MiB - 4096,
+		APICS, 0xfee00000, 4 * GiB - 4096,       PCI_TOP, ~0ull & ~4095ull};
 	struct fn f;
 
 	fn_init(&f, "f", 0x77);
 	fn_bar(&f, 0, PCI_BAR_MEM64, 4 * KiB);
 	attach(&f, pci_root_bus(pci.root), 3, 0);
 	cfg_write(0, 3, COMMAND, COMMAND_MEM, 2);
+	for (unsigned int i = 0; i < ARRAY_SIZE(good); i++) {
+		put_bar(3, good[i]);
+		cr_assert_eq(tag_at(pci.mmio, good[i]), 0x77, "0x%llx",
+			     (unsigned long long)good[i]);
+	}
 	for (unsigned int i = 0; i < ARRAY_SIZE(bad); i++) {
-		cfg_write(0, 3, BAR, (uint32_t)bad[i], 4);
-		cfg_write(0, 3, BAR + 4, (uint32_t)(bad[i] >> 32), 4);
+		put_bar(3, bad[i]);
 		cr_assert_not(f.pci.bars[0].visible, "0x%llx", (unsigned long long)bad[i]);
 		cr_assert_not(f.region[0].on);
 	}
 	cr_assert_eq(cfg_read(0, 0, 0, 2), 0x1b36, "ECAM is still there");
+	pci_detach(&f.pci);
+}
+
+Test(pci, a_bar_that_is_not_decoded_is_reported_once_unless_it_is_being_sized)
+{
+	struct fn f;
+
+	fn_init(&f, "f", 0x77);
+	fn_bar(&f, 0, PCI_BAR_MEM64, 4 * KiB);
+	attach(&f, pci_root_bus(pci.root), 3, 0);
+	cfg_write(0, 3, COMMAND, COMMAND_MEM, 2);
+	put_bar(3, ~0ull);
+	put_bar(3, UINT32_MAX);
+	cr_assert_eq(warnings, 0);
+	put_bar(3, APICS);
+	cr_assert_eq(warnings, 1);
+	put_bar(3, 0x100000);
+	cr_assert_eq(warnings, 1);
 	pci_detach(&f.pci);
 }
 

@@ -121,7 +121,8 @@ static inline struct pci_root *harness_root(struct harness *h)
 			    .mmio64_gpa = 64 * GiB,
 			    .mmio64_bytes = 64 * GiB,
 			    .io_base = 0x1000,
-			    .io_bytes = 0xf000},
+			    .io_bytes = 0xf000,
+			    .top = 128 * GiB},
 		.intx_gsi = 16,
 	};
 	struct err err = ERR_INIT;

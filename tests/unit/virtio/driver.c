@@ -51,6 +51,8 @@ static const struct pci_windows windows = {
 	.mmio64_bytes = 0x1000000000,
 	.io_base = 0xc000,
 	.io_bytes = 0x4000,
+	.top = 0x5000000000,
+	.kept = {{0, 0x80000000}, {0xfec00000, 0x1400000}},
 };
 
 struct guest {

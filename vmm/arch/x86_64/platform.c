@@ -12,6 +12,7 @@
 // only what a passed-through device cannot reach (reserved ranges of its IOMMU) moves RAM.
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/mem.h"
 #include "base/num.h"
@@ -19,7 +20,8 @@
 #include "x86_64/x86.h"
 
 static const uint64_t LOW_MAX = 3 * GiB;
-static const uint64_t LOW_MIN = 64 * MiB; /* kernel, initrd and tables begin in it */
+static const uint64_t LOW_MIN = 64 * MiB;       /* kernel, initrd and tables begin in it */
+static const uint64_t APICS_START = 0xfec00000; /* and messages, pages of KVM, the BIOS's place */
 static const uint64_t HIGH_START = 4 * GiB;
 /* Reserved for HyperTransport below 1 TiB, and so no DMA address, on AMD (AMD IOMMU spec 2.1.2). */
 static const uint64_t HT_START = 0xfd00000000, HT_END = 1 * TiB;
@@ -100,6 +102,21 @@ static int avoid_high(struct arch_platform *p, const struct arch_layout *layout,
 	return 0;
 }
 
+/* Where no BAR is, wherever the guest puts it. */
+static void keep_from_bars(struct arch_platform *p)
+{
+	const struct pci_range kept[] = {
+		{0, p->low_bytes},
+		{p->high_gpa, p->high_bytes},
+		{p->pci.ecam_gpa, 256 * MiB},
+		{APICS_START, HIGH_START - APICS_START},
+	};
+
+	static_assert(ARRAY_SIZE(kept) <= ARRAY_SIZE(p->pci.kept), "as many as fit");
+	memcpy(p->pci.kept, kept, sizeof(kept));
+	p->pci.top = (uint64_t)1 << p->phys_bits;
+}
+
 static int place_high(struct arch_platform *p, const struct arch_layout *layout, bool amd,
 		      struct err *err)
 {
@@ -162,7 +179,11 @@ int x86_layout(struct arch_platform *ret, unsigned int phys_bits, bool amd,
 			       "this host's KVM gives a guest %u address bits; 36 are needed",
 			       phys_bits);
 	rc = place_low(ret, layout, err);
-	return rc ? rc : place_high(ret, layout, amd, err);
+	if (!rc)
+		rc = place_high(ret, layout, amd, err);
+	if (!rc)
+		keep_from_bars(ret);
+	return rc;
 }
 
 int arch_platform_init(struct arch_platform *ret, const struct kvm *kvm,
