@@ -12,7 +12,7 @@ enum cli_status {
 	CLI_CRASHED = 3, /* the guest crashed or panicked */
 };
 
-extern const struct command run_command, vf_command, device_command, iommu_command, bench_command,
-	compare_command;
+extern const struct command run_command, machines_command, ctl_command, vf_command, device_command,
+	iommu_command, bench_command, compare_command;
 
 #endif

@@ -16,9 +16,11 @@
 
 #include "answer.h"
 #include "cli.h"
+#include "consoles.h"
 #include "document.h"
 #include "hospes/hospes.h"
 #include "output.h"
+#include "serve.h"
 #include "silence.h"
 #include "terminal.h"
 
@@ -30,12 +32,14 @@ struct run_options {
 	unsigned int verbose; /* how often it was given */
 	const char *log_path;
 	unsigned int grace_s; /* between the power button and the end, after SIGTERM */
+	const char *control;  /* NULL: by the machine's name */
 };
 
 struct run {
 	struct hospes_vm *vm;
 	struct output output;
 	struct run_options options;
+	struct serve serve;
 	int signal_fd;
 	int stopped_fd;    /* eventfd: the machine has stopped */
 	int grace_fd;      /* timerfd: the guest had its time to power off */
@@ -57,6 +61,7 @@ static void on_event(void *opaque, const struct hospes_event *event)
 	struct run *run = opaque;
 	uint64_t one = 1;
 
+	serve_event(&run->serve, event);
 	if (event->type == HOSPES_EVENT_STATE && event->value == HOSPES_STOPPED &&
 	    write(run->stopped_fd, &one, sizeof(one)) < 0)
 		abort(); /* a fresh eventfd takes a one */
@@ -258,6 +263,7 @@ static void attend(struct run *run)
 			 .events = POLLIN},
 			{.fd = run->n_typed ? run->to_guest : -1, .events = POLLOUT},
 			{.fd = run->may_be_silent ? run->silence_fd : -1, .events = POLLIN},
+			{.fd = serve_fd(&run->serve), .events = POLLIN},
 		};
 		uint64_t ticks;
 
@@ -278,6 +284,8 @@ static void attend(struct run *run)
 			feed_guest(run);
 		if (fds[5].revents)
 			look_for_silence(run);
+		if (fds[6].revents)
+			serve_iterate(&run->serve);
 	}
 }
 
@@ -299,57 +307,6 @@ static int exit_status(struct run *run)
 	default:
 		return CLI_FAILED;
 	}
-}
-
-/* Consoles without an fd or file get the terminal; the first only. Without any, a serial one. */
-static void default_consoles(json_t *document)
-{
-	json_t *consoles = json_object_get(document, "consoles");
-	json_t *console;
-	size_t i;
-
-	if (!consoles) {
-		consoles = json_array();
-		json_array_append_new(consoles, json_pack("{s:s}", "type", "serial"));
-		json_object_set_new(document, "consoles", consoles);
-	}
-	json_array_foreach(consoles, i, console)
-	{
-		if (json_object_get(console, "in") || json_object_get(console, "out") ||
-		    json_object_get(console, "path"))
-			continue;
-		json_object_set_new(console, "in", json_integer(STDIN_FILENO));
-		json_object_set_new(console, "out", json_integer(STDOUT_FILENO));
-		return;
-	}
-}
-
-/* On a terminal, the console reads from a pipe behind our escape, not from standard input. */
-static int take_terminal(struct run *run, json_t *document)
-{
-	json_t *console;
-	int ends[2];
-	size_t i;
-
-	if (!isatty(STDIN_FILENO))
-		return CLI_OK;
-	json_array_foreach(json_object_get(document, "consoles"), i, console)
-	{
-		json_t *in = json_object_get(console, "in");
-
-		if (!json_is_integer(in) || json_integer_value(in) != STDIN_FILENO)
-			continue;
-		if (pipe2(ends, O_CLOEXEC) != 0) {
-			cli_error("cannot make a pipe: %s", strerror(errno));
-			return CLI_FAILED;
-		}
-		fcntl(ends[1], F_SETFL, O_NONBLOCK);
-		run->from_terminal = ends[0];
-		run->to_guest = ends[1];
-		json_object_set_new(console, "in", json_integer(ends[0]));
-		return CLI_OK;
-	}
-	return CLI_OK;
 }
 
 static void add_ending_signals(sigset_t *set)
@@ -448,6 +405,7 @@ static int live(struct run *run)
 	run->may_be_silent = silence_is_likely(run->options.document);
 	timerfd_settime(run->silence_fd, 0, &patience, NULL);
 	attend(run);
+	serve_iterate(&run->serve); /* its last events */
 	/* A machine that ended by itself may still have a thread that does not return. */
 	if (!run->ended && hospes_vm_stop(run->vm, &error) == -ETIMEDOUT)
 		run->stuck = true;
@@ -462,12 +420,17 @@ static int run_machine(struct run *run, json_t *document)
 	int status;
 
 	keep_other_signals();
-	status = take_terminal(run, document);
+	status = serve_prepare(&run->serve, run->options.control,
+			       json_string_value(json_object_get(document, "name")));
+	if (status == CLI_OK)
+		status = consoles_take_terminal(document, &run->from_terminal, &run->to_guest);
 	if (status == CLI_OK)
 		status = create_machine(run, document);
 	if (status != CLI_OK)
 		return status;
 	status = open_fds(run);
+	if (status == CLI_OK)
+		status = serve_start(&run->serve, run->vm);
 	if (status == CLI_OK) {
 		take_ending_signals();
 		look_at_terminal(run);
@@ -480,6 +443,7 @@ static int run_machine(struct run *run, json_t *document)
 	if (run->stuck) {
 		/* The kernel ends the hold on devices in the order that is safe (hospes.h). */
 		cli_error("leaving without it: the kernel takes back what it holds");
+		socket_done(&run->serve.socket);
 		_exit(CLI_FAILED);
 	}
 	hospes_vm_destroy(run->vm);
@@ -524,6 +488,10 @@ static const struct option run_options[] = {
 	{"json-log", NULL, "log as JSON lines", OPTION_AT(SWITCH, struct run_options, json_log)},
 	{"grace", "SECONDS", "after SIGTERM: time for the guest to power off (30)",
 	 OPTION_AT(NUMBER, struct run_options, grace_s), .max = 86400},
+	{"control", "PATH|fd:NAME|none",
+	 "listen there for 'hospes ctl' and HTTP (docs/control.md);\nby default, where the machine "
+	 "has a name: in\n$XDG_RUNTIME_DIR/hospes or /run/hospes, as NAME.sock",
+	 OPTION_AT(TEXT, struct run_options, control)},
 	{0},
 };
 
@@ -537,6 +505,7 @@ static int load(void *into, char *path)
 static int execute(int argc, char **argv)
 {
 	struct run run = {.options = {.grace_s = 30},
+			  .serve = {.socket = {.fd = -1}},
 			  .signal_fd = -1,
 			  .stopped_fd = -1,
 			  .grace_fd = -1,
@@ -548,7 +517,7 @@ static int execute(int argc, char **argv)
 	if (options_parse(&run_command, argc, argv, &run.options, &status)) {
 		if (!run.options.document)
 			run.options.document = json_object();
-		default_consoles(run.options.document);
+		consoles_default(run.options.document);
 		if (run.options.dry_run)
 			status = dry_run(run.options.document);
 		else
@@ -557,6 +526,7 @@ static int execute(int argc, char **argv)
 		if (status == CLI_OK && !run.options.dry_run)
 			status = run_machine(&run, run.options.document);
 	}
+	serve_done(&run.serve);
 	output_close(&run.output);
 	close_fds(&run);
 	json_decref(run.options.document);

@@ -33,9 +33,9 @@ HOSPES_API int hospes_control_create(struct hospes_control **control, struct hos
 HOSPES_API void hospes_control_event(struct hospes_control *control,
 				     const struct hospes_event *event);
 
-/* Accept connections, once, for this machine, which must live until hospes_control_destroy.
- * listen_fd: a UNIX stream socket that listens. It is duplicated, and made non-blocking; the
- * caller's stays open. */
+/* Accept connections, once, for this machine, which must live as long as hospes_control_iterate is
+ * called. listen_fd: a UNIX stream socket that listens. It is duplicated, and made non-blocking;
+ * the caller's stays open. */
 HOSPES_API int hospes_control_serve(struct hospes_control *control, struct hospes_vm *vm,
 				    int listen_fd, struct hospes_error *error);
 
@@ -44,7 +44,8 @@ HOSPES_API int hospes_control_serve(struct hospes_control *control, struct hospe
 HOSPES_API int hospes_control_fd(struct hospes_control *control);
 HOSPES_API int hospes_control_iterate(struct hospes_control *control);
 
-/* Close every connection. NULL is allowed. No callback of the machine may come any more. */
+/* Close every connection. NULL is allowed. No event may come any more: where the machine's callback
+ * passes them on, the machine is destroyed before. */
 HOSPES_API void hospes_control_destroy(struct hospes_control *control);
 
 #ifdef __cplusplus

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+// hospes ctl: a word of the command line becomes a request to the machine's control socket.
+#include <errno.h>
+#include <jansson.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "answer.h"
+#include "ask.h"
+#include "cli.h"
+#include "output.h"
+#include "socket.h"
+#include "table.h"
+
+enum {
+	WORDS_MAX = 16,
+	TARGET_BYTES = 512,
+};
+
+struct words {
+	char *word[WORDS_MAX];
+	unsigned int n;
+};
+
+/* Verbs without operands. */
+static const struct {
+	const char *word, *verb, *target;
+} requests[] = {
+	{"status", "GET", "/v1/status"},  {"registers", "GET", "/v1/registers"},
+	{"events", "GET", "/v1/events"},  {"metrics", "GET", "/metrics"},
+	{"schema", "GET", "/v1/schema"},  {"pause", "POST", "/v1/pause"},
+	{"resume", "POST", "/v1/resume"}, {"shutdown", "POST", "/v1/shutdown"},
+	{"reset", "POST", "/v1/reset"},   {"stop", "POST", "/v1/stop"},
+};
+
+/* --- asking --- */
+
+static int unreachable(const char *what, const char *path, int rc)
+{
+	if (rc == -ENOENT || rc == -ECONNREFUSED)
+		cli_error("%s: no machine listens at %s; 'hospes list' shows which do", what, path);
+	else if (rc == -EACCES)
+		cli_error("%s: %s belongs to another user; be that user, or root", what, path);
+	else
+		cli_error("%s: %s: %s", what, path, strerror(-rc));
+	return CLI_FAILED;
+}
+
+static int refused(const char *what, const struct reply *reply)
+{
+	json_t *error = reply->body ? json_loads(reply->body, 0, NULL) : NULL;
+	const char *remedy = text_of(error, "remedy", "");
+
+	cli_error("%s: %s%s%s", what, text_of(error, "text", "it failed"), *remedy ? "; " : "",
+		  remedy);
+	json_decref(error);
+	return CLI_FAILED;
+}
+
+/* Documents and streams go to standard output; the answer to a change is that it worked. */
+static int request(const char *what, const char *verb, const char *target, const char *body)
+{
+	bool reads = strcmp(verb, "GET") == 0;
+	char path[SOCKET_PATH];
+	struct reply reply;
+	int status = socket_find(path, what), rc;
+
+	if (status != CLI_OK)
+		return status;
+	rc = ask(path, verb, target, body, reads ? stdout : NULL, 0, &reply);
+	if (rc == -EPIPE)
+		return CLI_OK; /* whoever reads our output has had enough */
+	if (rc < 0)
+		status = unreachable(what, path, rc);
+	else if (reply.status >= 300)
+		status = refused(what, &reply);
+	else if (reads && strcmp(target, "/v1/events") != 0 && strcmp(target, "/metrics") != 0)
+		puts("");
+	free(reply.body);
+	return status;
+}
+
+/* --- set --- */
+
+/* /v1/KIND/ID/WHAT, the id as a segment of a path. */
+static bool make_target(char target[TARGET_BYTES], const char *kind, const char *id, size_t n,
+			const char *what)
+{
+	size_t at = (size_t)snprintf(target, TARGET_BYTES, "/v1/%s/", kind);
+
+	for (size_t i = 0; i < n; i++) {
+		if (at + 3 + strlen(what) + 2 >= TARGET_BYTES)
+			return false;
+		at += (size_t)snprintf(target + at, TARGET_BYTES - at, "%%%02x",
+				       (unsigned char)id[i]);
+	}
+	snprintf(target + at, TARGET_BYTES - at, "/%s", what);
+	return true;
+}
+
+static json_t *size_body(const char *value)
+{
+	uint64_t bytes = 0;
+
+	if (strcmp(value, "auto") != 0 && (!table_size_parse(value, &bytes) || bytes > INT64_MAX))
+		return NULL;
+	return json_pack("{s:I}", "bytes", (json_int_t)bytes);
+}
+
+static json_t *link_body(const char *value)
+{
+	if (strcmp(value, "up") != 0 && strcmp(value, "down") != 0)
+		return NULL;
+	return json_pack("{s:b}", "up", strcmp(value, "up") == 0);
+}
+
+static json_t *terminal_body(const char *value)
+{
+	int columns, rows, used = 0;
+
+	if (sscanf(value, "%5dx%5d%n", &columns, &rows, &used) != 2 || value[used])
+		return NULL;
+	return json_pack("{s:i, s:i}", "columns", columns, "rows", rows);
+}
+
+/* ID.KEY=VALUE */
+static const struct {
+	const char *key, *kind, *what;
+	json_t *(*body)(const char *value);
+	const char *takes;
+} settings[] = {
+	{"size", "disks", "size", size_body, "a size like 20G, or auto"},
+	{"link", "nets", "link", link_body, "up or down"},
+	{"terminal", "consoles", "size", terminal_body, "a size like 80x24"},
+};
+
+static int set_device(const char *what, const char *word, const char *dot, const char *equals)
+{
+	size_t n = (size_t)(equals - dot - 1);
+	char target[TARGET_BYTES], *text;
+	int status = CLI_USAGE;
+	json_t *body;
+
+	for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++) {
+		if (strlen(settings[i].key) != n || strncmp(settings[i].key, dot + 1, n) != 0)
+			continue;
+		body = settings[i].body(equals + 1);
+		if (!body || !make_target(target, settings[i].kind, word, (size_t)(dot - word),
+					  settings[i].what)) {
+			cli_error("%s: takes %s", word, settings[i].takes);
+			json_decref(body);
+			return CLI_USAGE;
+		}
+		text = json_dumps(body, JSON_COMPACT);
+		status = text ? request(what, "PUT", target, text) : CLI_FAILED;
+		free(text);
+		json_decref(body);
+		return status;
+	}
+	cli_error("%s: a device has DISK.size, NET.link, CONSOLE.terminal", word);
+	return status;
+}
+
+static int set_strategy(const char *what, const char *value)
+{
+	json_t *body = json_pack("{s:s}", "strategy", value);
+	char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
+	int status = CLI_FAILED;
+
+	if (text)
+		status = request(what, "PUT", "/v1/strategy", text);
+	else
+		cli_error("strategy: no UTF-8");
+	free(text);
+	json_decref(body);
+	return status;
+}
+
+static int set_one(const char *what, const char *word)
+{
+	const char *equals = strchr(word, '='), *dot = NULL;
+
+	for (const char *at = word; equals && at < equals; at++) {
+		if (*at == '.')
+			dot = at;
+	}
+	if (equals && dot)
+		return set_device(what, word, dot, equals);
+	if (equals && strncmp(word, "strategy=", 9) == 0)
+		return set_strategy(what, equals + 1);
+	cli_error("set %s: takes strategy=NAME, DISK.size=SIZE, NET.link=up|down or "
+		  "CONSOLE.terminal=80x24",
+		  word);
+	return CLI_USAGE;
+}
+
+/* --- the command --- */
+
+static int take_word(void *into, char *text)
+{
+	struct words *words = into;
+
+	if (words->n < WORDS_MAX) {
+		words->word[words->n++] = text;
+		return CLI_OK;
+	}
+	cli_error("ctl: more than %d words", WORDS_MAX);
+	return CLI_USAGE;
+}
+
+static int execute(int argc, char **argv)
+{
+	struct words words = {0};
+	int status;
+
+	if (!options_parse(&ctl_command, argc, argv, &words, &status))
+		return status;
+	if (words.n < 2) {
+		cli_error("ctl: needs a machine and a verb; 'hospes ctl --help' shows them");
+		return CLI_USAGE;
+	}
+	if (strcmp(words.word[1], "set") == 0 && words.n > 2) {
+		for (unsigned int i = 2; i < words.n && status == CLI_OK; i++)
+			status = set_one(words.word[0], words.word[i]);
+		return status;
+	}
+	for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
+		if (strcmp(requests[i].word, words.word[1]) == 0 && words.n == 2)
+			return request(words.word[0], requests[i].verb, requests[i].target, NULL);
+	}
+	cli_error("ctl: '%s' with %u words behind it is no verb; 'hospes ctl --help' shows them",
+		  words.word[1], words.n - 2);
+	return CLI_USAGE;
+}
+
+const struct command ctl_command = {
+	.name = "ctl",
+	.operands = "MACHINE VERB [KEY=VALUE...]",
+	.summary = "control a machine that runs",
+	.text = "MACHINE is a name ('hospes run --name'), or the path of a control socket, with a "
+		"slash.\n\n"
+		"Verbs:\n"
+		"  status                the status document, as JSON\n"
+		"  pause, resume         let the guest stand still, and go on\n"
+		"  shutdown              press the power button\n"
+		"  reset, stop           at once, whatever the guest is doing\n"
+		"  set KEY=VALUE...      strategy=NAME        of devices behind the virtual IOMMU\n"
+		"                        DISK.size=SIZE       of its backing; auto: ask the file\n"
+		"                        NET.link=up|down\n"
+		"                        CONSOLE.terminal=COLUMNSxROWS\n"
+		"  events                what happens, a line of JSON each, until it ends\n"
+		"  metrics               the status document's numbers for Prometheus\n"
+		"  registers             of every vCPU\n"
+		"  schema                what can be asked by HTTP, as OpenAPI 3\n",
+	.operand = take_word,
+	.notes = "Exit status: 0 it was done, 1 failure, 2 usage.\n",
+	.examples = "  hospes ctl web pause\n"
+		    "  hospes ctl web set strategy=strict net0.link=down\n"
+		    "  hospes ctl ./web.sock events\n"
+		    "  curl --unix-socket $XDG_RUNTIME_DIR/hospes/web.sock "
+		    "http://localhost/v1/status\n",
+	.run = execute,
+};

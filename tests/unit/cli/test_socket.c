@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where control sockets are, and whose: names, stale files, two machines of one name; and `hospes
+// ctl` and `hospes list` with a server that is there.
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "fake_hospes.h"
+#include "serve.h"
+#include "socket.h"
+
+static char directory[] = "/tmp/hospes-cli-XXXXXX", path[SOCKET_PATH];
+
+static void set_up(void)
+{
+	cr_assert(mkdtemp(directory));
+	setenv("XDG_RUNTIME_DIR", directory, 1);
+	snprintf(path, sizeof(path), "%s/hospes/web.sock", directory);
+	fake = (struct fake){.state = HOSPES_RUNNING,
+			     .status = "{\"state\": \"running\", \"pid\": 7, "
+				       "\"memory_bytes\": 1073741824}"};
+}
+
+static void tear_down(void)
+{
+	char command[SOCKET_PATH + 16];
+
+	snprintf(command, sizeof(command), "rm -r %s", directory);
+	cr_assert_eq(system(command), 0);
+}
+
+TestSuite(socket, .init = set_up, .fini = tear_down);
+
+static int ctl(int argc, char **argv)
+{
+	return command_run(&ctl_command, argc, argv);
+}
+#define CTL(...) fake_run(ctl, (const char *const[]){"ctl", __VA_ARGS__, NULL})
+
+static int list(int argc, char **argv)
+{
+	return command_run(&machines_command, argc, argv);
+}
+#define LIST(...) fake_run(list, (const char *const[]){"list", __VA_ARGS__, NULL})
+
+static int run(int argc, char **argv)
+{
+	return command_run(&run_command, argc, argv);
+}
+#define RUN(...) fake_run(run, (const char *const[]){"run", __VA_ARGS__, NULL})
+
+/* --- a machine that serves in a thread --- */
+
+static struct serve serve;
+static struct hospes_vm *vm;
+static pthread_t thread;
+static int end_fd;
+
+static void *serve_loop(void *opaque)
+{
+	struct pollfd fds[] = {{.fd = serve_fd(&serve), .events = POLLIN},
+			       {.fd = end_fd, .events = POLLIN}};
+
+	(void)opaque;
+	while (poll(fds, 2, -1) > 0 && !fds[1].revents)
+		serve_iterate(&serve);
+	return NULL;
+}
+
+static void begin(void)
+{
+	const struct hospes_vm_options options = {.size = sizeof(options)};
+	struct hospes_error error;
+
+	hospes_vm_create(&vm, "", 0, &options, &error);
+	serve = (struct serve){0};
+	cr_assert_eq(serve_prepare(&serve, NULL, "web"), CLI_OK);
+	cr_assert_eq(serve_start(&serve, vm), CLI_OK);
+	end_fd = eventfd(0, EFD_CLOEXEC);
+	cr_assert_eq(pthread_create(&thread, NULL, serve_loop, NULL), 0);
+}
+
+static void end(void)
+{
+	cr_assert_eq(eventfd_write(end_fd, 1), 0);
+	pthread_join(thread, NULL);
+	close(end_fd);
+	serve_done(&serve);
+}
+
+Test(socket, of_a_machine_is_for_its_user_alone_and_goes_with_it)
+{
+	struct stat st;
+
+	begin();
+	cr_assert_eq(stat(path, &st), 0);
+	cr_assert_eq(st.st_mode & 07777, 0600u);
+	cr_assert_eq(serve.socket.fd >= 0 && fcntl(serve.socket.fd, F_GETFD), FD_CLOEXEC);
+	end();
+	cr_assert_eq(stat(path, &st), -1);
+}
+
+Test(socket, ctl_asks_by_name_and_by_path)
+{
+	begin();
+	cr_assert_eq(CTL("web", "pause"), CLI_OK);
+	cr_assert_str_eq(fake.calls, "pause() ");
+	cr_assert_str_eq(fake_out, "");
+	cr_assert_eq(CTL(path, "status"), CLI_OK);
+	cr_assert(strstr(fake_out, "\"pid\": 7"), "%s", fake_out);
+	end();
+}
+
+Test(socket, ctl_sets_what_each_device_has)
+{
+	begin();
+	cr_assert_eq(CTL("web", "set", "data.size=1G", "a.b.link=down", "console0.terminal=80x24",
+			 "strategy=staged,pool=8"),
+		     CLI_OK, "%s", fake_err);
+	cr_assert_str_eq(fake.calls,
+			 "disk_resize(data, 1073741824) net_link(a.b, 0) "
+			 "console_resize(console0, 80, 24) set_strategy(staged,pool=8) ");
+	cr_assert_eq(CTL("web", "set", "data.size=auto"), CLI_OK);
+	cr_assert_str_eq(fake.calls, "disk_resize(data, 0) ");
+	end();
+}
+
+Test(socket, ctl_says_why_and_what_to_do)
+{
+	begin();
+	fake.fails = "pause";
+	fake.failure = "cannot pause: it is tired; wait";
+	cr_assert_eq(CTL("web", "pause"), CLI_FAILED);
+	cr_assert_str_eq(fake_err, "hospes: web: cannot pause: it is tired; wait\n");
+	end();
+	cr_assert_eq(CTL("web", "pause"), CLI_FAILED);
+	cr_assert(strstr(fake_err, "'hospes list' shows"), "%s", fake_err);
+}
+
+Test(socket, ctl_refuses_what_it_does_not_know_before_it_asks)
+{
+	static const char *const words[][2] = {
+		{"set", "data.size=big"},
+		{"set", "net0.link=on"},
+		{"set", "memory=2G"},
+		{"set", "c.terminal=80x24x"},
+		{"set", "data.colour=red"},
+		{"set", "size"},
+		{"pause", "now"},
+		{"dance", NULL},
+		{NULL, NULL},
+	};
+
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+		cr_expect_eq(CTL("web", words[i][0], words[i][1]), CLI_USAGE, "%zu", i);
+		cr_expect_gt(strlen(fake_err), 20u);
+	}
+}
+
+Test(socket, list_shows_machines_and_not_what_is_left_of_others)
+{
+	int left = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+	begin();
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s/hospes/gone.sock", directory);
+	cr_assert_eq(bind(left, (struct sockaddr *)&address, sizeof(address)), 0);
+	close(left);
+	cr_assert_eq(LIST(NULL), CLI_OK);
+	cr_assert(strstr(fake_out, "web                   running"), "%s", fake_out);
+	cr_assert(strstr(fake_out, "1 GiB"), "%s", fake_out);
+	cr_assert_not(strstr(fake_out, "gone"), "%s", fake_out);
+	end();
+	cr_assert_eq(LIST("--json"), CLI_OK);
+	cr_assert_not(strstr(fake_out, "web"), "%s", fake_out);
+}
+
+/* --- whose name --- */
+
+static void serves_the_name(bool yes)
+{
+	struct serve other = {0};
+	const struct hospes_vm_options options = {.size = sizeof(options)};
+	struct hospes_error error;
+
+	hospes_vm_create(&vm, "", 0, &options, &error);
+	cr_assert_eq(serve_prepare(&other, NULL, "web") == CLI_OK &&
+			     serve_start(&other, vm) == CLI_OK,
+		     yes);
+	serve_done(&other);
+}
+
+Test(socket, a_name_belongs_to_one_machine)
+{
+	begin();
+	serves_the_name(false);
+	cr_assert_eq(access(path, F_OK), 0, "the first one keeps its socket");
+	cr_assert_eq(RUN("--kernel", "k", "--name", "web"), CLI_FAILED);
+	cr_assert(strstr(fake_err, "listens there already; choose another name"), "%s", fake_err);
+	cr_assert_str_eq(fake.calls, "", "and no machine is made");
+	end();
+	serves_the_name(true);
+}
+
+Test(socket, a_socket_that_was_left_is_replaced_and_a_file_is_not)
+{
+	struct control_socket left = {.fd = -1};
+	FILE *file;
+
+	cr_assert_eq(socket_place(left.path, "web"), CLI_OK);
+	cr_assert_eq(socket_listen(&left), CLI_OK);
+	close(left.fd); /* as the kernel does for a process that is killed */
+	cr_assert_eq(access(path, F_OK), 0);
+	serves_the_name(true);
+	file = fopen(path, "w");
+	fclose(file);
+	serves_the_name(false);
+	cr_assert_eq(access(path, F_OK), 0);
+}
+
+Test(socket, of_another_machine_is_not_removed)
+{
+	struct control_socket first = {.fd = -1}, second = {.fd = -1};
+
+	cr_assert_eq(socket_place(first.path, "web"), CLI_OK);
+	memcpy(second.path, first.path, sizeof(second.path));
+	cr_assert_eq(socket_listen(&first), CLI_OK);
+	cr_assert_eq(unlink(path), 0);
+	cr_assert_eq(socket_listen(&second), CLI_OK);
+	socket_done(&first);
+	cr_assert_eq(access(path, F_OK), 0);
+	socket_done(&second);
+	cr_assert_eq(access(path, F_OK), -1);
+}
+
+static void fails(const char *option, const char *value, const char *words)
+{
+	cr_assert_eq(RUN("--kernel", "k", option, value), CLI_FAILED);
+	cr_assert(strstr(fake_err, words), "%s", fake_err);
+	cr_assert_str_eq(fake.calls, "");
+}
+
+Test(socket, names_and_paths_that_cannot_be_are_refused_first)
+{
+	char long_one[SOCKET_PATH + 1];
+
+	memset(long_one, 'a', SOCKET_PATH);
+	long_one[SOCKET_PATH] = '\0';
+	fails("--name", "a/b", "cannot be a file's name; give --control PATH, or none");
+	fails("--name", "..", "cannot be a file's name");
+	fails("--name", long_one, "choose a shorter name");
+	fails("--control", long_one, "has from 1 to 107");
+	fails("--control", "", "has from 1 to 107");
+	fails("--control", "fd:none", "no descriptor of that name was passed");
+	setenv("XDG_RUNTIME_DIR", "/proc/none", 1);
+	fails("--name", "web", "/proc/none/hospes: cannot be made");
+}
+
+Test(socket, a_machine_without_a_name_or_with_none_has_no_socket)
+{
+	fake.outcome = HOSPES_OUTCOME_POWERED_OFF;
+	cr_assert_eq(RUN("--kernel", "k", "--console=none"), CLI_OK);
+	cr_assert_eq(RUN("--kernel", "k", "--console=none", "--name", "a/b", "--control", "none"),
+		     CLI_OK);
+	cr_assert_eq(RUN("--kernel", "k", "--console=none", "--name", "web"), CLI_OK);
+	cr_assert_eq(access(path, F_OK), -1, "it was removed at the end");
+}
+
+Test(socket, descriptors_of_a_service_manager_are_found_by_name)
+{
+	char pid[16];
+
+	snprintf(pid, sizeof(pid), "%d", (int)getpid());
+	setenv("LISTEN_PID", pid, 1);
+	setenv("LISTEN_FDS", "3", 1);
+	setenv("LISTEN_FDNAMES", "a:control:b", 1);
+	cr_assert_eq(socket_inherited("control"), 4);
+	cr_assert_eq(socket_inherited("b"), 5);
+	cr_assert_eq(socket_inherited("c"), -1);
+	cr_assert_eq(socket_inherited("17"), 17);
+	setenv("LISTEN_PID", "1", 1);
+	cr_assert_eq(socket_inherited("control"), -1);
+}
