@@ -7,8 +7,8 @@
  *   0xffff0  the BIOS's entry after a reset, which resets the machine: reserved
  *
  * Not hardware-reduced: PM1 registers, so that the power button and S5 need neither interpreted
- * code nor GPEs, and the 8259 and PIT that KVM has anyway are declared as they are. No PM timer: a
- * guest has kvmclock and the TSC (ACPI 6.5, 4.8.3.3: optional).
+ * code nor GPEs, and the 8259 and PIT that KVM has anyway are declared as they are. The PM timer is
+ * the clock of a guest without kvmclock whose TSC cannot be trusted.
  */
 #include <errno.h>
 #include <string.h>
@@ -43,6 +43,7 @@ enum {
 	FADT_PROC_C1 = 1 << 2,
 	FADT_NO_SLEEP_BUTTON = 1 << 5,
 	FADT_NO_RTC_WAKE = 1 << 6,
+	FADT_TIMER_32 = 1 << 8,
 	FADT_RESET_REGISTER = 1 << 10,
 	FADT_HEADLESS = 1 << 12,
 	/* Clear, and so said to be absent: 8042 (bit 1), legacy devices that no table lists (bit
@@ -107,20 +108,23 @@ static int place_fadt(struct tables *t, const struct acpi_config *c, uint64_t ds
 	/* SMI_CMD, ACPI_ENABLE and ACPI_DISABLE are 0: always in ACPI mode. */
 	store_le32(f + 56, c->pm_port);
 	store_le32(f + 64, c->pm_port + 4u);
+	store_le32(f + 76, c->pm_port + 8u);
 	f[88] = 4;                 /* PM1_EVT_LEN */
 	f[89] = 2;                 /* PM1_CNT_LEN */
+	f[91] = 4;                 /* PM_TMR_LEN */
 	store_le16(f + 96, 0xfff); /* C2 latency: not supported */
 	store_le16(f + 98, 0xfff); /* C3 */
 	f[108] = CMOS_CENTURY;
 	store_le16(f + 109, BOOT_NO_VGA);
 	store_le32(f + 112, FADT_WBINVD | FADT_PROC_C1 | FADT_NO_SLEEP_BUTTON | FADT_NO_RTC_WAKE |
-				    FADT_RESET_REGISTER | FADT_HEADLESS);
+				    FADT_TIMER_32 | FADT_RESET_REGISTER | FADT_HEADLESS);
 	port_gas(f + 116, c->reset_port, 8, 1);
 	f[128] = c->reset_value;
 	f[131] = 5; /* minor version */
 	store_le64(f + 140, dsdt);
 	port_gas(f + 148, c->pm_port, 32, 2);
 	port_gas(f + 172, (uint16_t)(c->pm_port + 4), 16, 2);
+	port_gas(f + 208, (uint16_t)(c->pm_port + 8), 32, 3);
 	memcpy(f + 268, "HOSPES\0\0", 8); /* hypervisor vendor */
 	return place(t, f, sizeof(f), gpa);
 }

@@ -23,7 +23,7 @@ struct acpi_viommu {
 struct acpi_config {
 	const struct arch_platform *platform;
 	const struct arch_topology *topology;
-	uint16_t pm_port; /* PM1 event block; control at + 4 */
+	uint16_t pm_port; /* PM1 event block; control at + 4, timer at + 8 */
 	uint16_t reset_port;
 	uint8_t reset_value;
 	uint8_t s5_type;      /* what SLP_TYP must be to power off */

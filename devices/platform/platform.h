@@ -26,7 +26,7 @@ enum {
 	PLATFORM_SERIAL_GSI = 4,
 	PLATFORM_RTC_PORT = 0x70,
 	PLATFORM_RTC_GSI = 8,
-	PLATFORM_PM_PORT = 0x600, /* PM1 event (4), PM1 control (2), see pm.c */
+	PLATFORM_PM_PORT = 0x600, /* PM1 event (4), control (2); timer at + 8 (4): pm.c */
 	PLATFORM_SCI_GSI = 9,
 	PLATFORM_PANIC_PORT = 0x505, /* pvpanic */
 	PLATFORM_RESET_PORT = 0xcf9,
@@ -50,7 +50,8 @@ struct platform_sink {
 /* MC146818 clock: host's UTC, alarms and periodic interrupt. */
 int rtc_create(struct device **ret, const struct device_env *env, struct err *err);
 
-/* ACPI PM1 registers with fixed power button and S5, and the sleep type that SLP_TYP must have. */
+/* ACPI PM1 registers with fixed power button and S5, and the sleep type that SLP_TYP must have; the
+ * PM timer. */
 int pm_create(struct device **ret, const struct device_env *env, const struct platform_sink *sink,
 	      struct err *err);
 /* Press the power button. Machine's thread. */

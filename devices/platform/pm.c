@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ACPI fixed hardware: PM1 status, enable and control (ACPI 6.5, 4.8.3).
+ * ACPI fixed hardware: PM1 status, enable and control, and the timer (ACPI 6.5, 4.8.3).
  *
- *   +0 PM1_STS (2)  +2 PM1_EN (2)  +4 PM1_CNT (2)  +6 nothing
+ *   +0 PM1_STS (2)  +2 PM1_EN (2)  +4 PM1_CNT (2)  +6 nothing  +8 PM_TMR (4)
  *
- * Handled byte by byte, so that a guest may use any width and a write of one half of the status
- * register clears nothing in the other.
+ * PM1 is handled byte by byte, so that a guest may use any width and a write of one half of the
+ * status register clears nothing in the other. The timer is a counter of 32 bits for guests without
+ * kvmclock whose TSC cannot be trusted; it has no status bit and no interrupt, which whoever reads
+ * it each ten minutes needs not.
  */
 #include <errno.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/num.h"
@@ -18,12 +21,14 @@
 #include "platform/platform.h"
 
 enum {
-	PM_BYTES = 8,
+	PM_BYTES = 12,
+	TIMER = 8,
+	TIMER_HZ = 3579545,
 
 	STS_PWRBTN = 1 << 8,
 
-	/* Enable bits exist for every fixed event but the timer, which is absent: a guest that sets
-	 * one expects to read it back. */
+	/* Enable bits exist for every fixed event but the timer's: a guest that sets one expects to
+	 * read it back. */
 	EN_MASK = 1 << 5 | 1 << 8 | 1 << 9 | 1 << 10,
 
 	CNT_SCI_EN = 1 << 0, /* no SMI command: always in ACPI mode */
@@ -40,6 +45,8 @@ struct pm {
 	struct irq_line sci;
 	struct platform_sink sink;
 	uint16_t sts, en, cnt;
+	uint32_t ticks;    /* of the timer, at start_ns */
+	uint64_t start_ns; /* 0: it stands still, as a paused machine does */
 };
 
 static void update_sci(struct pm *pm)
@@ -47,7 +54,15 @@ static void update_sci(struct pm *pm)
 	irq_line_set(&pm->sci, pm->sts & pm->en);
 }
 
-static uint8_t read_byte(const struct pm *pm, uint64_t offset)
+static uint32_t timer(const struct pm *pm)
+{
+	uint64_t ns = pm->start_ns ? clock_ns() - pm->start_ns : 0;
+
+	return (uint32_t)(pm->ticks + ns / NS_PER_S * TIMER_HZ +
+			  ns % NS_PER_S * TIMER_HZ / NS_PER_S);
+}
+
+static uint8_t read_byte(const struct pm *pm, uint64_t offset, uint32_t ticks)
 {
 	switch (offset) {
 	case 0:
@@ -62,6 +77,11 @@ static uint8_t read_byte(const struct pm *pm, uint64_t offset)
 		return (uint8_t)(pm->cnt | CNT_SCI_EN);
 	case 5:
 		return (uint8_t)(pm->cnt >> 8);
+	case TIMER:
+	case TIMER + 1:
+	case TIMER + 2:
+	case TIMER + 3:
+		return (uint8_t)(ticks >> 8 * (offset - TIMER));
 	default:
 		return 0;
 	}
@@ -111,10 +131,11 @@ static void write_byte(struct pm *pm, uint64_t offset, uint8_t v)
 static uint64_t pm_read(void *opaque, uint64_t offset, unsigned int size)
 {
 	const struct pm *pm = opaque;
+	uint32_t ticks = timer(pm);
 	uint64_t v = 0;
 
 	for (unsigned int i = 0; i < size; i++)
-		v |= (uint64_t)read_byte(pm, offset + i) << 8 * i;
+		v |= (uint64_t)read_byte(pm, offset + i, ticks) << 8 * i;
 	return v;
 }
 
@@ -155,16 +176,25 @@ static void pm_reset(struct device *dev)
 	pthread_mutex_unlock(&dev->lock);
 }
 
+static void set_timer(struct device *dev, bool on)
+{
+	struct pm *pm = container_of(dev, struct pm, dev);
+
+	pthread_mutex_lock(&dev->lock);
+	pm->ticks = timer(pm);
+	pm->start_ns = on ? clock_ns() : 0;
+	pthread_mutex_unlock(&dev->lock);
+}
+
 static void pm_quiesce(struct device *dev, unsigned int phase)
 {
-	/* No DMA, and nothing happens by itself. */
-	(void)dev;
 	(void)phase;
+	set_timer(dev, false);
 }
 
 static void pm_resume(struct device *dev)
 {
-	(void)dev;
+	set_timer(dev, true);
 }
 
 static void pm_destroy(struct device *dev)
@@ -184,11 +214,13 @@ static const struct state_field pm_fields[] = {
 	STATE_ONE(struct pm, sts, .mask = STS_PWRBTN),
 	STATE_ONE(struct pm, en, .mask = EN_MASK),
 	STATE_ONE(struct pm, cnt, .mask = CNT_BM_RLD | CNT_SLP_TYP),
+	STATE_ONE(struct pm, ticks),
 };
 static const struct state_section pm_section = STATE_SECTION("pm", 1, struct pm, pm_fields);
 
 STATE_DERIVED(struct pm, "made by pm_create", dev, pio, region, sink);
 STATE_DERIVED(struct pm, "follows from status and enable", sci);
+STATE_DERIVED(struct pm, "0: state is saved and loaded while the device is quiesced", start_ns);
 
 static int pm_save(struct device *dev, struct state_writer *w, struct err *err)
 {
@@ -230,6 +262,7 @@ int pm_create(struct device **ret, const struct device_env *env, const struct pl
 	device_init(&pm->dev, &pm_ops, "pm", env->log);
 	pm->pio = env->pio;
 	pm->sink = *sink;
+	pm->start_ns = clock_ns();
 	pm->region = (struct bus_region){
 		.ops = &pm_bus_ops,
 		.opaque = pm,

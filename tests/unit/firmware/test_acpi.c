@@ -267,8 +267,12 @@ Test(acpi, fadt_names_the_registers_and_denies_legacy_hardware)
 	cr_assert_eq(load_le64(f + 152), 0x600);
 	cr_assert_eq(load_le32(f + 64), 0x604);
 	cr_assert_eq(load_le64(f + 176), 0x604);
+	cr_assert_eq(load_le32(f + 76), 0x608);
+	cr_assert_eq(load_le64(f + 212), 0x608);
+	cr_assert(load_le32(f + 112) & 1 << 8, "the timer has 32 bits");
 	cr_assert_eq(f[88], 4);
 	cr_assert_eq(f[89], 2);
+	cr_assert_eq(f[91], 4);
 	cr_assert_eq(load_le64(f + 120), 0xcf9);
 	cr_assert_eq(f[128], 6);
 	cr_assert_eq(load_le16(f + 109), 1 << 2, "no 8042, no VGA, but a clock");

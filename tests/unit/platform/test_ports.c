@@ -3,6 +3,7 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "harness.h"
 
 enum {
@@ -87,6 +88,52 @@ Test(pm, sleep_type_of_s5_powers_off_and_others_do_not)
 	out16(&h, PM1_CNT, PLATFORM_S5_TYPE << 10 | SLP_EN);
 	cr_assert_eq(h.events[PLATFORM_POWER_OFF], 1);
 	cr_assert_eq(in16(&h, PM1_CNT) & SLP_EN, 0, "SLP_EN reads 0");
+	gone(&h, pm);
+}
+
+static uint32_t read_timer(struct harness *h)
+{
+	uint32_t ticks = 0;
+
+	bus_read(h->pio, PLATFORM_PM_PORT + 8, &ticks, sizeof(ticks));
+	return ticks;
+}
+
+Test(pm, the_timer_counts_at_its_rate)
+{
+	enum { HZ = 3579545, ENOUGH = HZ / 100 };
+	struct harness h;
+	struct device *pm = pm_new(&h);
+	uint64_t outer_ns = clock_ns(), inner_ns, until_ns;
+	uint32_t first = read_timer(&h), ticks;
+
+	inner_ns = clock_ns();
+	do {
+		until_ns = clock_ns();
+		ticks = read_timer(&h) - first;
+	} while (ticks < ENOUGH);
+	cr_assert_leq(ticks, (clock_ns() - outer_ns) * HZ / NS_PER_S + 1);
+	cr_assert_geq(ticks + 1, (until_ns - inner_ns) * HZ / NS_PER_S);
+	gone(&h, pm);
+}
+
+Test(pm, the_timer_of_a_quiesced_machine_stands_still_and_goes_on_from_there)
+{
+	struct harness h;
+	struct device *pm = pm_new(&h);
+	uint32_t stood;
+
+	while (!read_timer(&h))
+		;
+	pm->ops->quiesce(pm, 0);
+	pm->ops->quiesce(pm, 1);
+	stood = read_timer(&h);
+	for (uint64_t until_ns = clock_ns() + 1000000; clock_ns() < until_ns;)
+		cr_assert_eq(read_timer(&h), stood);
+	pm->ops->resume(pm);
+	while (read_timer(&h) == stood)
+		;
+	cr_assert_geq(read_timer(&h), stood);
 	gone(&h, pm);
 }
 

@@ -345,8 +345,9 @@ Test(platform_state, bits_that_no_guest_can_set_are_refused)
 	state_quiesce(from.pm);
 	state = state_of(from.pm);
 	before = state_of(to.pm);
-	/* sts is the first of three words at the end, before the stream's end of 12 bytes. */
-	store_le16(state.bytes + state.len - 12 - 6, 0x0001);
+	/* sts is the first of three words, before the timer's 4 bytes and the stream's end of 12.
+	 */
+	store_le16(state.bytes + state.len - 12 - 4 - 6, 0x0001);
 	cr_assert_eq(state_put(to.pm, &state, &err), -EPROTO);
 	cr_assert_str_eq(err.text, "pm: section 'pm': sts is 1; its bits are 256");
 	after = state_of(to.pm);
