@@ -210,6 +210,26 @@ static int take_word(void *into, char *text)
 	return CLI_USAGE;
 }
 
+/* remove ID [force] */
+static int remove_device(const struct words *words)
+{
+	const char *id = words->word[2];
+	char target[TARGET_BYTES];
+	size_t at;
+
+	if (words->n > 4 || (words->n == 4 && strcmp(words->word[3], "force") != 0)) {
+		cli_error("remove: takes a device, and 'force'");
+		return CLI_USAGE;
+	}
+	if (!make_target(target, "devices", id, strlen(id), "")) {
+		cli_error("remove %s: no device has so long an id", id);
+		return CLI_USAGE;
+	}
+	at = strlen(target) - 1; /* its last slash */
+	snprintf(target + at, sizeof(target) - at, "%s", words->n == 4 ? "?force=1" : "");
+	return request(words->word[0], "DELETE", target, NULL);
+}
+
 static int execute(int argc, char **argv)
 {
 	struct words words = {0};
@@ -226,6 +246,8 @@ static int execute(int argc, char **argv)
 			status = set_one(words.word[0], words.word[i]);
 		return status;
 	}
+	if (strcmp(words.word[1], "remove") == 0 && words.n > 2)
+		return remove_device(&words);
 	for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
 		if (strcmp(requests[i].word, words.word[1]) == 0 && words.n == 2)
 			return request(words.word[0], requests[i].verb, requests[i].target, NULL);
@@ -237,7 +259,7 @@ static int execute(int argc, char **argv)
 
 const struct command ctl_command = {
 	.name = "ctl",
-	.operands = "MACHINE VERB [KEY=VALUE...]",
+	.operands = "MACHINE VERB [ARGUMENT...]",
 	.summary = "control a machine that runs",
 	.text = "MACHINE is a name ('hospes run --name'), or the path of a control socket, with a "
 		"slash.\n\n"
@@ -250,6 +272,8 @@ const struct command ctl_command = {
 		"                        DISK.size=SIZE       of its backing; auto: ask the file\n"
 		"                        NET.link=up|down\n"
 		"                        CONSOLE.terminal=COLUMNSxROWS\n"
+		"  remove DEVICE [force]  ask the guest to give it up; an event says how it ended.\n"
+		"                        force: after 30 s, take it in any case\n"
 		"  events                what happens, a line of JSON each, until it ends\n"
 		"  metrics               the status document's numbers for Prometheus\n"
 		"  registers             of every vCPU\n"

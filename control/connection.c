@@ -197,7 +197,8 @@ static void answer_request(struct connection *c, const struct connection_env *en
 		.target = c->request.target,
 		.body = c->request.body,
 		.body_bytes = c->request.n_body,
-		.fds = c->n_fds,
+		.fds = c->fds,
+		.n_fds = c->n_fds,
 	};
 	struct answer answer;
 

@@ -55,6 +55,8 @@ static const struct {
 	{ERANGE, 400, "invalid", schema_remedy},
 	{ENOENT, 404, "not_found", "GET /v1/status lists the devices"},
 	{ENODEV, 409, "no_device", "GET /v1/status lists the devices"},
+	{EEXIST, 409, "exists", "GET /v1/status lists the devices"},
+	{EALREADY, 409, "asked_already", "GET /v1/events shows how it ends"},
 	{EBUSY, 409, "wrong_state", "GET /v1/status shows the machine's state"},
 	{EOPNOTSUPP, 409, "unsupported", "GET /v1/status shows the machine's devices"},
 	{ENOSPC, 409, "no_space", "GET /v1/status shows what is used"},
@@ -191,6 +193,10 @@ static int check_value(const struct field *field, const json_t *value, struct an
 		if (json_is_string(value) && json_string_length(value))
 			return 0;
 		return refuse(answer, 400, "invalid", "%s: must be a text", field->name);
+	case FIELD_OBJECT:
+		if (json_is_object(value))
+			return 0;
+		return refuse(answer, 400, "invalid", "%s: must be an object", field->name);
 	}
 	return 0;
 }
@@ -235,20 +241,15 @@ static int read_body(const struct method *m, const struct request *request, stru
 	return check_body(m->body, call->body, answer);
 }
 
-/* "since=12": the only fields of queries are integers. */
-static int read_query(const struct method *m, const struct request *request, struct call *call,
-		      struct answer *answer)
+/* One "name=number" of n bytes: the only fields of queries are integers. */
+static int read_pair(const struct method *m, const char *at, size_t n, json_t *query,
+		     struct answer *answer)
 {
-	const char *at = strchr(request->target, '?');
-	size_t n = at ? strcspn(++at, "#") : 0;
+	const char *equals = memchr(at, '=', n);
 	const struct field *field;
-	const char *equals;
 	int64_t value;
 	char *end;
 
-	if (!n)
-		return 0;
-	equals = memchr(at, '=', n);
 	field = equals ? find_field(m->query, at, (size_t)(equals - at)) : NULL;
 	if (!field)
 		return refuse(answer, 400, "invalid", "%.*s: unknown query", (int)n, at);
@@ -258,16 +259,31 @@ static int read_query(const struct method *m, const struct request *request, str
 		return refuse(answer, 400, "invalid", "%.*s: not an integer", (int)n, at);
 	if (check_integer(field, value, answer))
 		return -EINVAL;
-	call->since = (uint64_t)value + 1;
+	json_object_set_new(query, field->name, json_integer(value));
 	return 0;
+}
+
+static int read_query(const struct method *m, const struct request *request, struct call *call,
+		      struct answer *answer)
+{
+	const char *at = strchr(request->target, '?');
+	int rc = 0;
+
+	call->query = json_object();
+	for (; at && *at && *at != '#' && !rc; at += strcspn(at, "&#")) {
+		at++;
+		if (*at)
+			rc = read_pair(m, at, strcspn(at, "&#"), call->query, answer);
+	}
+	return rc;
 }
 
 static int check_fds(const struct method *m, const struct request *request, struct answer *answer)
 {
-	if (!request->fds)
+	if (!request->n_fds || m->takes_fds)
 		return 0;
 	return refuse(answer, 400, "invalid", "%s: takes no file descriptors, %u came", m->path,
-		      request->fds);
+		      request->n_fds);
 }
 
 /* --- the call --- */
@@ -281,14 +297,18 @@ static void succeed(const struct method *m, struct call *call, struct answer *an
 		[ANSWER_METRICS] = "text/plain; version=0.0.4; charset=utf-8",
 		[ANSWER_EVENTS] = "application/x-ndjson",
 	};
+	const json_t *since = json_object_get(call->query, "since");
 	json_t *state;
 
-	*answer = (struct answer){.status = m->answer == ANSWER_NOTHING ? 204 : 200,
-				  .text = call->text,
-				  .events = m->answer == ANSWER_EVENTS,
-				  .since = call->since};
-	if (m->answer != ANSWER_NOTHING)
-		answer->type = types[m->answer];
+	*answer = (struct answer){
+		.status = m->answer == ANSWER_NOTHING ? 204
+			  : m->answer == ANSWER_LATER ? 202
+						      : 200,
+		.type = types[m->answer],
+		.text = call->text,
+		.events = m->answer == ANSWER_EVENTS,
+		.since = since ? (uint64_t)json_integer_value(since) + 1 : UINT64_MAX,
+	};
 	call->text = NULL;
 	if (m->answer != ANSWER_STATE)
 		return;
@@ -299,20 +319,18 @@ static void succeed(const struct method *m, struct call *call, struct answer *an
 
 void dispatch(struct hospes_vm *vm, const struct request *request, struct answer *answer)
 {
-	struct call call = {.vm = vm, .since = UINT64_MAX};
+	struct call call = {.vm = vm, .fds = request->fds, .n_fds = request->n_fds};
 	const struct method *m = find(request, &call, answer);
-	int rc = 0;
 
-	if (!m || check_fds(m, request, answer) || read_query(m, request, &call, answer) ||
-	    read_body(m, request, &call, answer)) {
-		json_decref(call.body);
-		return;
+	if (m && !check_fds(m, request, answer) && !read_query(m, request, &call, answer) &&
+	    !read_body(m, request, &call, answer)) {
+		int rc = m->run ? m->run(&call) : 0;
+
+		if (rc < 0)
+			fail(answer, &call.error, rc);
+		else
+			succeed(m, &call, answer);
 	}
-	if (m->run)
-		rc = m->run(&call);
-	if (rc < 0)
-		fail(answer, &call.error, rc);
-	else
-		succeed(m, &call, answer);
 	json_decref(call.body);
+	json_decref(call.query);
 }

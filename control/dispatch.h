@@ -20,7 +20,8 @@ struct request {
 	const char *target; /* path and query */
 	const char *body;   /* NULL: none */
 	size_t body_bytes;
-	unsigned int fds; /* how many came with it */
+	const int *fds; /* that came with it; the caller's */
+	unsigned int n_fds;
 };
 
 struct answer {

@@ -19,6 +19,9 @@ static const char *const names[] = {
 	[HOSPES_EVENT_DEVICE_RESET] = "device_reset",
 	[HOSPES_EVENT_DEVICE_RELEASED] = "device_released",
 	[HOSPES_EVENT_DMA_FAULT] = "dma_fault",
+	[HOSPES_EVENT_DEVICE_ADDED] = "device_added",
+	[HOSPES_EVENT_DEVICE_REMOVED] = "device_removed",
+	[HOSPES_EVENT_DEVICE_KEPT] = "device_kept",
 };
 
 const char *events_state_name(enum hospes_state state)
@@ -66,16 +69,17 @@ static uint64_t now_ns(void)
 }
 
 /* Cut at the beginning of a character: half of one is no UTF-8. */
-static void copy_text(char *to, const char *from)
+static void copy_text(char *to, size_t room, const char *from)
 {
-	size_t n = strnlen(from, EVENTS_TEXT);
+	size_t n = from ? strnlen(from, room) : 0;
 
-	if (n == EVENTS_TEXT) {
+	if (n == room) {
 		n--;
 		while (n && ((unsigned char)from[n] & 0xc0) == 0x80)
 			n--;
 	}
-	memcpy(to, from, n);
+	if (n)
+		memcpy(to, from, n);
 	to[n] = '\0';
 }
 
@@ -89,7 +93,9 @@ void events_add(struct events *events, const struct hospes_event *event)
 	record->time_ns = now_ns();
 	record->type = event->type;
 	record->value = event->value;
-	copy_text(record->text, event->text ? event->text : "");
+	copy_text(record->text, sizeof(record->text), event->text);
+	copy_text(record->device, sizeof(record->device),
+		  event->size >= sizeof(*event) ? event->device : NULL);
 	/* The counter is non-blocking, and full only when it wakes anyway. */
 	if (events->wake_fd >= 0 && write(events->wake_fd, &one, sizeof(one)) < 0)
 		one = 0;
@@ -119,6 +125,8 @@ static json_t *value_of(const struct event_record *record)
 	case HOSPES_EVENT_DEVICE_RESET:
 	case HOSPES_EVENT_DEVICE_RELEASED:
 		return json_pack("{s:i}", "index", record->value);
+	case HOSPES_EVENT_DEVICE_REMOVED:
+		return json_pack("{s:b}", "forced", record->value);
 	default:
 		return json_object();
 	}
@@ -136,6 +144,8 @@ static size_t format(const struct event_record *record, uint64_t number, char li
 
 	json_object_update(event, value);
 	/* A text that is no UTF-8 is left out. */
+	if (record->device[0])
+		json_object_set_new(event, "device", json_string(record->device));
 	if (record->text[0])
 		json_object_set_new(event, "text", json_string(record->text));
 	n = json_dumpb(event, line, EVENTS_LINE - 1, JSON_COMPACT);

@@ -16,7 +16,8 @@
 enum {
 	EVENTS_KEPT = 128,
 	EVENTS_TEXT = 320, /* longer texts are cut */
-	EVENTS_LINE = 2560 /* an event as a line of JSON, whatever its text */
+	EVENTS_DEVICE = 64,
+	EVENTS_LINE = 3072 /* an event as a line of JSON, whatever its text */
 };
 
 struct event_record {
@@ -24,6 +25,7 @@ struct event_record {
 	enum hospes_event_type type;
 	int value;
 	char text[EVENTS_TEXT];
+	char device[EVENTS_DEVICE]; /* "": it is about none */
 };
 
 struct events {

@@ -23,6 +23,7 @@ enum field_type {
 	FIELD_INTEGER,
 	FIELD_BOOLEAN,
 	FIELD_TEXT,
+	FIELD_OBJECT, /* the library knows what it holds */
 };
 
 /* A value in the body, or in the query. */
@@ -38,6 +39,7 @@ struct field {
 enum answer_kind {
 	ANSWER_STATE,   /* {"state": "running"} */
 	ANSWER_NOTHING, /* 204 */
+	ANSWER_LATER,   /* 202: it has begun; an event says how it ended */
 	ANSWER_OBJECT,  /* a JSON document, which the library made */
 	ANSWER_TEXT,    /* for people */
 	ANSWER_METRICS, /* Prometheus' text format */
@@ -49,8 +51,10 @@ struct call {
 	struct hospes_vm *vm;
 	char id[METHOD_ID_MAX + 1]; /* of the device, "" without */
 	json_t *body;               /* an object with the method's fields; NULL: it has none */
-	uint64_t since; /* ANSWER_EVENTS: first event wanted; UINT64_MAX: the next one */
-	char *text;     /* the answer, from malloc; NULL: none */
+	json_t *query;              /* likewise; integers */
+	const int *fds;             /* that came with the request; closed when it returns */
+	unsigned int n_fds;
+	char *text; /* the answer, from malloc; NULL: none */
 	struct hospes_error error;
 };
 
@@ -60,6 +64,7 @@ struct method {
 	const char *name;                 /* operationId */
 	const char *text;                 /* one line */
 	const struct field *body, *query; /* NULL: none */
+	bool takes_fds;
 	enum answer_kind answer;
 	/* 0, or a negative errno with the message in call->error. NULL: the connection does it. */
 	int (*run)(struct call *call);

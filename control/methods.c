@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // What can be asked of a machine. Each method is one call of the library.
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "control/method.h"
+
+enum { REMOVE_TIMEOUT_MS = 30000 };
 
 static int no_memory(struct call *call)
 {
@@ -100,6 +104,103 @@ static int set_console_size(struct call *call)
 	return hospes_vm_console_resize(call->vm, call->id, columns, rows, &call->error);
 }
 
+/* --- devices --- */
+
+static const struct {
+	const char *key;
+	bool number; /* of a file descriptor; else something that would have to be opened */
+} device_keys[] = {
+	{"fd", true},    {"iommufd", true}, {"in", true},      {"out", true},
+	{"path", false}, {"tap", false},    {"socket", false}, {"device", false},
+};
+
+__attribute__((format(printf, 2, 3))) static int invalid(struct call *call, const char *fmt, ...)
+{
+	va_list ap;
+
+	call->error.code = -EINVAL;
+	va_start(ap, fmt);
+	vsnprintf(call->error.text, sizeof(call->error.text), fmt, ap);
+	va_end(ap);
+	return -EINVAL;
+}
+
+/* A client's numbers are places among the descriptors that came with the request, never numbers of
+ * this process. */
+static int place_fds(struct call *call, json_t *device)
+{
+	for (size_t i = 0; i < sizeof(device_keys) / sizeof(device_keys[0]); i++) {
+		const char *key = device_keys[i].key;
+		const json_t *value = json_object_get(device, key);
+		json_int_t number = json_integer_value(value);
+
+		if (!value)
+			continue;
+		if (!device_keys[i].number)
+			return invalid(call,
+				       "%s: a machine that runs opens nothing for a client; open "
+				       "it, send the descriptor with the request, and give its "
+				       "place (\"fd\": 0)",
+				       key);
+		if (!json_is_integer(value) || number < 0 || number >= (json_int_t)call->n_fds)
+			return invalid(call,
+				       "%s: not the place of one of the %u file descriptors that "
+				       "came; count them from 0",
+				       key, call->n_fds);
+		json_object_set_new(device, key, json_integer(call->fds[number]));
+	}
+	return 0;
+}
+
+static int add_device(struct call *call)
+{
+	const char *kind;
+	json_t *device;
+	char *text;
+	int rc = 0;
+
+	json_object_foreach(call->body, kind, device)
+	{
+		rc = place_fds(call, device);
+		if (rc)
+			return rc;
+	}
+	text = json_dumps(call->body, JSON_COMPACT);
+	if (!text)
+		return no_memory(call);
+	rc = hospes_vm_device_add(call->vm, text, strlen(text), &call->text, &call->error);
+	free(text);
+	return rc;
+}
+
+static int remove_device(struct call *call)
+{
+	const json_t *timeout = json_object_get(call->query, "timeout_ms");
+	bool force = json_integer_value(json_object_get(call->query, "force")) != 0;
+	unsigned int timeout_ms =
+		timeout ? (unsigned int)json_integer_value(timeout) : REMOVE_TIMEOUT_MS;
+
+	return hospes_vm_device_remove(call->vm, call->id, timeout_ms,
+				       force ? HOSPES_REMOVE_FORCE : 0, &call->error);
+}
+
+static const struct field device[] = {
+	{"disk", FIELD_OBJECT, .optional = true, .text = "one of the document's disks, with fd"},
+	{"net", FIELD_OBJECT, .optional = true, .text = "one of nets, with fd"},
+	{"console", FIELD_OBJECT, .optional = true, .text = "one of consoles, with in and out"},
+	{"rng", FIELD_OBJECT, .optional = true, .text = "a source of random numbers"},
+	{"passthrough", FIELD_OBJECT, .optional = true, .text = "one of passthrough, with fd"},
+	{0},
+};
+
+static const struct field removal[] = {
+	{"timeout_ms", FIELD_INTEGER, 0, 600000, true, "for the guest to give it up (30000)"},
+	{"force", FIELD_INTEGER, 0, 1, true, "1: when the time is over, take it in any case"},
+	{0},
+};
+
+/* --- the table --- */
+
 static const struct field since[] = {
 	{"since", FIELD_INTEGER, 0, INT64_MAX, true,
 	 "begin behind the event of this number, as far as it is kept"},
@@ -148,6 +249,12 @@ const struct method methods[] = {
 	{"POST", "/v1/reset", "reset", "Reset it", .answer = ANSWER_STATE, .run = do_reset},
 	{"POST", "/v1/stop", "stop", "Stop it now, whatever the guest is doing",
 	 .answer = ANSWER_STATE, .run = do_stop},
+	{"POST", "/v1/devices", "add_device",
+	 "Add a device: one of the document's, whose file descriptors come with the request",
+	 .body = device, .takes_fds = true, .answer = ANSWER_OBJECT, .run = add_device},
+	{"DELETE", "/v1/devices/{id}", "remove_device",
+	 "Ask the guest to give the device up; an event says how it ended", .query = removal,
+	 .answer = ANSWER_LATER, .run = remove_device},
 	{"PUT", "/v1/strategy", "set_strategy",
 	 "Switch the passed-through devices behind the virtual IOMMU to another strategy",
 	 .body = strategy, .answer = ANSWER_NOTHING, .run = set_strategy},

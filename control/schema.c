@@ -10,6 +10,7 @@ static json_t *type_of(const struct field *field)
 		[FIELD_INTEGER] = "integer",
 		[FIELD_BOOLEAN] = "boolean",
 		[FIELD_TEXT] = "string",
+		[FIELD_OBJECT] = "object",
 	};
 	json_t *schema = json_pack("{s:s}", "type", types[field->type]);
 
@@ -62,6 +63,9 @@ static json_t *success_of(const struct method *m)
 	switch (m->answer) {
 	case ANSWER_NOTHING:
 		return json_pack("{s:{s:s}}", "204", "description", "done");
+	case ANSWER_LATER:
+		return json_pack("{s:{s:s}}", "202", "description",
+				 "it has begun; device_removed or device_kept follows");
 	case ANSWER_STATE:
 		return json_pack("{s:{s:s, s:{s:{s:{s:s}}}}}", "200", "description",
 				 "done; the state of the machine then", "content",
@@ -112,16 +116,20 @@ static json_t *components(void)
 				  "required", "state", "properties", "state", "type", "string",
 				  "enum", "created", "running", "paused", "stopped");
 	json_t *event = json_pack(
-		"{s:s, s:[s, s], s:{s:{s:s, s:s}, s:{s:s, s:s}, s:o, s:o, s:o, s:{s:s, s:s}, s:o}}",
+		"{s:s, s:[s, s], s:{s:{s:s, s:s}, s:{s:s, s:s}, s:o, s:o, s:o, s:{s:s, s:s}, s:o, "
+		"s:{s:s, s:s}, s:o}}",
 		"type", "object", "required", "seq", "event", "properties", "seq", "type",
 		"integer", "description", "one more than that of the event before", "time_ns",
 		"type", "integer", "description", "since 1970", "event",
 		text_schema("state, outcome, reset, device_error, device_requested, device_gone, "
-			    "device_reset, device_released, dma_fault; first of all: stream"),
+			    "device_reset, device_released, dma_fault, device_added, "
+			    "device_removed, device_kept; first of all: stream"),
 		"state", text_schema("of stream and state: the machine's state"), "outcome",
 		text_schema("of outcome: why it ends"), "index", "type", "integer", "description",
-		"of a passed-through device's events: its place in the document's list", "text",
-		text_schema("a line for people"));
+		"of a passed-through device's events: its place in the document's list", "device",
+		text_schema("of device_added, _removed, _kept: its id"), "forced", "type",
+		"boolean", "description", "of device_removed: the guest had not given it up",
+		"text", text_schema("a line for people"));
 	json_t *error = json_pack("{s:s, s:[s, s, s], s:{s:o, s:o, s:o}}", "type", "object",
 				  "required", "code", "text", "remedy", "properties", "code",
 				  text_schema("a word for programs"), "text",
@@ -143,7 +151,7 @@ char *schema_text(void)
 		json_t *path = json_object_get(paths, m->path);
 		char verb[8] = "";
 
-		for (size_t i = 0; m->verb[i] && i < sizeof(verb) - 1; i++)
+		for (size_t i = 0; i < sizeof(verb) - 1 && m->verb[i]; i++)
 			verb[i] = (char)(m->verb[i] | 0x20);
 		if (!path) {
 			path = json_object();

@@ -35,7 +35,8 @@ struct hospes_control {
 	uint64_t timer_ns;                          /* when it fires; 0: it does not */
 	uint64_t limit_ns;
 	unsigned int n_connections, n_streams;
-	TAILQ_HEAD(, connection) connections; /* the one that spoke last at the end */
+	TAILQ_HEAD(connection_list, connection)
+	connections; /* the one that spoke last at the end */
 };
 
 static int set_error(struct hospes_error *error, int rc, const char *what)

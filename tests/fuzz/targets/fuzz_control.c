@@ -60,6 +60,26 @@ int hospes_vm_registers(struct hospes_vm *vm, char **text, struct hospes_error *
 	return answer_text(text, error);
 }
 
+int hospes_vm_device_add(struct hospes_vm *vm, const char *json, size_t length, char **device,
+			 struct hospes_error *error)
+{
+	json_t *body = json_loadb(json, length, 0, NULL);
+
+	(void)vm;
+	check(json_is_object(body));
+	json_decref(body);
+	return answer_text(device, error);
+}
+
+int hospes_vm_device_remove(struct hospes_vm *vm, const char *id, unsigned int timeout_ms,
+			    unsigned int flags, struct hospes_error *error)
+{
+	(void)vm;
+	check(strlen(id) >= 1 && strlen(id) <= METHOD_ID_MAX);
+	check(timeout_ms <= 600000 && flags <= HOSPES_REMOVE_FORCE);
+	return call(error);
+}
+
 int hospes_vm_disk_resize(struct hospes_vm *vm, const char *id, uint64_t size_bytes,
 			  struct hospes_error *error)
 {
@@ -152,7 +172,8 @@ static void check_answer(const struct http_request *r)
 		json_decref(object);
 	} else {
 		check(calls == 1 || answer.events || strstr(r->target, "/v1/schema") == r->target);
-		check((answer.status == 204) == (answer.text == NULL && !answer.events));
+		check((answer.status == 204 || answer.status == 202) ==
+		      (answer.text == NULL && !answer.events));
 	}
 	free(answer.text);
 }

@@ -166,6 +166,24 @@ int hospes_vm_set_strategy(struct hospes_vm *vm, const char *strategy, struct ho
 	return call(error, "set_strategy", "%s", strategy);
 }
 
+int hospes_vm_device_add(struct hospes_vm *vm, const char *json, size_t length, char **device,
+			 struct hospes_error *error)
+{
+	int rc = call(error, "device_add", "%.*s", (int)length, json);
+
+	(void)vm;
+	if (!rc)
+		*device = strdup("{\"id\": \"new\"}");
+	return rc;
+}
+
+int hospes_vm_device_remove(struct hospes_vm *vm, const char *id, unsigned int timeout_ms,
+			    unsigned int flags, struct hospes_error *error)
+{
+	(void)vm;
+	return call(error, "device_remove", "%s, %u, %u", id, timeout_ms, flags);
+}
+
 int hospes_vm_disk_resize(struct hospes_vm *vm, const char *id, uint64_t size_bytes,
 			  struct hospes_error *error)
 {

@@ -135,6 +135,17 @@ Test(socket, ctl_sets_what_each_device_has)
 	end();
 }
 
+Test(socket, ctl_removes_a_device)
+{
+	begin();
+	cr_assert_eq(CTL("web", "remove", "a/b"), CLI_OK, "%s", fake_err);
+	cr_assert_str_eq(fake.calls, "device_remove(a/b, 30000, 0) ");
+	cr_assert_eq(CTL("web", "remove", "data", "force"), CLI_OK, "%s", fake_err);
+	cr_assert_str_eq(fake.calls, "device_remove(data, 30000, 1) ");
+	cr_assert_eq(CTL("web", "remove", "data", "now"), CLI_USAGE);
+	end();
+}
+
 Test(socket, ctl_says_why_and_what_to_do)
 {
 	begin();

@@ -200,8 +200,63 @@ Test(dispatch, queries_are_checked_by_the_table)
 
 Test(dispatch, file_descriptors_are_refused_where_none_is_taken)
 {
-	const struct request request = {.verb = "POST", .target = "/v1/pause", .fds = 2};
+	const int fds[] = {50, 60};
+	const struct request request = {
+		.verb = "POST", .target = "/v1/pause", .fds = fds, .n_fds = 2};
 
 	dispatch(vm, &request, &answer);
 	refused(400, "invalid", "takes no file descriptors, 2 came");
+}
+
+static void add_device(const char *body)
+{
+	static const int fds[] = {50, 60};
+	const struct request request = {.verb = "POST",
+					.target = "/v1/devices",
+					.body = body,
+					.body_bytes = strlen(body),
+					.fds = fds,
+					.n_fds = 2};
+
+	free(answer.text);
+	dispatch(vm, &request, &answer);
+}
+
+Test(dispatch, a_device_is_added_with_descriptors_in_place_of_paths)
+{
+	add_device("{\"passthrough\": {\"id\": \"a\", \"fd\": 1, \"iommufd\": 0}}");
+	cr_assert_eq(answer.status, 200, "%s", answer.text);
+	cr_assert_str_eq(part("id"), "new");
+	cr_assert_str_eq(fake.calls, "device_add({\"passthrough\":{\"id\":\"a\",\"fd\":60,"
+				     "\"iommufd\":50}}) ");
+}
+
+Test(dispatch, a_client_names_no_path_and_no_descriptor_of_the_machine)
+{
+	add_device("{\"disk\": {\"path\": \"/etc/shadow\"}}");
+	refused(400, "invalid", "path: a machine that runs opens nothing");
+	add_device("{\"passthrough\": {\"device\": \"0000:01:00.0\"}}");
+	refused(400, "invalid", "device: a machine that runs opens nothing");
+	add_device("{\"disk\": {\"fd\": 2}}");
+	refused(400, "invalid", "fd: not the place of one of the 2");
+	add_device("{\"disk\": {\"fd\": -1}}");
+	refused(400, "invalid", "fd: not the place of one of the 2");
+	add_device("{\"disk\": {\"fd\": \"1\"}}");
+	refused(400, "invalid", "fd: not the place of one of the 2");
+	add_device("{\"floppy\": {}}");
+	refused(400, "invalid", "floppy: unknown key");
+	add_device("{\"disk\": 1}");
+	refused(400, "invalid", "disk: must be an object");
+}
+
+Test(dispatch, a_device_is_removed_in_its_time_or_by_force)
+{
+	ask("DELETE", "/v1/devices/data", NULL);
+	cr_assert_eq(answer.status, 202);
+	ask("DELETE", "/v1/devices/data?timeout_ms=0&force=1", NULL);
+	cr_assert_eq(answer.status, 202);
+	cr_assert_str_eq(fake.calls, "device_remove(data, 30000, 0) device_remove(data, 0, 1) ");
+	fake.calls[0] = '\0';
+	ask("DELETE", "/v1/devices/data?force=2", NULL);
+	refused(400, "invalid", "force: 2 is not from 0 to 1");
 }

@@ -146,3 +146,21 @@ Test(events, an_event_wakes_who_reads)
 	cr_assert_eq(read(fd, &count, sizeof(count)), (ssize_t)sizeof(count));
 	close(fd);
 }
+
+Test(events, about_a_device_say_which)
+{
+	const struct hospes_event event = {.size = sizeof(event),
+					   .type = HOSPES_EVENT_DEVICE_REMOVED,
+					   .value = 1,
+					   .text = "",
+					   .device = "data"};
+	uint64_t next = 1;
+	json_t *object;
+
+	events_add(&events, &event);
+	object = line(&next);
+	cr_assert_str_eq(text_of(object, "event"), "device_removed");
+	cr_assert_str_eq(text_of(object, "device"), "data");
+	cr_assert(json_is_true(json_object_get(object, "forced")));
+	json_decref(object);
+}

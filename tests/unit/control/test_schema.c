@@ -37,9 +37,10 @@ Test(schema, every_method_is_there_with_its_fields)
 	json_t *made = schema();
 
 	for (const struct method *m = methods; m->verb; m++) {
-		const char *verb = strcmp(m->verb, "GET") == 0   ? "get"
-				   : strcmp(m->verb, "PUT") == 0 ? "put"
-								 : "post";
+		const char *verb = strcmp(m->verb, "GET") == 0      ? "get"
+				   : strcmp(m->verb, "DELETE") == 0 ? "delete"
+				   : strcmp(m->verb, "PUT") == 0    ? "put"
+								    : "post";
 		json_t *paths = json_object_get(made, "paths");
 		json_t *operation = json_object_get(json_object_get(paths, m->path), verb);
 		json_t *body = json_object_get(operation, "requestBody");

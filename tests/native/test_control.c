@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+// A whole machine, its control library in a loop beside it, and real curl.
+#include <criterion/criterion.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "core/kvm.h"
+#include "hospes/control.h"
+#include "machine/vm.h"
+#include "rig.h"
+
+static struct rig rig;
+static struct hospes_control *control;
+static struct hospes_vm *vm;
+static struct sockaddr_un address = {.sun_family = AF_UNIX};
+static pthread_t thread;
+static int end_fd;
+
+static void on_event(void *opaque, const struct hospes_event *event)
+{
+	(void)opaque;
+	hospes_control_event(control, event);
+}
+
+static void *serve(void *opaque)
+{
+	struct pollfd fds[] = {{.fd = hospes_control_fd(control), .events = POLLIN},
+			       {.fd = end_fd, .events = POLLIN}};
+
+	(void)opaque;
+	while (poll(fds, 2, -1) > 0 && !fds[1].revents)
+		hospes_control_iterate(control);
+	return NULL;
+}
+
+static void set_up(void)
+{
+	struct hospes_vm_options options = {
+		.size = sizeof(options), .flags = HOSPES_VM_THREAD, .event = on_event};
+	struct hospes_error error;
+	char document[512];
+	int listener;
+
+	rig_init(&rig, true);
+	options.kvm_fd = rig.kvm_fd;
+	snprintf(document, sizeof(document),
+		 "{\"name\": \"web\", \"memory\": {\"size\": \"32M\"}, \"kernel\": {\"path\": "
+		 "\"%s/kernel\", \"cache\": false}, \"disks\": [{\"path\": \"%s/disk\"}]}",
+		 rig.dir, rig.dir);
+	cr_assert_eq(hospes_control_create(&control, &error), 0);
+	cr_assert_eq(vm_create(&vm, document, strlen(document), &options, rig.calls, &error), 0,
+		     "%s", error.text);
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s/control.sock", rig.dir);
+	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	cr_assert_eq(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
+	cr_assert_eq(listen(listener, 128), 0);
+	cr_assert_eq(hospes_control_serve(control, vm, listener, &error), 0, "%s", error.text);
+	close(listener);
+	cr_assert_eq(hospes_vm_start(vm, &error), 0, "%s", error.text);
+	end_fd = eventfd(0, EFD_CLOEXEC);
+	cr_assert_eq(pthread_create(&thread, NULL, serve, NULL), 0);
+}
+
+/* Every connection is closed then. */
+static void end(void)
+{
+	if (!vm)
+		return;
+	cr_assert_eq(eventfd_write(end_fd, 1), 0);
+	pthread_join(thread, NULL);
+	close(end_fd);
+	hospes_vm_destroy(vm);
+	hospes_control_destroy(control);
+	vm = NULL;
+}
+
+static void tear_down(void)
+{
+	end();
+	unlink(address.sun_path);
+	rig_done(&rig);
+}
+
+TestSuite(control, .init = set_up, .fini = tear_down, .timeout = 60);
+
+static FILE *curl(const char *arguments)
+{
+	char command[512];
+
+	snprintf(command, sizeof(command), "curl -sS --unix-socket %s %s", address.sun_path,
+		 arguments);
+	return popen(command, "r");
+}
+
+/* What curl prints. */
+static const char *ask(const char *arguments)
+{
+	static char text[256 * 1024];
+	FILE *from = curl(arguments);
+
+	text[fread(text, 1, sizeof(text) - 1, from)] = '\0';
+	pclose(from);
+	return text;
+}
+
+static void answers(const char *arguments, const char *words)
+{
+	const char *text = ask(arguments);
+
+	cr_assert(strstr(text, words), "%s: %s", arguments, text);
+}
+
+#define URL "http://localhost"
+
+Test(control, curl_leads_a_machine_through_its_states)
+{
+	answers(URL "/v1/status", "\"state\": \"running\"");
+	answers("-X POST " URL "/v1/pause", "{\"state\":\"paused\"}");
+	cr_assert_eq(hospes_vm_state(vm), HOSPES_PAUSED);
+	answers("-X POST " URL "/v1/shutdown", "\"code\":\"wrong_state\"");
+	answers(URL "/metrics", "hospes_state{state=\"paused\"} 1\n");
+	answers("-X POST " URL "/v1/resume", "{\"state\":\"running\"}");
+	answers("-w '%{http_code}' -X PUT -d '{\"bytes\": 524288}' " URL "/v1/disks/disk0/size",
+		"204");
+	answers("-X PUT -d '{\"bytes\": 1048577}' " URL "/v1/disks/disk0/size", "1048577");
+	answers("-X POST " URL "/v1/reset", "{\"state\":\"running\"}");
+	answers("-X POST " URL "/v1/stop", "{\"state\":\"stopped\"}");
+	cr_assert_eq(hospes_vm_outcome(vm), HOSPES_OUTCOME_KILLED);
+}
+
+Test(control, curl_hears_events_until_the_machine_ends)
+{
+	FILE *events = curl("-N " URL "/v1/events");
+	char line[1024];
+
+	cr_assert(fgets(line, sizeof(line), events));
+	cr_assert(strstr(line, "\"event\":\"stream\",\"state\":\"running\""), "%s", line);
+	ask("-X POST " URL "/v1/pause");
+	cr_assert(fgets(line, sizeof(line), events));
+	cr_assert(strstr(line, "\"state\":\"paused\""), "%s", line);
+	ask("-X POST " URL "/v1/stop");
+	do
+		cr_assert(fgets(line, sizeof(line), events));
+	while (!strstr(line, "\"state\":\"stopped\""));
+	end();
+	cr_assert_eq(pclose(events), 0, "curl sees a proper end");
+}
+
+/* One request with one file descriptor, on a connection of its own. */
+static void send_with_fd(const char *text, int fd, char *answer, size_t room)
+{
+	int to = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(sizeof(int))];
+	} with = {0};
+	struct iovec iov = {.iov_base = (char *)text, .iov_len = strlen(text)};
+	struct msghdr message = {.msg_iov = &iov,
+				 .msg_iovlen = 1,
+				 .msg_control = &with,
+				 .msg_controllen = sizeof(with)};
+	struct cmsghdr *m = CMSG_FIRSTHDR(&message);
+	size_t at = 0;
+	ssize_t n;
+
+	m->cmsg_level = SOL_SOCKET;
+	m->cmsg_type = SCM_RIGHTS;
+	m->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(m), &fd, sizeof(fd));
+	cr_assert_eq(connect(to, (struct sockaddr *)&address, sizeof(address)), 0);
+	cr_assert_eq(sendmsg(to, &message, 0), (ssize_t)strlen(text));
+	while ((n = read(to, answer + at, room - 1 - at)) > 0)
+		at += (size_t)n;
+	answer[at] = '\0';
+	close(to);
+}
+
+Test(control, a_disk_comes_as_a_descriptor_and_goes)
+{
+	static const char add[] =
+		"POST /v1/devices HTTP/1.1\r\nConnection: close\r\nContent-Length: 40\r\n\r\n"
+		"{\"disk\": {\"id\": \"second\",    \"fd\": 0  }}";
+	unsigned int before = rig_fds();
+	char path[128], answer[4096];
+	int disk;
+
+	snprintf(path, sizeof(path), "%s/disk2", rig.dir);
+	disk = open(path, O_RDWR | O_CLOEXEC);
+	send_with_fd(add, disk, answer, sizeof(answer));
+	cr_assert(strstr(answer, "200 OK") && strstr(answer, "\"second\""), "%s", answer);
+	close(disk);
+	answers(URL "/v1/status", "\"second\"");
+	answers("-X POST -d '{\"disk\": {\"path\": \"/etc/passwd\"}}' " URL "/v1/devices",
+		"opens nothing for a client");
+	answers("-w '%{http_code}' -X DELETE '" URL "/v1/devices/second?timeout_ms=0&force=1'",
+		"202");
+	cr_assert_not(strstr(ask(URL "/v1/status"), "\"second\""));
+	cr_assert_eq(rig_fds(), before);
+}
