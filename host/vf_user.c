@@ -8,9 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "host/disk_users.h"
 #include "host/vf.h"
 #include "host/vf_impl.h"
 
@@ -46,7 +48,19 @@ static void netdev_user(const struct host_device *dev, struct vf_user *ret)
 	snprintf(ret->remedy, sizeof(ret->remedy), "'ip link set %s down' first", dev->netdev);
 }
 
-/* A disk that is mounted, or part of something that is, cannot be opened exclusively. */
+/* By whom, where /proc and /sys say so. What somebody has claimed cannot be opened exclusively. */
+static bool disk_used(const char *node, char *text, size_t bytes)
+{
+	struct stat st;
+	cleanup_fd int fd = -1;
+
+	if (stat(node, &st) == 0 && disk_users_find("", &st, text, bytes))
+		return true;
+	fd = open(node, O_RDONLY | O_EXCL | O_CLOEXEC);
+	snprintf(text, bytes, "something has claimed it");
+	return fd < 0 && errno == EBUSY;
+}
+
 static void disk_user(const struct host_device *dev, struct vf_user *ret)
 {
 	char pattern[96];
@@ -57,18 +71,12 @@ static void disk_user(const struct host_device *dev, struct vf_user *ret)
 		return;
 	for (size_t i = 0; i < found.gl_pathc && !ret->who[0]; i++) {
 		const char *disk = strrchr(found.gl_pathv[i], '/') + 1;
-		char node[64];
-		int fd;
+		char node[64], user[128];
 
 		snprintf(node, sizeof(node), "/dev/%s", disk);
-		fd = open(node, O_RDONLY | O_EXCL | O_CLOEXEC);
-		if (fd < 0 && errno == EBUSY) {
-			snprintf(ret->who, sizeof(ret->who),
-				 "this host: its disk %s is in use (mounted?)", disk);
-			snprintf(ret->remedy, sizeof(ret->remedy), "'lsblk /dev/%s' shows by what",
-				 disk);
-		}
-		fd_close(&fd);
+		if (disk_used(node, user, sizeof(user)))
+			snprintf(ret->who, sizeof(ret->who), "this host: its disk %s: %s", disk,
+				 user);
 	}
 	globfree(&found);
 }

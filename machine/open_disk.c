@@ -11,8 +11,8 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "host/disk_users.h"
 #include "machine/disk_format.h"
-#include "machine/disk_users.h"
 #include "machine/kind_disk.h"
 #include "machine/open.h"
 

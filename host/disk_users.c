@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Users of a disk, as /proc and /sys show them.
-#include "machine/disk_users.h"
+#include "host/disk_users.h"
 
 #include <dirent.h>
+#include <glob.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -238,6 +239,50 @@ static bool find_loop(const struct search *s)
 	return found;
 }
 
+/* --- targets, which open it without claiming it --- */
+
+static bool exports(const struct search *s, const char *file)
+{
+	const char *in = file + strlen(s->root);
+	char path[PATH_MAX], line[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%.*s/enable", (int)(strrchr(in, '/') - in), in);
+	return read_line(s, path, line, sizeof(line)) && *line == '1' &&
+	       read_line(s, in, line, sizeof(line)) && is_it(s, line);
+}
+
+static bool find_target(const struct search *s)
+{
+	static const struct {
+		const char *pattern, *kind;
+		unsigned int up; /* its name is that many parts before the end of the path */
+	} targets[] = {
+		{"/sys/kernel/config/nvmet/subsystems/*/namespaces/*/device_path", "NVMe", 3},
+		{"/sys/kernel/config/target/core/*/*/udev_path", "SCSI", 1},
+	};
+	bool found = false;
+
+	for (size_t t = 0; t < ARRAY_SIZE(targets) && !found; t++) {
+		char pattern[PATH_MAX], *path = NULL;
+		glob_t files;
+
+		snprintf(pattern, sizeof(pattern), "%s%s", s->root, targets[t].pattern);
+		if (glob(pattern, 0, NULL, &files))
+			continue;
+		for (size_t i = 0; i < files.gl_pathc && !found; i++) {
+			path = files.gl_pathv[i];
+			found = exports(s, path);
+		}
+		for (unsigned int i = 0; found && i < targets[t].up; i++)
+			*strrchr(path, '/') = '\0';
+		if (found)
+			snprintf(s->text, s->bytes, "the %s target %s exports it", targets[t].kind,
+				 strrchr(path, '/') + 1);
+		globfree(&files);
+	}
+	return found;
+}
+
 bool disk_users_find(const char *root, const struct stat *st, char *text, size_t bytes)
 {
 	struct search s = {.root = root, .st = st, .text = text, .bytes = bytes};
@@ -245,5 +290,5 @@ bool disk_users_find(const char *root, const struct stat *st, char *text, size_t
 	if (S_ISBLK(st->st_mode) &&
 	    (find_holders(&s) || find_line(&s, "/proc/self/mountinfo", match_mount)))
 		return true;
-	return find_line(&s, "/proc/swaps", match_swap) || find_loop(&s);
+	return find_line(&s, "/proc/swaps", match_swap) || find_loop(&s) || find_target(&s);
 }

@@ -8,7 +8,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#include "machine/disk_users.h"
+#include "host/disk_users.h"
 
 static char dir[] = "/tmp/hospes-users-XXXXXX";
 static char text[256];
@@ -136,6 +136,40 @@ Test(disk_users, a_file_below_a_loop_device_is_used)
 	cr_expect(file_used("image"));
 	cr_expect_str_eq(text, "/dev/loop7 is on it");
 	cr_expect_not(file_used("other"), "%s", text);
+}
+
+static void export(const char *namespace, const char *path, const char *enabled)
+{
+	char file[256], line[PATH_MAX];
+
+	snprintf(file, sizeof(file), "%s/enable", namespace);
+	put(file, enabled);
+	snprintf(file, sizeof(file), "%s/device_path", namespace);
+	snprintf(line, sizeof(line), "%s/%s\n", dir, path);
+	put(file, line);
+}
+
+Test(disk_users, what_an_nvme_target_exports_is_used)
+{
+	put("image", "x");
+	put("other", "x");
+	export("sys/kernel/config/nvmet/subsystems/nqn.store/namespaces/1", "image", "1\n");
+	export("sys/kernel/config/nvmet/subsystems/nqn.store/namespaces/2", "other", "0\n");
+	cr_expect(file_used("image"));
+	cr_expect_str_eq(text, "the NVMe target nqn.store exports it");
+	cr_expect_not(file_used("other"), "%s", text);
+}
+
+Test(disk_users, what_a_scsi_target_exports_is_used)
+{
+	char path[PATH_MAX];
+
+	put("image", "x");
+	snprintf(path, sizeof(path), "%s/image\n", dir);
+	put("sys/kernel/config/target/core/fileio_0/store/enable", "1\n");
+	put("sys/kernel/config/target/core/fileio_0/store/udev_path", path);
+	cr_expect(file_used("image"));
+	cr_expect_str_eq(text, "the SCSI target store exports it");
 }
 
 Test(disk_users, a_swap_file_is_used)
