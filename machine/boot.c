@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/thread.h"
 #include "firmware/acpi.h"
+#include "machine/cmdline.h"
 #include "machine/kind_console.h"
 #include "machine/open.h"
 #include "machine/vm.h"
@@ -18,9 +19,12 @@ int vm_open_kernel(struct hospes_vm *vm, struct err *err)
 	cleanup_fd int kernel_fd = -1;
 	cleanup_fd int initrd_fd = -1;
 	struct kernel_config config;
+	const char *trouble = cmdline_trouble(kernel->cmdline);
 	struct kernel_info info;
 	int rc;
 
+	if (trouble)
+		log_warn(&vm->log, "kernel", "the command line has %s", trouble);
 	kernel_fd = open_boot_file("kernel", kernel->path, err);
 	if (kernel_fd < 0)
 		return kernel_fd;
