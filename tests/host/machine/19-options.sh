@@ -1,0 +1,21 @@
+#!/bin/bash
+# testhost: --cpus 2 --timeout 600 shared
+# Options of Linux that take a part of the platform away: the disk is read back all the same. A few, or
+# with HOSPES_LONG=1 all.
+. "$(dirname "$0")/../lib.sh"
+options=('noapic' 'pci=nomsi' 'no-kvmclock nopvspin')
+[ "$(times 0 1)" = 0 ] || options+=('acpi=noirq' 'pci=nommconf' 'pci=conf1' 'pci=realloc'
+	'pci=assign-busses' 'pci=noaer' 'pcie_ports=compat' 'pcie_aspm=off' 'nosmp' 'maxcpus=1' 'nox2apic' 'nokaslr'
+	'swiotlb=force' 'no-kvmapf' 'tsc=unstable' 'clocksource=acpi_pm no-kvmclock' 'noapictimer' 'acpi=ht')
+plan ${#options[@]}
+
+head -c 1M /dev/zero | tr '\0' 'x' >"$TMP/disk"
+printf 'from the disk\n' | dd of="$TMP/disk" bs=512 seek=2000 conv=notrunc status=none
+for option in "${options[@]}"; do
+	guest_start with hospes run --kernel "$HOSPES_GUEST_BZIMAGE" --initrd "$HOSPES_GUEST_INITRD" --memory 256M --cpus 2 \
+		--disk "path=$TMP/disk,readonly=on" \
+		--cmdline "console=ttyS0 quiet $option hospes.sh=\"dd if=/dev/vda bs=512 skip=2000 count=1 | head -n 1\""
+	ok "$option" guest_wait_for with '^from the disk' 60 || guest_show with
+	# Some cannot power off.
+	guest_kill with
+done
