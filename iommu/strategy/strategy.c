@@ -232,6 +232,17 @@ void strategy_refused(struct strategy *strategy, struct mapping *record)
 	make_newest(strategy, record, ioas_now(strategy->ioas));
 }
 
+struct mapping *strategy_oldest(const struct strategy *strategy)
+{
+	list_for_each (item, &strategy->retained) {
+		struct mapping *m = container_of(item, struct mapping, link);
+
+		if (m->state == MAPPING_RETAINED)
+			return m;
+	}
+	return NULL;
+}
+
 /* --- */
 
 void strategy_put_back(const struct strategy *strategy, const struct hw_request *request)

@@ -163,13 +163,8 @@ void strategy_release(struct strategy *strategy, struct mapping *record);
 /* The hardware refuses to unmap the RETAINED record. It becomes the newest, and no MAP finds it any
  * more, since only a part of it may be left. */
 void strategy_refused(struct strategy *strategy, struct mapping *record);
-/* The oldest RETAINED record; NULL: none. */
-static inline struct mapping *strategy_oldest(const struct strategy *strategy)
-{
-	return list_empty(&strategy->retained)
-		       ? NULL
-		       : container_of(strategy->retained.next, struct mapping, link);
-}
+/* The oldest RETAINED record; NULL: none. (A MAP at hand may have made others COMING.) */
+struct mapping *strategy_oldest(const struct strategy *strategy);
 
 /* For an unmap that failed: each GOING record of it that the hardware still has becomes WANTED. */
 void strategy_put_back(const struct strategy *strategy, const struct hw_request *request);

@@ -104,6 +104,31 @@ Test(cached, what_is_wanted_does_not_count_against_the_quota)
 	cr_assert(reaches(60, 0x6000) && reaches(49, 0x5000));
 }
 
+Test(cached, a_limit_met_by_one_request_evicts_nothing_that_another_of_its_batch_uses_again)
+{
+	struct viommu_request batch[] = {
+		{.op = VIOMMU_MAP, .domain = 1, .first = BASE, .gpa = 0x5000, .flags = RW},
+		{.op = VIOMMU_MAP,
+		 .domain = 1,
+		 .first = BASE + 8 * PAGE,
+		 .gpa = 0x9000,
+		 .flags = RW},
+	};
+
+	start("cached");
+	retain(0, 0x5000);
+	retain(2, 0x6000);
+	viommu->limits.mappings = 2;
+	for (unsigned int i = 0; i < ARRAY_SIZE(batch); i++)
+		batch[i].last = batch[i].first + PAGE - 1;
+	viommu_run(viommu, batch, ARRAY_SIZE(batch));
+	cr_assert(batch[0].status == VIOMMU_OK && batch[1].status == VIOMMU_OK);
+	cr_assert(reaches(0, 0x5000) && reaches_nothing(2) && reaches(8, 0x9000));
+	cr_assert_eq(totals().hits, 1);
+	cr_assert_eq(unmap(0, 9), VIOMMU_OK);
+	cr_assert_eq(totals().stale_mappings, 2);
+}
+
 Test(cached, without_a_quota_nothing_goes_until_it_must)
 {
 	start("cached,quota=never");
