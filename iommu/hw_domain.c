@@ -27,7 +27,7 @@ int hw_domain_create(struct hw_domain **ret, const struct hw_domain_config *conf
 {
 	struct strategy_choice choice;
 	struct hw_domain *domain;
-	int code = strategy_parse(&choice, config->strategy, err);
+	int code = strategy_choose(&choice, config->strategy, config->gmem, err);
 
 	if (code)
 		return err_prefix(err, "%s", config->name);
@@ -291,6 +291,12 @@ int hw_domain_flush(struct hw_domain *domain, uint64_t first, uint64_t last)
 	return domain->strategy->ops->flush(domain->strategy, first, last);
 }
 
+void hw_domain_forget(struct hw_domain *domain)
+{
+	if (domain->strategy && domain->strategy->ops->forget)
+		domain->strategy->ops->forget(domain->strategy);
+}
+
 struct hw_domain_retained hw_domain_retained(const struct hw_domain *domain)
 {
 	const struct strategy *strategy = domain ? domain->strategy : NULL;
@@ -341,7 +347,7 @@ static bool can_stay(const struct hw_domain *domain, const struct strategy_ops *
 	const struct strategy_ops *old = domain->choice.ops;
 	const struct mapping *m = NULL;
 
-	if (!ops->keeps_mappings || !old->keeps_mappings)
+	if (!ops->keeps_mappings || !old->keeps_mappings || old->joins_areas)
 		return false;
 	if (ops->needs_viommu && old->needs_viommu)
 		return true;
@@ -430,7 +436,7 @@ static int replace(struct hw_domain *domain, const struct strategy_choice *choic
 int hw_domain_switch(struct hw_domain *domain, const char *strategy, struct err *err)
 {
 	struct strategy_choice choice;
-	int code = strategy_parse(&choice, strategy, err);
+	int code = strategy_choose(&choice, strategy, domain->config.gmem, err);
 	char *text;
 
 	if (code)

@@ -59,6 +59,8 @@ unsigned int hw_domain_map(struct hw_domain *domain, struct hw_request *requests
 unsigned int hw_domain_unmap(struct hw_domain *domain, struct hw_request *requests, unsigned int n);
 /* Unmap what is RETAINED in [first, last] (strategy_ops.flush). Without a device nothing is. */
 int hw_domain_flush(struct hw_domain *domain, uint64_t first, uint64_t last);
+/* Memory has left the guest, and is unmapped and flushed (strategy_ops.forget). */
+void hw_domain_forget(struct hw_domain *domain);
 /* Call the tick of the strategy. */
 void hw_domain_tick(struct hw_domain *domain);
 
@@ -74,7 +76,8 @@ struct hw_domain_retained hw_domain_retained(const struct hw_domain *domain);
  *   the same strategy    nothing is done
  *   in the same table    with iommufd, between strategies with keeps_mappings: mapped buffers stay
  *                        reachable. Not to or from one that maps all of memory (direct) while the
- *                        guest has mapped something at its own address
+ *                        guest has mapped something at its own address; and not from one that
+ *                        joins areas (batched)
  *   in a new table       otherwise: the guest's mappings are made in it, then the devices move.
  *                        Mappings are reachable all the time only if the IOMMU's driver replaces a
  *                        table without blocking the device (VT-d's of Linux 6.12 blocks it for a

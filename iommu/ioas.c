@@ -321,6 +321,13 @@ void ioas_stale_end(struct ioas *ioas, const struct ledger_stale *stale)
 	pthread_mutex_unlock(&ioas->lock);
 }
 
+void ioas_joined(struct ioas *ioas, unsigned int n)
+{
+	pthread_mutex_lock(&ioas->lock);
+	ledger_joined(ioas->ledger, n);
+	pthread_mutex_unlock(&ioas->lock);
+}
+
 uint64_t ioas_now(const struct ioas *ioas)
 {
 	return ledger_now(ioas->ledger);

@@ -126,6 +126,8 @@ void ioas_totals(struct ioas *ioas, struct ledger_totals *ret);
 void ioas_requested(struct ioas *ioas, uint64_t bytes, bool on);
 uint64_t ioas_stale(struct ioas *ioas, uint64_t bytes);
 void ioas_stale_end(struct ioas *ioas, const struct ledger_stale *stale);
+/* n mappings of the guest were made as one area. */
+void ioas_joined(struct ioas *ioas, unsigned int n);
 /* The time by the ledger's clock. */
 uint64_t ioas_now(const struct ioas *ioas);
 

@@ -203,6 +203,11 @@ void ledger_stale_end(struct ledger *ledger, const struct ledger_stale *stale)
 	t->stale_longest_ns = MAX(t->stale_longest_ns, ns);
 }
 
+void ledger_joined(struct ledger *ledger, unsigned int n)
+{
+	ledger->totals.joined += n;
+}
+
 void ledger_pinned(struct ledger *ledger, int64_t delta_bytes)
 {
 	uint64_t now_ns = ledger_now(ledger);

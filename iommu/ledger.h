@@ -49,6 +49,7 @@ struct ledger_totals {
 	uint64_t stale_mappings;   /* of the guest */
 	uint64_t hits;             /* stale mappings that the guest has mapped again */
 	uint64_t evicted;          /* stale mappings that were unmapped */
+	uint64_t joined;           /* mappings of the guest that were made as a part of one area */
 	uint64_t overruns;         /* stale for more than twice as long as is promised */
 	uint64_t stale_longest_ns; /* of those that are no longer stale */
 	uint64_t pinned_bytes;     /* without what a copy shares, which counts in its source */
@@ -91,6 +92,8 @@ struct ledger_stale {
 	bool hit;             /* the guest has mapped it again; else it was unmapped */
 };
 void ledger_stale_end(struct ledger *ledger, const struct ledger_stale *stale);
+/* n mappings of the guest were made as one area. */
+void ledger_joined(struct ledger *ledger, unsigned int n);
 void ledger_pinned(struct ledger *ledger, int64_t delta_bytes);
 
 /* The totals, integrated up to now. */

@@ -225,7 +225,7 @@ int viommu_add_hardware(struct viommu_endpoint **ret, struct viommu *viommu,
 			       "%s: type1 cannot move a device between the guest's domains; use "
 			       "iommu=iommufd, or viommu=off for this device",
 			       hardware->name);
-	rc = strategy_parse(&ignored, hardware->strategy, err);
+	rc = strategy_choose(&ignored, hardware->strategy, viommu->gmem, err);
 	if (rc)
 		return err_prefix(err, "%s", hardware->name);
 	rc = endpoint_new(&endpoint, viommu, hardware->name, err);

@@ -449,7 +449,7 @@ int viommu_switch(struct viommu *viommu, struct viommu_endpoint *endpoint, const
 		  struct err *err)
 {
 	struct strategy_choice ignored;
-	int rc = strategy_parse(&ignored, strategy, err);
+	int rc = strategy_choose(&ignored, strategy, viommu->gmem, err);
 
 	if (rc)
 		return rc;

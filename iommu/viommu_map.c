@@ -8,7 +8,7 @@
 #include "iommu/viommu_impl.h"
 
 enum {
-	BATCH = 64,   /* requests per call of the hw_domain */
+	BATCH = 256,  /* requests per call of the hw_domain */
 	SLICE = 1024, /* records that are changed while translation waits */
 };
 
@@ -542,5 +542,8 @@ bool viommu_unmap_memory(struct viommu *viommu, struct viommu_domain *domain, ui
 		good = unmap_going(domain);
 		sweep(viommu, domain, 0, UINT64_MAX);
 	}
-	return !viommu_flush(domain, 0, UINT64_MAX) && good;
+	good = !viommu_flush(domain, 0, UINT64_MAX) && good;
+	if (domain->hw)
+		hw_domain_forget(domain->hw);
+	return good;
 }

@@ -81,6 +81,7 @@ struct config_device {
 	char *id;                /* unique; set by validation when the document has none */
 	bool enabled;            /* counts for kinds of which a machine has one at most */
 	bool viommu;             /* behind the virtual IOMMU */
+	bool shares_memory;      /* set by validation: it needs guest memory in a file */
 	struct schema_pci addr;
 };
 
@@ -133,7 +134,8 @@ struct config_device *config_next(const struct config *config, const struct conf
 				  const struct device_kind *kind);
 /* For kinds that take no address. */
 struct schema_pci *config_no_place(struct config_device *device);
-/* Does anything outside this process map guest memory? Then `auto` backing is a memfd. */
+/* Does this device need guest memory in a file, or any? Then `auto` backing is a memfd. */
+bool config_device_shares_memory(const struct config_device *device);
 bool config_shares_memory(const struct config *config);
 /* The names of memory.backing, by enum gmem_backing; NULL ends them. */
 extern const char *const config_backing_names[];

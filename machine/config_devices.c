@@ -28,12 +28,17 @@ struct config_device *config_next(const struct config *config, const struct conf
 	return NULL;
 }
 
+bool config_device_shares_memory(const struct config_device *device)
+{
+	return device->shares_memory || device_kind_of(device)->shares_memory;
+}
+
 bool config_shares_memory(const struct config *config)
 {
 	struct config_device *d = NULL;
 
 	while ((d = config_next(config, d, NULL))) {
-		if (device_kind_of(d)->shares_memory)
+		if (config_device_shares_memory(d))
 			return true;
 	}
 	return false;
@@ -183,7 +188,7 @@ static int check_values(struct config *c, struct config_device *d, struct err *e
 	const struct device_kind *kind = device_kind_of(d);
 	int rc = kind->validate ? kind->validate(c, d, err) : 0;
 
-	if (!rc && kind->shares_memory && c->memory.backing == GMEM_ANONYMOUS)
+	if (!rc && config_device_shares_memory(d) && c->memory.backing == GMEM_ANONYMOUS)
 		rc = err_set(
 			err, -EINVAL,
 			"%s '%s': shares guest memory, and memory.backing is anonymous; use auto "

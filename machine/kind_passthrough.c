@@ -93,7 +93,14 @@ static int check_strategy(const struct config *c, struct config_passthrough *p, 
 			       "passthrough '%s': strategy %s maps what a virtual IOMMU asks "
 			       "for, and this machine has none; use %s, or --viommu on",
 			       p->base.id, p->strategy, strategy_default(false));
+	if (choice.ops->needs_memfd &&
+	    (c->memory.backing == GMEM_HUGETLB_2M || c->memory.backing == GMEM_HUGETLB_1G))
+		return err_set(err, -EINVAL,
+			       "passthrough '%s': strategy %s needs memory in base pages, and "
+			       "memory.backing is a hugetlb one; use auto or memfd",
+			       p->base.id, choice.ops->name);
 	p->base.viommu |= choice.ops->needs_viommu;
+	p->base.shares_memory = choice.ops->needs_memfd;
 	return 0;
 }
 

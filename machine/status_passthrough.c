@@ -91,6 +91,7 @@ void vm_ledger_status(json_t *item, const struct hw_domain *domain)
 	json_object_set_new(item, "requested_bytes", json_integer((json_int_t)t.requested_bytes));
 	json_object_set_new(item, "stale_bytes", json_integer((json_int_t)t.stale_bytes));
 	json_object_set_new(item, "retained", retained(domain, &t));
+	json_object_set_new(item, "joined", json_integer((json_int_t)t.joined));
 	json_object_set_new(item, "pinned_bytes", json_integer((json_int_t)t.pinned_bytes));
 	json_object_set_new(item, "mapped_byte_seconds", json_real(t.mapped_byte_seconds));
 	json_object_set_new(item, "requested_byte_seconds", json_real(t.requested_byte_seconds));

@@ -23,7 +23,9 @@ const struct compare_figure_info compare_figures[COMPARE_FIGURES] = {
 	[COMPARE_UNMAP_REQUESTS] = {"unmap_requests", "and to unmap"},
 	[COMPARE_MAPS] = {"maps", "calls that map in the host's IOMMU, per operation"},
 	[COMPARE_UNMAPS] = {"unmaps", "and that unmap"},
-	[COMPARE_HITS] = {"hits", "requests to map what was still mapped, per operation"},
+	[COMPARE_HITS] =
+		{"hits",
+		 "requests to map what was still mapped or was mapped with others, per operation"},
 	[COMPARE_MAP_TIME] = {"map_us", "time of one such call to map"},
 	[COMPARE_UNMAP_TIME] = {"unmap_us", "and to unmap"},
 	[COMPARE_MAPPED] = {"mapped_bytes", "memory that the device could reach, mean over time"},

@@ -195,7 +195,7 @@ int compare_parse_status(const json_t *status, const char *device, bool behind,
 	ret->map_ns = member(map, "ns");
 	ret->unmaps = member(unmap, "calls");
 	ret->unmap_ns = member(unmap, "ns");
-	ret->hits = member(json_object_get(ledger, "retained"), "hits");
+	ret->hits = member(json_object_get(ledger, "retained"), "hits") + member(ledger, "joined");
 	ret->time_s = member(ledger, "at_ns") / 1e9;
 	ret->mapped = member(ledger, "mapped_byte_seconds");
 	ret->requested = member(ledger, "requested_byte_seconds");

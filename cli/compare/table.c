@@ -147,8 +147,8 @@ static void notes(FILE *to, const struct compare *c)
 	fprintf(to,
 		"\nper s: operations. CPU us: of guest, hospes and the host's kernel for it, per "
 		"operation; so are maps and\nunmaps, calls in the host's IOMMU, and hits, requests "
-		"to map what was still mapped. us/map: CPU beyond\ndirect's per map that the guest "
-		"asked for (its unmap included). reachable, pinned: means over time;\nwanted: what "
+		"to map what was still mapped, or was\nmapped with others in one call. us/map: CPU "
+		"beyond direct's per map that the guest asked for (its unmap included). reachable, pinned: means over time;\nwanted: what "
 		"the guest had asked for; over-exp.: their ratio (~: to what a guest under strict\n"
 		"wants). Medians of up to %u runs of %u s.\n",
 		c->repeats, c->seconds);

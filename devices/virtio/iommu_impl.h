@@ -14,7 +14,7 @@ enum {
 	IOMMU_EVENT_QUEUE = 1,
 	/* Requests that are taken together. Each is two segments, or some more where they lie
 	   badly. */
-	IOMMU_BATCH = 64,
+	IOMMU_BATCH = 256,
 	/* ... by count; and by cost: a batch ends with the request by which it maps and unmaps so
 	   many bytes. In a vCPU's exit none that is as large by itself is carried out. */
 	IOMMU_BATCH_BYTES = 16 << 20,

@@ -155,6 +155,16 @@ int strategy_parse(struct strategy_choice *ret, const char *text, struct err *er
 	return code;
 }
 
+int strategy_choose(struct strategy_choice *ret, const char *text, const struct gmem *gmem,
+		    struct err *err)
+{
+	int code = strategy_parse(ret, text, err);
+
+	if (!code && ret->ops->check)
+		code = ret->ops->check(gmem, err);
+	return code;
+}
+
 char *strategy_text(const struct strategy_choice *choice)
 {
 	const struct strategy_param *params = choice->ops->params;

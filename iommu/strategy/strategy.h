@@ -82,12 +82,17 @@ struct strategy_ops {
 	const char *summary;                 /* one line: what it maps, and when */
 	const struct strategy_param *params; /* NULL: none */
 	bool needs_viommu;                   /* it maps only what the guest asks for */
+	bool needs_memfd;                    /* guest memory must be a memfd of base pages */
 	bool is_default, is_default_with_viommu;
 	/* Another strategy with this flag can take over in the same ioas: each record is one
 	 * mapping per extent of its memory, words of WANTED records are 0, and destroy leaves these
 	 * mappings. (Without needs_viommu that is so of records only whose iova is not their gpa.)
 	 */
 	bool keeps_mappings;
+	/* Its records may share areas, so that it can take over, but no other from it. */
+	bool joins_areas;
+	/* Can it be chosen with this guest memory? -EOPNOTSUPP, with the remedy. NULL: always. */
+	int (*check)(const struct gmem *gmem, struct err *err);
 	/* Map what is to be mapped at start; the fields of `strategy` are set, except state. The
 	 * guest's records follow in calls of map. */
 	int (*create)(struct strategy *strategy, struct err *err);
@@ -108,6 +113,9 @@ struct strategy_ops {
 	 * switch, and when a MAP meets a limit or a retained record. 0, or a negative errno when
 	 * the hardware refuses; those records stay RETAINED. NULL: the strategy retains nothing. */
 	int (*flush)(struct strategy *strategy, uint64_t first, uint64_t last);
+	/* Memory has left the guest, and is unmapped and flushed: keep no alias and no trace of
+	 * memory but of what is mapped. NULL: it keeps none. */
+	void (*forget)(struct strategy *strategy);
 	/* Work at a time that was asked for by strategy_wake. It may come early: look at the clock,
 	 * and ask again if needed. It may release records. The owner's lock is held, and the guest
 	 * waits for it: do little, and ask for another tick. NULL: the strategy has no timer. */
@@ -140,6 +148,9 @@ const char *strategy_default(bool with_viommu);
 /* Read "NAME" or "NAME,key=value,…". -EINVAL: the message lists the names, or the parameters with
  * their bounds. */
 int strategy_parse(struct strategy_choice *ret, const char *text, struct err *err);
+/* The same; and -EOPNOTSUPP if it cannot be chosen with this guest memory. */
+int strategy_choose(struct strategy_choice *ret, const char *text, const struct gmem *gmem,
+		    struct err *err);
 /* The reverse, with every parameter; free() it. NULL: no memory. */
 char *strategy_text(const struct strategy_choice *choice);
 

@@ -2,9 +2,10 @@
 // All strategies: one line each. Tests may link a table of their own.
 #include "iommu/strategy/strategy.h"
 
-extern const struct strategy_ops strategy_direct, strategy_strict, strategy_deferred,
-	strategy_cached;
+extern const struct strategy_ops strategy_direct, strategy_strict, strategy_batched,
+	strategy_deferred, strategy_cached;
 
 const struct strategy_ops *const strategies[] = {
-	&strategy_direct, &strategy_strict, &strategy_deferred, &strategy_cached, NULL,
+	&strategy_direct,   &strategy_strict, &strategy_batched,
+	&strategy_deferred, &strategy_cached, NULL,
 };

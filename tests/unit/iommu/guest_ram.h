@@ -15,7 +15,7 @@ static inline void guest_ram_add(struct gmem *gmem, const char *name, uint64_t g
 		.name = name,
 		.gpa = gpa,
 		.size_bytes = size_bytes,
-		.backing = GMEM_ANONYMOUS,
+		.backing = GMEM_MEMFD,
 		.flags = flags,
 		.numa_node = -1,
 		.fd = -1,

@@ -35,6 +35,8 @@ enum viommu_status attach(uint32_t domain, uint32_t to);
 struct hw_domain *hw(void); /* of domain 1 */
 struct ledger_totals totals(void);
 void switch_to(const char *strategy);
+/* What the virtual IOMMU does when memory leaves, while the guest still has it. */
+void memory_leaves(uint64_t gpa, uint64_t bytes);
 /* Remove the ROM from the guest, and add it again. */
 void rom_leaves(void);
 void rom_returns(void);
@@ -42,6 +44,7 @@ void rom_returns(void);
 /* Does the hardware reach exactly this guest memory at the page, or nothing? */
 bool reaches(unsigned int at, uint64_t gpa);
 bool reaches_nothing(unsigned int at);
+bool reaches_for_writing(unsigned int at);
 uint64_t unmap_calls(void);
 uint64_t map_calls(void);
 
