@@ -90,6 +90,7 @@ static int strategy_start(struct strategy **ret, const struct hw_domain *domain,
 	strategy->config = &domain->config;
 	memcpy(strategy->values, choice->values, sizeof(strategy->values));
 	strategy->ioas = ioas;
+	strategy->device = ioas_first_endpoint(domain->ioas);
 	strategy->guest = domain->config.guest;
 	strategy->promised_ns = STRATEGY_NEVER;
 	list_init(&strategy->retained);
@@ -291,10 +292,10 @@ int hw_domain_flush(struct hw_domain *domain, uint64_t first, uint64_t last)
 	return domain->strategy->ops->flush(domain->strategy, first, last);
 }
 
-void hw_domain_forget(struct hw_domain *domain)
+void hw_domain_forget(struct hw_domain *domain, uint64_t gpa, uint64_t bytes)
 {
 	if (domain->strategy && domain->strategy->ops->forget)
-		domain->strategy->ops->forget(domain->strategy);
+		domain->strategy->ops->forget(domain->strategy, gpa, bytes);
 }
 
 struct hw_domain_retained hw_domain_retained(const struct hw_domain *domain)
@@ -311,6 +312,19 @@ struct hw_domain_retained hw_domain_retained(const struct hw_domain *domain)
 		.bytes = strategy->retained_bytes,
 		.oldest_ns = now_ns - MIN(now_ns, oldest->word),
 	};
+}
+
+void hw_domain_totals(const struct hw_domain *domain, struct ledger_totals *ret)
+{
+	struct ioas *stage = domain->strategy ? domain->strategy->stage : NULL;
+	struct ledger_totals of_stage;
+
+	ioas_totals(domain->ioas, ret);
+	if (!stage)
+		return;
+	ioas_totals(stage, &of_stage);
+	ret->pinned_bytes += of_stage.pinned_bytes;
+	ret->pinned_byte_seconds += of_stage.pinned_byte_seconds;
 }
 
 void hw_domain_tick(struct hw_domain *domain)
@@ -347,7 +361,7 @@ static bool can_stay(const struct hw_domain *domain, const struct strategy_ops *
 	const struct strategy_ops *old = domain->choice.ops;
 	const struct mapping *m = NULL;
 
-	if (!ops->keeps_mappings || !old->keeps_mappings || old->joins_areas)
+	if (!ops->keeps_mappings || !old->keeps_mappings || old->ends_with_table)
 		return false;
 	if (ops->needs_viommu && old->needs_viommu)
 		return true;

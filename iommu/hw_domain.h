@@ -18,6 +18,7 @@
 #include "iommu/strategy/strategy.h"
 
 struct hw_domain;
+struct ledger_totals;
 
 struct hw_domain_config {
 	const char *name;     /* "0000:01:10.0" or the ioas=NAME; copied */
@@ -59,10 +60,13 @@ unsigned int hw_domain_map(struct hw_domain *domain, struct hw_request *requests
 unsigned int hw_domain_unmap(struct hw_domain *domain, struct hw_request *requests, unsigned int n);
 /* Unmap what is RETAINED in [first, last] (strategy_ops.flush). Without a device nothing is. */
 int hw_domain_flush(struct hw_domain *domain, uint64_t first, uint64_t last);
-/* Memory has left the guest, and is unmapped and flushed (strategy_ops.forget). */
-void hw_domain_forget(struct hw_domain *domain);
+/* This memory has left the guest, and is unmapped and flushed (strategy_ops.forget). */
+void hw_domain_forget(struct hw_domain *domain, uint64_t gpa, uint64_t bytes);
 /* Call the tick of the strategy. */
 void hw_domain_tick(struct hw_domain *domain);
+
+/* The ledger of its address space, with what its strategy has pinned elsewhere. */
+void hw_domain_totals(const struct hw_domain *domain, struct ledger_totals *ret);
 
 struct hw_domain_retained {
 	uint64_t mappings, bytes;
@@ -76,8 +80,8 @@ struct hw_domain_retained hw_domain_retained(const struct hw_domain *domain);
  *   the same strategy    nothing is done
  *   in the same table    with iommufd, between strategies with keeps_mappings: mapped buffers stay
  *                        reachable. Not to or from one that maps all of memory (direct) while the
- *                        guest has mapped something at its own address; and not from one that
- *                        joins areas (batched)
+ *                        guest has mapped something at its own address; and not from one whose
+ *                        mappings end with their table (batched, staged)
  *   in a new table       otherwise: the guest's mappings are made in it, then the devices move.
  *                        Mappings are reachable all the time only if the IOMMU's driver replaces a
  *                        table without blocking the device (VT-d's of Linux 6.12 blocks it for a

@@ -294,25 +294,36 @@ static void admit_locked(struct viommu *viommu, struct viommu_domain *domain,
 	};
 }
 
-/* Flush the range of the request, unless exactly this mapping is retained there. */
-static void make_way(struct viommu_domain *domain, const struct viommu_request *r)
+/* Is something else in the range of the request than exactly its mapping, retained? */
+static bool is_in_the_way(const struct viommu_domain *domain, const struct viommu_request *r)
 {
-	const struct mapping *record;
+	const struct mapping *record =
+		r->last < r->first ? NULL : mappings_find(&domain->table, r->first, r->last);
 
-	if (r->last < r->first)
-		return;
-	record = mappings_find(&domain->table, r->first, r->last);
-	if (record && !is_retained_as(record, r))
-		(void)viommu_flush(domain, r->first, r->last);
+	return record && !is_retained_as(record, r);
+}
+
+/* Flush what is in the way of the requests, neighbours in one call. */
+static void make_way(struct viommu_domain *domain, const struct viommu_request *requests,
+		     unsigned int n)
+{
+	for (unsigned int i = 0; i < n; i++) {
+		uint64_t first = requests[i].first, last = requests[i].last;
+
+		if (!is_in_the_way(domain, &requests[i]))
+			continue;
+		while (i + 1 < n && requests[i + 1].first == last + 1 &&
+		       is_in_the_way(domain, &requests[i + 1]))
+			last = requests[++i].last;
+		(void)viommu_flush(domain, first, last);
+	}
 }
 
 static void admit(struct viommu *viommu, struct viommu_domain *domain,
 		  struct viommu_request *requests, unsigned int n)
 {
-	bool retained = n_retained(domain);
-
-	for (unsigned int i = 0; retained && i < n; i++)
-		make_way(domain, &requests[i]);
+	if (n_retained(domain))
+		make_way(domain, requests, n);
 	table_lock(viommu, domain);
 	for (unsigned int i = 0; i < n; i++) {
 		struct viommu_request *r = &requests[i];
@@ -544,6 +555,6 @@ bool viommu_unmap_memory(struct viommu *viommu, struct viommu_domain *domain, ui
 	}
 	good = !viommu_flush(domain, 0, UINT64_MAX) && good;
 	if (domain->hw)
-		hw_domain_forget(domain->hw);
+		hw_domain_forget(domain->hw, gpa, bytes);
 	return good;
 }

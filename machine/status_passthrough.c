@@ -79,7 +79,7 @@ void vm_ledger_status(json_t *item, const struct hw_domain *domain)
 	json_t *ops = json_object();
 	struct ledger_totals t;
 
-	ioas_totals(hw_domain_ioas(domain), &t);
+	hw_domain_totals(domain, &t);
 	json_object_set_new(item, "strategy", json_string(hw_domain_strategy(domain)));
 	for (unsigned int op = 0; op < LEDGER_OPS; op++)
 		json_object_set_new(ops, ledger_op_name((enum ledger_op)op), calls(&t.kind[op]));

@@ -65,9 +65,9 @@ static struct area *area_of(const struct mapping *wanted)
 /* Add memory to the list at hand. False: it has too many extents. */
 static bool list_add(struct batched *b, char *hva, uint64_t bytes)
 {
-	struct alias_extent *before = &b->extents[b->n_extents - 1];
+	struct alias_extent *before = b->n_extents ? &b->extents[b->n_extents - 1] : NULL;
 
-	if (b->n_extents && before->hva + before->bytes == hva) {
+	if (before && before->hva + before->bytes == hva) {
 		before->bytes += bytes;
 		return true;
 	}
@@ -548,10 +548,12 @@ static int batched_create(struct strategy *strategy, struct err *err)
 	return 0;
 }
 
-static void batched_forget(struct strategy *strategy)
+static void batched_forget(struct strategy *strategy, uint64_t gpa, uint64_t bytes)
 {
 	struct batched *b = strategy->state;
 
+	(void)gpa;
+	(void)bytes;
 	while (drop_oldest(b))
 		;
 	for (unsigned int set = 0; set < SETS; set++) {
@@ -595,7 +597,7 @@ const struct strategy_ops strategy_batched = {
 	.needs_viommu = true,
 	.needs_memfd = true,
 	.keeps_mappings = true,
-	.joins_areas = true,
+	.ends_with_table = true,
 	.check = batched_check,
 	.create = batched_create,
 	.destroy = batched_destroy,

@@ -2,6 +2,8 @@
 // The strategy 'direct': all guest memory is mapped at its own addresses, as long as it is guest
 // memory. Mapping pins every page and faults in those that are missing, which takes nearly all of
 // the time; so a region is cut into shards, which several threads map.
+#include "iommu/strategy/direct.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -203,7 +205,7 @@ static int allow_memory(const struct strategy *strategy, struct err *err)
 	return ret ? err_prefix(err, "%s: guest memory", strategy->config->name) : 0;
 }
 
-static int direct_create(struct strategy *strategy, struct err *err)
+int direct_create(struct strategy *strategy, struct err *err)
 {
 	struct direct *direct;
 	int ret;
@@ -222,7 +224,7 @@ static int direct_create(struct strategy *strategy, struct err *err)
 	return ret;
 }
 
-static void direct_destroy(struct strategy *strategy)
+void direct_destroy(struct strategy *strategy)
 {
 	struct direct *direct = strategy->state;
 

@@ -89,8 +89,8 @@ struct strategy_ops {
 	 * mappings. (Without needs_viommu that is so of records only whose iova is not their gpa.)
 	 */
 	bool keeps_mappings;
-	/* Its records may share areas, so that it can take over, but no other from it. */
-	bool joins_areas;
+	/* Its mappings are more than that: it can take over, but no other from it. */
+	bool ends_with_table;
 	/* Can it be chosen with this guest memory? -EOPNOTSUPP, with the remedy. NULL: always. */
 	int (*check)(const struct gmem *gmem, struct err *err);
 	/* Map what is to be mapped at start; the fields of `strategy` are set, except state. The
@@ -113,9 +113,9 @@ struct strategy_ops {
 	 * switch, and when a MAP meets a limit or a retained record. 0, or a negative errno when
 	 * the hardware refuses; those records stay RETAINED. NULL: the strategy retains nothing. */
 	int (*flush)(struct strategy *strategy, uint64_t first, uint64_t last);
-	/* Memory has left the guest, and is unmapped and flushed: keep no alias and no trace of
-	 * memory but of what is mapped. NULL: it keeps none. */
-	void (*forget)(struct strategy *strategy);
+	/* This memory has left the guest, and is unmapped and flushed: keep no alias, pin or trace
+	 * of it. (More may be forgotten.) NULL: it keeps none. */
+	void (*forget)(struct strategy *strategy, uint64_t gpa, uint64_t bytes);
 	/* Work at a time that was asked for by strategy_wake. It may come early: look at the clock,
 	 * and ask again if needed. It may release records. The owner's lock is held, and the guest
 	 * waits for it: do little, and ask for another tick. NULL: the strategy has no timer. */
@@ -133,6 +133,11 @@ struct strategy {
 	const struct hw_domain_config *config; /* of its hw_domain: gmem, log, threads */
 	uint64_t values[STRATEGY_PARAMS_MAX];  /* of its parameters */
 	struct ioas *ioas;
+	/* Address space that no device sees, whose pins count with ioas's; NULL: none. The
+	 * strategy's own. */
+	struct ioas *stage;
+	const struct iommu_endpoint
+		*device;              /* while create runs: one that is attached, or will be */
 	const struct mappings *guest; /* the guest's mappings; NULL: no virtual IOMMU */
 	void *state;                  /* the strategy's own */
 	/* What it retains: records by `link`, oldest first (strategy_retain). */

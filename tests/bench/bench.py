@@ -218,12 +218,12 @@ def compression(path):
 
 def hospes(*, kernel=KERNEL, initrd=INITRD, cmdline="", memory=256, disk=None, tap=None,
            vhost=False, device=None, iommu="iommufd", huge=False, viommu=False, transport="exit",
-           extra=()):
+           strategy="strict", extra=()):
     argv = ["hospes", "run", "--kernel", kernel, "--initrd", initrd,
             "--memory", f"{memory}M" + (",backing=hugetlb-2M" if huge else ""),
             "--cmdline", f"{CMDLINE} {cmdline}"]
     if device:
-        argv += ["--passthrough", device + (",strategy=strict" if viommu else ""), "--iommu", iommu]
+        argv += ["--passthrough", device + (f",strategy={strategy}" if viommu else ""), "--iommu", iommu]
     if viommu:
         argv += ["--viommu", f"on,transport={transport}"]
     if disk:

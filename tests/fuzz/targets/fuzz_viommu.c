@@ -41,6 +41,7 @@ static const struct {
 	{"deferred,entries=2", 2, UINT64_MAX},
 	{"cached,quota=12K", UINT64_MAX, 3 * PAGE},
 	{"batched", UINT64_MAX, UINT64_MAX},
+	{"staged", 0, 0},
 };
 enum { STRATEGIES = sizeof(strategies_of_input) / sizeof(strategies_of_input[0]) };
 static unsigned int strategy; /* index */
@@ -523,7 +524,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (head & 2 && head & 1)
 			abandon(head >> 2 & 3);
 		else if (head & 8)
-			change_strategy(head & 4 ? STRATEGIES - 1 : head & 3);
+			change_strategy(head & 4 ? 3 + head % 2 : head & 3);
 		else if (head & 2)
 			reset();
 		else

@@ -169,6 +169,13 @@ static int fake_copy(struct ioas *ioas, uint64_t iova, uint64_t bytes, struct io
 	return ret;
 }
 
+static int fake_pin(struct ioas *ioas, const struct iommu_endpoint *endpoint)
+{
+	(void)ioas;
+	assert(endpoint);
+	return 0;
+}
+
 static const struct ioas_ops fake_ops = {
 	.kind = IOMMU_IOMMUFD,
 	.open = fake_open,
@@ -182,6 +189,7 @@ static const struct ioas_ops fake_ops = {
 	.map = fake_map,
 	.unmap = fake_unmap,
 	.copy = fake_copy,
+	.pin = fake_pin,
 };
 
 int fake_iommu_create(struct iommu **ret, const struct log *log, struct err *err)

@@ -460,5 +460,5 @@ void any_sequence(const struct promise *promise, unsigned int steps, unsigned in
 		}
 		compare(promise, step);
 	}
-	cr_assert_gt(model.hits, 0);
+	cr_assert(model.hits || !promise->mappings);
 }

@@ -47,6 +47,28 @@ Test(cached, another_page_size_place_or_right_is_no_hit_and_flushes_first)
 	cr_assert_eq(totals().evicted, 5);
 }
 
+Test(cached, what_is_in_the_way_of_neighbours_in_a_batch_is_unmapped_in_one_call)
+{
+	struct viommu_request batch[8];
+
+	start("cached");
+	for (unsigned int i = 0; i < 8; i++)
+		retain(i, 0x5000 + i * 2 * PAGE);
+	for (unsigned int i = 0; i < 8; i++)
+		batch[i] = (struct viommu_request){.op = VIOMMU_MAP,
+						   .domain = 1,
+						   .first = BASE + i * PAGE,
+						   .last = BASE + i * PAGE + PAGE - 1,
+						   .gpa = 0x40000 - i * 2 * PAGE,
+						   .flags = RW};
+	batch[3].gpa = 0x5000 + 3 * 2 * PAGE;
+	viommu_run(viommu, batch, 8);
+	cr_assert_eq(unmap_calls(), 2, "one on each side of the page that is the same");
+	cr_assert_eq(totals().hits, 1);
+	for (unsigned int i = 0; i < 8; i++)
+		cr_assert(reaches(i, batch[i].gpa), "page %u", i);
+}
+
 Test(cached, the_quota_can_be_full_and_one_page_more_evicts_the_least_recently_used)
 {
 	start("cached,quota=12K");
