@@ -38,7 +38,7 @@ struct alias {
 /* 0 if all RAM of the guest can have aliases: it is in files, in base pages. -EOPNOTSUPP, with the
  * remedy. */
 int alias_check(const struct gmem *gmem, struct err *err);
-/* Extents are of guest memory, aligned to base pages, and not adjacent. -ENOSPC: this process has no
+/* Extents are of guest memory, aligned to base pages, and not adjacent. -ENOSPC: the process has no
  * more memory mappings to spare. -EOPNOTSUPP: memory of another kind. -ENOMEM. */
 int alias_create(struct alias **ret, const struct gmem *gmem, const struct alias_extent *extents,
 		 unsigned int n);

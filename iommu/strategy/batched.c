@@ -9,8 +9,8 @@
 // mapped as in 'strict', record by record. The word of a WANTED record is its area, or 0.
 //
 // The kernel unmaps whole areas only. When the guest unmaps a part of a list, the part is RETAINED
-// until the rest goes, and the guest's lists are not joined any more. A flush unmaps the whole area,
-// and then maps the rest record by record.
+// until the rest goes, and the guest's lists are not joined any more. A flush unmaps the whole
+// area, and then maps the rest record by record.
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -239,8 +239,8 @@ static void end_area(struct strategy *strategy, struct area *area)
 
 /* --- MAP --- */
 
-/* Take the memory of the first requests that are `bytes` together into the list at hand. Returns how
- * many; 0: they are no such list, since it has no gaps, and the same rights everywhere. */
+/* Take the memory of the first requests that are `bytes` together into the list at hand. Returns
+ * how many; 0: they are no such list, since it has no gaps, and the same rights everywhere. */
 static unsigned int take_list(struct batched *b, const struct hw_request *requests, unsigned int n,
 			      uint64_t bytes)
 {

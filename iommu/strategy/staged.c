@@ -3,10 +3,10 @@
 // beforehand, in an address space that no device sees (the stage). A MAP copies from there, and an
 // UNMAP unpins nothing.
 //
-// Without a quota all of guest memory is on the stage. With one, memory comes to it in granules, when
-// the guest first maps a part of them; where there is no room, the granules that are longest in no
-// mapping make it. What finds none is mapped as in 'strict'. The word of a record that was copied is
-// STAGED then.
+// Without a quota all of guest memory is on the stage. With one, memory comes to it in granules,
+// when the guest first maps a part of them; where there is no room, the granules that are longest
+// in no mapping make it. What finds none is mapped as in 'strict'. The word of a record that was
+// copied is STAGED then.
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -56,8 +56,8 @@ unlike "$(dmesg)" 'DMAR:.*fault addr' "the host's IOMMU saw none either"
 # A mark on the disk tells a guest that it has been rebooted.
 mark='dd if=/dev/nvme0n1 bs=6 count=1 2>/dev/null | grep -q marked || { echo MARKING; printf marked | dd of=/dev/nvme0n1 conv=fsync; busybox reboot -f; }'
 boot lazy "$nvme" "$mark; $fio --filename=/dev/nvme0n1 && $fio --filename=/dev/vdb && echo VERIFIED" iommu.strict=0 \
-	--viommu --passthrough "$nvme,viommu=on" --disk "path=$TMP/data.img,viommu=on"
-like "$log" '^VERIFIED' "lazy: both verify" || guest_show lazy 60
+	--viommu --passthrough "$nvme,strategy=batched" --disk "path=$TMP/data.img,viommu=on"
+like "$log" '^VERIFIED' "lazy, batched: both verify" || guest_show lazy 60
 like "$log" '^MARKING' "having been rebooted"
 
 # The same page at the same I/O address is what Linux gives a device that has one request at a time.

@@ -34,7 +34,7 @@ guest_initrd "$HOSPES_GUEST_INITRD" "$TMP/initrd" "$TMP/hospes.sh" "$programs/nv
 
 # machine NAME CPUS TRANSPORT APPEND
 machine() {
-	embed "$1" '{"memory": {"size": "256M"}, "cpus": {"count": '"$2"'},
+	embed "$1" '{"memory": {"size": "256M", "backing": "memfd"}, "cpus": {"count": '"$2"'},
 		"kernel": {"path": "'"$HOSPES_GUEST_BZIMAGE"'", "initrd": "'"$TMP/initrd"'",
 			"cmdline": "console=ttyS0 quiet vfio_iommu_type1.allow_unsafe_interrupts=1 '"$4"'"},
 		"viommu": {"enabled": true, "transport": "'"$3"'"},
@@ -95,6 +95,12 @@ is "$(in_guest exit 'unmap 20' '^unmap: ')" "unmap: 20 reached, 0 stopped" "and 
 is "$(status_of exit | jq '.viommu.endpoints[] | select(.id == "one").retained | .hits >= 4 and .bytes == 65536')" true \
 	"which is full, and what came again was found" || diag "$(status_of exit | jq -c .viommu)"
 consistent exit "with what is stale" "$one" "$two"
+for strategy in batched staged staged,quota=2M; do
+	to_machine exit "strategy $strategy" '^strategy: ' >/dev/null
+	is "$(in_guest exit 'verify 5' '^verify: ')" "verify: 5 good" "$strategy: likewise"
+	is "$(in_guest exit 'unmap 20' '^unmap: ')" "unmap: 20 reached, 20 stopped" "and nothing is reached any more"
+done
+consistent exit "with copies" "$one" "$two"
 to_machine exit 'strategy strict' '^strategy: ' >/dev/null
 is "$(in_guest exit 'unmap 20' '^unmap: ')" "unmap: 20 reached, 20 stopped" "strict: and nothing is any more"
 consistent exit "after the changes" "$one" "$two"
