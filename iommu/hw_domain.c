@@ -323,8 +323,8 @@ void hw_domain_totals(const struct hw_domain *domain, struct ledger_totals *ret)
 	if (!stage)
 		return;
 	ioas_totals(stage, &of_stage);
-	ret->pinned_bytes += of_stage.pinned_bytes;
-	ret->pinned_byte_seconds += of_stage.pinned_byte_seconds;
+	ret->pinned_bytes += of_stage.mapped_bytes;
+	ret->pinned_byte_seconds += of_stage.mapped_byte_seconds;
 }
 
 void hw_domain_tick(struct hw_domain *domain)

@@ -65,7 +65,8 @@ void hw_domain_forget(struct hw_domain *domain, uint64_t gpa, uint64_t bytes);
 /* Call the tick of the strategy. */
 void hw_domain_tick(struct hw_domain *domain);
 
-/* The ledger of its address space, with what its strategy has pinned elsewhere. */
+/* The ledger of its address space, with what its strategy has pinned elsewhere, also if others have
+ * pinned it too. */
 void hw_domain_totals(const struct hw_domain *domain, struct ledger_totals *ret);
 
 struct hw_domain_retained {

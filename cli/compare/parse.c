@@ -183,6 +183,7 @@ int compare_parse_status(const json_t *status, const char *device, bool behind,
 	const json_t *ledger = behind ? endpoint_of(status, device) : space_of(status, device);
 	const json_t *operations = json_object_get(ledger, "operations");
 	const json_t *map = json_object_get(operations, "map");
+	const json_t *copy = json_object_get(operations, "copy");
 	const json_t *unmap = json_object_get(operations, "unmap");
 	const json_t *requests = json_object_get(json_object_get(status, "viommu"), "requests");
 
@@ -191,8 +192,8 @@ int compare_parse_status(const json_t *status, const char *device, bool behind,
 	ret->returns = member(json_object_get(status, "exits"), "total");
 	ret->map_requests = member(json_object_get(requests, "map"), "calls");
 	ret->unmap_requests = member(json_object_get(requests, "unmap"), "calls");
-	ret->maps = member(map, "calls");
-	ret->map_ns = member(map, "ns");
+	ret->maps = member(map, "calls") + member(copy, "calls");
+	ret->map_ns = member(map, "ns") + member(copy, "ns");
 	ret->unmaps = member(unmap, "calls");
 	ret->unmap_ns = member(unmap, "ns");
 	ret->hits = member(json_object_get(ledger, "retained"), "hits") + member(ledger, "joined");

@@ -148,8 +148,9 @@ static void notes(FILE *to, const struct compare *c)
 		"\nper s: operations. CPU us: of guest, hospes and the host's kernel for it, per "
 		"operation; so are maps and\nunmaps, calls in the host's IOMMU, and hits, requests "
 		"to map what was still mapped, or was\nmapped with others in one call. us/map: CPU "
-		"beyond direct's per map that the guest asked for (its unmap included). reachable, pinned: means over time;\nwanted: what "
-		"the guest had asked for; over-exp.: their ratio (~: to what a guest under strict\n"
+		"beyond direct's per map that the guest asked for (its\nunmap included). reachable, "
+		"pinned: means over time; wanted: what the guest had asked for; over-exp.: their\n"
+		"ratio (~: to what a guest under strict "
 		"wants). Medians of up to %u runs of %u s.\n",
 		c->repeats, c->seconds);
 	for (unsigned int i = 0; i < n_compare_theirs; i++) {

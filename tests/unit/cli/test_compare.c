@@ -237,11 +237,12 @@ Test(compare_parse, whatever_a_guest_says_is_refused_or_gives_numbers)
 static const char status_text[] =
 	"{\"exits\": {\"total\": 7}, \"iommu\": {\"spaces\": [{\"devices\": [\"other\"]},"
 	" {\"devices\": [\"d\"], \"operations\": {\"map\": {\"calls\": 2, \"ns\": 9},"
-	"  \"unmap\": {\"calls\": 1, \"ns\": 4}}, \"at_ns\": 1500000000, \"mapped_byte_seconds\": 10.5,"
+	"  \"copy\": {\"calls\": 1, \"ns\": 3}, \"unmap\": {\"calls\": 1, \"ns\": 4}}, \"at_ns\": 1500000000, \"mapped_byte_seconds\": 10.5,"
 	"  \"requested_byte_seconds\": 1, \"stale_byte_seconds\": 0, \"pinned_byte_seconds\": 3}]},"
 	" \"viommu\": {\"requests\": {\"map\": {\"calls\": 5}, \"unmap\": {\"calls\": 6}},"
 	"  \"endpoints\": [{\"id\": \"d\", \"operations\": {\"map\": {\"calls\": 20, \"ns\": 1},"
-	"  \"unmap\": {\"calls\": 10, \"ns\": 1}}, \"retained\": {\"hits\": 30}, \"mapped_byte_seconds\": 1}]}}";
+	"  \"copy\": {\"calls\": 0, \"ns\": 0}, \"unmap\": {\"calls\": 10, \"ns\": 1}}, \"retained\": {\"hits\": 30}, \"joined\": 4,"
+	"  \"mapped_byte_seconds\": 1}]}}";
 
 Test(compare_parse, the_status_by_where_the_device_is)
 {
@@ -250,11 +251,11 @@ Test(compare_parse, the_status_by_where_the_device_is)
 
 	cr_assert_not_null(status);
 	cr_assert_eq(compare_parse_status(status, "d", false, &s), 0);
-	cr_assert(near(s.maps, 2) && near(s.unmaps, 1) && near(s.mapped, 10.5) &&
+	cr_assert(near(s.maps, 3) && near(s.unmaps, 1) && near(s.mapped, 10.5) &&
 		  near(s.time_s, 1.5) && near(s.returns, 7));
 	cr_assert_eq(compare_parse_status(status, "d", true, &s), 0);
 	cr_assert(near(s.maps, 20) && near(s.map_requests, 5) && near(s.unmap_requests, 6) &&
-		  near(s.hits, 30));
+		  near(s.hits, 34));
 	cr_assert_lt(compare_parse_status(status, "other", false, &s), 0);
 	cr_assert_lt(compare_parse_status(status, "e", true, &s), 0);
 	json_decref(status);
