@@ -3,7 +3,7 @@
 # A machine with a name is controlled from beside it, by 'hospes ctl' and by curl: status, pause, resume,
 # settings, events, metrics, power off; and what is refused says what to do.
 . "$(dirname "$0")/../lib.sh"
-plan 36
+plan 42
 
 unset XDG_RUNTIME_DIR
 socket=/run/hospes/web.sock
@@ -12,7 +12,7 @@ truncate -s 64M "$TMP/disk"
 # It says a line each second by its own clock, so that one can see it stand still.
 guest_start web hospes run --name web --kernel "$HOSPES_GUEST_BZIMAGE" --initrd "$HOSPES_GUEST_INITRD" \
 	--memory 128M --disk path="$TMP/disk,id=data" --console serial --cmdline \
-	'console=ttyS0 quiet hospes.sh="echo listening; while sleep 1; do echo size $(cat /sys/block/vda/size); done"'
+	'console=ttyS0 quiet hospes.sh="echo listening; while sleep 1; do echo size $(cat /sys/block/vda/size) $(ls /sys/block); done"'
 ok "a guest with a name runs" guest_wait_for web '^size' 60
 
 ctl() { timeout 60 hospes ctl "$@"; }
@@ -28,7 +28,7 @@ is "$(ctl "$socket" status | jq -r .name)" "web" "a path with a slash names it t
 
 # Readers of events, one of each kind, before anything happens.
 ctl web events >"$TMP/events" &
-web -N $url/v1/events >"$TMP/events.curl" &
+curl -sSN --unix-socket "$socket" $url/v1/events >"$TMP/events.curl" &
 ok "a reader hears the state at once" wait_for "$TMP/events" '"event":"stream","state":"running"' 20
 ok "so does curl" wait_for "$TMP/events.curl" '"event":"stream","state":"running"' 20
 
@@ -44,9 +44,30 @@ ok "the guest goes on" guest_times web '^size' $((lines + 2)) 30
 # A setting that the guest sees.
 truncate -s 96M "$TMP/disk"
 ok "ctl set changes the disk's size" ctl web set data.size=auto
-ok "the guest sees it" guest_wait_for web '^size 196608' 30
+ok "the guest sees it" guest_wait_for web '^size 196608 ' 30
 is "$(code -X PUT -d '{"bytes": 33554432}' $url/v1/disks/data/size)" 204 "curl changes it"
-ok "the guest sees that too" guest_wait_for web '^size 65536' 30
+ok "the guest sees that too" guest_wait_for web '^size 65536 ' 30
+
+# A disk comes as a descriptor, and goes when the guest has given it up.
+truncate -s 16M "$TMP/second"
+add() { # FILE JSON: the answer
+	python3 - "$socket" "$@" <<'END'
+import socket, sys
+path, file, body = sys.argv[1:]
+with socket.socket(socket.AF_UNIX) as s, open(file, "r+b") as f:
+    s.connect(path)
+    head = f"POST /v1/devices HTTP/1.1\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    socket.send_fds(s, [(head + body).encode()], [f.fileno()])
+    while data := s.recv(65536):
+        print(data.decode(), end="")
+END
+}
+like "$(add "$TMP/second" '{"disk": {"id": "second", "fd": 0}}')" '^HTTP/1.1 200 OK' "a disk is added by its descriptor"
+ok "the guest finds it" guest_wait_for web 'vdb' 60
+ok "the event says which" wait_for "$TMP/events" '"event":"device_added","device":"second"' 10
+ok "ctl asks for it back" ctl web remove second
+ok "the guest gives it up" wait_for "$TMP/events" '"event":"device_removed",.*"device":"second"' 60
+like "$(ctl web remove second 2>&1)" "hospes: web: .*second" "and then there is none to remove"
 
 # Refusals: what, and what to do.
 is "$(code -X PUT -d '{"bytes": 512}' $url/v1/disks/none/size)" 404 "a disk that is none is refused"
