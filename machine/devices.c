@@ -125,15 +125,16 @@ struct pci_bus *vm_device_bus(const struct vm_device *d)
 int vm_device_add_port(struct vm_device *d, const struct pci_addr *addr, struct err *err)
 {
 	char name[CONFIG_ID_BYTES + 8];
+	struct vm_port *port;
 	int rc;
 
 	if (d->port)
 		return 0;
 	snprintf(name, sizeof(name), "port-%s", d->config->id);
-	rc = port_create(&d->port, d->vm, name, addr,
-			 (uint16_t)(CONFIG_MAX_ROOT_PORTS + d->index + 1), err);
+	rc = port_create(&port, d->vm, name, addr, (uint16_t)(CONFIG_MAX_ROOT_PORTS + d->index + 1),
+			 err);
 	if (!rc)
-		d->port->user = d;
+		port_take(port, d);
 	return rc;
 }
 
@@ -248,9 +249,8 @@ static int open_device(struct hospes_vm *vm, struct config_device *config, struc
 	d->kind = kind;
 	d->config = config;
 	d->index = free_index(vm, kind);
-	d->port = port;
 	if (port)
-		port->user = d;
+		port_take(port, d);
 	list_append(&vm->devices, &d->link);
 	rc = kind->open ? kind->open(d, err) : 0;
 	if (rc)

@@ -30,10 +30,85 @@ void hotplug_init(struct hospes_vm *vm)
 	vm->hotplug.timer.done = timer_done;
 }
 
+static uint64_t read_remains(void *opaque, uint64_t offset, unsigned int size)
+{
+	(void)opaque;
+	(void)offset;
+	(void)size;
+	return 0;
+}
+
+static void write_remains(void *opaque, uint64_t offset, uint64_t value, unsigned int size)
+{
+	(void)opaque;
+	(void)offset;
+	(void)value;
+	(void)size;
+}
+
+static const struct bus_ops remains_ops = {
+	.read = read_remains,
+	.write = write_remains,
+	.min = 1,
+	.max = 8,
+};
+
+static void clear_remains(struct hospes_vm *vm, struct vm_port *port)
+{
+	if (port->has_remains)
+		bus_del(vm->mmio, &port->remains);
+	port->has_remains = false;
+}
+
+struct registers {
+	const struct pci_bus *bus;
+	uint64_t gpa, bytes;
+};
+
+static void find_registers(void *opaque, struct pci_device *dev)
+{
+	struct registers *r = opaque;
+
+	for (unsigned int i = 0; i < PCI_BARS && dev->bus == r->bus; i++) {
+		const struct pci_bar *bar = &dev->bars[i];
+
+		if (bar->visible && bar->kind != PCI_BAR_IO) {
+			r->gpa = bar->gpa;
+			r->bytes = bar->size_bytes;
+		}
+	}
+}
+
+/* Of d, which is virtio and has one memory BAR; none while the guest does not decode it. */
+static struct registers registers_of(struct vm_device *d)
+{
+	struct registers r = {.bus = root_port_bus(d->port->dev)};
+
+	pci_root_lock(d->vm->pci);
+	pci_root_walk(d->vm->pci, find_registers, &r);
+	pci_root_unlock(d->vm->pci);
+	return r;
+}
+
+/* Where that fails, something else is there already. */
+static void leave_remains(struct hospes_vm *vm, struct vm_port *port, const struct registers *r)
+{
+	port->remains = (struct bus_region){
+		.ops = &remains_ops,
+		.name = port->dev->name,
+		.size_bytes = r->bytes,
+	};
+	port->has_remains = r->bytes && !bus_add(vm->mmio, &port->remains, r->gpa, NULL);
+}
+
 void ports_done(struct hospes_vm *vm)
 {
-	list_for_each_safe (item, &vm->hotplug.ports)
-		free(container_of(item, struct vm_port, link));
+	list_for_each_safe (item, &vm->hotplug.ports) {
+		struct vm_port *port = container_of(item, struct vm_port, link);
+
+		clear_remains(vm, port);
+		free(port);
+	}
 	list_init(&vm->hotplug.ports);
 }
 
@@ -106,6 +181,13 @@ int port_find(struct vm_port **ret, struct hospes_vm *vm, const struct config_de
 			      CONFIG_MAX_ROOT_PORTS);
 }
 
+void port_take(struct vm_port *port, struct vm_device *d)
+{
+	clear_remains(d->vm, port);
+	port->user = d;
+	d->port = port;
+}
+
 void port_put(struct vm_device *d)
 {
 	struct vm_port *port = d->port;
@@ -151,14 +233,20 @@ unsigned int ports_describe(struct hospes_vm *vm, uint16_t *requesters)
 static void finish(struct vm_device *d, bool forced)
 {
 	struct hospes_vm *vm = d->vm;
+	struct vm_port *port = d->port;
+	struct registers registers = {0};
 	char id[CONFIG_ID_BYTES], text[CONFIG_ID_BYTES + 64];
 
 	snprintf(id, sizeof(id), "%s", d->config->id);
+	if (forced && port && d->vdev)
+		registers = registers_of(d);
 	if (vm_device_remove(d)) {
 		d->leave_stuck = true;
 		d->leave_ns = clock_ns() + RETRY_NS;
 		return;
 	}
+	if (registers.bytes)
+		leave_remains(vm, port, &registers);
 	snprintf(text, sizeof(text), "'%s': %s", id,
 		 forced ? "pulled out without the guest's consent" : "removed");
 	log_info(&vm->log, "hotplug", "%s", text);
@@ -209,12 +297,23 @@ static uint64_t first_end(struct hospes_vm *vm)
 	return first;
 }
 
+static void clear_turned_off(struct hospes_vm *vm)
+{
+	list_for_each (item, &vm->hotplug.ports) {
+		struct vm_port *port = container_of(item, struct vm_port, link);
+
+		if (port->has_remains && root_port_is_off(port->dev))
+			clear_remains(vm, port);
+	}
+}
+
 void hotplug_act(struct hospes_vm *vm)
 {
 	struct vm_hotplug *h = &vm->hotplug;
 	struct vm_device *d = vm_next_device(vm, NULL, NULL), *next;
 	uint64_t now_ns, first_ns = first_end(vm);
 
+	clear_turned_off(vm);
 	if (first_ns == UINT64_MAX || atomic_load(&vm->state) == HOSPES_STOPPED)
 		return;
 	now_ns = clock_ns();
@@ -238,6 +337,8 @@ void hotplug_before_reset(struct hospes_vm *vm)
 		if (d->leave_ns)
 			finish(d, false);
 	}
+	list_for_each (item, &vm->hotplug.ports)
+		clear_remains(vm, container_of(item, struct vm_port, link));
 }
 
 void hotplug_cancel(struct hospes_vm *vm)

@@ -19,6 +19,7 @@
 
 #include "base/err.h"
 #include "base/list.h"
+#include "core/bus.h"
 #include "core/loop.h"
 #include "core/pci.h"
 
@@ -33,6 +34,10 @@ struct vm_port {
 	struct vm_device *user; /* NULL: free */
 	bool spare;             /* of the document, not brought by a device */
 	bool described;         /* to the guest: what is in it is behind the virtual IOMMU */
+	/* Where the registers were of a virtio device that was pulled out: they read 0, until the
+	 * guest turns the slot off. Linux's driver resets it all the same, and waits for that. */
+	struct bus_region remains;
+	bool has_remains;
 };
 
 struct vm_hotplug {
@@ -51,7 +56,8 @@ int port_create(struct vm_port **ret, struct hospes_vm *vm, const char *name,
 /* A free one for this device; -ENOSPC names the remedy. */
 int port_find(struct vm_port **ret, struct hospes_vm *vm, const struct config_device *device,
 	      struct err *err);
-/* d, which may have none, leaves its port. */
+/* d goes into this port, which is free; it leaves it, where it has one. */
+void port_take(struct vm_port *port, struct vm_device *d);
 void port_put(struct vm_device *d);
 /* How many ports there are. */
 unsigned int ports_count(struct hospes_vm *vm);

@@ -71,7 +71,7 @@ struct root_port_config {
 	const char *name;
 	const struct pci_addr *addr; /* NULL: next free */
 	uint16_t slot_number;        /* unique per chassis */
-	/* The guest has turned its slot off, with a device in it (root_port_is_off). Called in a
+	/* The guest has turned its slot off (root_port_is_off), empty or not. Called in a
 	 * vCPU thread under locks: record and post. May be NULL. */
 	void (*turned_off)(void *opaque);
 	void *opaque;

@@ -180,7 +180,7 @@ static void config_written(struct pci_device *dev, unsigned int offset, unsigned
 	(void)size;
 	raise_events(port, 0);
 	port->off = is_off(port);
-	if (port->off && !was_off && is_present(port) && port->turned_off)
+	if (port->off && !was_off && port->turned_off)
 		port->turned_off(port->opaque);
 }
 

@@ -322,6 +322,63 @@ Test(hotplug, forced_device_goes_at_once_or_when_its_time_is_over)
 	hospes_vm_destroy(vm);
 }
 
+/* What firmware's part of the guest would do: the BAR of memory is in the port's window, and both
+ * decode. */
+static uint64_t map_registers(struct hospes_vm *vm, const struct vm_port *port)
+{
+	uint64_t bridge = slot_register(vm, port, 0) & ~0xfffull, below = 0;
+	uint64_t ecam = vm->platform.pci.ecam_gpa;
+	uint32_t v = 0, window = 0;
+
+	cr_assert(bus_read(vm->mmio, bridge + PCI_MEMORY_BASE, &window, 2));
+	window = (window & 0xfff0) << 16;
+	below = ecam + ((uint64_t)pci_bus_number(root_port_bus(port->dev)) << 20);
+	for (unsigned int reg = PCI_BASE_ADDRESS_0; reg <= PCI_BASE_ADDRESS_5; reg += 4) {
+		v = 0;
+		cr_assert(bus_read(vm->mmio, below + reg, &v, 4));
+		if ((v & 7) == PCI_BASE_ADDRESS_MEM_TYPE_64)
+			cr_assert(bus_write(vm->mmio, below + reg, &window, 4));
+	}
+	v = PCI_COMMAND_MEMORY;
+	cr_assert(bus_write(vm->mmio, bridge + PCI_COMMAND, &v, 2));
+	cr_assert(bus_write(vm->mmio, below + PCI_COMMAND, &v, 2));
+	return window;
+}
+
+static uint32_t status_register(struct hospes_vm *vm, uint64_t bar)
+{
+	uint32_t v = 0;
+
+	return bus_read(vm->mmio, bar + 0x14, &v, 1) ? v : 0xff;
+}
+
+/* Linux resets a virtio device that is gone, and waits for its status to read 0. */
+Test(hotplug, registers_of_a_virtio_device_that_was_pulled_out_read_0_until_the_slot_is_off)
+{
+	struct hospes_vm *vm = started();
+	const struct vm_port *port;
+	uint64_t bar;
+	uint32_t v = 1;
+
+	add(vm, sorts[0]);
+	port = device(vm, "a")->port;
+	power_on(vm, port);
+	bar = map_registers(vm, port);
+	cr_assert(bus_write(vm->mmio, bar + 0x14, &v, 1));
+	cr_assert_eq(status_register(vm, bar), 1);
+	must_remove(vm, "a", 0, HOSPES_REMOVE_FORCE);
+	cr_expect_eq(status_register(vm, bar), 0);
+	give_up(vm, port);
+	cr_assert_eq(hospes_vm_iterate(vm), 1);
+	cr_expect_eq(status_register(vm, bar), 0xff, "nobody is there");
+	/* The next device has the addresses. */
+	add(vm, sorts[0]);
+	power_on(vm, port);
+	cr_assert_eq(map_registers(vm, port), bar);
+	cr_expect_eq(status_register(vm, bar), 0);
+	hospes_vm_destroy(vm);
+}
+
 Test(hotplug, guest_that_is_asked_can_be_forced_and_the_first_to_end_decides)
 {
 	struct hospes_vm *vm = started();
