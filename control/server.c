@@ -136,25 +136,33 @@ static void turn_away(int fd, int status, const char *code, const char *text, co
 	connection_destroy(connection);
 }
 
-/* A newcomer takes the place of who has been silent for longest. False: all are busy. */
+static bool reads(const struct connection *connection)
+{
+	return connection->state == CONNECTION_READING;
+}
+
+/* Of those that fit, the one that has been silent for longest; NULL: none. */
+static struct connection *find(struct hospes_control *c,
+			       bool (*fits)(const struct connection *connection))
+{
+	struct connection *connection = TAILQ_FIRST(&c->connections);
+
+	while (connection && !fits(connection))
+		connection = TAILQ_NEXT(connection, link);
+	return connection;
+}
+
+/* A newcomer takes the place of who says nothing, or else does not finish a request. False: all are
+ * busy. */
 static bool make_room(struct hospes_control *c)
 {
 	struct connection *connection;
 
 	if (c->n_connections < CONNECTIONS_MAX)
 		return true;
-	TAILQ_FOREACH(connection, &c->connections, link)
-	{
-		if (connection_is_idle(connection))
-			break;
-	}
-	/* Who does not finish a request is silent too. */
+	connection = find(c, connection_is_idle);
 	if (!connection)
-		TAILQ_FOREACH(connection, &c->connections, link)
-		{
-			if (connection->state == CONNECTION_READING)
-				break;
-		}
+		connection = find(c, reads);
 	if (!connection)
 		return false;
 	drop(c, connection);
@@ -241,10 +249,9 @@ static void set_timer(struct hospes_control *c)
 {
 	uint64_t first = c->accepts ? 0 : c->accepts_again_ns;
 	struct itimerspec spec = {0};
-	struct connection *connection;
 
-	TAILQ_FOREACH(connection, &c->connections, link)
-	{
+	for (struct connection *connection = TAILQ_FIRST(&c->connections); connection;
+	     connection = TAILQ_NEXT(connection, link)) {
 		uint64_t deadline = connection->deadline_ns;
 
 		if (deadline && (!first || deadline < first))
