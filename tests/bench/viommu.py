@@ -35,6 +35,7 @@ GUESTS = [
     ("hospes, strict, poll", bench.hospes, {"viommu": True, "transport": "poll"}, 1),
     ("hospes, lazy", bench.hospes, {"viommu": True}, 0),
     ("hospes, batched", bench.hospes, {"viommu": True, "strategy": "batched"}, 1),
+    ("hospes, staged", bench.hospes, {"viommu": True, "strategy": "staged"}, 1),
     ("hospes, cached", bench.hospes, {"viommu": True, "strategy": "cached"}, 1),
     ("hospes, deferred", bench.hospes, {"viommu": True, "strategy": "deferred"}, 1),
     ("QEMU, direct", bench.qemu, {}, None),
