@@ -154,10 +154,12 @@ static void sample(struct output *out, const char *labels, const json_t *value)
 			types[f->type]);
 	out->begun = true;
 	fprintf(out->to, "%s%s%s%s ", f->name, *labels ? "{" : "", labels, *labels ? "}" : "");
-	if (json_is_integer(value) && f->scale == 0)
+	if (f->scale != 0)
+		fprintf(out->to, "%.9g\n", json_number_value(value) * f->scale);
+	else if (json_is_integer(value))
 		fprintf(out->to, "%lld\n", (long long)json_integer_value(value));
 	else
-		fprintf(out->to, "%.9g\n", json_number_value(value) * (f->scale ? f->scale : 1));
+		fprintf(out->to, "%.9g\n", json_number_value(value));
 }
 
 static void sample_of(struct output *out, const char *labels, const json_t *object)
