@@ -167,7 +167,8 @@ static void learn(struct batched *b, uint64_t bytes)
 
 	while (way < WAYS && set[way].first && set[way].hash != hash)
 		way++;
-	if (way == WAYS && set[--way].alias) {
+	way = MIN(way, (unsigned int)WAYS - 1);
+	if (set[way].hash != hash && set[way].alias) {
 		if (set[way].alias->users)
 			return;
 		drop_alias(b, set[way].alias);
@@ -566,10 +567,9 @@ static void batched_forget(struct strategy *strategy, uint64_t gpa, uint64_t byt
 
 static void free_areas(struct list *areas)
 {
-	struct list *item;
-
-	while ((item = list_pop(areas)))
+	list_for_each_safe (item, areas) {
 		free(container_of(item, struct area, link));
+	}
 }
 
 /* Areas may be left, which no device reaches. */
