@@ -105,7 +105,7 @@ refused 1 "has no driver, and only the PF's driver can make VFs" "no driver" hos
 nvme=$(device 1b36:0010)
 disk=$(basename "$(echo "$sys/$nvme"/nvme/nvme*/nvme*n*)")
 mkfs.ext4 -q "/dev/$disk" 64M && mkdir -p "$TMP/mnt" && mount "/dev/$disk" "$TMP/mnt" || bail "no file system"
-refused 1 "its disk $disk is in use" "a mounted disk" hospes vf bind "$nvme"
+refused 1 "its disk $disk: mounted at $TMP/mnt" "a mounted disk" hospes vf bind "$nvme"
 is "$(pci_driver "$nvme")" nvme "it keeps its driver"
 umount "$TMP/mnt"
 ok "unmounted, it goes" hospes vf bind "$nvme"
