@@ -58,6 +58,7 @@ static void set_up(void)
 	cr_assert_not_null(vm);
 	list_init(&vm->commands);
 	list_init(&vm->devices);
+	hotplug_init(vm);
 	pthread_mutex_init(&vm->mutex, NULL);
 	sem_init(&entered, 0, 0);
 	sem_init(&release, 0, 0);

@@ -41,6 +41,7 @@ static struct hospes_vm *machine(void)
 	cr_assert_not_null(vm);
 	list_init(&vm->commands);
 	list_init(&vm->devices);
+	hotplug_init(vm);
 	pthread_mutex_init(&vm->mutex, NULL);
 	pthread_cond_init(&vm->changed, NULL);
 	return vm;

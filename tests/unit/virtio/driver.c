@@ -455,6 +455,10 @@ struct drv *drv_create(struct guest *g, struct virtio_device *vdev)
 	d->guest = g;
 	d->vdev = vdev;
 	must(!virtio_pci_create(&d->dev, &env, &config, vdev, &g_err));
+	if (g->port) { /* power-on: what is in the slot has power */
+		root_port_set_present(g->port, true);
+		g->port->ops->reset(g->port);
+	}
 	must(!pci_root_assign(g->root, &g_err));
 	d->addr = *virtio_pci_addr(d->dev);
 	d->bar = drv_cfg_read(d, 0x10 + 4 * DRV_BAR, 4) & ~0xfu;
