@@ -213,8 +213,8 @@ static void add_express(struct fn *f, unsigned int type)
 	allow(f->writable, at + 0x30, 2, 0x000f);
 	if (type != 4)
 		return;
-	allow(f->writable, at + 0x18, 2, 0x1028);
-	allow(f->w1c, at + 0x1a, 2, 0x0108);
+	allow(f->writable, at + 0x18, 2, 0x17e9);
+	allow(f->w1c, at + 0x1a, 2, 0x0109);
 	allow(f->writable, at + 0x1c, 2, 0x000f);
 	allow(f->w1c, at + 0x20, 4, 0x10000);
 }
@@ -297,6 +297,15 @@ static bool bridge_passes(const uint8_t *c, bool io, uint64_t at, uint64_t size)
 	       (inside(at, size, mem, mem_end) || inside(at, size, pref, pref_end));
 }
 
+/* The port's slot has a power controller (PCI Express Base 6.0, 7.5.3.9 and 7.5.3.10), and the
+ * guest has turned it off: nothing is seen behind it. */
+static bool slot_is_off(void)
+{
+	const uint8_t *c = &fns[PORT].pci.config[fns[PORT].express];
+
+	return load_le32(c + 0x14) & 2 && load_le16(c + 0x18) & 0x400;
+}
+
 static void check_bar(const struct fn *f, unsigned int i)
 {
 	const struct pci_bar *b = &f->pci.bars[i];
@@ -321,7 +330,7 @@ static void check_bar(const struct fn *f, unsigned int i)
 					    inside(at, size, 4 * GiB, PCI_TOP - 1));
 	show = show && (!rom || c[0x30] & 1);
 	if (f == &fns[BEHIND])
-		show = show && bridge_passes(fns[PORT].pci.config, io, at, size);
+		show = show && !slot_is_off() && bridge_passes(fns[PORT].pci.config, io, at, size);
 	if (b->region) {
 		check(b->visible == show && f->region[i].on == show);
 		check(!show || f->region[i].base == at);
@@ -450,7 +459,7 @@ static struct fn *who(unsigned int bus, unsigned int devfn)
 		       : devfn == 16 ? &fns[MULTI0]
 		       : devfn == 17 ? &fns[MULTI1]
 				     : NULL;
-	if (devfn == 0 && port[0x19] == bus && port[0x1a] >= bus)
+	if (devfn == 0 && port[0x19] == bus && port[0x1a] >= bus && !slot_is_off())
 		return &fns[BEHIND];
 	return NULL;
 }
