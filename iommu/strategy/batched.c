@@ -397,8 +397,8 @@ static bool is_wanted(const struct strategy *strategy, const struct area *area)
 	return false;
 }
 
-/* Retain the GOING records from *m on that are in the area; *m is the record behind it. */
-static void retain_part(struct strategy *strategy, const struct area *area, struct mapping **m)
+/* Retain the GOING records from *m on that begin at `last` or before; *m is the one behind them. */
+static void retain_part(struct strategy *strategy, struct mapping **m, uint64_t last)
 {
 	struct batched *b = strategy->state;
 
@@ -408,7 +408,7 @@ static void retain_part(struct strategy *strategy, const struct area *area, stru
 			 "from now on",
 			 strategy->config->name);
 	b->in_parts = true;
-	for (; *m && (*m)->iova <= area->last; *m = (*m)->next) {
+	for (; *m && (*m)->iova <= last; *m = (*m)->next) {
 		if ((*m)->state == MAPPING_GOING)
 			strategy_retain(strategy, *m);
 	}
@@ -430,9 +430,7 @@ static int unmap_areas(struct strategy *strategy, const struct hw_request *r)
 			continue;
 		}
 		if (area && is_wanted(strategy, area)) {
-			struct area part = {.last = MIN(last, r->last)};
-
-			retain_part(strategy, &part, &m);
+			retain_part(strategy, &m, MIN(last, r->last));
 			m = m && m->iova <= r->last ? m : NULL;
 			continue;
 		}
