@@ -171,26 +171,6 @@ static void sample_of(struct output *out, const char *labels, const json_t *obje
 	sample(out, labels, value);
 }
 
-/* Of each member of a list, which its key `name` tells from the others. */
-static void each_of_list(struct output *out, const json_t *list, const char *label,
-			 const char *name)
-{
-	const json_t *item;
-	size_t i;
-
-	json_array_foreach(list, i, item)
-	{
-		char labels[LABELS_BYTES] = "";
-
-		add_label(labels, label, text_of(item, name));
-		if (out->family->from == FROM_REGIONS) {
-			add_label(labels, "bus", text_of(item, "bus"));
-			add_label(labels, "base", text_of(item, "base"));
-		}
-		sample_of(out, labels, item);
-	}
-}
-
 /* Of each member of an object that has such numbers by kind. */
 static void each_kind(struct output *out, const json_t *kinds, const char *before,
 		      const char *label)
@@ -211,8 +191,9 @@ static void each_kind(struct output *out, const json_t *kinds, const char *befor
 	}
 }
 
-static void each_operation(struct output *out, const json_t *list, const char *label,
-			   const char *name)
+/* Of each member of a list, or of its operations; its key `name` tells it from the others. */
+static void each_of_list(struct output *out, const json_t *list, const char *label,
+			 const char *name)
 {
 	const json_t *item;
 	size_t i;
@@ -222,7 +203,14 @@ static void each_operation(struct output *out, const json_t *list, const char *l
 		char labels[LABELS_BYTES] = "";
 
 		add_label(labels, label, text_of(item, name));
-		each_kind(out, json_object_get(item, "operations"), labels, "operation");
+		if (out->family->from == FROM_REGIONS) {
+			add_label(labels, "bus", text_of(item, "bus"));
+			add_label(labels, "base", text_of(item, "base"));
+		}
+		if (out->family->from == FROM_SPACE_OPS || out->family->from == FROM_ENDPOINT_OPS)
+			each_kind(out, json_object_get(item, "operations"), labels, "operation");
+		else
+			sample_of(out, labels, item);
 	}
 }
 
@@ -246,10 +234,8 @@ static void write_family(struct output *out, const json_t *status)
 		each_of_list(out, json_object_get(status, "regions"), "region", "name");
 		break;
 	case FROM_SPACES:
-		each_of_list(out, spaces, "space", "name");
-		break;
 	case FROM_SPACE_OPS:
-		each_operation(out, spaces, "space", "name");
+		each_of_list(out, spaces, "space", "name");
 		break;
 	case FROM_VIOMMU:
 		sample_of(out, "", viommu);
@@ -258,10 +244,8 @@ static void write_family(struct output *out, const json_t *status)
 		each_kind(out, json_object_get(viommu, "requests"), "", "request");
 		break;
 	case FROM_ENDPOINTS:
-		each_of_list(out, endpoints, "endpoint", "id");
-		break;
 	case FROM_ENDPOINT_OPS:
-		each_operation(out, endpoints, "endpoint", "id");
+		each_of_list(out, endpoints, "endpoint", "id");
 		break;
 	}
 }
