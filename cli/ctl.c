@@ -136,11 +136,21 @@ static const struct {
 	{"terminal", "consoles", "size", terminal_body, "a size like 80x24"},
 };
 
+/* body is taken over; NULL: it could not be made. */
+static int put(const char *what, const char *target, json_t *body)
+{
+	char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
+	int status = text ? request(what, "PUT", target, text) : CLI_FAILED;
+
+	free(text);
+	json_decref(body);
+	return status;
+}
+
 static int set_device(const char *what, const char *word, const char *dot, const char *equals)
 {
 	size_t n = (size_t)(equals - dot - 1);
-	char target[TARGET_BYTES], *text;
-	int status = CLI_USAGE;
+	char target[TARGET_BYTES];
 	json_t *body;
 
 	for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++) {
@@ -153,29 +163,19 @@ static int set_device(const char *what, const char *word, const char *dot, const
 			json_decref(body);
 			return CLI_USAGE;
 		}
-		text = json_dumps(body, JSON_COMPACT);
-		status = text ? request(what, "PUT", target, text) : CLI_FAILED;
-		free(text);
-		json_decref(body);
-		return status;
+		return put(what, target, body);
 	}
 	cli_error("%s: a device has DISK.size, NET.link, CONSOLE.terminal", word);
-	return status;
+	return CLI_USAGE;
 }
 
 static int set_strategy(const char *what, const char *value)
 {
 	json_t *body = json_pack("{s:s}", "strategy", value);
-	char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
-	int status = CLI_FAILED;
 
-	if (text)
-		status = request(what, "PUT", "/v1/strategy", text);
-	else
+	if (!body)
 		cli_error("strategy: no UTF-8");
-	free(text);
-	json_decref(body);
-	return status;
+	return put(what, "/v1/strategy", body);
 }
 
 static int set_one(const char *what, const char *word)
