@@ -309,11 +309,21 @@ static int exit_status(struct run *run)
 	}
 }
 
+/* Whoever starts a command with one of them ignored (nohup; a shell's script, with & behind it) wants
+ * it to stay so, but a blocked one would be read all the same. */
+static void add_unless_ignored(sigset_t *set, int signal)
+{
+	struct sigaction action;
+
+	if (sigaction(signal, NULL, &action) != 0 || action.sa_handler != SIG_IGN)
+		sigaddset(set, signal);
+}
+
 static void add_ending_signals(sigset_t *set)
 {
 	sigaddset(set, SIGTERM);
-	sigaddset(set, SIGINT);
-	sigaddset(set, SIGHUP);
+	add_unless_ignored(set, SIGINT);
+	add_unless_ignored(set, SIGHUP);
 }
 
 /* Until there is a machine they end this process, however long its creation takes. */

@@ -306,6 +306,21 @@ Test(run, a_second_signal_ends_the_machine)
 	cr_assert(strstr(fake.calls, "start() shutdown() stop() destroy() "), "%s", fake.calls);
 }
 
+Test(run, a_signal_that_was_ignored_when_it_started_ends_nothing)
+{
+	static const int ignored[] = {SIGHUP, SIGINT};
+
+	for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++) {
+		fake = (struct fake){0};
+		signal(ignored[i], SIG_IGN);
+		pending(ignored[i]);
+		pending(SIGTERM);
+		cr_expect_eq(RUN("--console=none", "--grace", "1"), CLI_FAILED);
+		cr_expect(strstr(fake_err, "did not power off within 1 s"),
+			  "signal %d counted as the second: %s", ignored[i], fake_err);
+	}
+}
+
 Test(run, sigusr1_shows_status_and_registers)
 {
 	fake = (struct fake){0};
