@@ -172,9 +172,17 @@ static int add_pairs(const struct option *option, const char *argument, json_t *
 static int apply_flag(void *at, const struct option *option, const char *argument)
 {
 	const struct flag *flag = option->data;
-	json_t **document = at, *root, *object, *item;
+	json_t **document = at, *root, *object, *item, *text = json_string(argument);
 	int status;
 
+	/* JSON has no other bytes, and would be silent about them. */
+	if (!text) {
+		cli_error("--%s: '%s' is not UTF-8; give a file with such a name as fd=N, or by a "
+			  "link with another name",
+			  option->name, argument);
+		return CLI_USAGE;
+	}
+	json_decref(text);
 	if (!*document)
 		*document = json_object();
 	root = *document;

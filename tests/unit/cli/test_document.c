@@ -107,6 +107,16 @@ Test(document, usage_errors_have_their_status)
 	cr_assert_eq(READ(&root, "/dev/null"), CLI_FAILED);
 }
 
+Test(document, what_is_not_utf8_is_refused_and_not_left_out)
+{
+	json_t *root;
+
+	cr_expect_eq(READ(&root, "--cmdline", "quiet \xe9"), CLI_USAGE);
+	cr_expect_eq(READ(&root, "--disk", "path=caf\xe9.img"), CLI_USAGE);
+	cr_expect_eq(READ(&root, "--console", "virtio,path=caf\xe9.log"), CLI_USAGE);
+	cr_expect_eq(READ(&root, "--kernel-cache", "caf\xe9"), CLI_USAGE);
+}
+
 Test(document, passed_through_devices_and_their_iommu)
 {
 	json_t *root;
