@@ -385,8 +385,8 @@ static const struct state_field serial_fields[] = {
 STATE_DERIVED(struct serial, "made by serial_create", dev, pio, region, loop, config, line);
 STATE_DERIVED(struct serial, "follows from the registers", irq);
 STATE_DERIVED(struct serial, "where the machine stands", quiesced, frozen, stopping);
-STATE_DERIVED(struct serial, "of this host's end of the line", out_dead, in_end, dropping, dropped,
-	      output_bytes, written, at_stall);
+STATE_DERIVED(struct serial, "of this host's end of the line", out_dead, in_end, dropping, full,
+	      dropped, output_bytes, written, at_stall);
 STATE_DERIVED(struct serial, "nothing is in flight while it is frozen", kicked, kick, read_op,
 	      write_op, delay_op, stall_op, reading, writing, delaying, stalling, read_waits,
 	      write_waits);

@@ -71,12 +71,32 @@ static void output_gone(struct serial *s, int error)
 	s->line->out(s);
 }
 
+static bool is_full(int error)
+{
+	return error == -ENOSPC || error == -EDQUOT;
+}
+
+/* Room may come again: only what is there is lost. Lock held. */
+static void output_full(struct serial *s, int error)
+{
+	if (!s->full)
+		log_warn(s->dev.log, s->dev.name,
+			 "output: %s; what the guest writes is lost until there is room",
+			 err_name(error));
+	s->full = true;
+	s->dropped += s->tx.count;
+	s->tx.head = 0;
+	s->tx.count = 0;
+	s->line->out(s);
+}
+
 /* Lock held. */
 static void end_dropping(struct serial *s)
 {
-	if (!s->dropping)
+	if (!s->dropping && !s->full)
 		return;
 	s->dropping = false;
+	s->full = false;
 	log_warn(s->dev.log, s->dev.name, "output: %" PRIu64 " bytes were dropped", s->dropped);
 	s->dropped = 0;
 }
@@ -138,6 +158,8 @@ static void write_done(struct loop_op *op, int result)
 		s->written += (uint64_t)result;
 		end_dropping(s);
 		s->line->out(s);
+	} else if (!waited && is_full(result)) {
+		output_full(s, result);
 	} else if (result < 0 && result != -EINTR && result != -EAGAIN && result != -ECANCELED) {
 		output_gone(s, result);
 	}

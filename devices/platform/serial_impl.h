@@ -71,7 +71,8 @@ struct serial {
 	bool kicked;   /* kick is posted */
 	bool out_dead; /* nobody takes output any more: it is discarded */
 	bool dropping; /* the reader takes nothing: what the guest writes is lost, until it does */
-	uint64_t dropped;      /* bytes, since dropping began */
+	bool full;     /* its file system is: likewise, but each write is tried */
+	uint64_t dropped;      /* bytes, since one of these began */
 	uint64_t output_bytes; /* that the guest wrote */
 	/* The loop's. */
 	struct loop_op kick, read_op, write_op, delay_op, stall_op;

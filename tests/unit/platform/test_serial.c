@@ -323,6 +323,41 @@ Test(serial, reader_that_went_away_does_not_stop_the_guest, .timeout = 20)
 	line_done(&l);
 }
 
+static void count_line(void *opaque, enum log_level level, const char *component, const char *text)
+{
+	unsigned int *lines = opaque;
+
+	(void)level;
+	(void)component;
+	*lines += strstr(text, "No space left") != NULL;
+}
+
+Test(serial, output_to_a_full_disk_goes_on_when_there_is_room, .timeout = 20)
+{
+	struct line l = {0};
+	int pipe_end, full = open("/dev/full", O_WRONLY | O_CLOEXEC);
+	unsigned int lines = 0;
+	char c;
+
+	line_init(&l, false, true);
+	l.h.log = (struct log){.fn = count_line, .opaque = &lines, .level = LOG_WARN};
+	line_open(&l, 0x01);
+	pipe_end = fcntl(l.out[1], F_DUPFD_CLOEXEC, 3);
+	cr_assert_eq(dup2(full, l.out[1]), l.out[1]);
+	out8(&l.h, THR, 'a');
+	while (!lines)
+		cr_assert_eq(loop_iterate(l.h.loop, true), 0);
+	cr_assert_eq(dup2(pipe_end, l.out[1]), l.out[1]);
+	out8(&l.h, THR, 'b');
+	fcntl(l.out[0], F_SETFL, O_NONBLOCK);
+	while (read(l.out[0], &c, 1) < 0)
+		cr_assert_eq(loop_iterate(l.h.loop, true), 0);
+	cr_expect_eq(c, 'b');
+	close(pipe_end);
+	close(full);
+	line_done(&l);
+}
+
 Test(serial, reader_that_takes_nothing_does_not_stop_the_guest_and_gets_what_comes_later,
      .timeout = 20)
 {
