@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,15 +18,59 @@
 
 static const char *const level_names[] = {"error", "warning", "info", "debug"};
 
+enum {
+	PATIENCE_MS = 1000, /* a reader that is only slow takes something in this time */
+	AT_ONCE = PIPE_BUF, /* this much fits where anything does */
+};
+
+/* Of cli_error() and cli_show(). */
+static atomic_uint left_out;
+
+static bool is_taken(FILE *to, int wait_ms)
+{
+	struct pollfd fd = {.fd = fileno(to), .events = POLLOUT};
+
+	return poll(&fd, 1, wait_ms) != 0;
+}
+
+/* Room for a line: if not, it is counted. */
+static bool can_write(FILE *to, atomic_uint *lost)
+{
+	if (is_taken(to, atomic_load(lost) ? 0 : PATIENCE_MS))
+		return true;
+	atomic_fetch_add(lost, 1);
+	return false;
+}
+
+static void say_left_out(unsigned int lines)
+{
+	if (lines)
+		fprintf(stderr, "hospes: %u messages are left out here: nobody took them\n", lines);
+}
+
 void cli_error(const char *fmt, ...)
 {
 	va_list ap;
 
+	if (!can_write(stderr, &left_out))
+		return;
+	say_left_out(atomic_exchange(&left_out, 0));
 	fputs("hospes: ", stderr);
 	va_start(ap, fmt);
 	vfprintf(stderr, fmt, ap);
 	va_end(ap);
 	fputc('\n', stderr);
+}
+
+void cli_show(const char *text)
+{
+	for (size_t left = strlen(text), n; left; left -= n, text += n) {
+		n = left < AT_ONCE ? left : AT_ONCE;
+		if (!can_write(stderr, &left_out))
+			return;
+		say_left_out(atomic_exchange(&left_out, 0));
+		fwrite(text, 1, n, stderr);
+	}
 }
 
 /* For this user alone, never by way of a link that somebody else made, and without waiting for a
@@ -53,7 +99,9 @@ static FILE *open_log(const char *path)
 
 int output_open(struct output *output, const char *path, bool json)
 {
-	*output = (struct output){.to = stderr, .json = json};
+	output->to = stderr;
+	output->json = json;
+	atomic_init(&output->left_out, 0);
 	if (!path)
 		return CLI_OK;
 	output->to = open_log(path);
@@ -90,9 +138,9 @@ static void log_json(FILE *to, const char *stamp, const char *level, const char 
 	json_decref(line);
 }
 
-void output_log(void *opaque, enum hospes_log_level level, const char *component, const char *text)
+static void write_line(const struct output *output, enum hospes_log_level level,
+		       const char *component, const char *text)
 {
-	const struct output *output = opaque;
 	struct timespec now;
 	char second[40];
 	char stamp[64];
@@ -110,4 +158,20 @@ void output_log(void *opaque, enum hospes_log_level level, const char *component
 		log_json(output->to, stamp, level_names[level], component, text);
 	else
 		fprintf(output->to, "%s %s %s: %s\n", stamp, level_names[level], component, text);
+}
+
+void output_log(void *opaque, enum hospes_log_level level, const char *component, const char *text)
+{
+	struct output *output = opaque;
+	unsigned int lines;
+	char gap[64];
+
+	if (!can_write(output->to, &output->left_out))
+		return;
+	lines = atomic_exchange(&output->left_out, 0);
+	if (lines) {
+		snprintf(gap, sizeof(gap), "%u lines are left out here: nobody took them", lines);
+		write_line(output, HOSPES_LOG_WARNING, "log", gap);
+	}
+	write_line(output, level, component, text);
 }

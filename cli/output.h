@@ -1,9 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the command says: one-line errors, and the log (standard error or a file, as text or as JSON
- * lines). */
+/*
+ * What the command says: one-line errors, and the log (standard error or a file, as text or as JSON
+ * lines).
+ *
+ * A reader that takes nothing (a full pipe, a stopped terminal, a journal that hangs) stops neither the
+ * command nor the machine, whose threads log: after one second lines are left out, until one is taken,
+ * which is preceded by how many there were.
+ */
 #ifndef CLI_OUTPUT_H
 #define CLI_OUTPUT_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 
@@ -12,9 +19,13 @@
 /* "hospes: ..." on standard error, one line. */
 void cli_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
+/* Text of any length on standard error, as it is. */
+void cli_show(const char *text);
+
 struct output {
 	FILE *to;
 	bool json;
+	atomic_uint left_out; /* lines, since one was taken */
 };
 
 /* path NULL: standard error. CLI_OK, or CLI_FAILED with the message printed. */

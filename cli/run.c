@@ -100,7 +100,9 @@ static void show(struct run *run,
 	warn(&error, rc);
 	if (rc < 0)
 		return;
-	fprintf(stderr, "\n%s\n", text);
+	cli_show("\n");
+	cli_show(text);
+	cli_show("\n");
 	hospes_free(text);
 }
 
