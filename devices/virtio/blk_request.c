@@ -427,7 +427,7 @@ void blk_request_start(struct blk_request *req)
 		start_transfer(req, le64toh(header.sector));
 		break;
 	case VIRTIO_BLK_T_FLUSH:
-		/* Nothing to write, and a file system without writes may know no fsync (squashfs). */
+		/* A file system without writes may know no fsync (squashfs). */
 		if (blk_of(req)->readonly) {
 			blk_request_finish(req, VIRTIO_BLK_S_OK);
 			break;

@@ -78,39 +78,9 @@ static void watch_done(struct loop_op *op, int result)
 		virtio_queue_release(q->base);
 }
 
-/* A tap can be deleted while nobody reads it: vhost does not say so, nor does a guest that gives
- * no buffers. The kernel's announcement is for all interfaces, so each one has this one looked
- * at. */
-
 static bool watches_links(const struct net_queue *q)
 {
 	return q->base->index == 0 && q->pair->net->links_fd >= 0;
-}
-
-static void poll_links(struct net *net)
-{
-	loop_poll(net->pairs[0].rx.q.base->loop, &net->links, net->links_fd, POLLIN);
-}
-
-static void links_changed(struct loop_op *op, int result)
-{
-	struct net *net = container_of(op, struct net, links);
-	struct virtio_queue *base = net->pairs[0].rx.q.base;
-	uint8_t message[4096];
-	int r;
-
-	/* What it says, or that there was too much of it, does not matter. */
-	while (result > 0 &&
-	       (recv(net->links_fd, message, sizeof(message), 0) >= 0 || errno == ENOBUFS))
-		;
-	r = net->backend->check(net);
-	if (!r && virtio_queue_running(base)) {
-		poll_links(net);
-		return;
-	}
-	if (r)
-		net_peer_gone(net, err_name(r));
-	virtio_queue_release(base);
 }
 
 static int pair_queue_start(struct virtio_queue *base)
@@ -129,10 +99,8 @@ static int pair_queue_start(struct virtio_queue *base)
 		return r;
 	virtio_queue_hold(base);
 	watch(q);
-	if (watches_links(q)) {
-		virtio_queue_hold(base);
-		poll_links(pair->net);
-	}
+	if (watches_links(q))
+		net_links_start(pair->net);
 	return 0;
 }
 
@@ -152,7 +120,7 @@ static void pair_queue_cancel(struct virtio_queue *base)
 	loop_cancel(base->loop, &q->poll);
 	loop_cancel(base->loop, &q->watch);
 	if (watches_links(q))
-		loop_cancel(base->loop, &q->pair->net->links);
+		net_links_cancel(q->pair->net);
 	if (q->pair->vhost)
 		vhost_stop(q->pair->vhost, q);
 }
@@ -366,7 +334,7 @@ static const struct state_field net_fields[] = {
 };
 
 STATE_DERIVED(struct net, "has sections of its own", vdev);
-STATE_DERIVED(struct net, "the setup", backend, mac_initial, links_fd, links);
+STATE_DERIVED(struct net, "the setup", backend, mac_initial, links_fd, links, away);
 STATE_DERIVED(struct net, "written as a struct net_record", n_pairs, mac, status, offloads, mtu,
 	      pairs);
 STATE_DERIVED(struct net_pair, "made by init_pairs", net, index, fd, wake_fd, vhost_fd, vhost);
@@ -563,7 +531,7 @@ int virtio_net_create(struct virtio_device **ret, const struct virtio_net_setup 
 	net->backend = config->backend == VIRTIO_NET_TAP ? &net_tap_ops : &net_socket_ops;
 	net->mtu = config->mtu;
 	net->links_fd = config->links_fd ? config->links_fd : -1;
-	net->links.done = links_changed;
+	net_links_init(net);
 	memcpy(&net->mac_initial, config->mac, sizeof(config->mac));
 	atomic_init(&net->mac, net->mac_initial);
 	atomic_init(&net->status, config->link_down ? 0 : VIRTIO_NET_S_LINK_UP);

@@ -34,7 +34,8 @@ struct virtio_net_setup {
 		*vhost_fds; /* /dev/vhost-net, one per pair, or NULL; ownership passes on success */
 	struct gmem *gmem;  /* vhost needs the memory table; else NULL */
 	/* Of a tap: a non-blocking AF_NETLINK socket in the group RTMGRP_LINK, which says that
-	 * interfaces of this network namespace went; 0: none; ownership passes on success. */
+	 * interfaces of this network namespace went (a tap of another one is looked at each
+	 * second); 0: none; ownership passes on success. */
 	int links_fd;
 	struct loop *const *loops; /* pair i belongs to loops[i % n_loops] */
 	unsigned int n_loops;

@@ -6,6 +6,7 @@
  *   net_rx.c      from the backend into guest buffers
  *   net_tx.c      from guest buffers to the backend
  *   net_ctrl.c    the control queue
+ *   net_links.c   a tap that is deleted while nobody reads it
  *   net_tap.c     backend: a tap; packets carry the virtio header, the kernel does the offloads
  *   net_socket.c  backend: frames over a stream socket
  *   vhost.c       the kernel serves the rings instead of net_rx.c and net_tx.c
@@ -115,8 +116,8 @@ struct net_backend_ops {
 	int (*set_offloads)(struct net *net, uint64_t features);
 	int (*set_enabled)(struct net_pair *pair, bool on);
 	void (*set_carrier)(struct net *net, bool up);
-	/* Interfaces of the host changed: 0, or why this one is of no more use. NULL: it has
-	 * none. */
+	/* Interfaces of the host changed: 0; 1 when this one's changes are not announced on
+	 * links_fd; or why it is of no more use. NULL: it has none. */
 	int (*check)(struct net *net);
 	/* One packet by net_rx_deliver: 1 when there was one, 0 when it waits for guest buffers,
 	 * -EAGAIN when there is none; any other error: the backend is of no more use. */
@@ -140,6 +141,7 @@ struct net {
 	uint16_t mtu;
 	int links_fd;         /* -1: none */
 	struct loop_op links; /* its poll, while pair 0 receives */
+	struct loop_op away;  /* likewise: time until a tap in another namespace is looked at */
 	struct net_pair pairs[];
 };
 
@@ -166,6 +168,12 @@ bool net_rx_deliver(struct net_rx *rx, size_t bytes, size_t direct, const void *
 
 /* net_tx.c */
 bool net_tx_serve(struct net_tx *tx);
+
+/* net_links.c */
+void net_links_init(struct net *net);
+/* While pair 0 receives, in its loop's thread. */
+void net_links_start(struct net *net);
+void net_links_cancel(struct net *net);
 
 /* net_ctrl.c */
 extern const struct virtio_queue_ops net_ctrl_ops;

@@ -119,10 +119,15 @@ static void tap_set_carrier(struct net *net, bool up)
 
 static int tap_check(struct net *net)
 {
-	struct ifreq ifr = {0};
-	int r = tap_ioctl(net->pairs[0].fd, TUNGETIFF, &ifr);
+	struct ifreq ifr = {0}, tap = {0};
+	int fd = net->pairs[0].fd, r = tap_ioctl(fd, TUNGETIFF, &ifr);
 
-	return r == -EBADFD ? -ENODEV : r;
+	if (r)
+		return r == -EBADFD ? -ENODEV : r;
+	/* One of that name may be in this namespace too; it does not have that address. */
+	return tap_ioctl(fd, SIOCGIFHWADDR, &tap) ||
+	       tap_ioctl(net->links_fd, SIOCGIFHWADDR, &ifr) ||
+	       memcmp(ifr.ifr_hwaddr.sa_data, tap.ifr_hwaddr.sa_data, 6) != 0;
 }
 
 static int tap_receive(struct net_pair *pair)

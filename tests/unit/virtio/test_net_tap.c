@@ -403,6 +403,31 @@ Test(net_tap, a_tap_that_is_removed_while_nobody_reads_it_takes_the_link_down)
 	lan_close(&l);
 }
 
+Test(net_tap, a_tap_that_is_removed_from_another_namespace_takes_the_link_down, .timeout = 20)
+{
+	struct lan l = {0};
+	uint8_t status[2];
+	int its, fd, namesake;
+
+	if (unshare(CLONE_NEWNET))
+		cr_skip_test("no network namespace of its own");
+	its = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	fd = tap_fd("tap0", false);
+	cr_assert_eq(unshare(CLONE_NEWNET), 0);
+	namesake = tap_fd("tap0", false);
+	l.n.links = host_links_open();
+	nic_open_tap(&l.n, &fd, 1, USUAL);
+	cr_assert_eq(setns(its, CLONE_NEWNET), 0);
+	cr_assert_eq(system("ip link del tap0 2>/dev/null"), 0, "needs ip");
+	do {
+		cr_assert_eq(loop_iterate(l.n.rig.loop, true), 0);
+		l.n.rig.vdev->ops->config_read(l.n.rig.vdev, 6, status, 2);
+	} while (status[0] & 1);
+	nic_close(&l.n);
+	close(namesake);
+	close(its);
+}
+
 Test(net_tap, reset_under_load)
 {
 	struct lan l;
