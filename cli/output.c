@@ -125,11 +125,27 @@ void output_close(struct output *output)
 	output->to = NULL;
 }
 
+/* JSON has no bytes but UTF-8: a file's name may have others, and a long line is cut anywhere. */
+static json_t *json_text(const char *text)
+{
+	json_t *json = json_string(text);
+	char *copy = json ? NULL : strdup(text);
+
+	for (char *c = copy; c && *c; c++) {
+		if ((unsigned char)*c > 0x7f)
+			*c = '?';
+	}
+	if (copy)
+		json = json_string(copy);
+	free(copy);
+	return json;
+}
+
 static void log_json(FILE *to, const char *stamp, const char *level, const char *component,
 		     const char *text)
 {
-	json_t *line = json_pack("{s:s, s:s, s:s, s:s}", "time", stamp, "level", level, "component",
-				 component, "text", text);
+	json_t *line = json_pack("{s:s, s:s, s:s, s:o}", "time", stamp, "level", level, "component",
+				 component, "text", json_text(text));
 	char *dump = line ? json_dumps(line, JSON_COMPACT) : NULL;
 
 	if (dump)

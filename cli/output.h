@@ -3,9 +3,9 @@
  * What the command says: one-line errors, and the log (standard error or a file, as text or as JSON
  * lines).
  *
- * A reader that takes nothing (a full pipe, a stopped terminal, a journal that hangs) stops neither the
- * command nor the machine, whose threads log: after one second lines are left out, until one is taken,
- * which is preceded by how many there were.
+ * A reader that takes nothing (a full pipe, a stopped terminal, a journal that hangs) stops neither
+ * the command nor the machine, whose threads log: after one second lines are left out, until one is
+ * taken, which is preceded by how many there were.
  */
 #ifndef CLI_OUTPUT_H
 #define CLI_OUTPUT_H

@@ -311,8 +311,8 @@ static int exit_status(struct run *run)
 	}
 }
 
-/* Whoever starts a command with one of them ignored (nohup; a shell's script, with & behind it) wants
- * it to stay so, but a blocked one would be read all the same. */
+/* Whoever starts a command with one of them ignored (nohup, or a shell's script with & behind it)
+ * wants it to stay so; a blocked one would be read all the same. */
 static void add_unless_ignored(sigset_t *set, int signal)
 {
 	struct sigaction action;

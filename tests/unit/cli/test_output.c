@@ -75,3 +75,15 @@ Test(output, a_message_that_nobody_reads_does_not_stop_the_command, .timeout = 2
 	cr_expect_str_eq(text, "hospes: 2 messages are left out here: nobody took them\n"
 			       "hospes: taken\n");
 }
+
+Test(output, a_line_that_is_not_utf8_is_in_the_json_log_too)
+{
+	struct output output = {.to = tmpfile(), .json = true};
+	char text[256] = "";
+
+	output_log(&output, HOSPES_LOG_WARNING, "disk0", "mounted at caf\xe9");
+	rewind(output.to);
+	cr_expect(fgets(text, sizeof(text), output.to), "there is a line");
+	cr_expect(strstr(text, "mounted at caf?"), "%s", text);
+	output_close(&output);
+}
