@@ -91,6 +91,9 @@ const struct option document_options[] = {
 	 FLAG(FLAG_OBJECT, NULL, "smbios", NULL)},
 	{"on-reset", "restart|stop", "when the guest resets (restart)",
 	 FLAG(FLAG_VALUE, NULL, "on_reset", NULL)},
+	{"sandbox", "auto|strict|off",
+	 "confine the machine: by what this host has (auto), or not\nwithout all of it (strict)",
+	 FLAG(FLAG_VALUE, NULL, "sandbox", NULL)},
 	{0},
 };
 

@@ -49,6 +49,7 @@ int main(int argc, char **argv)
 {
 	if (standard_fds_keep() < 0)
 		return CLI_FAILED; /* and nowhere to say it */
+	strays_note();
 	allow_files();
 	if (argc > 1 && strcmp(argv[1], "--version") == 0)
 		return print_version(argc - 1, argv + 1);

@@ -22,7 +22,15 @@
 #include "output.h"
 #include "serve.h"
 #include "silence.h"
+#include "standard.h"
 #include "terminal.h"
+
+/* Where the compiler's instrumentation writes files at the end. */
+#ifdef CLI_INSTRUMENTED
+enum { RUN_UNCONFINED = true };
+#else
+enum { RUN_UNCONFINED = false };
+#endif
 
 enum { SILENCE_S = 10 /* without a word on the console, until that is explained */ };
 
@@ -404,13 +412,23 @@ static int create_machine(struct run *run, json_t *document)
 	return status;
 }
 
+/* This thread, with the last that it needs by path: the control socket, which it removes. */
+static int confine(struct run *run, struct hospes_error *error)
+{
+	char directory[SOCKET_PATH];
+
+	if (RUN_UNCONFINED)
+		return 0;
+	return hospes_vm_confine(run->vm, serve_directory(&run->serve, directory), error);
+}
+
 /* From its start to its end; its outcome, as an exit status. */
 static int live(struct run *run)
 {
 	const struct itimerspec patience = {.it_value = {.tv_sec = SILENCE_S}};
 	struct hospes_error error;
 
-	if (hospes_vm_start(run->vm, &error) < 0) {
+	if (hospes_vm_start(run->vm, &error) < 0 || confine(run, &error) < 0) {
 		cli_error("%s", error.text);
 		return CLI_FAILED;
 	}
@@ -440,6 +458,7 @@ static int run_machine(struct run *run, json_t *document)
 		status = create_machine(run, document);
 	if (status != CLI_OK)
 		return status;
+	strays_close(run->serve.socket.fd);
 	status = open_fds(run);
 	if (status == CLI_OK)
 		status = serve_start(&run->serve, run->vm);

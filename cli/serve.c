@@ -64,6 +64,14 @@ int serve_start(struct serve *serve, struct hospes_vm *vm)
 	return CLI_FAILED;
 }
 
+const char *serve_directory(const struct serve *serve, char directory[SOCKET_PATH])
+{
+	if (!serve->ours)
+		return NULL;
+	socket_parent(serve->socket.path, directory);
+	return directory;
+}
+
 int serve_fd(const struct serve *serve)
 {
 	int fd = serve->control ? hospes_control_fd(serve->control) : -1;

@@ -17,6 +17,8 @@ struct serve {
 int serve_prepare(struct serve *serve, const char *option, const char *name);
 /* Listen, for this machine. */
 int serve_start(struct serve *serve, struct hospes_vm *vm);
+/* Of the socket that was made; NULL: none was. */
+const char *serve_directory(const struct serve *serve, char directory[SOCKET_PATH]);
 /* To be polled for input; -1: none. */
 int serve_fd(const struct serve *serve);
 void serve_iterate(struct serve *serve);

@@ -27,6 +27,18 @@ const char *socket_directory(bool own, char directory[SOCKET_PATH])
 	return n < SOCKET_PATH ? directory : system_directory;
 }
 
+void socket_parent(const char *path, char directory[SOCKET_PATH])
+{
+	char *slash;
+
+	snprintf(directory, SOCKET_PATH, "%s", path);
+	slash = strrchr(directory, '/');
+	if (slash)
+		slash[slash == directory] = '\0';
+	else
+		snprintf(directory, SOCKET_PATH, ".");
+}
+
 static int join(char path[SOCKET_PATH], const char *directory, const char *name)
 {
 	int n = snprintf(path, SOCKET_PATH, "%s/%s.sock", directory, name);
@@ -119,14 +131,10 @@ static int lock_directory(const char *path)
 {
 	char directory[SOCKET_PATH];
 	struct stat st;
-	char *slash;
 	int fd;
 
-	snprintf(directory, sizeof(directory), "%s", path);
-	slash = strrchr(directory, '/');
-	if (slash)
-		slash[slash == directory] = '\0';
-	fd = open(slash ? directory : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	socket_parent(path, directory);
+	fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd >= 0 && fstat(fd, &st) == 0 && st.st_uid == geteuid())
 		flock(fd, LOCK_EX);
 	return fd;

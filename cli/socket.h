@@ -21,6 +21,9 @@ struct control_socket {
 /* $XDG_RUNTIME_DIR/hospes if `own`, and there is one; else /run/hospes. */
 const char *socket_directory(bool own, char directory[SOCKET_PATH]);
 
+/* The directory that the path is in. */
+void socket_parent(const char *path, char directory[SOCKET_PATH]);
+
 /* Where a new machine of this name listens. CLI_OK or CLI_FAILED. */
 int socket_place(char path[SOCKET_PATH], const char *name);
 /* Where the machine listens that `what` names: a path, if it has a slash, or its name. */

@@ -168,7 +168,7 @@ void cache_open(struct cache *cache, const char *dir, const struct log *log)
 	struct stat st;
 	int fd, r = 0;
 
-	*cache = (struct cache){.log = log, .dir_fd = -1};
+	*cache = (struct cache){.log = log, .dir_fd = -1, .entry_fd = -1};
 	fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0 && errno == ENOENT) {
 		r = make_directories(dir);
@@ -195,15 +195,24 @@ void cache_open(struct cache *cache, const char *dir, const struct log *log)
 void cache_close(struct cache *cache)
 {
 	fd_close(&cache->dir_fd);
+	fd_close(&cache->entry_fd);
 }
 
-void cache_drop(const struct cache *cache, const struct cache_key *key, const char *why)
+void cache_seal(struct cache *cache)
+{
+	fd_close(&cache->dir_fd);
+}
+
+void cache_drop(struct cache *cache, const struct cache_key *key, const char *why)
 {
 	char name[64];
 
-	if (cache->dir_fd < 0)
-		return;
+	fd_close(&cache->entry_fd);
 	entry_name(key, name);
+	if (cache->dir_fd < 0) {
+		log_warn(cache->log, "kernel", "cache entry %s is used no more: %s", name, why);
+		return;
+	}
 	log_warn(cache->log, "kernel", "cache entry %s is removed: %s", name, why);
 	unlinkat(cache->dir_fd, name, 0);
 }
@@ -260,6 +269,17 @@ static const char *check_entry(const struct head *head, const struct extent *ext
 	if (!head_is_sane(head, extent, file_bytes))
 		return "absurd head";
 	return NULL;
+}
+
+/* The one that is open already may have lost its name. */
+static int open_last(const struct cache *cache, struct stat *st)
+{
+	int fd = cache->entry_fd < 0 ? -ENOENT : fd_dup(cache->entry_fd);
+
+	if (fd >= 0 && !fstat(fd, st) && st->st_size >= (off_t)PAGE)
+		return fd;
+	fd_close(&fd);
+	return -ENOENT;
 }
 
 static int open_entry(const struct cache *cache, const char *name, struct stat *st)
@@ -324,8 +344,7 @@ static void adopt(struct payload *ret, const struct head *head, size_t bytes)
 	}
 }
 
-int cache_load(const struct cache *cache, const struct cache_key *key, int kernel_fd,
-	       struct payload *ret)
+int cache_load(struct cache *cache, const struct cache_key *key, int kernel_fd, struct payload *ret)
 {
 	cleanup_fd int fd = -1;
 	const char *why;
@@ -334,10 +353,8 @@ int cache_load(const struct cache *cache, const struct cache_key *key, int kerne
 	struct head *head;
 	char name[64];
 
-	if (cache->dir_fd < 0)
-		return -ENOENT;
 	entry_name(key, name);
-	fd = open_entry(cache, name, &st);
+	fd = cache->dir_fd < 0 ? open_last(cache, &st) : open_entry(cache, name, &st);
 	if (fd < 0)
 		return -ENOENT;
 	head = map_entry(fd, (size_t)st.st_size);
@@ -360,6 +377,9 @@ int cache_load(const struct cache *cache, const struct cache_key *key, int kerne
 	/* Its last use, for pruning: no finer than an hour. */
 	if (st.st_mtim.tv_sec + 3600 < time(NULL))
 		futimens(fd, NULL);
+	fd_close(&cache->entry_fd);
+	cache->entry_fd = fd;
+	fd = -1;
 	return 0;
 }
 
@@ -475,7 +495,7 @@ static bool is_settled(const struct cache_key *key)
 	return !is_near(key->ctime_ns, ns_of(&now)) && !is_near(key->mtime_ns, ns_of(&now));
 }
 
-void cache_store(const struct cache *cache, const struct cache_key *key, int kernel_fd,
+void cache_store(struct cache *cache, const struct cache_key *key, int kernel_fd,
 		 const struct payload *payload)
 {
 	struct head head = {
@@ -486,6 +506,7 @@ void cache_store(const struct cache *cache, const struct cache_key *key, int ker
 		.elf = payload->elf,
 	};
 	char temporary[64], name[64];
+	struct stat st;
 	uint64_t random;
 	int fd, r;
 
@@ -519,6 +540,10 @@ void cache_store(const struct cache *cache, const struct cache_key *key, int ker
 	if (r) {
 		unlinkat(cache->dir_fd, temporary, 0);
 		log_warn(cache->log, "kernel", "not cached: %s", err_name(r));
+	} else {
+		/* Once more, so that whoever has it later cannot write to it. */
+		fd_close(&cache->entry_fd);
+		cache->entry_fd = open_entry(cache, name, &st);
 	}
 	prune(cache);
 }

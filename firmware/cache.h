@@ -35,7 +35,8 @@
 
 struct cache {
 	const struct log *log;
-	int dir_fd; /* -1: no cache */
+	int dir_fd;   /* -1: none is looked for, written or removed */
+	int entry_fd; /* the one that was loaded or stored last, to read; -1 */
 };
 
 /* What identifies a kernel file. */
@@ -48,6 +49,9 @@ struct cache_key {
  * the reason is logged, and there is no cache. */
 void cache_open(struct cache *cache, const char *dir, const struct log *log);
 void cache_close(struct cache *cache);
+/* From here on nothing is opened or changed by name: cache_load knows the last entry, and no other
+ * one. */
+void cache_seal(struct cache *cache);
 
 /* 0 or a negative errno. */
 int cache_key_of(struct cache_key *ret, int kernel_fd);
@@ -55,14 +59,14 @@ bool cache_key_equal(const struct cache_key *a, const struct cache_key *b);
 
 /* An entry for the file: 0, or -ENOENT. The payload is then `cached`: its data is not yet
  * checked. */
-int cache_load(const struct cache *cache, const struct cache_key *key, int kernel_fd,
+int cache_load(struct cache *cache, const struct cache_key *key, int kernel_fd,
 	       struct payload *ret);
 
 /* Keep a payload that was just unpacked from the file with that key. Logs what goes wrong. */
-void cache_store(const struct cache *cache, const struct cache_key *key, int kernel_fd,
+void cache_store(struct cache *cache, const struct cache_key *key, int kernel_fd,
 		 const struct payload *payload);
 
 /* The entry is damaged: remove it. */
-void cache_drop(const struct cache *cache, const struct cache_key *key, const char *why);
+void cache_drop(struct cache *cache, const struct cache_key *key, const char *why);
 
 #endif

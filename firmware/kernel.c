@@ -237,7 +237,7 @@ int kernel_open(struct kernel **ret, const struct kernel_config *config, struct 
 	k->log = config->log;
 	k->mode = config->kaslr;
 	k->fd = k->initrd_fd = -1;
-	k->cache.dir_fd = -1;
+	k->cache.dir_fd = k->cache.entry_fd = -1;
 	r = open_copies(k, config, err);
 	if (r)
 		goto fail;
@@ -269,6 +269,11 @@ void kernel_close(struct kernel *k)
 	free(k->initrd_path);
 	free(k->cmdline);
 	free(k);
+}
+
+void kernel_seal(struct kernel *k)
+{
+	cache_seal(&k->cache);
 }
 
 void kernel_describe(const struct kernel *k, struct kernel_info *ret)

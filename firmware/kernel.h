@@ -43,6 +43,9 @@ struct kernel_config {
 struct kernel;
 int kernel_open(struct kernel **ret, const struct kernel_config *config, struct err *err);
 void kernel_close(struct kernel *kernel);
+/* After this, kernel_load opens nothing by name: it has the kernel, the initrd, and the cache's
+ * entry of them, if there was one. */
+void kernel_seal(struct kernel *kernel);
 
 /* What was done, for the log and the status. */
 struct kernel_info {

@@ -331,7 +331,7 @@ static int run_workers(struct bench *b, unsigned int n, uint64_t *median_ns)
 		w->memory = b->memory + (uint64_t)started * WORKER_BYTES;
 		w->iova = IOVA + (uint64_t)started * GiB;
 		w->runs = b->setup->quick ? 15 : MAX_RUNS;
-		rc = thread_start(&w->thread, THREAD_HELPER, started, work, w);
+		rc = thread_start(&w->thread, THREAD_HELPER, started, NULL, work, w);
 		started += !rc;
 	}
 	for (unsigned int i = 0; rc && i < started; i++)

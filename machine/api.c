@@ -246,6 +246,13 @@ int hospes_vm_run(struct hospes_vm *vm)
 	return rc;
 }
 
+int hospes_vm_confine(struct hospes_vm *vm, const char *removes, struct hospes_error *error)
+{
+	struct err err = ERR_INIT;
+
+	return give(error, &err, sandbox_enter(vm->sandbox, removes, &err));
+}
+
 static int do_status(struct hospes_vm *vm, void *arg, struct err *err)
 {
 	char **json = arg;

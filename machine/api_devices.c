@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/num.h"
+#include "base/thread.h"
 #include "machine/api.h"
 #include "machine/hotplug.h"
 #include "machine/vm.h"
@@ -77,6 +78,16 @@ static char *text_of(struct vm_device *d)
 	return text;
 }
 
+static void say_confined(struct err *err)
+{
+	const struct err why = *err;
+
+	err_set(err, why.code,
+		"%s; this machine is confined and opens nothing by path: give an open file (fd), "
+		"or start it with sandbox off",
+		why.text);
+}
+
 static int do_add(struct hospes_vm *vm, void *arg, struct err *err)
 {
 	struct addition *a = arg;
@@ -91,6 +102,9 @@ static int do_add(struct hospes_vm *vm, void *arg, struct err *err)
 			       config->item.schema->what);
 	a->config = NULL;
 	rc = vm_device_add(vm, config, &d, err);
+	if (rc == -EACCES && thread_role() == THREAD_MACHINE &&
+	    sandbox_has(vm->sandbox, SANDBOX_LANDLOCK))
+		say_confined(err);
 	if (rc)
 		return rc;
 	if (a->wants_text) {

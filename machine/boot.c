@@ -76,7 +76,8 @@ void vm_start_loading(struct hospes_vm *vm)
 {
 	struct vm_loading *l = &vm->loading;
 
-	l->running = !thread_start(&l->thread, THREAD_LOADER, 0, loading_thread, vm);
+	/* Unlimited: it ends before the guest begins, and mends an entry of the kernel cache. */
+	l->running = !thread_start(&l->thread, THREAD_LOADER, 0, NULL, loading_thread, vm);
 }
 
 void vm_stop_loading(struct hospes_vm *vm)
@@ -137,6 +138,7 @@ int vm_prepare_boot(struct hospes_vm *vm, struct err *err)
 	free((void *)viommu.endpoints);
 	if (!rc)
 		rc = loaded(vm, &entry, err);
+	kernel_seal(vm->kernel);
 	for (unsigned int i = 0; i < vm->config.cpus.count && !rc; i++)
 		rc = arch_vcpu_reset(vcpus_get(vm->vcpus, i), i ? NULL : &entry, err);
 	return rc;

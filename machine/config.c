@@ -11,6 +11,7 @@
 #include "iommu/ioas.h"
 #include "machine/kind.h"
 #include "machine/validate.h"
+#include "sandbox/sandbox.h"
 #include "virtio/iommu.h"
 
 #define AT(type, member) .offset = offsetof(struct type, member)
@@ -30,6 +31,12 @@ static const char *const on_reset_names[] = {
 	NULL,
 };
 
+static const char *const sandbox_names[] = {
+	[SANDBOX_AUTO] = "auto",
+	[SANDBOX_STRICT] = "strict",
+	[SANDBOX_OFF] = "off",
+	NULL,
+};
 static const char *const viommu_transport_names[] = {
 	[VIRTIO_IOMMU_EXIT] = "exit",
 	[VIRTIO_IOMMU_LOOP] = "loop",
@@ -136,6 +143,7 @@ static const struct schema_field machine_fields[] = {
 	{"smbios", SCHEMA_OBJECT, AT(config, smbios), .sub = &smbios_schema},
 	{"io_threads", SCHEMA_UINT, AT(config, io_threads), .max = 64},
 	{"on_reset", SCHEMA_ENUM, AT(config, on_reset), .names = on_reset_names},
+	{"sandbox", SCHEMA_ENUM, AT(config, sandbox), .names = sandbox_names},
 };
 
 /* The table of the document: the machine's keys and those of the kinds of devices. */

@@ -101,6 +101,7 @@ struct config {
 	struct config_smbios smbios;
 	uint32_t io_threads; /* CONFIG_IO_THREADS_AUTO until it is validated */
 	int on_reset;
+	int sandbox; /* enum sandbox_mode */
 };
 
 /* ret is to be released with config_done, also after an error. */

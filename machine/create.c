@@ -122,6 +122,7 @@ static int build_vcpus(struct hospes_vm *vm, struct err *err)
 		.pio = vm->pio,
 		.event = vm_vcpu_event,
 		.opaque = vm,
+		.limits = sandbox_limits(vm->sandbox),
 	};
 
 	if (cpus->pin.n) {
@@ -151,7 +152,9 @@ int vm_build(struct hospes_vm *vm, struct err *err)
 		.cores = cpus->cores,
 		.threads = cpus->threads,
 	};
-	rc = open_kvm(&vm->kvm, vm->options.kvm_fd, err);
+	rc = sandbox_create(&vm->sandbox, (enum sandbox_mode)vm->config.sandbox, &vm->log, err);
+	if (!rc)
+		rc = open_kvm(&vm->kvm, vm->options.kvm_fd, err);
 	if (!rc)
 		rc = vm_open_kernel(vm, err);
 	if (!rc)
@@ -203,4 +206,5 @@ void vm_unbuild(struct hospes_vm *vm)
 	vm_lifecycle_done(vm);
 	loop_destroy(vm->loop);
 	fd_close(&vm->kvm.fd);
+	sandbox_destroy(vm->sandbox);
 }

@@ -584,7 +584,8 @@ int vm_start_thread(struct hospes_vm *vm, struct err *err)
 	pthread_mutex_lock(&vm->mutex);
 	vm->no_thread = false;
 	pthread_mutex_unlock(&vm->mutex);
-	rc = thread_start(&vm->thread, THREAD_MACHINE, 0, machine_thread, vm);
+	rc = thread_start(&vm->thread, THREAD_MACHINE, 0, sandbox_limits(vm->sandbox),
+			  machine_thread, vm);
 	vm->thread_running = !rc;
 	if (!rc)
 		return 0;
@@ -627,7 +628,7 @@ static int start_io_thread(struct hospes_vm *vm, struct vm_io_thread *io, enum t
 	int rc;
 
 	io->vm = vm;
-	rc = thread_start(&io->thread, role, index, io_thread, io);
+	rc = thread_start(&io->thread, role, index, sandbox_limits(vm->sandbox), io_thread, io);
 	if (rc)
 		return err_set(err, rc, "cannot start an I/O thread: %s", err_name(rc));
 	io->running = true;

@@ -83,6 +83,36 @@ static json_t *regions(struct hospes_vm *vm)
 	return to.list;
 }
 
+static json_t *layers_and_lacks(const struct sandbox *s, json_t *lacks)
+{
+	json_t *ret = json_array();
+
+	for (enum sandbox_layer layer = 0; layer < SANDBOX_LAYERS; layer++) {
+		const char *name = sandbox_layer_name(layer);
+
+		if (sandbox_has(s, layer))
+			json_array_append_new(ret, json_string(name));
+		else
+			json_object_set_new(lacks, name, json_string(sandbox_lack(s, layer)));
+	}
+	return ret;
+}
+
+static json_t *sandbox_status(const struct sandbox *s)
+{
+	json_t *lacks = json_object(), *threads = json_object();
+
+	for (enum thread_role role = 0; role < THREAD_ROLES; role++) {
+		unsigned int n = sandbox_threads(s, role);
+
+		if (n)
+			json_object_set_new(threads, thread_role_name(role),
+					    json_integer((json_int_t)n));
+	}
+	return json_pack("{s:o, s:o, s:o}", "layers", layers_and_lacks(s, lacks), "lacks", lacks,
+			 "threads", threads);
+}
+
 char *vm_status(struct hospes_vm *vm)
 {
 	json_t *root =
@@ -97,6 +127,7 @@ char *vm_status(struct hospes_vm *vm)
 	json_t *viommu = vm_viommu_status(vm);
 	char *text;
 
+	json_object_set_new(root, "sandbox", sandbox_status(vm->sandbox));
 	if (iommu)
 		json_object_set_new(root, "iommu", iommu);
 	if (viommu)

@@ -33,6 +33,7 @@
 #include "machine/kind.h"
 #include "machine/kind_passthrough.h"
 #include "platform/platform.h"
+#include "sandbox/sandbox.h"
 #include "virtio/virtio.h"
 
 enum { VM_MAX_IO_THREADS = 64 };
@@ -91,6 +92,7 @@ struct hospes_vm {
 	struct hospes_vm_options options;
 	struct log log;
 
+	struct sandbox *sandbox; /* NULL: off */
 	struct kvm kvm;
 	struct arch_topology topology;
 	struct arch_platform platform;

@@ -24,6 +24,10 @@
  * the machine's thread has not answered for 30 s because of this host. A change of the state is
  * then made when it does.
  *
+ * The library's threads are confined (the document's "sandbox"; docs/security.md): what a guest
+ * makes of one cannot open, connect or start anything. The embedder's are never touched, unless
+ * they ask for it (hospes_vm_confine).
+ *
  * File descriptors: the library opens what it needs at the lowest free numbers, as any program
  * does. Keep 0, 1 and 2 open (on /dev/null, where there is nothing better): otherwise a file of the
  * library's gets the number that the rest of the process takes for standard input or output. What a
@@ -174,6 +178,13 @@ HOSPES_API int hospes_vm_fd(struct hospes_vm *vm);
 HOSPES_API int hospes_vm_iterate(struct hospes_vm *vm);
 HOSPES_API int hospes_vm_run(struct hospes_vm *vm);
 
+/* Confine the calling thread, for good, as the machine's own are (docs/security.md): for a program
+ * that has opened all it needs and only serves this machine from now on. By path it can then open
+ * nothing, and remove files only below the directory `removes` (NULL: none), where its sockets are.
+ * Without effect where the document says "sandbox": "off". */
+HOSPES_API int hospes_vm_confine(struct hospes_vm *vm, const char *removes,
+				 struct hospes_error *error);
+
 /* Status as a JSON document (docs/configuration.md): state, exits, devices with their addresses and
  * counters. Free with hospes_free. */
 HOSPES_API int hospes_vm_status(struct hospes_vm *vm, char **json, struct hospes_error *error);
@@ -191,7 +202,8 @@ HOSPES_API int hospes_vm_registers(struct hospes_vm *vm, char **text, struct hos
  * changed. -ENOSPC: no port is free (pci.root_ports), or no more devices of the kind; -EEXIST: the
  * id or the device is in the machine; -EBUSY: in use elsewhere, or the machine has stopped;
  * -EOPNOTSUPP: no guest can find such a device once it runs. Opening, and mapping memory for a
- * passed-through device, is done in the machine's thread, while the guest goes on. */
+ * passed-through device, is done in the machine's thread, while the guest goes on; with
+ * HOSPES_VM_THREAD and a sandbox that thread opens nothing (-EACCES), so the object gives fds. */
 HOSPES_API int hospes_vm_device_add(struct hospes_vm *vm, const char *json, size_t length,
 				    char **device, struct hospes_error *error);
 

@@ -83,7 +83,7 @@ static void run_job(struct job *job, unsigned int threads)
 	unsigned int started = 0;
 
 	while (started + 1 < threads &&
-	       !thread_start(&helpers[started], THREAD_HELPER, started, map_shards, job))
+	       !thread_start(&helpers[started], THREAD_HELPER, started, NULL, map_shards, job))
 		started++;
 	map_shards(job);
 	while (started)

@@ -3,10 +3,10 @@
 #include "base/thread.h"
 
 #include <errno.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 enum {
 	NAME_BYTES = 16, /* the kernel keeps no more */
@@ -28,21 +28,31 @@ static const struct role {
 
 static _Thread_local enum thread_role own_role;
 
+/* The starting thread's, which waits until `entered`. */
 struct start {
 	enum thread_role role;
+	struct thread_limits *limits;
 	void *(*fn)(void *opaque);
 	void *opaque;
 	char name[NAME_BYTES];
+	int result;
+	sem_t entered;
 };
 
 static void *thread_main(void *opaque)
 {
-	struct start start = *(struct start *)opaque;
+	struct start *start = opaque;
+	void *(*fn)(void *) = start->fn;
+	void *fn_opaque = start->opaque;
+	int rc = 0;
 
-	free(opaque);
-	own_role = start.role;
-	pthread_setname_np(pthread_self(), start.name);
-	return start.fn(start.opaque);
+	own_role = start->role;
+	pthread_setname_np(pthread_self(), start->name);
+	if (start->limits)
+		rc = start->limits->enter(start->limits, start->role);
+	start->result = rc;
+	sem_post(&start->entered); /* start is gone from here on */
+	return rc ? NULL : fn(fn_opaque);
 }
 
 static int create(pthread_t *ret, const struct role *role, struct start *start)
@@ -65,22 +75,31 @@ static int create(pthread_t *ret, const struct role *role, struct start *start)
 }
 
 int thread_start(pthread_t *ret, enum thread_role role, unsigned int index,
-		 void *(*fn)(void *opaque), void *opaque)
+		 struct thread_limits *limits, void *(*fn)(void *opaque), void *opaque)
 {
-	struct start *start = malloc(sizeof(*start));
+	struct start start = {.role = role, .limits = limits, .fn = fn, .opaque = opaque};
 	int rc;
 
-	if (!start)
-		return -ENOMEM;
-	*start = (struct start){.role = role, .fn = fn, .opaque = opaque};
 	if (roles[role].several)
-		snprintf(start->name, sizeof(start->name), "hospes-%s%u", roles[role].name, index);
+		snprintf(start.name, sizeof(start.name), "hospes-%s%u", roles[role].name, index);
 	else
-		snprintf(start->name, sizeof(start->name), "hospes-%s", roles[role].name);
-	rc = create(ret, &roles[role], start);
-	if (rc)
-		free(start);
+		snprintf(start.name, sizeof(start.name), "hospes-%s", roles[role].name);
+	sem_init(&start.entered, 0, 0);
+	rc = create(ret, &roles[role], &start);
+	if (!rc) {
+		while (sem_wait(&start.entered))
+			;
+		rc = start.result;
+		if (rc)
+			pthread_join(*ret, NULL);
+	}
+	sem_destroy(&start.entered);
 	return rc;
+}
+
+const char *thread_role_name(enum thread_role role)
+{
+	return roles[role].name;
 }
 
 enum thread_role thread_role(void)

@@ -639,7 +639,8 @@ int gmem_prefault(struct gmem *gmem, unsigned int threads, struct err *err)
 		threads = cpus > 0 ? (unsigned int)cpus : 1;
 	threads = (unsigned int)MIN((uint64_t)MIN(threads, (unsigned int)PREFAULT_MAX_THREADS),
 				    chunks);
-	while (n + 1 < threads && !thread_start(&helpers[n], THREAD_HELPER, n, prefault_thread, &p))
+	while (n + 1 < threads &&
+	       !thread_start(&helpers[n], THREAD_HELPER, n, NULL, prefault_thread, &p))
 		n++;
 	prefault_thread(&p); /* this thread is one of them, and enough if there are no more */
 	while (n)

@@ -253,7 +253,8 @@ static int pin(struct vcpu *v, const cpu_set_t *set, struct err *err)
 
 static int start_thread(struct vcpu *v, struct err *err)
 {
-	int rc = thread_start(&v->thread, THREAD_VCPU, v->index, vcpu_main, v);
+	int rc = thread_start(&v->thread, THREAD_VCPU, v->index, v->all->config.limits, vcpu_main,
+			      v);
 
 	if (rc)
 		return err_set(err, rc, "vcpu%u: no thread: %s", v->index, err_name(rc));

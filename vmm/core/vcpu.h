@@ -22,6 +22,7 @@
 
 #include "base/err.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "core/arch.h"
 
 struct vcpus; /* all vCPUs of a machine */
@@ -44,8 +45,9 @@ struct vcpus_config {
 	/* After an event the vCPU waits as if paused; text is valid during the call. */
 	void (*event)(void *opaque, unsigned int index, enum vcpu_event event, const char *text);
 	void *opaque;
-	const cpu_set_t *pin; /* array of count, or NULL; an empty set pins nothing */
-	uint64_t leave_ns;    /* how long vcpus_pause waits; 0: VCPU_LEAVE_NS */
+	struct thread_limits *limits; /* of the threads; NULL: the caller's */
+	const cpu_set_t *pin;         /* array of count, or NULL; an empty set pins nothing */
+	uint64_t leave_ns;            /* how long vcpus_pause waits; 0: VCPU_LEAVE_NS */
 };
 
 /* Handlers are bounded in time (vcpu_gate.h), so a vCPU that is still in one after this is held by

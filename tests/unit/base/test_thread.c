@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Threads by role: name, signals, role. */
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <signal.h>
 
 #include "base/num.h"
@@ -32,7 +33,7 @@ static struct seen run(enum thread_role role, unsigned int index)
 	struct seen seen;
 	pthread_t thread;
 
-	cr_assert_eq(thread_start(&thread, role, index, look, &seen), 0);
+	cr_assert_eq(thread_start(&thread, role, index, NULL, look, &seen), 0);
 	pthread_join(thread, NULL);
 	return seen;
 }
@@ -87,4 +88,45 @@ Test(thread, leaves_the_callers_signals_alone)
 Test(thread, of_a_vcpu_has_a_small_stack)
 {
 	cr_expect_lt(run(THREAD_VCPU, 0).stack_bytes, 1024 * 1024);
+}
+
+static struct thread_limits *limited_by;
+static enum thread_role limited_role;
+static int limits_result;
+
+static int enter(struct thread_limits *limits, enum thread_role role)
+{
+	limited_by = limits;
+	limited_role = role;
+	return limits_result;
+}
+
+static void *count(void *opaque)
+{
+	++*(int *)opaque;
+	return NULL;
+}
+
+Test(thread, enters_its_limits_before_it_runs)
+{
+	struct thread_limits limits = {.enter = enter};
+	pthread_t thread;
+	int runs = 0;
+
+	cr_assert_eq(thread_start(&thread, THREAD_IO, 0, &limits, count, &runs), 0);
+	pthread_join(thread, NULL);
+	cr_expect_eq(limited_by, &limits);
+	cr_expect_eq(limited_role, THREAD_IO);
+	cr_expect_eq(runs, 1);
+}
+
+Test(thread, does_not_run_without_its_limits)
+{
+	struct thread_limits limits = {.enter = enter};
+	pthread_t thread;
+	int runs = 0;
+
+	limits_result = -EPERM;
+	cr_expect_eq(thread_start(&thread, THREAD_IO, 0, &limits, count, &runs), -EPERM);
+	cr_expect_eq(runs, 0);
 }

@@ -160,6 +160,12 @@ int hospes_vm_registers(struct hospes_vm *vm, char **text, struct hospes_error *
 	return call(error, "registers", "%s", "");
 }
 
+int hospes_vm_confine(struct hospes_vm *vm, const char *removes, struct hospes_error *error)
+{
+	(void)vm;
+	return call(error, "confine", "%s", removes ? removes : "");
+}
+
 int hospes_vm_set_strategy(struct hospes_vm *vm, const char *strategy, struct hospes_error *error)
 {
 	(void)vm;

@@ -48,7 +48,7 @@ Test(run, a_machine_is_created_started_and_destroyed)
 	fake = (struct fake){.outcome = HOSPES_OUTCOME_POWERED_OFF};
 	cr_assert_eq(RUN("--kernel", "k", "--console=none"), CLI_OK);
 	cr_assert_str_eq(fake.calls, "create({\"kernel\":{\"path\":\"k\"},\"consoles\":[]}) "
-				     "start() stop() destroy() ");
+				     "start() confine() stop() destroy() ");
 }
 
 Test(run, creating_a_machine_can_be_interrupted)
@@ -183,7 +183,9 @@ static int job_that_waits(void)
 {
 	fake = (struct fake){.started_fd = started[1]};
 	/* Ended by Ctrl-A x, which is no outcome of the guest. */
-	return RUN("--kernel", "k") == CLI_FAILED && strstr(fake.calls, "start() stop() ") ? 0 : 1;
+	return RUN("--kernel", "k") == CLI_FAILED && strstr(fake.calls, "start() confine() stop() ")
+		       ? 0
+		       : 1;
 }
 
 Test(run, a_job_that_comes_to_the_foreground_takes_the_terminal_and_gives_it_back, .timeout = 60)
@@ -285,7 +287,8 @@ Test(run, sigterm_presses_the_power_button_and_time_ends_the_machine)
 	fake = (struct fake){0};
 	pending(SIGTERM);
 	cr_assert_eq(RUN("--console=none", "--grace", "1"), CLI_FAILED);
-	cr_assert(strstr(fake.calls, "start() shutdown() stop() destroy() "), "%s", fake.calls);
+	cr_assert(strstr(fake.calls, "start() confine() shutdown() stop() destroy() "), "%s",
+		  fake.calls);
 	cr_assert(strstr(fake_err, "did not power off within 1 s"), "%s", fake_err);
 }
 
@@ -294,7 +297,7 @@ Test(run, without_grace_sigterm_ends_the_machine)
 	fake = (struct fake){0};
 	pending(SIGTERM);
 	cr_assert_eq(RUN("--console=none", "--grace=0"), CLI_FAILED);
-	cr_assert(strstr(fake.calls, "start() stop() destroy() "), "%s", fake.calls);
+	cr_assert(strstr(fake.calls, "start() confine() stop() destroy() "), "%s", fake.calls);
 }
 
 Test(run, a_second_signal_ends_the_machine)
@@ -303,7 +306,8 @@ Test(run, a_second_signal_ends_the_machine)
 	pending(SIGINT);
 	pending(SIGTERM);
 	cr_assert_eq(RUN("--console=none"), CLI_FAILED);
-	cr_assert(strstr(fake.calls, "start() shutdown() stop() destroy() "), "%s", fake.calls);
+	cr_assert(strstr(fake.calls, "start() confine() shutdown() stop() destroy() "), "%s",
+		  fake.calls);
 }
 
 Test(run, a_signal_that_was_ignored_when_it_started_ends_nothing)

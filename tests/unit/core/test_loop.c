@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <liburing.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -18,6 +19,7 @@
 
 #include "base/fd.h"
 #include "base/num.h"
+#include "core/loop_impl.h"
 #include "deny.h"
 
 static const enum loop_backend backends[] = {LOOP_IO_URING, LOOP_EPOLL};
@@ -755,4 +757,58 @@ ParameterizedTest(long *nr, loop, each_system_call_of_create_may_fail)
 	cr_assert(strstr(err.text, "loop 'test'"), "%s", err.text);
 	cr_assert_null(loop);
 	cr_assert_eq(count_fds(), fds, "a descriptor is left");
+}
+
+/* The answer to one entry that loop_uring.c never makes, put into the ring that it owns. */
+static int foreign(struct loop *loop, void (*prepare)(struct io_uring_sqe *sqe))
+{
+	struct io_uring *ring = loop->backend; /* struct loop_uring begins with it */
+	struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
+	struct io_uring_cqe *cqe;
+	int result;
+
+	prepare(sqe);
+	io_uring_sqe_set_data(sqe, ring);
+	cr_assert_geq(io_uring_submit(ring), 0);
+	do {
+		cr_assert_eq(io_uring_wait_cqe(ring, &cqe), 0);
+		result = io_uring_cqe_get_data(cqe) == ring ? cqe->res : INT_MIN;
+		io_uring_cqe_seen(ring, cqe);
+	} while (result == INT_MIN);
+	return result;
+}
+
+static void prepare_open(struct io_uring_sqe *sqe)
+{
+	io_uring_prep_openat(sqe, AT_FDCWD, "/", O_RDONLY | O_DIRECTORY, 0);
+}
+
+static void prepare_socket(struct io_uring_sqe *sqe)
+{
+	io_uring_prep_rw(IORING_OP_SOCKET, sqe, AF_UNIX, NULL, 0, SOCK_STREAM);
+}
+
+static void prepare_send(struct io_uring_sqe *sqe)
+{
+	io_uring_prep_send(sqe, 1, "", 1, 0);
+}
+
+static void prepare_linked(struct io_uring_sqe *sqe)
+{
+	io_uring_prep_poll_add(sqe, 0, POLLOUT);
+	sqe->flags |= IOSQE_IO_LINK;
+}
+
+Test(loop, the_ring_does_nothing_that_the_loop_does_not)
+{
+	struct loop *loop = make(LOOP_IO_URING, 0);
+	struct io_uring *ring = loop->backend;
+	int fd = 0;
+
+	cr_expect_eq(foreign(loop, prepare_open), -EACCES);
+	cr_expect_eq(foreign(loop, prepare_socket), -EACCES);
+	cr_expect_eq(foreign(loop, prepare_send), -EACCES);
+	cr_expect_eq(foreign(loop, prepare_linked), -EACCES);
+	cr_expect_eq(io_uring_register_files(ring, &fd, 1), -EACCES);
+	loop_destroy(loop);
 }

@@ -490,3 +490,21 @@ Test(cache, without_a_directory_nothing_happens)
 	cr_assert_eq(cache_load(&none, &fix.key, fix.fd, &p), -ENOENT);
 	cache_drop(&none, &fix.key, "test");
 }
+
+/* As a confined machine does at a reset of its guest. */
+Test(cache, a_sealed_one_serves_the_last_entry_and_no_other)
+{
+	struct cache_key other;
+	char path[256];
+
+	store(path);
+	cache_seal(&fix.cache);
+	cr_assert_eq(unlink(path), 0, "somebody prunes it meanwhile");
+	cr_expect(served(&fix.key));
+	other = fix.key;
+	other.bytes++;
+	cr_expect_not(served(&other));
+	cr_expect_not(served(&fix.key), "what was wrong once is not believed again");
+	cache_store(&fix.cache, &fix.key, fix.fd, &fix.payload);
+	cr_expect_eq(entries(NULL), 0, "nothing is written by name");
+}

@@ -412,7 +412,7 @@ static void start_vcpu(pthread_t *thread)
 	vcpu_gate_init(&gate);
 	atomic_store(&gate.want, VCPU_WANT_RUN);
 	drv_publish(d, 0);
-	cr_assert_eq(thread_start(thread, THREAD_VCPU, 0, notify_as_vcpu, d), 0);
+	cr_assert_eq(thread_start(thread, THREAD_VCPU, 0, NULL, notify_as_vcpu, d), 0);
 }
 
 static void run_vcpu(void)
