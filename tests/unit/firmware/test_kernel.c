@@ -506,6 +506,7 @@ static int open_with_initrd(int initrd_fd)
 Test(kernel, the_initrd_lies_high_and_apart_from_the_kernel)
 {
 	struct synth s = {.lists = 3};
+	unsigned int wrong = 0;
 	const uint8_t *p;
 
 	cr_assert_eq(open_with_initrd(initrd_file(5 * MiB + 17)), 0, "%s", err.text);
@@ -520,8 +521,9 @@ Test(kernel, the_initrd_lies_high_and_apart_from_the_kernel)
 		cr_assert_leq(gpa + SYNTH_SPAN, at);
 		p = memory(at, 5 * MiB + 17);
 		for (size_t k = 0; k < 5 * MiB + 17; k += 1021)
-			cr_assert_eq(p[k], (uint8_t)(k * 31 + 7));
+			wrong += p[k] != (uint8_t)(k * 31 + 7);
 	}
+	cr_assert_eq(wrong, 0);
 }
 
 Test(kernel, tables_in_memory_are_spared)
