@@ -8,18 +8,7 @@
 
 #include "base/mem.h"
 #include "base/num.h"
-#include "iommu/ioas_impl.h"
-
-/* One thread at a time (hw_domain.h). */
-struct hw_domain {
-	struct hw_domain_config config;
-	char *name;
-	struct strategy_choice choice;
-	char *text; /* of choice */
-	struct ioas *ioas;
-	struct strategy *strategy; /* NULL: no device is attached */
-	uint64_t requested_bytes;  /* reported to the ledger */
-};
+#include "iommu/hw_domain_impl.h"
 
 /* --- life --- */
 
@@ -63,7 +52,7 @@ void hw_domain_destroy(struct hw_domain *domain)
 	free(domain);
 }
 
-static void strategy_stop(struct strategy *strategy)
+void hw_strategy_stop(struct strategy *strategy)
 {
 	if (!strategy)
 		return;
@@ -73,8 +62,8 @@ static void strategy_stop(struct strategy *strategy)
 	free(strategy);
 }
 
-static int strategy_start(struct strategy **ret, const struct hw_domain *domain,
-			  const struct strategy_choice *choice, struct ioas *ioas, struct err *err)
+int hw_strategy_start(struct strategy **ret, const struct hw_domain *domain,
+		      const struct strategy_choice *choice, struct ioas *ioas, struct err *err)
 {
 	struct strategy *strategy;
 	int code;
@@ -96,7 +85,7 @@ static int strategy_start(struct strategy **ret, const struct hw_domain *domain,
 	list_init(&strategy->retained);
 	code = choice->ops->create(strategy, err);
 	if (code) {
-		strategy_stop(strategy);
+		hw_strategy_stop(strategy);
 		return code;
 	}
 	*ret = strategy;
@@ -124,8 +113,8 @@ static unsigned int next_records(struct mapping **m, struct hw_request *batch, u
 	return n;
 }
 
-static int replay(const struct hw_domain *domain, struct strategy *strategy, uint64_t *bytes,
-		  struct err *err)
+int hw_replay(const struct hw_domain *domain, struct strategy *strategy, uint64_t *bytes,
+	      struct err *err)
 {
 	struct mapping *m = NULL;
 	struct hw_request batch[64];
@@ -161,16 +150,16 @@ static int replay(const struct hw_domain *domain, struct strategy *strategy, uin
 static int start(struct hw_domain *domain, struct err *err)
 {
 	struct strategy *strategy = NULL;
-	int code = strategy_start(&strategy, domain, &domain->choice, domain->ioas, err);
+	int code = hw_strategy_start(&strategy, domain, &domain->choice, domain->ioas, err);
 
 	if (!code)
-		code = replay(domain, strategy, &domain->requested_bytes, err);
+		code = hw_replay(domain, strategy, &domain->requested_bytes, err);
 	if (!code) {
 		domain->strategy = strategy;
 		return 0;
 	}
 	domain->requested_bytes = 0;
-	strategy_stop(strategy);
+	hw_strategy_stop(strategy);
 	ioas_unmap_all(domain->ioas);
 	return code;
 }
@@ -186,7 +175,7 @@ static void leave(struct hw_domain *domain)
 		return;
 	while ((record = strategy_oldest(domain->strategy)))
 		strategy_release(domain->strategy, record);
-	strategy_stop(domain->strategy);
+	hw_strategy_stop(domain->strategy);
 	domain->strategy = NULL;
 	ioas_unmap_all(domain->ioas);
 	if (domain->requested_bytes)
@@ -217,8 +206,7 @@ void hw_domain_detach(struct hw_domain *domain, struct iommu_endpoint *endpoint)
 	leave(domain);
 }
 
-/* Attach the device to its old ioas again; if that fails too it stays detached. */
-static void go_back(struct hw_domain *domain, struct iommu_endpoint *endpoint)
+void hw_go_back(struct hw_domain *domain, struct iommu_endpoint *endpoint)
 {
 	struct err err = ERR_INIT;
 
@@ -240,7 +228,7 @@ int hw_domain_move(struct hw_domain *from, struct hw_domain *to, struct iommu_en
 	if (!code && !to->strategy) {
 		code = start(to, err);
 		if (code)
-			go_back(from, endpoint);
+			hw_go_back(from, endpoint);
 	}
 	if (!code)
 		leave(from);
@@ -331,155 +319,6 @@ void hw_domain_tick(struct hw_domain *domain)
 {
 	if (domain->strategy && domain->strategy->ops->tick)
 		domain->strategy->ops->tick(domain->strategy);
-}
-
-/* --- switch of strategy --- */
-
-/* Move each device to `to`. If one cannot move, those that have moved go back. */
-static int move_endpoints(struct hw_domain *domain, struct ioas *to, struct err *err)
-{
-	struct iommu_endpoint *endpoint;
-	unsigned int moved = 0;
-	int code;
-
-	while ((endpoint = ioas_first_endpoint(domain->ioas))) {
-		code = ioas_attach(to, endpoint, err);
-		if (code) {
-			while (moved-- && (endpoint = ioas_first_endpoint(to)))
-				go_back(domain, endpoint);
-			return code;
-		}
-		moved++;
-	}
-	return 0;
-}
-
-/* Can the new strategy keep the table? What the guest has mapped at its own address is a mapping of
- * its own in most strategies, and a part of a larger one in a strategy that maps all of memory. */
-static bool can_stay(const struct hw_domain *domain, const struct strategy_ops *ops)
-{
-	const struct strategy_ops *old = domain->choice.ops;
-	const struct mapping *m = NULL;
-
-	if (!ops->keeps_mappings || !old->keeps_mappings || old->ends_with_table)
-		return false;
-	if (ops->needs_viommu && old->needs_viommu)
-		return true;
-	if (domain->config.guest)
-		m = mappings_find(domain->config.guest, 0, UINT64_MAX);
-	while (m && m->iova != m->gpa)
-		m = m->next;
-	return !m;
-}
-
-/* Words belong to the new strategy from its first map on. If it cannot start, the old one needs its
- * words again. */
-static uint64_t *save_words(const struct mappings *guest)
-{
-	uint64_t *words = calloc(guest->count + 1, sizeof(*words)), *at = words;
-
-	for (const struct mapping *m = mappings_find(guest, 0, UINT64_MAX); words && m; m = m->next)
-		*at++ = m->word;
-	return words;
-}
-
-static void restore_words(const struct mappings *guest, const uint64_t *words)
-{
-	for (struct mapping *m = mappings_find(guest, 0, UINT64_MAX); m; m = m->next)
-		m->word = *words++;
-}
-
-/* Start the new strategy in a new ioas; when everything is mapped there, the devices move to it. */
-static int replace_ioas(struct hw_domain *domain, const struct strategy_choice *choice,
-			struct err *err)
-{
-	struct strategy *next = NULL;
-	struct ioas *ioas = NULL, *old = domain->ioas;
-	uint64_t bytes = 0;
-	int code = ioas_create(&ioas, domain->config.iommu, domain->name, err);
-
-	if (code)
-		return code;
-	code = strategy_start(&next, domain, choice, ioas, err);
-	if (!code)
-		code = replay(domain, next, &bytes, err);
-	if (!code)
-		code = move_endpoints(domain, ioas, err);
-	if (code) {
-		strategy_stop(next);
-		ioas_destroy(ioas);
-		return code;
-	}
-	strategy_stop(domain->strategy);
-	domain->strategy = next;
-	domain->ioas = ioas;
-	domain->requested_bytes = bytes;
-	ioas_destroy(old);
-	return 0;
-}
-
-static int stay(struct hw_domain *domain, const struct strategy_choice *choice, struct err *err)
-{
-	struct strategy *next;
-	int code = strategy_start(&next, domain, choice, domain->ioas, err);
-
-	if (code)
-		return code;
-	strategy_stop(domain->strategy);
-	domain->strategy = next;
-	return 0;
-}
-
-static int replace(struct hw_domain *domain, const struct strategy_choice *choice, struct err *err)
-{
-	const struct mappings *guest = domain->config.guest;
-	uint64_t *words = NULL;
-	int code;
-
-	if (can_stay(domain, choice->ops))
-		return stay(domain, choice, err);
-	if (guest && !(words = save_words(guest)))
-		return err_set(err, -ENOMEM, "%s: out of memory", domain->name);
-	code = replace_ioas(domain, choice, err);
-	if (code && guest)
-		restore_words(guest, words);
-	free(words);
-	return code;
-}
-
-int hw_domain_switch(struct hw_domain *domain, const char *strategy, struct err *err)
-{
-	struct strategy_choice choice;
-	int code = strategy_choose(&choice, strategy, domain->config.gmem, err);
-	char *text;
-
-	if (code)
-		return err_prefix(err, "%s", domain->name);
-	if (!memcmp(&choice, &domain->choice, sizeof(choice)))
-		return 0;
-	if (domain->strategy && iommu_kind_of(domain->config.iommu) == IOMMU_TYPE1)
-		return err_set(err, -EOPNOTSUPP,
-			       "%s: type1 cannot replace the table of a running device, so its "
-			       "strategy stays '%s'; use iommu=iommufd",
-			       domain->name, domain->choice.ops->name);
-	code = hw_domain_flush(domain, 0, UINT64_MAX);
-	if (code)
-		return err_set(err, code, "%s: what '%s' retains cannot be unmapped: %s",
-			       domain->name, domain->choice.ops->name, err_name(code));
-	text = strategy_text(&choice);
-	if (!text)
-		return err_set(err, -ENOMEM, "%s: out of memory", domain->name);
-	if (domain->strategy)
-		code = replace(domain, &choice, err);
-	if (code) {
-		free(text);
-		return code;
-	}
-	free(domain->text);
-	domain->text = text;
-	domain->choice = choice;
-	domain->config.strategy = choice.ops->name;
-	return 0;
 }
 
 const char *hw_domain_name(const struct hw_domain *domain)
