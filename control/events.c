@@ -22,6 +22,7 @@ static const char *const names[] = {
 	[HOSPES_EVENT_DEVICE_ADDED] = "device_added",
 	[HOSPES_EVENT_DEVICE_REMOVED] = "device_removed",
 	[HOSPES_EVENT_DEVICE_KEPT] = "device_kept",
+	[HOSPES_EVENT_STRATEGY] = "strategy",
 };
 
 const char *events_state_name(enum hospes_state state)

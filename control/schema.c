@@ -123,7 +123,7 @@ static json_t *components(void)
 		"type", "integer", "description", "since 1970", "event",
 		text_schema("state, outcome, reset, device_error, device_requested, device_gone, "
 			    "device_reset, device_released, dma_fault, device_added, "
-			    "device_removed, device_kept; first of all: stream"),
+			    "device_removed, device_kept, strategy; first of all: stream"),
 		"state", text_schema("of stream and state: the machine's state"), "outcome",
 		text_schema("of outcome: why it ends"), "index", "type", "integer", "description",
 		"of a passed-through device's events: its place in the document's list", "device",

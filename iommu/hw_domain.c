@@ -32,7 +32,9 @@ int hw_domain_create(struct hw_domain **ret, const struct hw_domain_config *conf
 	domain->config.name = domain->name;
 	domain->config.strategy = choice.ops->name;
 	domain->choice = choice;
-	code = ioas_create(&domain->ioas, config->iommu, config->name, err);
+	code = hw_policy_create(&domain->policy, &domain->running, &choice, &domain->config, err);
+	if (!code)
+		code = ioas_create(&domain->ioas, config->iommu, config->name, err);
 	if (code) {
 		hw_domain_destroy(domain);
 		return code;
@@ -47,9 +49,25 @@ void hw_domain_destroy(struct hw_domain *domain)
 		return;
 	assert(!domain->strategy);
 	ioas_destroy(domain->ioas);
+	policy_destroy(domain->policy);
 	free(domain->text);
 	free(domain->name);
 	free(domain);
+}
+
+int hw_policy_create(struct policy **policy, struct strategy_choice *running,
+		     const struct strategy_choice *choice, const struct hw_domain_config *config,
+		     struct err *err)
+{
+	int code = 0;
+
+	*policy = NULL;
+	*running = *choice;
+	if (choice->ops->is_policy)
+		code = policy_create(policy, choice, config, err);
+	if (*policy)
+		*running = *policy_wanted(*policy);
+	return code;
 }
 
 void hw_strategy_stop(struct strategy *strategy)
@@ -78,6 +96,7 @@ int hw_strategy_start(struct strategy **ret, const struct hw_domain *domain,
 	strategy->ops = choice->ops;
 	strategy->config = &domain->config;
 	memcpy(strategy->values, choice->values, sizeof(strategy->values));
+	strategy->ceiling_bytes = choice->ceiling_bytes ? choice->ceiling_bytes : UINT64_MAX;
 	strategy->ioas = ioas;
 	strategy->device = ioas_first_endpoint(domain->ioas);
 	strategy->guest = domain->config.guest;
@@ -150,7 +169,7 @@ int hw_replay(const struct hw_domain *domain, struct strategy *strategy, uint64_
 static int start(struct hw_domain *domain, struct err *err)
 {
 	struct strategy *strategy = NULL;
-	int code = hw_strategy_start(&strategy, domain, &domain->choice, domain->ioas, err);
+	int code = hw_strategy_start(&strategy, domain, &domain->running, domain->ioas, err);
 
 	if (!code)
 		code = hw_replay(domain, strategy, &domain->requested_bytes, err);
@@ -259,6 +278,8 @@ unsigned int hw_domain_map(struct hw_domain *domain, struct hw_request *requests
 		requests[i].result = domain->strategy ? 0 : -ENODEV;
 	if (!domain->strategy)
 		return n;
+	if (domain->policy)
+		policy_map(domain->policy, domain->strategy, requests, n);
 	domain->strategy->ops->map(domain->strategy, requests, n);
 	return count(domain, requests, n, true);
 }
@@ -269,6 +290,8 @@ unsigned int hw_domain_unmap(struct hw_domain *domain, struct hw_request *reques
 		requests[i].result = 0;
 	if (!domain->strategy)
 		return 0;
+	if (domain->policy)
+		policy_unmap(domain->policy, domain->strategy, requests, n);
 	domain->strategy->ops->unmap(domain->strategy, requests, n);
 	return count(domain, requests, n, false);
 }
@@ -317,8 +340,19 @@ void hw_domain_totals(const struct hw_domain *domain, struct ledger_totals *ret)
 
 void hw_domain_tick(struct hw_domain *domain)
 {
-	if (domain->strategy && domain->strategy->ops->tick)
+	if (!domain->strategy)
+		return;
+	if (domain->strategy->ops->tick)
 		domain->strategy->ops->tick(domain->strategy);
+	if (domain->policy)
+		hw_follow_policy(domain);
+}
+
+bool hw_domain_policy(const struct hw_domain *domain, struct policy_view *ret)
+{
+	if (domain->policy)
+		policy_view(domain->policy, ret);
+	return domain->policy;
 }
 
 const char *hw_domain_name(const struct hw_domain *domain)

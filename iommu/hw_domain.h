@@ -19,6 +19,7 @@
 
 struct hw_domain;
 struct ledger_totals;
+struct policy_view;
 
 struct hw_domain_config {
 	const char *name;     /* "0000:01:10.0" or the ioas=NAME; copied */
@@ -36,6 +37,9 @@ struct hw_domain_config {
 	 * is called in any of the calls below, under the owner's lock. NULL: a strategy that
 	 * retains is refused. */
 	void (*gone)(void *opaque, struct mapping *record);
+	/* The strategy 'auto' has decided, for the reasons in `why`; in a tick, under the owner's
+	 * lock: must not wait. NULL: it is only logged. */
+	void (*decided)(void *opaque, const char *why);
 	void *opaque;
 };
 int hw_domain_create(struct hw_domain **ret, const struct hw_domain_config *config,
@@ -62,7 +66,7 @@ unsigned int hw_domain_unmap(struct hw_domain *domain, struct hw_request *reques
 int hw_domain_flush(struct hw_domain *domain, uint64_t first, uint64_t last);
 /* This memory has left the guest, and is unmapped and flushed (strategy_ops.forget). */
 void hw_domain_forget(struct hw_domain *domain, uint64_t gpa, uint64_t bytes);
-/* Call the tick of the strategy. */
+/* Call the tick of the strategy, and let 'auto' decide. */
 void hw_domain_tick(struct hw_domain *domain);
 
 /* The ledger of its address space, with what its strategy has pinned elsewhere, also if others have
@@ -82,7 +86,7 @@ struct hw_domain_retained hw_domain_retained(const struct hw_domain *domain);
  *   in the same table    with iommufd, between strategies with keeps_mappings: mapped buffers stay
  *                        reachable. Not to or from one that maps all of memory (direct) while the
  *                        guest has mapped something at its own address; and not from one whose
- *                        mappings end with their table (batched, staged)
+ *                        mappings end with their table (batched while lists are mapped, staged)
  *   in a new table       otherwise: the guest's mappings are made in it, then the devices move.
  *                        Mappings are reachable all the time only if the IOMMU's driver replaces a
  *                        table without blocking the device (VT-d's of Linux 6.12 blocks it for a
@@ -92,6 +96,9 @@ int hw_domain_switch(struct hw_domain *domain, const char *strategy, struct err 
 
 const char *hw_domain_name(const struct hw_domain *domain);
 const char *hw_domain_strategy(const struct hw_domain *domain); /* "NAME,key=value,…" */
+/* With the strategy 'auto': what it has chosen, and why (iommu/strategy/policy.h). False: another
+ * strategy. */
+bool hw_domain_policy(const struct hw_domain *domain, struct policy_view *ret);
 /* Is this its strategy, with the same values? */
 bool hw_domain_has(const struct hw_domain *domain, const char *strategy);
 struct ioas *hw_domain_ioas(const struct hw_domain *domain);

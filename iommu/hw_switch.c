@@ -26,14 +26,23 @@ static int move_endpoints(struct hw_domain *domain, struct ioas *to, struct err 
 	return 0;
 }
 
+/* Is each of its mappings one that another strategy can take over? */
+static bool is_plain(const struct strategy *strategy)
+{
+	if (strategy->n_retained)
+		return false;
+	return strategy->ops->is_plain ? strategy->ops->is_plain(strategy)
+				       : !strategy->ops->ends_with_table;
+}
+
 /* Can the new strategy keep the table? What the guest has mapped at its own address is a mapping of
  * its own in most strategies, and a part of a larger one in a strategy that maps all of memory. */
 static bool can_stay(const struct hw_domain *domain, const struct strategy_ops *ops)
 {
-	const struct strategy_ops *old = domain->choice.ops;
+	const struct strategy_ops *old = domain->running.ops;
 	const struct mapping *m = NULL;
 
-	if (!ops->keeps_mappings || !old->keeps_mappings || old->ends_with_table)
+	if (!ops->keeps_mappings || !old->keeps_mappings || !is_plain(domain->strategy))
 		return false;
 	if (ops->needs_viommu && old->needs_viommu)
 		return true;
@@ -121,8 +130,9 @@ static int replace(struct hw_domain *domain, const struct strategy_choice *choic
 
 int hw_domain_switch(struct hw_domain *domain, const char *strategy, struct err *err)
 {
-	struct strategy_choice choice;
+	struct strategy_choice choice, running;
 	int code = strategy_choose(&choice, strategy, domain->config.gmem, err);
+	struct policy *policy;
 	char *text;
 
 	if (code)
@@ -141,15 +151,48 @@ int hw_domain_switch(struct hw_domain *domain, const char *strategy, struct err 
 	text = strategy_text(&choice);
 	if (!text)
 		return err_set(err, -ENOMEM, "%s: out of memory", domain->name);
-	if (domain->strategy)
-		code = replace(domain, &choice, err);
+	code = hw_policy_create(&policy, &running, &choice, &domain->config, err);
+	if (!code && domain->strategy)
+		code = replace(domain, &running, err);
 	if (code) {
+		policy_destroy(policy);
 		free(text);
 		return code;
 	}
 	free(domain->text);
+	policy_destroy(domain->policy);
 	domain->text = text;
 	domain->choice = choice;
+	domain->policy = policy;
+	domain->running = running;
 	domain->config.strategy = choice.ops->name;
 	return 0;
+}
+
+/* Start the strategy that the policy wants; the table stays. */
+static void change(struct hw_domain *domain)
+{
+	struct strategy_choice running = *policy_wanted(domain->policy);
+	struct err err = ERR_INIT;
+	int code = stay(domain, &running, &err);
+
+	if (code)
+		log_error(domain->config.log, "iommu", "%s: auto: %s", domain->name, err.text);
+	else
+		domain->running = running;
+	policy_started(domain->policy, code);
+}
+
+void hw_follow_policy(struct hw_domain *domain)
+{
+	struct strategy *strategy = domain->strategy;
+	bool was_leaving = strategy->leaving;
+
+	policy_tick(domain->policy, strategy);
+	strategy->leaving = memcmp(policy_wanted(domain->policy), &domain->running,
+				   sizeof(domain->running)) != 0;
+	if (strategy->leaving && is_plain(strategy))
+		change(domain);
+	else if (strategy->leaving != was_leaving)
+		strategy_wake(strategy, 0);
 }

@@ -91,6 +91,8 @@ int viommu_create(struct viommu **ret, const struct viommu_config *config, struc
 	viommu->loop = config->loop;
 	viommu->fault = config->fault;
 	viommu->opaque = config->opaque;
+	viommu->decided = config->decided;
+	viommu->decided_opaque = config->decided_opaque;
 	list_init(&viommu->endpoints);
 	list_init(&viommu->domains);
 	list_init(&viommu->orphans);

@@ -125,6 +125,10 @@ struct viommu_config {
 	/* Called by any thread, maybe inside a bracket: must not wait. NULL: only logged. */
 	void (*fault)(void *opaque, const struct viommu_fault *fault);
 	void *opaque;
+	/* The strategy 'auto' of this endpoint has decided (hw_domain.h). The loop's thread, under
+	 * the lock of requests: must not wait. NULL: only logged. */
+	void (*decided)(void *opaque, const char *endpoint, const char *why);
+	void *decided_opaque;
 };
 int viommu_create(struct viommu **ret, const struct viommu_config *config, struct err *err);
 /* All endpoints have been removed, and no other thread runs the loop. NULL is allowed. */

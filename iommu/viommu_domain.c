@@ -71,6 +71,21 @@ struct hw_domain *viommu_hardware_at(const struct viommu_endpoint *endpoint)
 	return endpoint->device && iommu_endpoint_ioas(endpoint->device) ? endpoint->at : NULL;
 }
 
+/* hw_domain_config.decided: its devices have one strategy together. */
+static void decided(void *opaque, const char *why)
+{
+	const struct viommu_domain *domain = opaque;
+	const struct viommu *viommu = domain->viommu;
+
+	list_for_each (item, &domain->members) {
+		const struct viommu_endpoint *e =
+			container_of(item, struct viommu_endpoint, member);
+
+		if (e->device && viommu->decided)
+			viommu->decided(viommu->decided_opaque, e->name, why);
+	}
+}
+
 /* Make domain->hw, with the strategy of its first device; later devices must have the same one. */
 static int hardware_domain(struct viommu *viommu, struct viommu_domain *domain,
 			   const struct viommu_endpoint *endpoint, struct err *err)
@@ -85,6 +100,7 @@ static int hardware_domain(struct viommu *viommu, struct viommu_domain *domain,
 		.guest = &domain->table,
 		.wake = viommu->loop ? viommu_wake : NULL,
 		.gone = viommu_gone,
+		.decided = decided,
 		.opaque = domain,
 	};
 

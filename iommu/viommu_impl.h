@@ -87,6 +87,8 @@ struct viommu {
 	pthread_mutex_t fault_lock; /* guards the two below; held over the call */
 	void (*fault)(void *opaque, const struct viommu_fault *fault);
 	void *opaque;
+	void (*decided)(void *opaque, const char *endpoint, const char *why); /* constant */
+	void *decided_opaque;
 };
 
 /* Lock and unlock serial, for calls that may attach or detach hardware: the memory map is held. */

@@ -299,8 +299,10 @@ static json_t *parameter_value(const struct strategy_param *p, uint64_t value)
 
 static json_t *parameters_array(const struct strategy_param *p)
 {
-	static const char *const units[] = {
-		[STRATEGY_NUMBER] = "number", [STRATEGY_BYTES] = "bytes", [STRATEGY_NS] = "time"};
+	static const char *const units[] = {[STRATEGY_NUMBER] = "number",
+					    [STRATEGY_BYTES] = "bytes",
+					    [STRATEGY_NS] = "time",
+					    [STRATEGY_PERCENT] = "percent"};
 	json_t *ret = json_array();
 	char range[STRATEGY_RANGE_TEXT];
 

@@ -2,6 +2,7 @@
 // The status document, about passed-through devices and their address spaces.
 #include "base/num.h"
 #include "iommu/ledger.h"
+#include "iommu/strategy/policy.h"
 #include "machine/kind_passthrough.h"
 #include "machine/vm.h"
 
@@ -74,13 +75,29 @@ static json_t *retained(const struct hw_domain *domain, const struct ledger_tota
 			 (json_int_t)t->overruns);
 }
 
+/* What 'auto' has chosen. */
+static json_t *policy_status(const struct policy_view *view)
+{
+	json_t *candidates = json_array();
+
+	for (unsigned int i = 0; i < view->n; i++)
+		json_array_append_new(candidates, json_pack("{s:s, s:f}", "strategy",
+							    view->candidates[i].strategy, "cpu",
+							    view->candidates[i].cpu));
+	return json_pack("{s:s, s:s, s:I, s:o}", "strategy", view->running, "why", view->why,
+			 "decisions", (json_int_t)view->decisions, "candidates", candidates);
+}
+
 void vm_ledger_status(json_t *item, const struct hw_domain *domain)
 {
 	json_t *ops = json_object();
 	struct ledger_totals t;
+	struct policy_view view;
 
 	hw_domain_totals(domain, &t);
 	json_object_set_new(item, "strategy", json_string(hw_domain_strategy(domain)));
+	if (hw_domain_policy(domain, &view))
+		json_object_set_new(item, "chosen", policy_status(&view));
 	for (unsigned int op = 0; op < LEDGER_OPS; op++)
 		json_object_set_new(ops, ledger_op_name((enum ledger_op)op), calls(&t.kind[op]));
 	json_object_set_new(item, "operations", ops);

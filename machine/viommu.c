@@ -10,6 +10,12 @@
 #include "virtio/iommu.h"
 #include "virtio/pci.h"
 
+/* The guest's load decides how many there are: none sooner than 0.75 s after another. */
+static void on_decision(void *opaque, const char *endpoint, const char *why)
+{
+	vm_emit_device(opaque, HOSPES_EVENT_STRATEGY, 0, why, endpoint);
+}
+
 int vm_viommu_create(struct hospes_vm *vm, struct err *err)
 {
 	const struct viommu_config config = {
@@ -17,6 +23,8 @@ int vm_viommu_create(struct hospes_vm *vm, struct err *err)
 		.gmem = vm->gmem,
 		.bypass = vm->config.viommu.bypass,
 		.loop = vm->viommu_io.loop,
+		.decided = on_decision,
+		.decided_opaque = vm,
 	};
 
 	return vm->config.viommu.enabled ? viommu_create(&vm->viommu, &config, err) : 0;

@@ -100,14 +100,16 @@ enum hospes_event_type {
 	HOSPES_EVENT_DEVICE_ADDED,
 	HOSPES_EVENT_DEVICE_REMOVED, /* value 1: the guest had not given it up */
 	HOSPES_EVENT_DEVICE_KEPT,    /* the guest did not give it up in time; text: why */
+	HOSPES_EVENT_STRATEGY, /* the strategy 'auto' of a device has chosen; text: what, and why */
 };
 
 struct hospes_event {
 	size_t size;
 	enum hospes_event_type type;
 	int value;
-	const char *text;   /* may be ""; valid during the call */
-	const char *device; /* likewise: its id, for DEVICE_ADDED, _REMOVED, _KEPT; else NULL */
+	const char *text; /* may be ""; valid during the call */
+	const char
+		*device; /* likewise: its id, for STRATEGY and DEVICE_ADDED to _KEPT; else NULL */
 };
 
 /* Any library thread may call these, several at a time. */

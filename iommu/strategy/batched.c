@@ -21,6 +21,7 @@
 #include "iommu/hw_domain.h"
 #include "iommu/ioas_impl.h"
 #include "iommu/strategy/alias.h"
+#include "iommu/strategy/hash.h"
 #include "iommu/strategy/strict.h"
 
 enum {
@@ -49,7 +50,8 @@ struct batched {
 	struct list idle;             /* aliases that no area uses, the oldest first */
 	uint64_t alias_bytes, max_alias_bytes;
 	struct list areas, free_areas;
-	bool in_parts; /* the guest has unmapped a part of a list */
+	uint64_t area_bytes; /* of areas: no more of them can ever be stale */
+	bool in_parts;       /* the guest has unmapped a part of a list */
 	/* The list at hand. */
 	struct alias_extent extents[EXTENTS];
 	unsigned int n_extents;
@@ -77,24 +79,18 @@ static bool list_add(struct batched *b, char *hva, uint64_t bytes)
 	return true;
 }
 
-static uint64_t mix(uint64_t hash, uint64_t value)
-{
-	hash = (hash ^ value) * 0x9e3779b97f4a7c15;
-	return hash ^ hash >> 29;
-}
-
 static uint64_t list_hash(const struct batched *b)
 {
 	uint64_t hash = 0;
 
 	for (unsigned int i = 0; i < b->n_extents; i++)
-		hash = mix(mix(hash, (uintptr_t)b->extents[i].hva), b->extents[i].bytes);
+		hash = hash_mix(hash_mix(hash, (uintptr_t)b->extents[i].hva), b->extents[i].bytes);
 	return hash;
 }
 
 static struct seen *set_of(struct batched *b, const char *first)
 {
-	return b->seen[mix(0, (uintptr_t)first) % SETS];
+	return b->seen[hash_mix(0, (uintptr_t)first) % SETS];
 }
 
 /* Is the list at hand this one? */
@@ -196,6 +192,7 @@ static struct area *area_new(struct batched *b)
 
 static void area_done(struct batched *b, struct area *area)
 {
+	b->area_bytes -= area->last - area->iova + 1;
 	if (!--area->alias->users)
 		list_append(&b->idle, &area->alias->link);
 	list_remove(&area->link);
@@ -290,6 +287,15 @@ static unsigned int find_list(struct batched *b, const struct hw_request *reques
 	return best_count;
 }
 
+/* May there be one more area? What can be stale is less than all of them together. */
+static bool is_under_ceiling(const struct strategy *strategy, uint64_t bytes)
+{
+	const struct batched *b = strategy->state;
+	uint64_t ceiling = strategy->ceiling_bytes;
+
+	return bytes <= ceiling && b->area_bytes <= ceiling - bytes;
+}
+
 /* Map the list at hand as one area. False: that is not possible. */
 static bool map_area(struct strategy *strategy, struct seen *seen, struct hw_request *requests,
 		     unsigned int n)
@@ -299,6 +305,8 @@ static bool map_area(struct strategy *strategy, struct seen *seen, struct hw_req
 	struct ioas_memory memory = {.fd = -1, .gpa = UINT64_MAX};
 	struct area *area;
 
+	if (!is_under_ceiling(strategy, seen->bytes))
+		return false;
 	if (!seen->alias) {
 		/* What is made is not dropped meanwhile, as it is not idle. */
 		seen->alias = make_alias(strategy, seen->bytes);
@@ -312,6 +320,7 @@ static bool map_area(struct strategy *strategy, struct seen *seen, struct hw_req
 	area->alias = seen->alias;
 	area->iova = first->iova;
 	area->last = requests[n - 1].last;
+	b->area_bytes += seen->bytes;
 	if (!area->alias->users++)
 		list_remove(&area->alias->link);
 	memory.hva = area->alias->hva;
@@ -344,7 +353,7 @@ static void batched_map(struct strategy *strategy, struct hw_request *requests, 
 		unsigned int count = 0;
 		bool again = requests[at].record->word;
 
-		if (!again && !b->in_parts)
+		if (!again && !b->in_parts && !strategy->leaving)
 			count = find_list(b, &requests[at], n - at, &seen);
 		if (!again && !count) {
 			at++;
@@ -533,6 +542,13 @@ static int batched_check(const struct gmem *gmem, struct err *err)
 	return alias_check(gmem, err) ? err_prefix(err, "strategy 'batched'") : 0;
 }
 
+static bool batched_is_plain(const struct strategy *strategy)
+{
+	const struct batched *b = strategy->state;
+
+	return list_empty(&b->areas);
+}
+
 static int batched_create(struct strategy *strategy, struct err *err)
 {
 	struct batched *b;
@@ -596,6 +612,7 @@ const struct strategy_ops strategy_batched = {
 	.needs_memfd = true,
 	.keeps_mappings = true,
 	.ends_with_table = true,
+	.is_plain = batched_is_plain,
 	.check = batched_check,
 	.create = batched_create,
 	.destroy = batched_destroy,

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/num.h"
 #include "iommu/hw_domain.h"
@@ -15,6 +16,7 @@ enum {
 	RUN = 64,   /* records per call */
 	SLICE = 16, /* records per tick: the guest's requests wait for it */
 };
+#define RETRY_NS (100 * NS_PER_MS)
 
 struct retain {
 	struct retain_limits limits;
@@ -28,6 +30,7 @@ int retain_create(struct strategy *strategy, const struct retain_limits *limits,
 	if (!mem_new(retain))
 		return err_set(err, -ENOMEM, "%s: out of memory", strategy->config->name);
 	retain->limits = *limits;
+	retain->limits.bytes = MIN(limits->bytes, strategy->ceiling_bytes);
 	strategy->state = retain;
 	strategy->promised_ns = limits->ns;
 	return 0;
@@ -112,7 +115,7 @@ static bool make_room(struct strategy *strategy, uint64_t mappings, uint64_t byt
 	uint64_t more_bytes = excess(strategy->retained_bytes, bytes, limits->bytes);
 	uint64_t newest = 0;
 
-	if (mappings > limits->mappings || bytes > limits->bytes)
+	if (strategy->leaving || mappings > limits->mappings || bytes > limits->bytes)
 		return false;
 	if (!more && !more_bytes)
 		return true;
@@ -149,13 +152,30 @@ static void ask(struct strategy *strategy)
 	strategy_wake(strategy, due_ns - MIN(due_ns, now_ns));
 }
 
+/* Another strategy is to take over. What the hardware refuses is asked for again later. */
+static void leave(struct strategy *strategy)
+{
+	uint64_t before = strategy->n_retained;
+
+	(void)evict(strategy, strategy->last_word, SLICE);
+	if (strategy->n_retained)
+		strategy_wake(strategy, strategy->n_retained < before ? 0 : RETRY_NS);
+}
+
 void retain_tick(struct strategy *strategy)
 {
 	struct retain *retain = strategy->state;
 	uint64_t now_ns = ioas_now(strategy->ioas), age_ns;
 
-	if (!retain->tick_ns)
+	if (strategy->leaving) {
+		retain->tick_ns = 0;
+		leave(strategy);
 		return;
+	}
+	if (!retain->tick_ns) {
+		ask(strategy);
+		return;
+	}
 	if (now_ns < retain->tick_ns) {
 		strategy_wake(strategy, retain->tick_ns - now_ns);
 		return;

@@ -56,6 +56,8 @@ const char *strategy_value_text(const struct strategy_param *param, uint64_t val
 		units_bytes_text(value, text);
 	else if (param->unit == STRATEGY_NS)
 		units_ns_text(value, text);
+	else if (param->unit == STRATEGY_PERCENT)
+		snprintf(text, UNITS_TEXT, "%" PRIu64 "%%", value);
 	else
 		snprintf(text, UNITS_TEXT, "%" PRIu64, value);
 	return text;
@@ -96,6 +98,18 @@ static int parse_number(const char *text, uint64_t *ret)
 	return *end ? -EINVAL : -errno;
 }
 
+/* The sign may be left out. */
+static int parse_percent(const char *text, uint64_t *ret)
+{
+	char number[UNITS_TEXT];
+	size_t n = strlen(text);
+
+	if (n && text[n - 1] == '%')
+		n--;
+	snprintf(number, sizeof(number), "%.*s", (int)n, text);
+	return parse_number(number, ret);
+}
+
 /* [text, end) is a value of this parameter within its bounds. */
 static bool read_value(const char *text, const char *end, const struct strategy_param *param,
 		       uint64_t *ret)
@@ -104,6 +118,7 @@ static bool read_value(const char *text, const char *end, const struct strategy_
 		[STRATEGY_NUMBER] = parse_number,
 		[STRATEGY_BYTES] = units_parse_bytes,
 		[STRATEGY_NS] = units_parse_ns,
+		[STRATEGY_PERCENT] = parse_percent,
 	};
 	char value[UNITS_TEXT];
 

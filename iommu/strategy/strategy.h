@@ -59,9 +59,10 @@ struct hw_request {
 
 /* How the value of a parameter is written (base/units.h). */
 enum strategy_unit {
-	STRATEGY_NUMBER, /* 256 */
-	STRATEGY_BYTES,  /* 64M */
-	STRATEGY_NS,     /* 10ms */
+	STRATEGY_NUMBER,  /* 256 */
+	STRATEGY_BYTES,   /* 64M */
+	STRATEGY_NS,      /* 10ms */
+	STRATEGY_PERCENT, /* 5% */
 };
 #define STRATEGY_NEVER UINT64_MAX
 
@@ -76,7 +77,7 @@ struct strategy_param {
 
 enum { STRATEGY_PARAMS_MAX = 8 };
 
-/* One strategy. Only create is mandatory; map and unmap come together. */
+/* One strategy. Only create is mandatory, but for a policy; map and unmap come together. */
 struct strategy_ops {
 	const char *name;
 	const char *summary;                 /* one line: what it maps, and when */
@@ -84,13 +85,16 @@ struct strategy_ops {
 	bool needs_viommu;                   /* it maps only what the guest asks for */
 	bool needs_memfd;                    /* guest memory must be a memfd of base pages */
 	bool is_default, is_default_with_viommu;
+	bool is_policy; /* it has no calls: it chooses among the others (policy.h) */
 	/* Another strategy with this flag can take over in the same ioas: each record is one
 	 * mapping per extent of its memory, words of WANTED records are 0, and destroy leaves these
 	 * mappings. (Without needs_viommu that is so of records only whose iova is not their gpa.)
 	 */
 	bool keeps_mappings;
-	/* Its mappings are more than that: it can take over, but no other from it. */
+	/* Its mappings are more than that: it can take over, but no other from it, unless is_plain
+	 * says that none is more at the moment. */
 	bool ends_with_table;
+	bool (*is_plain)(const struct strategy *strategy); /* NULL: never */
 	/* Can it be chosen with this guest memory? -EOPNOTSUPP, with the remedy. NULL: always. */
 	int (*check)(const struct gmem *gmem, struct err *err);
 	/* Map what is to be mapped at start; the fields of `strategy` are set, except state. The
@@ -126,12 +130,17 @@ struct strategy_ops {
 struct strategy_choice {
 	const struct strategy_ops *ops;
 	uint64_t values[STRATEGY_PARAMS_MAX];
+	uint64_t ceiling_bytes; /* of a policy: what may be stale at most; 0: no limit */
 };
 
 struct strategy {
 	const struct strategy_ops *ops;
 	const struct hw_domain_config *config; /* of its hw_domain: gmem, log, threads */
 	uint64_t values[STRATEGY_PARAMS_MAX];  /* of its parameters */
+	uint64_t ceiling_bytes; /* may be stale at most, now or after any request; UINT64_MAX */
+	/* Another is to take over in the same ioas: retain nothing more and join nothing more.
+	 * Ticks unmap what is retained. It may end again. */
+	bool leaving;
 	struct ioas *ioas;
 	/* Address space that no device sees, whose pins count with ioas's; NULL: none. The
 	 * strategy's own. */

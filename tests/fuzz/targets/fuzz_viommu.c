@@ -10,10 +10,12 @@
 
 #include "fake_iommu.h"
 #include "fuzz.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/num.h"
 #include "core/gmem.h"
 #include "core/loop.h"
+#include "iommu/ioas_impl.h"
 #include "iommu/viommu.h"
 
 enum {
@@ -42,6 +44,7 @@ static const struct {
 	{"cached,quota=12K", UINT64_MAX, 3 * PAGE},
 	{"batched", UINT64_MAX, UINT64_MAX},
 	{"staged", 0, 0},
+	{"auto,ceiling=12K,cpu=0", UINT64_MAX, 3 * PAGE},
 };
 enum { STRATEGIES = sizeof(strategies_of_input) / sizeof(strategies_of_input[0]) };
 static unsigned int strategy; /* index */
@@ -234,7 +237,8 @@ static struct gmem *gmem;
 static struct iommu *iommu;
 static struct hw_domain *all;
 static struct iommu_endpoint *device;
-static struct loop *loop; /* nobody runs it, so no tick comes */
+static struct loop *loop; /* nobody runs it: ticks are steps of the input */
+static uint64_t now_ns;   /* of the ledger that strategies see */
 static struct viommu *viommu;
 static struct viommu_endpoint *endpoints[ENDPOINTS];
 static uint32_t ids[ENDPOINTS] = {0, 1, 2};
@@ -270,6 +274,12 @@ static void tag_pages(void)
 	}
 }
 
+/* A mapping takes a while, so that 'auto' has a reason to choose. */
+static void on_map(void)
+{
+	now_ns += 10 * NS_PER_MS;
+}
+
 static void set_up_host(void)
 {
 	static const struct log silent;
@@ -295,6 +305,7 @@ static void set_up_host(void)
 
 	check(!hw_domain_create(&all, &domain_config, NULL));
 	check(!iommu_endpoint_create(&device, iommu, &device_config, NULL));
+	fake.on_map = on_map;
 }
 
 static void set_up(void)
@@ -338,6 +349,36 @@ static void tear_down(void)
 		viommu_remove(endpoints[i]);
 	check(!iommu_endpoint_ioas(device));
 	viommu_destroy(viommu);
+}
+
+/* --- time --- */
+
+static uint64_t fuzz_clock(void *opaque)
+{
+	return *(uint64_t *)opaque;
+}
+
+static void set_clock(void *opaque, const struct viommu_view *view)
+{
+	(void)opaque;
+	if (view->hw)
+		ledger_set_clock(hw_domain_ioas(view->hw)->ledger, fuzz_clock, &now_ns);
+}
+
+static void find_hardware(void *opaque, const struct viommu_view *view)
+{
+	if (view->endpoint == endpoints[ENDPOINTS - 1])
+		*(const struct hw_domain **)opaque = view->hw;
+}
+
+static void tick(void)
+{
+	struct hw_domain *hw = NULL;
+
+	viommu_walk(viommu, find_hardware, &hw);
+	now_ns += 300 * NS_PER_MS;
+	if (hw)
+		hw_domain_tick(hw);
 }
 
 /* --- comparison --- */
@@ -444,9 +485,16 @@ static void flush(struct viommu_request *drain, unsigned int *n)
 	for (unsigned int i = 0; i < *n; i++)
 		expect[i] = model_run(&drain[i]);
 	viommu_run(viommu, drain, *n);
+	viommu_walk(viommu, set_clock, NULL);
 	for (unsigned int i = 0; i < *n; i++)
 		check(drain[i].status == expect[i]);
 	*n = 0;
+	compare();
+}
+
+static void tick_and_compare(void)
+{
+	tick();
 	compare();
 }
 
@@ -510,6 +558,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	strategy = (unsigned int)(size % STEP_BYTES %
 				  STRATEGIES); /* what is behind the last whole step */
 	set_up_host();
+	now_ns = clock_ns() + 3600 * NS_PER_S; /* past all that the real clock says */
 	set_up();
 	for (size_t i = 0; i + STEP_BYTES <= size && i < STEPS_MAX * STEP_BYTES; i += STEP_BYTES) {
 		uint8_t head = data[i];
@@ -524,9 +573,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (head & 2 && head & 1)
 			abandon(head >> 2 & 3);
 		else if (head & 8)
-			change_strategy(head & 4 ? 3 + head % 2 : head & 3);
+			change_strategy(head & 4 ? 3 + (head & 3) : head & 3);
 		else if (head & 2)
 			reset();
+		else if (head & 4)
+			tick_and_compare();
 		else
 			set_bypass(head & 1);
 	}

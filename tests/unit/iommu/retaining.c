@@ -2,6 +2,7 @@
 // The bench of tests for strategies that retain mappings (retaining.h), and its model.
 #include "retaining.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +17,7 @@ static struct err err;
 static struct gmem *gmem;
 struct viommu *viommu;
 uint64_t now_ns;
+char decided[500];
 static struct loop *loop;
 static struct iommu *iommu;
 static struct hw_domain *all;
@@ -61,6 +63,12 @@ static void add_device(unsigned int i, const char *name, const char *strategy)
 	viommu_set_id(endpoint[i], id, &ids[i]);
 }
 
+static void on_decision(void *opaque, const char *name, const char *why)
+{
+	(void)opaque;
+	snprintf(decided, sizeof(decided), "%s: %s", name, why);
+}
+
 void start(const char *strategy)
 {
 	struct hw_domain_config domain = {
@@ -73,6 +81,8 @@ void start(const char *strategy)
 	add_memory("low", 0, 4 * MiB, 0);
 	add_memory("rom", ROM_GPA, MiB, GMEM_READONLY);
 	config.loop = loop;
+	config.decided = on_decision;
+	decided[0] = '\0';
 	config.gmem = gmem;
 	cr_assert_eq(viommu_create(&viommu, &config, &err), 0);
 	cr_assert_eq(fake_iommu_create(&iommu, &silent, &err), 0);

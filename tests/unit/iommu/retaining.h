@@ -20,7 +20,8 @@ enum { DEVICE = 24, OTHER = 32 }; /* ids of endpoints */
 #define BASE GiB                  /* page 0 of the tests */
 
 extern struct viommu *viommu;
-extern uint64_t now_ns; /* of the ledger of domain 1 */
+extern uint64_t now_ns;   /* of the ledger of domain 1 */
+extern char decided[500]; /* "DEVICE: WHY": the last decision of 'auto'; or "" */
 
 void start(const char *strategy);
 void stop(void); /* .fini */
