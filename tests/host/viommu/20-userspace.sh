@@ -79,7 +79,7 @@ consistent exit "mapped" "$one" "$two"
 before=$(dmesg | grep -c 'DMAR:.*fault addr')
 in_guest exit hold '^hold: begun' >/dev/null || bail "no DMA"
 is "$(to_machine exit "switch $switches" '^switch: ' $((120 + switches)))" "switch: $switches, 0 failed" \
-	"$switches changes among direct, strict, deferred and cached"
+	"$switches changes among direct, strict, deferred, cached and auto"
 held=$(in_guest exit release '^hold: [0-9]+ good')
 like "$held" '^hold: [1-9][0-9]* good, 0 bad' "DMA to a page that stays mapped goes on throughout ($held)"
 is "$(dmesg | grep -c 'DMAR:.*fault addr')" "$before" "with no fault" || diag "$(dmesg | grep DMAR: | tail -n 12)"

@@ -44,7 +44,7 @@ static char *read_file(const char *path)
 static void switch_often(unsigned int n)
 {
 	static const char *const names[] = {"direct", "strict",   "cached,quota=1M",
-					    "strict", "deferred", "cached",
+					    "auto",   "deferred", "cached",
 					    "direct", "cached",   "deferred"};
 	unsigned int failed = 0;
 
