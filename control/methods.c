@@ -110,8 +110,8 @@ static const struct {
 	const char *key;
 	bool number; /* of a file descriptor; else something that would have to be opened */
 } device_keys[] = {
-	{"fd", true},    {"iommufd", true}, {"in", true},      {"out", true},
-	{"path", false}, {"tap", false},    {"socket", false}, {"device", false},
+	{"fd", true},  {"iommufd", true}, {"vhost_fd", true}, {"in", true},
+	{"out", true}, {"path", false},   {"tap", false},     {"socket", false},
 };
 
 __attribute__((format(printf, 2, 3))) static int invalid(struct call *call, const char *fmt, ...)
@@ -125,10 +125,22 @@ __attribute__((format(printf, 2, 3))) static int invalid(struct call *call, cons
 	return -EINVAL;
 }
 
+static int opens_nothing(struct call *call, const char *kind, const char *key)
+{
+	return invalid(call,
+		       "%s: a machine that runs opens nothing for a client; 'hospes ctl NAME add "
+		       "--%s ...' opens it and sends it; by HTTP, send the descriptor with the "
+		       "request, and give its place (\"fd\": 0)",
+		       key, kind);
+}
+
 /* A client's numbers are places among the descriptors that came with the request, never numbers of
  * this process. */
-static int place_fds(struct call *call, json_t *device)
+static int place_fds(struct call *call, const char *kind, json_t *device)
 {
+	/* With a descriptor it is a name only: which device of a VFIO group is meant. */
+	if (json_object_get(device, "device") && !json_object_get(device, "fd"))
+		return opens_nothing(call, kind, "device");
 	for (size_t i = 0; i < sizeof(device_keys) / sizeof(device_keys[0]); i++) {
 		const char *key = device_keys[i].key;
 		const json_t *value = json_object_get(device, key);
@@ -137,11 +149,7 @@ static int place_fds(struct call *call, json_t *device)
 		if (!value)
 			continue;
 		if (!device_keys[i].number)
-			return invalid(call,
-				       "%s: a machine that runs opens nothing for a client; open "
-				       "it, send the descriptor with the request, and give its "
-				       "place (\"fd\": 0)",
-				       key);
+			return opens_nothing(call, kind, key);
 		if (!json_is_integer(value) || number < 0 || number >= (json_int_t)call->n_fds)
 			return invalid(call,
 				       "%s: not the place of one of the %u file descriptors that "
@@ -161,7 +169,7 @@ static int add_device(struct call *call)
 
 	json_object_foreach(call->body, kind, device)
 	{
-		rc = place_fds(call, device);
+		rc = place_fds(call, kind, device);
 		if (rc)
 			return rc;
 	}
@@ -186,7 +194,7 @@ static int remove_device(struct call *call)
 
 static const struct field device[] = {
 	{"disk", FIELD_OBJECT, .optional = true, .text = "one of the document's disks, with fd"},
-	{"net", FIELD_OBJECT, .optional = true, .text = "one of nets, with fd"},
+	{"net", FIELD_OBJECT, .optional = true, .text = "one of nets, with fd (and vhost_fd)"},
 	{"console", FIELD_OBJECT, .optional = true, .text = "one of consoles, with in and out"},
 	{"rng", FIELD_OBJECT, .optional = true, .text = "a source of random numbers"},
 	{"passthrough", FIELD_OBJECT, .optional = true, .text = "one of passthrough, with fd"},

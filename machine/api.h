@@ -7,6 +7,7 @@
 
 #include "base/err.h"
 #include "hospes/hospes.h"
+#include "iommu/ioas.h"
 
 /* Hand the internal error out; returns rc. error may be NULL. */
 static inline int give(struct hospes_error *error, const struct err *err, int rc)
@@ -18,5 +19,8 @@ static inline int give(struct hospes_error *error, const struct err *err, int rc
 		 rc < 0 ? (err->text[0] ? err->text : err_name(rc)) : "");
 	return rc;
 }
+
+/* "auto", "iommufd", "type1"; NULL: auto. */
+int api_iommu_kind(const char *name, enum iommu_kind *ret, struct err *err);
 
 #endif

@@ -18,6 +18,20 @@
 #include "host/explain.h"
 #include "host/iommu.h"
 
+int api_iommu_kind(const char *name, enum iommu_kind *ret, struct err *err)
+{
+	*ret = IOMMU_AUTO;
+	if (!name || strcmp(name, "auto") == 0)
+		return 0;
+	if (strcmp(name, "iommufd") == 0)
+		*ret = IOMMU_IOMMUFD;
+	else if (strcmp(name, "type1") == 0)
+		*ret = IOMMU_TYPE1;
+	else
+		return err_set(err, -EINVAL, "iommu: '%s' is not auto, iommufd or type1", name);
+	return 0;
+}
+
 /* The document as text, taken over; NULL: jansson had no memory somewhere. */
 static int give_json(char **ret, json_t *document, struct err *err)
 {
@@ -71,20 +85,6 @@ static json_t *explained(const struct host_device *d, const struct explain *expl
 			 findings);
 }
 
-static int kind_of(const char *name, enum iommu_kind *ret, struct err *err)
-{
-	*ret = IOMMU_AUTO;
-	if (!name || strcmp(name, "auto") == 0)
-		return 0;
-	if (strcmp(name, "iommufd") == 0)
-		*ret = IOMMU_IOMMUFD;
-	else if (strcmp(name, "type1") == 0)
-		*ret = IOMMU_TYPE1;
-	else
-		return err_set(err, -EINVAL, "iommu: '%s' is not auto, iommufd or type1", name);
-	return 0;
-}
-
 static int backing_of(const char *name, enum gmem_backing *ret, struct err *err)
 {
 	for (unsigned int i = 0; name && config_backing_names[i]; i++) {
@@ -108,7 +108,7 @@ static int explain(const char *device, const struct hospes_explain_options *opti
 	char bdf[HOST_BDF_BYTES];
 	struct host_device d;
 	struct explain result;
-	int rc = kind_of(options->iommu, &request.kind, err);
+	int rc = api_iommu_kind(options->iommu, &request.kind, err);
 
 	if (!rc)
 		rc = backing_of(options->backing, &request.backing, err);

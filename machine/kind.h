@@ -37,6 +37,12 @@ struct vm_device;
 struct vm_layout;
 struct vm_port;
 
+/* A machine of another process, which a device is opened for. */
+struct kind_receiver {
+	int backend;      /* enum iommu_kind */
+	bool has_iommufd; /* it needs no other */
+};
+
 /* Functions may be NULL, but for create. Their messages name the device by its id. */
 struct device_kind {
 	/* .what is the kind's name ("disk"), .bytes of the struct that begins with struct
@@ -53,6 +59,12 @@ struct device_kind {
 	struct schema_pci *(*place)(struct config_device *device);
 	/* Check and complete the values; the devices before this one in config are valid. */
 	int (*validate)(struct config *config, struct config_device *device, struct err *err);
+
+	/* Open what the device names, by the rules of open, and put the fds in place of the names:
+	 * they are the caller's to close, also after a failure, like all that the device names by
+	 * number. No machine is needed, and nothing was validated. NULL: it names nothing. */
+	int (*hand_over)(struct config_device *device, const struct kind_receiver *to,
+			 struct err *err);
 
 	/* Open what the document names. Undone by close. */
 	int (*open)(struct vm_device *d, struct err *err);

@@ -3,6 +3,7 @@
 #include "machine/kind_console.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 #include "base/fd.h"
 #include "machine/open.h"
@@ -89,6 +90,19 @@ static int validate(struct config *c, struct config_device *device, struct err *
 	return 0;
 }
 
+static int hand_over(struct config_device *device, const struct kind_receiver *to, struct err *err)
+{
+	struct config_console *c = config_of(device);
+
+	(void)to;
+	if (!c->path || c->out >= 0) /* both: the machine refuses it */
+		return 0;
+	c->out = open_output("console", device->id, c->path, err);
+	free(c->path);
+	c->path = NULL;
+	return MIN(c->out, 0);
+}
+
 static struct vm_console *of(struct vm_device *d)
 {
 	return container_of(d, struct vm_console, d);
@@ -167,6 +181,7 @@ const struct device_kind kind_console = {
 	.bytes = sizeof(struct vm_console),
 	.place = place,
 	.validate = validate,
+	.hand_over = hand_over,
 	.open = open_it,
 	.create = create,
 	.close = close_it,

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/fd.h"
@@ -67,6 +68,22 @@ static int validate(struct config *c, struct config_device *device, struct err *
 		return err_set(err, -EINVAL, "disk '%s': serial '%s' has more than 20 characters",
 			       device->id, d->serial);
 	return 0;
+}
+
+static int hand_over(struct config_device *device, const struct kind_receiver *to, struct err *err)
+{
+	struct config_disk *c = container_of(device, struct config_disk, base);
+	struct open_disk file;
+	int rc = validate(NULL, device, err);
+
+	(void)to;
+	if (rc || !c->path)
+		return rc;
+	rc = open_disk(c, &file, err);
+	c->fd = file.fd;
+	free(c->path);
+	c->path = NULL;
+	return rc;
 }
 
 static struct vm_disk *of(struct vm_device *d)
@@ -146,6 +163,7 @@ const struct device_kind kind_disk = {
 	.max = 64,
 	.bytes = sizeof(struct vm_disk),
 	.validate = validate,
+	.hand_over = hand_over,
 	.open = open_it,
 	.create = create,
 	.close = close_it,

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <net/if.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/fd.h"
@@ -14,6 +15,7 @@
 
 struct vm_net {
 	struct vm_device d;
+	bool is_socket;             /* else a tap */
 	unsigned int n;             /* fds of each sort that are ours, until the device has them */
 	int fds[CONFIG_NET_QUEUES]; /* or -1 */
 	int vhost_fds[CONFIG_NET_QUEUES];
@@ -32,6 +34,7 @@ static const struct schema_field fields[] = {
 	{"queue_size", SCHEMA_UINT, AT(queue_size), .min = 64, .max = 1024},
 	{"mtu", SCHEMA_UINT, AT(mtu), .min = 0, .max = 65535},
 	{"vhost", SCHEMA_BOOL, AT(vhost)},
+	{"vhost_fd", SCHEMA_FD, AT(vhost_fd), .max = INT32_MAX},
 	{"offload", SCHEMA_BOOL, AT(offload)},
 	{"link", SCHEMA_BOOL, AT(link)},
 	{"viommu", SCHEMA_BOOL, AT(base.viommu)},
@@ -39,7 +42,7 @@ static const struct schema_field fields[] = {
 	{NULL},
 };
 static const struct config_net defaults = {
-	.fd = -1, .queues = 1, .queue_size = 256, .offload = true, .link = true};
+	.fd = -1, .vhost_fd = -1, .queues = 1, .queue_size = 256, .offload = true, .link = true};
 
 static struct config_net *config_of(struct config_device *device)
 {
@@ -86,6 +89,10 @@ static int check_backend(const struct config_net *n, struct err *err)
 			       n->queues);
 	if (n->socket && n->vhost)
 		return err_set(err, -EINVAL, "net '%s': vhost needs a tap", id);
+	if (n->vhost_fd >= 0 && (!n->vhost || n->queues > 1))
+		return err_set(err, -EINVAL,
+			       "net '%s': vhost_fd %d serves one queue of a net with vhost=on", id,
+			       n->vhost_fd);
 	if (n->base.viommu && n->vhost)
 		return err_set(err, -EINVAL,
 			       "net '%s': the host kernel's queues (vhost) do not translate by the "
@@ -118,6 +125,30 @@ static int validate(struct config *c, struct config_device *device, struct err *
 	return 0;
 }
 
+static int hand_over(struct config_device *device, const struct kind_receiver *to, struct err *err)
+{
+	struct config_net *n = config_of(device);
+	int rc = check_backend(n, err);
+
+	(void)to;
+	if (!rc && n->queues > 1)
+		rc = err_set(err, -EOPNOTSUPP,
+			     "net '%s': queues %u: one that comes later has one queue; leave out "
+			     "queues",
+			     device->id, n->queues);
+	if (!rc && n->fd < 0)
+		rc = open_net(n, &n->fd, err);
+	if (!rc && n->vhost && n->vhost_fd < 0)
+		rc = open_vhost(n, &n->vhost_fd, err);
+	if (rc)
+		return rc;
+	free(n->tap);
+	free(n->socket);
+	n->tap = n->socket = NULL;
+	n->create = false;
+	return 0;
+}
+
 static struct vm_net *of(struct vm_device *d)
 {
 	return container_of(d, struct vm_net, d);
@@ -127,7 +158,7 @@ static struct vm_net *of(struct vm_device *d)
 static void check_mtu(struct vm_device *d, const struct config_net *c, int fd)
 {
 	char name[IFNAMSIZ];
-	unsigned int mtu = c->mtu && !c->socket ? open_tap_mtu(fd, name) : 0;
+	unsigned int mtu = c->mtu && !of(d)->is_socket ? open_tap_mtu(fd, name) : 0;
 
 	if (mtu && mtu != c->mtu)
 		log_warn(&d->vm->log, d->config->id,
@@ -147,9 +178,13 @@ static int open_it(struct vm_device *d, struct err *err)
 	net->n = c->queues;
 	net->links_fd = -1;
 	rc = open_net(c, net->fds, err);
-	if (!rc)
-		check_mtu(d, c, net->fds[0]);
-	if (!rc && !c->socket) {
+	if (rc)
+		return rc;
+	net->is_socket = open_net_is_socket(net->fds[0]);
+	if (net->is_socket && c->vhost)
+		return err_set(err, -EINVAL, "net '%s': vhost needs a tap", d->config->id);
+	check_mtu(d, c, net->fds[0]);
+	if (!net->is_socket) {
 		net->links_fd = host_links_open();
 		if (net->links_fd < 0)
 			rc = err_set(err, net->links_fd,
@@ -165,7 +200,7 @@ static int create(struct vm_device *d, struct err *err)
 	struct vm_net *net = of(d);
 	struct virtio_net_setup config = {
 		.name = d->config->id,
-		.backend = c->socket ? VIRTIO_NET_SOCKET : VIRTIO_NET_TAP,
+		.backend = net->is_socket ? VIRTIO_NET_SOCKET : VIRTIO_NET_TAP,
 		.fds = net->fds,
 		.pairs = c->queues,
 		.queue_size = c->queue_size,
@@ -173,7 +208,7 @@ static int create(struct vm_device *d, struct err *err)
 		.link_down = !c->link,
 		.offload = c->offload,
 		.vhost_fds = c->vhost ? net->vhost_fds : NULL,
-		.links_fd = c->socket ? 0 : net->links_fd,
+		.links_fd = net->is_socket ? 0 : net->links_fd,
 		.gmem = d->vm->gmem,
 		.loops = d->vm->io_loops,
 		.n_loops = d->vm->n_io_loops,
@@ -208,6 +243,7 @@ const struct device_kind kind_net = {
 	.max = 32,
 	.bytes = sizeof(struct vm_net),
 	.validate = validate,
+	.hand_over = hand_over,
 	.open = open_it,
 	.create = create,
 	.close = close_it,

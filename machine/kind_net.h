@@ -16,7 +16,8 @@ struct config_net {
 	struct config_device base;
 	char *tap;
 	bool create;
-	int fd;       /* a tap, opened with IFF_VNET_HDR */
+	int fd;       /* a tap, opened with IFF_VNET_HDR, or a socket that is connected to passt */
+	int vhost_fd; /* an open /dev/vhost-net; -1: opened here */
 	char *socket; /* passt's */
 	struct schema_mac mac;
 	uint32_t queues; /* pairs, up to CONFIG_NET_QUEUES */
@@ -29,13 +30,15 @@ struct config_net {
 
 extern const struct device_kind kind_net;
 
+/* Is what open_net gave passt's socket, and no tap? */
+bool open_net_is_socket(int fd);
 /* One fd per queue pair, IFF_VNET_HDR set; a tap that is made has the net's mtu. fds: net->queues
  * entries, filled with -1 on failure; else the caller's. */
 int open_net(const struct config_net *net, int *fds, struct err *err);
 /* Of the tap that fd is a queue of: its name, and its MTU; 0 when it is not to be seen from here
  * (another network namespace). name: IFNAMSIZ bytes. */
 unsigned int open_tap_mtu(int fd, char *name);
-/* /dev/vhost-net, once per queue pair; likewise. */
+/* /dev/vhost-net, once per queue pair; likewise. net->vhost_fd is duplicated. */
 int open_vhost(const struct config_net *net, int *fds, struct err *err);
 
 #endif

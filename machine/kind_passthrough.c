@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fd.h"
 #include "base/num.h"
 #include "host/explain.h"
 #include "iommu/reserved.h"
@@ -155,6 +156,54 @@ static int validate(struct config *c, struct config_device *device, struct err *
 	return rc ? rc : check_ioas(c, p, err);
 }
 
+/* What the machine's kind of backend wants. A group's fd says not which of its devices is meant, so
+ * the address stays. */
+static int open_for(struct config_passthrough *p, const struct kind_receiver *to,
+		    const struct open_passthrough *found, struct err *err)
+{
+	const struct iommu_config config = {
+		.kind = (enum iommu_kind)to->backend,
+		.iommufd = p->iommufd,
+		.device = found->bdf,
+	};
+	struct iommu *iommu;
+	int rc = iommu_create(&iommu, &config, err);
+
+	if (rc)
+		return rc;
+	p->fd = open_passthrough_fd(p, found, iommu_kind_of(iommu), err);
+	rc = MIN(p->fd, 0);
+	if (!rc && iommu_fd(iommu) >= 0 && !to->has_iommufd && p->iommufd < 0) {
+		p->iommufd = fd_dup(iommu_fd(iommu));
+		if (p->iommufd < 0)
+			rc = err_set(err, p->iommufd, "/dev/iommu: %s", err_name(p->iommufd));
+	}
+	iommu_destroy(iommu);
+	return rc;
+}
+
+static int hand_over(struct config_device *device, const struct kind_receiver *to, struct err *err)
+{
+	struct config_passthrough *p = container_of(device, struct config_passthrough, base);
+	struct open_passthrough found;
+	char *bdf;
+	int rc;
+
+	if (!p->device || p->fd >= 0)
+		return 0;
+	rc = open_passthrough_find(p, &found, err);
+	if (!rc)
+		rc = open_for(p, to, &found, err);
+	if (rc)
+		return rc;
+	bdf = strdup(found.bdf);
+	if (!bdf)
+		return err_set(err, -ENOMEM, "no memory");
+	free(p->device);
+	p->device = bdf;
+	return 0;
+}
+
 /* --- before it is in the machine --- */
 
 struct vm_passthrough *passthrough_next(struct hospes_vm *vm, const struct vm_passthrough *after)
@@ -273,6 +322,7 @@ const struct device_kind kind_passthrough = {
 	.host_device = true,
 	.place = place,
 	.validate = validate,
+	.hand_over = hand_over,
 	.open = open_it,
 	.layout = layout,
 	.create = passthrough_create,

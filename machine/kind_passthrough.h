@@ -93,7 +93,7 @@ void passthrough_status(struct vm_device *d, json_t *item);
 void passthrough_event(void *opaque, struct device *dev, enum vfio_event event, const char *text);
 void passthrough_fault(void *opaque, const struct iommu_fault *fault);
 
-/* The machine's "iommu" of the status (NULL: there is none). */
+/* The machine's "iommu" of the status. */
 json_t *vm_iommu_status(struct hospes_vm *vm);
 /* Put into an object what the domain's ledger has counted, and its strategy. */
 void vm_ledger_status(json_t *item, const struct hw_domain *domain);

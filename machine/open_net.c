@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -113,25 +114,57 @@ static int open_tap(const struct config_net *net, int *fds, struct err *err)
 	return made && net->mtu ? set_tap_mtu(net, err) : 0;
 }
 
-static int dup_tap(const struct config_net *net, int *fds, struct err *err)
+bool open_net_is_socket(int fd)
 {
-	struct ifreq ifr;
-	int flags;
+	struct stat st;
 
-	fds[0] = fd_dup(net->fd);
-	if (fds[0] < 0)
-		return err_set(err, fds[0], "net '%s': fd %d: %s", net->base.id, net->fd,
-			       err_name(fds[0]));
-	memset(&ifr, 0, sizeof(ifr));
-	if (ioctl(fds[0], TUNGETIFF, &ifr) != 0 || !(ifr.ifr_flags & IFF_TAP))
-		return err_set(err, -EINVAL, "net '%s': fd %d is not a tap", net->base.id, net->fd);
+	return fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode);
+}
+
+static int check_tap(const struct config_net *net, int fd, struct err *err)
+{
+	struct ifreq ifr = {0};
+
+	if (ioctl(fd, TUNGETIFF, &ifr) != 0 || !(ifr.ifr_flags & IFF_TAP))
+		return err_set(err, -EINVAL, "net '%s': fd %d is no tap, and no socket",
+			       net->base.id, net->fd);
 	if (!(ifr.ifr_flags & IFF_VNET_HDR) || !(ifr.ifr_flags & IFF_NO_PI))
 		return err_set(err, -EINVAL,
 			       "net '%s': the tap of fd %d must be opened with IFF_VNET_HDR and "
 			       "IFF_NO_PI",
 			       net->base.id, net->fd);
-	flags = fcntl(fds[0], F_GETFL);
-	if (flags < 0 || fcntl(fds[0], F_SETFL, flags | O_NONBLOCK) != 0)
+	return 0;
+}
+
+static int check_socket(const struct config_net *net, int fd, struct err *err)
+{
+	struct sockaddr_storage peer;
+	socklen_t bytes = sizeof(int), peer_bytes = sizeof(peer);
+	int type = 0;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &bytes) != 0 || type != SOCK_STREAM ||
+	    getpeername(fd, (struct sockaddr *)&peer, &peer_bytes) != 0)
+		return err_set(err, -EINVAL,
+			       "net '%s': the socket of fd %d is no stream that is connected to "
+			       "passt",
+			       net->base.id, net->fd);
+	return 0;
+}
+
+/* Of what the document names by number. */
+static int duplicate(const struct config_net *net, int *ret, struct err *err)
+{
+	int flags, rc;
+
+	*ret = fd_dup(net->fd);
+	if (*ret < 0)
+		return err_set(err, *ret, "net '%s': fd %d: %s", net->base.id, net->fd,
+			       err_name(*ret));
+	rc = open_net_is_socket(*ret) ? check_socket(net, *ret, err) : check_tap(net, *ret, err);
+	if (rc)
+		return rc;
+	flags = fcntl(*ret, F_GETFL);
+	if (flags < 0 || fcntl(*ret, F_SETFL, flags | O_NONBLOCK) != 0)
 		return err_set(err, -errno, "net '%s': fd %d: %s", net->base.id, net->fd,
 			       err_name(errno));
 	return 0;
@@ -174,7 +207,7 @@ int open_net(const struct config_net *net, int *fds, struct err *err)
 		fds[0] = connect_socket(net, err);
 		rc = fds[0] < 0 ? fds[0] : 0;
 	} else {
-		rc = dup_tap(net, fds, err);
+		rc = duplicate(net, &fds[0], err);
 	}
 	for (unsigned int i = 0; rc && i < net->queues; i++)
 		fd_close(&fds[i]);
@@ -188,7 +221,8 @@ int open_vhost(const struct config_net *net, int *fds, struct err *err)
 	for (unsigned int i = 0; i < net->queues; i++)
 		fds[i] = -1;
 	for (unsigned int i = 0; i < net->queues && !rc; i++) {
-		fds[i] = open("/dev/vhost-net", O_RDWR | O_CLOEXEC);
+		fds[i] = net->vhost_fd >= 0 ? fcntl(net->vhost_fd, F_DUPFD_CLOEXEC, 3)
+					    : open("/dev/vhost-net", O_RDWR | O_CLOEXEC);
 		if (fds[i] < 0)
 			rc = err_set(err, -errno, "net '%s': vhost=on: /dev/vhost-net: %s%s",
 				     net->base.id, err_name(errno),

@@ -134,17 +134,23 @@ static json_t *space_status(struct hospes_vm *vm, const struct vm_space *space)
 json_t *vm_iommu_status(struct hospes_vm *vm)
 {
 	struct vm_host_iommu *host = &vm->host_iommu;
+	int given = vm->config.iommu.fd;
 	json_t *item, *spaces;
 
 	if (!host->iommu)
-		return NULL;
+		return json_pack(
+			"{s:s, s:b}", "backend",
+			given >= 0 ? iommu_kind_name(IOMMU_IOMMUFD)
+				   : iommu_kind_name((enum iommu_kind)vm->config.iommu.backend),
+			"iommufd", given >= 0);
 	spaces = json_array();
 	list_for_each (i, &host->spaces)
 		json_array_append_new(spaces,
 				      space_status(vm, container_of(i, struct vm_space, link)));
-	item = json_pack("{s:s, s:s, s:s}", "backend", iommu_kind_name(iommu_kind_of(host->iommu)),
-			 "reason", iommu_reason(host->iommu), "fault_source",
-			 fault_source(host->faults));
+	item = json_pack("{s:s, s:b, s:s, s:s}", "backend",
+			 iommu_kind_name(iommu_kind_of(host->iommu)), "iommufd",
+			 iommu_fd(host->iommu) >= 0, "reason", iommu_reason(host->iommu),
+			 "fault_source", fault_source(host->faults));
 	json_object_set_new(item, "spaces", spaces);
 	return item;
 }

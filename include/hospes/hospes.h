@@ -209,6 +209,25 @@ HOSPES_API int hospes_vm_registers(struct hospes_vm *vm, char **text, struct hos
 HOSPES_API int hospes_vm_device_add(struct hospes_vm *vm, const char *json, size_t length,
 				    char **device, struct hospes_error *error);
 
+enum { HOSPES_DEVICE_FDS = 8 /* of one device, at most */ };
+
+/* The machine that a device is opened for, as its status says; all zero but `size` is a valid
+ * choice. */
+struct hospes_open_options {
+	size_t size;
+	const char *iommu; /* "iommu", "backend": "auto", "iommufd", "type1"; NULL: auto */
+	int has_iommufd;   /* "iommu", "iommufd": it needs no other */
+};
+/* For a machine of another process, which opens nothing for its clients (docs/control.md): open
+ * what this device names by path, address or name, by the rules that hospes_vm_create has. json: as
+ * for hospes_vm_device_add; its fds are duplicated. *device: the same, with places in fds, from 0,
+ * where a document has numbers: free it with hospes_free. The n_fds descriptors are the caller's to
+ * send and to close. No machine is needed; options may be NULL. */
+HOSPES_API int hospes_device_open(const char *json, size_t length,
+				  const struct hospes_open_options *options, char **device,
+				  int fds[HOSPES_DEVICE_FDS], unsigned int *n_fds,
+				  struct hospes_error *error);
+
 enum {
 	HOSPES_REMOVE_FORCE = 1 << 0, /* when its time is over, pull the device out of its slot */
 };

@@ -231,10 +231,20 @@ Test(dispatch, a_device_is_added_with_descriptors_in_place_of_paths)
 				     "\"iommufd\":50}}) ");
 }
 
+Test(dispatch, a_device_of_a_group_is_named_beside_the_groups_descriptor)
+{
+	add_device("{\"passthrough\": {\"device\": \"0000:01:00.0\", \"fd\": 0}}");
+	cr_assert_eq(answer.status, 200, "%s", answer.text);
+	cr_assert_str_eq(fake.calls, "device_add({\"passthrough\":{\"device\":\"0000:01:00.0\","
+				     "\"fd\":50}}) ");
+}
+
 Test(dispatch, a_client_names_no_path_and_no_descriptor_of_the_machine)
 {
 	add_device("{\"disk\": {\"path\": \"/etc/shadow\"}}");
 	refused(400, "invalid", "path: a machine that runs opens nothing");
+	cr_assert(strstr(part("remedy"), "'hospes ctl NAME add --disk ...' opens it"), "%s",
+		  part("remedy"));
 	add_device("{\"passthrough\": {\"device\": \"0000:01:00.0\"}}");
 	refused(400, "invalid", "device: a machine that runs opens nothing");
 	add_device("{\"disk\": {\"fd\": 2}}");

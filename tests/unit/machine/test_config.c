@@ -319,6 +319,9 @@ Test(config, what_cannot_be_behind_the_guests_iommu_is_refused)
 		-EINVAL, "--viommu on");
 	refused(V("\"nets\": [{\"tap\": \"t\", \"vhost\": true, \"viommu\": true}]"), -EINVAL,
 		"vhost");
+	refused(V("\"nets\": [{\"fd\": 5, \"vhost_fd\": 6}]"), -EINVAL, "vhost=on");
+	refused(V("\"nets\": [{\"tap\": \"t\", \"queues\": 2, \"vhost\": true, \"vhost_fd\": 6}]"),
+		-EINVAL, "one queue");
 	refused(V("\"passthrough\": [{\"device\": \"a\", \"viommu\": true, \"ioas\": \"x\"}]"),
 		-EINVAL, "ioas");
 	refused(V("\"iommu\": {\"backend\": \"type1\"}, "

@@ -229,6 +229,29 @@ Test(open, the_mtu_of_a_tap_in_another_namespace_is_not_known)
 	cr_expect_eq(open_tap_mtu(fds[0], name), 0u, "another one of that name");
 }
 
+Test(open, a_net_by_number_is_a_tap_or_a_socket_that_is_connected)
+{
+	struct config_net net = {.base.id = (char *)"n", .fd = -1, .queues = 1};
+	struct err err = ERR_INIT;
+	int pair[2], alone = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), fd;
+
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	net.fd = pair[0];
+	cr_assert_eq(open_net(&net, &fd, &err), 0, "%s", err.text);
+	cr_expect(open_net_is_socket(fd));
+	close(fd);
+	net.fd = alone;
+	cr_expect_eq(open_net(&net, &fd, &err), -EINVAL);
+	cr_expect(strstr(err.text, "no stream that is connected to passt"), "%s", err.text);
+	net.fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	cr_expect_eq(open_net(&net, &fd, &err), -EINVAL);
+	cr_expect(strstr(err.text, "is no tap, and no socket"), "%s", err.text);
+	close(net.fd);
+	close(alone);
+	close(pair[0]);
+	close(pair[1]);
+}
+
 Test(open, output_is_not_written_through_a_link)
 {
 	struct err err = ERR_INIT;
