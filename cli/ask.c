@@ -10,6 +10,8 @@
 
 #include "socket.h"
 
+enum { FDS_MAX = 8 /* that a machine takes with one request */ };
+
 /* What has come. */
 struct input {
 	char *bytes; /* terminated */
@@ -30,6 +32,42 @@ static int send_all(int fd, const char *bytes, size_t n)
 		n -= (size_t)sent;
 	}
 	return 0;
+}
+
+/* The first bytes of the request, n of them at least 1, with the descriptors. How many were sent, or
+ * a negative errno. */
+static ssize_t send_fds(int fd, const char *bytes, size_t n, const struct question *q)
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
+	} with = {0};
+	struct iovec iov = {.iov_base = (void *)bytes, .iov_len = n};
+	struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
+	struct cmsghdr *header;
+	ssize_t sent;
+
+	if (q->n_fds > FDS_MAX)
+		return -E2BIG;
+	message.msg_control = &with;
+	message.msg_controllen = CMSG_SPACE(q->n_fds * sizeof(int));
+	header = CMSG_FIRSTHDR(&message);
+	header->cmsg_level = SOL_SOCKET;
+	header->cmsg_type = SCM_RIGHTS;
+	header->cmsg_len = CMSG_LEN(q->n_fds * sizeof(int));
+	memcpy(CMSG_DATA(header), q->fds, q->n_fds * sizeof(int));
+	do
+		sent = sendmsg(fd, &message, MSG_NOSIGNAL);
+	while (sent < 0 && errno == EINTR);
+	return sent < 0 ? -errno : sent;
+}
+
+static int send_question(int fd, const char *head, const struct question *q)
+{
+	ssize_t sent = q->n_fds ? send_fds(fd, head, strlen(head), q) : 0;
+	int rc = sent < 0 ? (int)sent : send_all(fd, head + sent, strlen(head + sent));
+
+	return rc || !q->body ? rc : send_all(fd, q->body, strlen(q->body));
 }
 
 /* 1: some bytes, 0: the end, or a negative errno. */
@@ -89,14 +127,12 @@ static int copy(int fd, struct input *in, FILE *to)
 	return rc;
 }
 
-static int exchange(int fd, const char *request, const char *body, FILE *to, struct input *in,
+static int exchange(int fd, const char *head, const struct question *q, FILE *to, struct input *in,
 		    struct reply *reply)
 {
 	size_t at;
-	int rc = send_all(fd, request, strlen(request));
+	int rc = send_question(fd, head, q);
 
-	if (!rc && body)
-		rc = send_all(fd, body, strlen(body));
 	if (!rc)
 		rc = read_head(fd, in, reply, &at);
 	if (rc)
@@ -115,24 +151,25 @@ static int exchange(int fd, const char *request, const char *body, FILE *to, str
 	return rc;
 }
 
-int ask(const char *path, const char *verb, const char *target, const char *body, FILE *to,
-	unsigned int seconds, struct reply *reply)
+int ask(const char *path, const struct question *question, FILE *to, unsigned int seconds,
+	struct reply *reply)
 {
 	const struct timeval limit = {.tv_sec = seconds};
 	struct input in = {0};
-	char request[1024];
+	char head[1024];
 	int fd = socket_connect(path), rc;
 
 	*reply = (struct reply){0};
 	if (fd < 0)
 		return fd;
-	rc = snprintf(request, sizeof(request),
+	rc = snprintf(head, sizeof(head),
 		      "%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
 		      "Content-Length: %zu\r\n\r\n",
-		      verb, target, body ? strlen(body) : 0);
+		      question->verb, question->target,
+		      question->body ? strlen(question->body) : 0);
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-	rc = (size_t)rc < sizeof(request) ? exchange(fd, request, body, to, &in, reply)
-					  : -ENAMETOOLONG;
+	rc = (size_t)rc < sizeof(head) ? exchange(fd, head, question, to, &in, reply)
+				       : -ENAMETOOLONG;
 	free(in.bytes);
 	close(fd);
 	return rc;

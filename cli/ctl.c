@@ -10,6 +10,8 @@
 #include "answer.h"
 #include "ask.h"
 #include "cli.h"
+#include "ctl.h"
+#include "document.h"
 #include "output.h"
 #include "socket.h"
 #include "table.h"
@@ -22,6 +24,7 @@ enum {
 struct words {
 	char *word[WORDS_MAX];
 	unsigned int n;
+	json_t *devices; /* of options, as a document has them; NULL: none */
 };
 
 /* Verbs without operands. */
@@ -59,24 +62,32 @@ static int refused(const char *what, const struct reply *reply)
 	return CLI_FAILED;
 }
 
+int ctl_ask(const char *what, const struct question *question, FILE *to, struct reply *reply)
+{
+	char path[SOCKET_PATH];
+	int status = socket_find(path, what), rc;
+
+	*reply = (struct reply){0};
+	if (status != CLI_OK)
+		return status;
+	rc = ask(path, question, to, 0, reply);
+	if (rc < 0 && rc != -EPIPE) /* then whoever reads our output has had enough */
+		status = unreachable(what, path, rc);
+	else if (rc == 0 && reply->status >= 300)
+		status = refused(what, reply);
+	return status;
+}
+
 /* Documents and streams go to standard output; the answer to a change is that it worked. */
 static int request(const char *what, const char *verb, const char *target, const char *body)
 {
+	const struct question question = {.verb = verb, .target = target, .body = body};
 	bool reads = strcmp(verb, "GET") == 0;
-	char path[SOCKET_PATH];
 	struct reply reply;
-	int status = socket_find(path, what), rc;
+	int status = ctl_ask(what, &question, reads ? stdout : NULL, &reply);
 
-	if (status != CLI_OK)
-		return status;
-	rc = ask(path, verb, target, body, reads ? stdout : NULL, 0, &reply);
-	if (rc == -EPIPE)
-		return CLI_OK; /* whoever reads our output has had enough */
-	if (rc < 0)
-		status = unreachable(what, path, rc);
-	else if (reply.status >= 300)
-		status = refused(what, &reply);
-	else if (reads && strcmp(target, "/v1/events") != 0 && strcmp(target, "/metrics") != 0)
+	if (status == CLI_OK && reads && strcmp(target, "/v1/events") != 0 &&
+	    strcmp(target, "/metrics") != 0)
 		puts("");
 	free(reply.body);
 	return status;
@@ -230,36 +241,51 @@ static int remove_device(const struct words *words)
 	return request(words->word[0], "DELETE", target, NULL);
 }
 
+static int act(const struct words *words)
+{
+	const char *machine = words->word[0], *verb = words->word[1];
+	int status = CLI_OK;
+
+	if (words->n < 2) {
+		cli_error("ctl: needs a machine and a verb; 'hospes ctl --help' shows them");
+		return CLI_USAGE;
+	}
+	if (strcmp(verb, "add") == 0 && words->n == 2)
+		return ctl_add(machine, words->devices);
+	if (words->devices) {
+		cli_error("ctl %s: devices are for the verb 'add'", verb);
+		return CLI_USAGE;
+	}
+	if (strcmp(verb, "set") == 0 && words->n > 2) {
+		for (unsigned int i = 2; i < words->n && status == CLI_OK; i++)
+			status = set_one(machine, words->word[i]);
+		return status;
+	}
+	if (strcmp(verb, "remove") == 0 && words->n > 2)
+		return remove_device(words);
+	for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
+		if (strcmp(requests[i].word, verb) == 0 && words->n == 2)
+			return request(machine, requests[i].verb, requests[i].target, NULL);
+	}
+	cli_error("ctl: '%s' with %u words behind it is no verb; 'hospes ctl --help' shows them",
+		  verb, words->n - 2);
+	return CLI_USAGE;
+}
+
 static int execute(int argc, char **argv)
 {
 	struct words words = {0};
 	int status;
 
-	if (!options_parse(&ctl_command, argc, argv, &words, &status))
-		return status;
-	if (words.n < 2) {
-		cli_error("ctl: needs a machine and a verb; 'hospes ctl --help' shows them");
-		return CLI_USAGE;
-	}
-	if (strcmp(words.word[1], "set") == 0 && words.n > 2) {
-		for (unsigned int i = 2; i < words.n && status == CLI_OK; i++)
-			status = set_one(words.word[0], words.word[i]);
-		return status;
-	}
-	if (strcmp(words.word[1], "remove") == 0 && words.n > 2)
-		return remove_device(&words);
-	for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
-		if (strcmp(requests[i].word, words.word[1]) == 0 && words.n == 2)
-			return request(words.word[0], requests[i].verb, requests[i].target, NULL);
-	}
-	cli_error("ctl: '%s' with %u words behind it is no verb; 'hospes ctl --help' shows them",
-		  words.word[1], words.n - 2);
-	return CLI_USAGE;
+	if (options_parse(&ctl_command, argc, argv, &words, &status))
+		status = act(&words);
+	json_decref(words.devices);
+	return status;
 }
 
 const struct command ctl_command = {
 	.name = "ctl",
-	.operands = "MACHINE VERB [ARGUMENT...]",
+	.operands = "MACHINE VERB [ARGUMENT...] [DEVICE-OPTION...]",
 	.summary = "control a machine that runs",
 	.text = "MACHINE is a name ('hospes run --name'), or the path of a control socket, with a "
 		"slash.\n\n"
@@ -272,16 +298,21 @@ const struct command ctl_command = {
 		"                        DISK.size=SIZE       of its backing; auto: ask the file\n"
 		"                        NET.link=up|down\n"
 		"                        CONSOLE.terminal=COLUMNSxROWS\n"
+		"  add DEVICE-OPTION...   open a device and hand it over; its id is printed\n"
 		"  remove DEVICE [force]  ask the guest to give it up; an event says how it ended.\n"
 		"                        force: after 30 s, take it in any case\n"
 		"  events                what happens, a line of JSON each, until it ends\n"
 		"  metrics               the status document's numbers for Prometheus\n"
 		"  registers             of every vCPU\n"
 		"  schema                what can be asked by HTTP, as OpenAPI 3\n",
+	.groups = {{"Devices to add, as 'hospes run' takes them", device_options,
+		    offsetof(struct words, devices)}},
 	.operand = take_word,
 	.notes = "Exit status: 0 it was done, 1 failure, 2 usage.\n",
 	.examples = "  hospes ctl web pause\n"
 		    "  hospes ctl web set strategy=strict net0.link=down\n"
+		    "  hospes ctl web add --disk path=data.img,id=data\n"
+		    "  hospes ctl web add --passthrough 0000:01:10.2,strategy=strict\n"
 		    "  hospes ctl ./web.sock events\n"
 		    "  curl --unix-socket $XDG_RUNTIME_DIR/hospes/web.sock "
 		    "http://localhost/v1/status\n",

@@ -33,6 +33,33 @@ static int apply_flag(void *at, const struct option *option, const char *argumen
 		.kind = kind_, .in = in_, .key = key_, .first = first_       \
 	}
 
+const struct option device_options[] = {
+	{"disk", "FILE",
+	 "a raw file or block device: path=FILE or fd=N\n"
+	 "[,readonly=on][,cache=writeback|direct|writethrough]\n"
+	 "[,format=raw][,queues=N][,id=NAME][,serial=TEXT][,discard=off]\n"
+	 "[,viommu=on][,addr=SLOT]",
+	 FLAG(FLAG_APPEND, NULL, "disks", "path")},
+	{"net", "tap=NAME|fd=N|socket=PATH",
+	 "a network card on a tap, or on passt's socket\n"
+	 "[,create=on][,mac=MAC][,queues=N][,mtu=N][,vhost=on]\n"
+	 "[,link=off][,offload=off][,viommu=on][,id=NAME][,addr=SLOT]",
+	 FLAG(FLAG_APPEND, NULL, "nets", NULL)},
+	{"console", "serial|virtio|none",
+	 "a console (serial on the terminal)\n"
+	 "[,path=FILE|in=FD,out=FD][,overflow=wait]",
+	 FLAG(FLAG_CONSOLE, NULL, "consoles", "type")},
+	{"rng", "[on|off]", "random numbers from this host (on)", .otherwise = "on",
+	 FLAG(FLAG_VALUE, "rng", "enabled", NULL)},
+	{"passthrough", "BDF|PATH|fd=N",
+	 "a PCI device of this host, bound to vfio-pci\n"
+	 "[,viommu=on][,strategy=NAME[,KEY=N]][,iommufd=M][,ioas=NAME]\n"
+	 "[,rom=on][,on_error=log|reset|pause|stop][,id=NAME][,addr=SLOT]\n"
+	 "'hospes iommu list' shows the strategies and their keys",
+	 FLAG(FLAG_APPEND, NULL, "passthrough", "device")},
+	{0},
+};
+
 const struct option document_options[] = {
 	{"kernel", "FILE", "bzImage or vmlinux", FLAG(FLAG_VALUE, "kernel", "path", NULL)},
 	{"initrd", "FILE", "initial RAM disk", FLAG(FLAG_VALUE, "kernel", "initrd", NULL)},
@@ -49,23 +76,6 @@ const struct option document_options[] = {
 	 "[,backing=auto|anonymous|memfd|hugetlb-2M|hugetlb-1G]\n"
 	 "[,prefault=on][,numa_node=N]",
 	 FLAG(FLAG_OBJECT, NULL, "memory", "size")},
-	{"disk", "FILE",
-	 "a raw file or block device: path=FILE or fd=N\n"
-	 "[,readonly=on][,cache=writeback|direct|writethrough]\n"
-	 "[,format=raw][,queues=N][,id=NAME][,serial=TEXT][,discard=off]\n"
-	 "[,viommu=on][,addr=SLOT]",
-	 FLAG(FLAG_APPEND, NULL, "disks", "path")},
-	{"net", "tap=NAME|fd=N|socket=PATH",
-	 "a network card on a tap, or on passt's socket\n"
-	 "[,create=on][,mac=MAC][,queues=N][,mtu=N][,vhost=on]\n"
-	 "[,link=off][,offload=off][,viommu=on][,id=NAME][,addr=SLOT]",
-	 FLAG(FLAG_APPEND, NULL, "nets", NULL)},
-	{"passthrough", "BDF|PATH|fd=N",
-	 "a PCI device of this host, bound to vfio-pci\n"
-	 "[,viommu=on][,strategy=NAME[,KEY=N]][,iommufd=M][,ioas=NAME]\n"
-	 "[,rom=on][,on_error=log|reset|pause|stop][,id=NAME][,addr=SLOT]\n"
-	 "'hospes iommu list' shows the strategies and their keys",
-	 FLAG(FLAG_APPEND, NULL, "passthrough", "device")},
 	{"iommu", "auto|iommufd|type1[,fd=N]",
 	 "the kernel's interface for passed-through devices (auto)",
 	 FLAG(FLAG_OBJECT, NULL, "iommu", "backend")},
@@ -73,12 +83,6 @@ const struct option document_options[] = {
 	 "a virtual IOMMU, for devices with viommu=on\n"
 	 "[,bypass=off][,transport=exit|loop|poll][,poll_us=N]",
 	 .otherwise = "on", FLAG(FLAG_OBJECT, NULL, "viommu", "enabled")},
-	{"console", "serial|virtio|none",
-	 "a console (serial on the terminal)\n"
-	 "[,path=FILE|in=FD,out=FD][,overflow=wait]",
-	 FLAG(FLAG_CONSOLE, NULL, "consoles", "type")},
-	{"rng", "on|off", "random numbers from this host (on)",
-	 FLAG(FLAG_VALUE, "rng", "enabled", NULL)},
 	{"root-ports", "N", "spare PCIe root ports (8)",
 	 FLAG(FLAG_VALUE, "pci", "root_ports", NULL)},
 	{"io-threads", "N", "threads for disks and networks (1 with a disk)",

@@ -11,8 +11,9 @@
 
 #include "options.h"
 
-/* The machine's options. They fill a json_t *, which is made when it is NULL; the caller's. */
-extern const struct option document_options[];
+/* The machine's options, and those of its devices. They fill a json_t *, which is made when it is
+ * NULL; the caller's. */
+extern const struct option document_options[], device_options[];
 
 /* Read the file into *ret, which must be NULL still. CLI_OK, or another enum cli_status with the
  * message printed. */

@@ -14,8 +14,6 @@
 #include "socket.h"
 #include "table.h"
 
-enum { PATIENCE_S = 5 /* with a machine that does not answer */ };
-
 struct list_options {
 	bool json;
 };
@@ -24,8 +22,9 @@ struct list_options {
 static json_t *look(const char *path, const char *name)
 {
 	json_t *status = NULL, *row;
+	const struct question question = {.verb = "GET", .target = "/v1/status"};
 	struct reply reply;
-	int rc = ask(path, "GET", "/v1/status", NULL, NULL, PATIENCE_S, &reply);
+	int rc = ask(path, &question, NULL, ASK_PATIENCE_S, &reply);
 
 	if (rc == -ECONNREFUSED || rc == -ENOENT)
 		return NULL;

@@ -571,6 +571,7 @@ const struct command run_command = {
 	.groups = {{"The machine (flags add to CONFIG.json and override it; see "
 		    "docs/configuration.md)",
 		    document_options, offsetof(struct run_options, document)},
+		   {"Its devices", device_options, offsetof(struct run_options, document)},
 		   {"This command", run_options, 0}},
 	.operand = load,
 	.notes = "On the terminal, Ctrl-A h lists what Ctrl-A does; Ctrl-A x ends the machine.\n"

@@ -54,7 +54,8 @@ const struct command compare_command = {
 		"virtio-iommu. Disks are only read.\n",
 	.groups = {{"The comparison", compare_options, 0},
 		   {"The guest, as for 'hospes run'", document_options,
-		    offsetof(struct compare_arguments, document)}},
+		    offsetof(struct compare_arguments, document)},
+		   {"Its devices", device_options, offsetof(struct compare_arguments, document)}},
 	.operand = load,
 	.examples = "  hospes iommu compare --passthrough 0000:01:00.0 --kernel vmlinuz --initrd "
 		    "initrd.img \\\n"

@@ -183,6 +183,22 @@ int hospes_vm_device_add(struct hospes_vm *vm, const char *json, size_t length, 
 	return rc;
 }
 
+/* One descriptor, of an empty file: it is the caller's. */
+int hospes_device_open(const char *json, size_t length, const struct hospes_open_options *options,
+		       char **device, int fds[HOSPES_DEVICE_FDS], unsigned int *n_fds,
+		       struct hospes_error *error)
+{
+	int rc = call(error, "open", "%s, %d, %.*s", options->iommu ? options->iommu : "NULL",
+		      options->has_iommufd, (int)length, json);
+
+	*n_fds = 0;
+	if (rc)
+		return rc;
+	fds[(*n_fds)++] = open("/dev/null", O_RDWR | O_CLOEXEC);
+	*device = strdup("{\"disk\": {\"fd\": 0}}");
+	return 0;
+}
+
 int hospes_vm_device_remove(struct hospes_vm *vm, const char *id, unsigned int timeout_ms,
 			    unsigned int flags, struct hospes_error *error)
 {

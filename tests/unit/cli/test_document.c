@@ -15,7 +15,9 @@ static int load(void *into, char *path)
 }
 
 static const struct command command = {
-	.name = "run", .operand = load, .groups = {{"The machine", document_options, 0}}};
+	.name = "run",
+	.operand = load,
+	.groups = {{"The machine", document_options, 0}, {"Its devices", device_options, 0}}};
 
 static int read_args(json_t **ret, const char *const *args)
 {

@@ -59,6 +59,14 @@ static int run(int argc, char **argv)
 }
 #define RUN(...) fake_run(run, (const char *const[]){"run", __VA_ARGS__, NULL})
 
+static int lowest_free(void)
+{
+	int fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
+
+	close(fd);
+	return fd;
+}
+
 /* --- a machine that serves in a thread --- */
 
 static struct serve serve;
@@ -133,6 +141,63 @@ Test(socket, ctl_sets_what_each_device_has)
 	cr_assert_eq(CTL("web", "set", "data.size=auto"), CLI_OK);
 	cr_assert_str_eq(fake.calls, "disk_resize(data, 0) ");
 	end();
+}
+
+/* The number that the machine got for place 0 is its own, whatever it is. */
+static void added(const char *opened)
+{
+	char wanted[512];
+
+	snprintf(wanted, sizeof(wanted), "%sdevice_add({\"disk\":{\"fd\":", opened);
+	cr_assert_eq(strncmp(fake.calls, wanted, strlen(wanted)), 0, "%s", fake.calls);
+	cr_assert_str_eq(fake_out, "new\n");
+}
+
+Test(socket, ctl_opens_devices_with_the_options_of_run_and_hands_them_over)
+{
+	int before = lowest_free();
+
+	begin();
+	cr_assert_eq(CTL("web", "add", "--disk", "path=a,,b.img,readonly=on"), CLI_OK, "%s",
+		     fake_err);
+	added("open(NULL, 0, {\"disk\":{\"path\":\"a,b.img\",\"readonly\":\"on\"}}) ");
+	cr_assert_eq(CTL("web", "add", "--rng"), CLI_OK, "%s", fake_err);
+	added("open(NULL, 0, {\"rng\":{\"enabled\":\"on\"}}) ");
+	cr_assert_eq(CTL("--console=virtio,path=log", "web", "add"), CLI_OK, "%s", fake_err);
+	added("open(NULL, 0, {\"console\":{\"type\":\"virtio\",\"path\":\"log\"}}) ");
+	end();
+	cr_assert_eq(lowest_free(), before, "what was opened is closed");
+}
+
+Test(socket, ctl_opens_a_passed_through_device_for_the_iommu_that_the_machine_has)
+{
+	fake.status = "{\"iommu\": {\"backend\": \"type1\", \"iommufd\": true}}";
+	begin();
+	cr_assert_eq(CTL("web", "add", "--passthrough", "01:00.0"), CLI_OK, "%s", fake_err);
+	added("status() open(type1, 1, {\"passthrough\":{\"device\":\"01:00.0\"}}) ");
+	end();
+}
+
+Test(socket, ctl_adds_nothing_when_a_device_cannot_be_opened)
+{
+	begin();
+	fake.fails = "open";
+	fake.failure = "disk 'new' (x.img): in use; stop that one";
+	cr_assert_eq(CTL("web", "add", "--disk", "x.img", "--rng"), CLI_FAILED);
+	cr_assert_str_eq(fake_err, "hospes: disk 'new' (x.img): in use; stop that one\n");
+	cr_assert_null(strstr(fake.calls, "device_add"), "%s", fake.calls);
+	end();
+}
+
+Test(socket, ctl_takes_devices_for_add_only_and_add_takes_nothing_else)
+{
+	cr_expect_eq(CTL("web", "add"), CLI_USAGE);
+	cr_expect(strstr(fake_err, "add: needs a device, such as --disk"), "%s", fake_err);
+	cr_expect_eq(CTL("web", "add", "--console", "none"), CLI_USAGE);
+	cr_expect_eq(CTL("web", "add", "data.img"), CLI_USAGE);
+	cr_expect_eq(CTL("web", "add", "--kernel", "k"), CLI_USAGE);
+	cr_expect_eq(CTL("web", "pause", "--rng"), CLI_USAGE);
+	cr_expect(strstr(fake_err, "ctl pause: devices are for the verb 'add'"), "%s", fake_err);
 }
 
 Test(socket, ctl_removes_a_device)

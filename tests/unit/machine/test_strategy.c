@@ -149,8 +149,9 @@ Test(strategy, what_is_no_choice_at_all_is_refused)
 
 /* --- the command line --- */
 
-static const struct command command = {.name = "run",
-				       .groups = {{"The machine", document_options, 0}}};
+static const struct command command = {
+	.name = "run",
+	.groups = {{"The machine", document_options, 0}, {"Its devices", device_options, 0}}};
 
 static int run_args(struct config *c, const char *passthrough)
 {
