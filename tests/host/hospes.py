@@ -7,10 +7,20 @@ import os
 
 RUNNING, PAUSED, STOPPED = 1, 2, 3   # enum hospes_state
 POWERED_OFF = 1                      # enum hospes_outcome
+ADDED, REMOVED, KEPT = 9, 10, 11     # enum hospes_event_type
+FORCE = 1                            # HOSPES_REMOVE_FORCE
 
 
 class Error(ctypes.Structure):
     _fields_ = [("code", ctypes.c_int), ("text", ctypes.c_char * 768)]
+
+
+class Event(ctypes.Structure):
+    _fields_ = [("size", ctypes.c_size_t), ("type", ctypes.c_int), ("value", ctypes.c_int),
+                ("text", ctypes.c_char_p), ("device", ctypes.c_char_p)]
+
+
+EventFn = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.POINTER(Event))
 
 
 class Options(ctypes.Structure):
@@ -22,14 +32,20 @@ class Options(ctypes.Structure):
 
 lib = ctypes.CDLL(os.environ["HOSPES_BUILD"] + "/machine/libhospes.so.0")
 lib.hospes_vm_destroy.restype = None
+lib.hospes_free.restype = None
 
 
 class VM:
-    """Created from a document; it runs in a thread of the library."""
+    """Created from a document; it runs in a thread of the library, which calls event(type, value, text,
+    device's id or None)."""
 
-    def __init__(self, document):
+    def __init__(self, document, event=None):
         self.vm, text = ctypes.c_void_p(), json.dumps(document).encode()
         options = Options(size=ctypes.sizeof(Options), flags=1)
+        if event:
+            self.event = EventFn(lambda _, e: event(
+                e[0].type, e[0].value, e[0].text.decode(), e[0].device and e[0].device.decode()))
+            options.event = ctypes.cast(self.event, ctypes.c_void_p)
         self.error = Error()
         self.need(lib.hospes_vm_create(ctypes.byref(self.vm), text, ctypes.c_size_t(len(text)),
                                        ctypes.byref(options), ctypes.byref(self.error)), "create")
@@ -41,6 +57,29 @@ class VM:
     def call(self, verb):
         """start, pause, resume, shutdown, reset, stop"""
         self.need(getattr(lib, "hospes_vm_" + verb)(self.vm, ctypes.byref(self.error)), verb)
+
+    def text(self, rc, out, what):
+        """A JSON document that a call has given out."""
+        self.need(rc, what)
+        text = ctypes.string_at(out)
+        lib.hospes_free(out)
+        return json.loads(text)
+
+    def status(self):
+        out = ctypes.c_void_p()
+        return self.text(lib.hospes_vm_status(self.vm, ctypes.byref(out), ctypes.byref(self.error)),
+                         out, "status")
+
+    def add(self, kind, device):
+        """What the status says of it."""
+        out, text = ctypes.c_void_p(), json.dumps({kind: device}).encode()
+        return self.text(lib.hospes_vm_device_add(
+            self.vm, text, ctypes.c_size_t(len(text)), ctypes.byref(out),
+            ctypes.byref(self.error)), out, f"add {kind}")
+
+    def remove(self, name, timeout_ms=60000, flags=0):
+        self.need(lib.hospes_vm_device_remove(self.vm, name.encode(), timeout_ms, flags,
+                                              ctypes.byref(self.error)), f"remove {name}")
 
     def wait(self, seconds):
         """Until it has stopped; False: not in this time."""

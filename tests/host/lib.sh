@@ -235,6 +235,41 @@ guest_initrd() {
 	rm -r "$dir"
 }
 
+# dialogue FOLDER SCRIPT ARG…: a script in Python that talks to its guests (dialogue.py), which are shells;
+# FOLDER gets their initrd and is its first argument. What it shows are cases here; the last is that it came to
+# its end.
+dialogue() {
+	local verdict name status
+	cat >"$1/hospes.sh" <<'GUEST'
+#!/bin/sh
+exec 3</dev/ttyS0
+stty -echo <&3
+await() {
+	n=0
+	until eval "$1"; do
+		[ "$((n += 1))" -lt 1000 ] || return 1
+		usleep 20000
+	done 2>/dev/null
+}
+echo "guest is up"
+while read -r line <&3; do
+	eval "$line"
+	echo "=done $?"
+done
+GUEST
+	guest_initrd "$HOSPES_GUEST_INITRD" "$1/initrd" "$1/hospes.sh"
+	while read -r verdict name; do
+		case $verdict in
+		pass) pass "$name" ;;
+		fail) fail "$name" ;;
+		end) status=$name ;;
+		*) diag "$verdict $name" ;;
+		esac
+	done < <(PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$(dirname "${BASH_SOURCE[0]}") \
+		python3 "$2" "$1" "${@:3}" 2>&1; echo "end $?")
+	is "$status" 0 "$(basename "$2") comes to its end"
+}
+
 # Devices --------------------------------------------------------------------------------------
 
 # device VENDOR:DEVICE [N]: address of the Nth such PCI device (the first is 0) that tests may use:
