@@ -51,13 +51,32 @@ static int unreachable(const char *what, const char *path, int rc)
 	return CLI_FAILED;
 }
 
+/* The verb of a remedy that begins with a request, "GET /v1/status lists the devices"; *rest is what
+ * follows. NULL: it begins with something else. */
+static const char *word_of(const char *remedy, const char **rest)
+{
+	for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
+		size_t verb = strlen(requests[i].verb), target = strlen(requests[i].target);
+
+		*rest = remedy + verb + 1 + target;
+		if (strncmp(remedy, requests[i].verb, verb) == 0 && remedy[verb] == ' ' &&
+		    strncmp(remedy + verb + 1, requests[i].target, target) == 0 && **rest == ' ')
+			return requests[i].word;
+	}
+	return NULL;
+}
+
 static int refused(const char *what, const struct reply *reply)
 {
 	json_t *error = reply->body ? json_loads(reply->body, 0, NULL) : NULL;
-	const char *remedy = text_of(error, "remedy", "");
+	const char *text = text_of(error, "text", "it failed"),
+		   *remedy = text_of(error, "remedy", ""), *rest;
+	const char *word = word_of(remedy, &rest);
 
-	cli_error("%s: %s%s%s", what, text_of(error, "text", "it failed"), *remedy ? "; " : "",
-		  remedy);
+	if (word)
+		cli_error("%s: %s; 'hospes ctl %s %s'%s", what, text, what, word, rest);
+	else
+		cli_error("%s: %s%s%s", what, text, *remedy ? "; " : "", remedy);
 	json_decref(error);
 	return CLI_FAILED;
 }

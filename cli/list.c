@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // hospes list: every machine whose control socket is at its default place, and its state.
-#include <dirent.h>
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -41,38 +40,9 @@ static json_t *look(const char *path, const char *name)
 	return row;
 }
 
-static int by_name(const struct dirent **a, const struct dirent **b)
+static void add(void *opaque, const char *path, const char *name)
 {
-	return strcmp((*a)->d_name, (*b)->d_name);
-}
-
-static int is_socket(const struct dirent *entry)
-{
-	size_t n = strlen(entry->d_name);
-
-	return n > 5 && strcmp(entry->d_name + n - 5, ".sock") == 0;
-}
-
-static void add_directory(json_t *rows, const char *directory)
-{
-	struct dirent **entries;
-	int n = scandir(directory, &entries, is_socket, by_name);
-
-	if (n < 0) {
-		if (errno != ENOENT)
-			cli_error("%s: %s", directory, strerror(errno));
-		return;
-	}
-	for (int i = 0; i < n; i++) {
-		char *name = entries[i]->d_name, path[SOCKET_PATH];
-		int length = snprintf(path, sizeof(path), "%s/%s", directory, name);
-
-		name[strlen(name) - 5] = '\0';
-		if (length < SOCKET_PATH)
-			json_array_append_new(rows, look(path, name));
-		free(entries[i]);
-	}
-	free(entries);
+	json_array_append_new(opaque, look(path, name));
 }
 
 static void print(const json_t *rows)
@@ -105,17 +75,13 @@ static const struct option options[] = {
 static int execute(int argc, char **argv)
 {
 	struct list_options given = {0};
-	char own[SOCKET_PATH];
-	const char *mine = socket_directory(true, own), *common = socket_directory(false, own);
 	json_t *rows;
 	int status;
 
 	if (!options_parse(&machines_command, argc, argv, &given, &status))
 		return status;
 	rows = json_array();
-	add_directory(rows, mine);
-	if (strcmp(mine, common) != 0)
-		add_directory(rows, common);
+	socket_each(add, rows);
 	if (!given.json)
 		print(rows);
 	else if (json_dumpf(rows, stdout, JSON_INDENT(2)) == 0)

@@ -2,6 +2,7 @@
 // Paths of control sockets, and the moment in which one is taken.
 #include "socket.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -86,6 +87,50 @@ int socket_find(char path[SOCKET_PATH], const char *what)
 		return CLI_OK;
 	cli_error("%s: longer than the %d bytes of a socket's path", what, SOCKET_PATH - 1);
 	return CLI_FAILED;
+}
+
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
+	return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+static int is_socket(const struct dirent *entry)
+{
+	size_t n = strlen(entry->d_name);
+
+	return n > 5 && strcmp(entry->d_name + n - 5, ".sock") == 0;
+}
+
+static void each_in(const char *directory, socket_fn *fn, void *opaque)
+{
+	struct dirent **entries;
+	int n = scandir(directory, &entries, is_socket, by_name);
+
+	if (n < 0) {
+		if (errno != ENOENT)
+			cli_error("%s: %s", directory, strerror(errno));
+		return;
+	}
+	for (int i = 0; i < n; i++) {
+		char *name = entries[i]->d_name, path[SOCKET_PATH];
+		int length = snprintf(path, sizeof(path), "%s/%s", directory, name);
+
+		name[strlen(name) - 5] = '\0';
+		if (length < SOCKET_PATH)
+			fn(opaque, path, name);
+		free(entries[i]);
+	}
+	free(entries);
+}
+
+void socket_each(socket_fn *fn, void *opaque)
+{
+	char own[SOCKET_PATH];
+	const char *mine = socket_directory(true, own);
+
+	each_in(mine, fn, opaque);
+	if (strcmp(mine, system_directory) != 0)
+		each_in(system_directory, fn, opaque);
 }
 
 static void set_address(struct sockaddr_un *address, const char *path)

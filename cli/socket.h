@@ -29,6 +29,11 @@ int socket_place(char path[SOCKET_PATH], const char *name);
 /* Where the machine listens that `what` names: a path, if it has a slash, or its name. */
 int socket_find(char path[SOCKET_PATH], const char *what);
 
+/* Every control socket at a default place, whoever listens or listened: first the user's own, then
+ * the system's, each by name. */
+typedef void socket_fn(void *opaque, const char *path, const char *name);
+void socket_each(socket_fn *fn, void *opaque);
+
 /* A connected socket, or a negative errno. */
 int socket_connect(const char *path);
 /* Is somebody there? If so, the message was printed. */

@@ -218,6 +218,10 @@ Test(socket, ctl_says_why_and_what_to_do)
 	fake.failure = "cannot pause: it is tired; wait";
 	cr_assert_eq(CTL("web", "pause"), CLI_FAILED);
 	cr_assert_str_eq(fake_err, "hospes: web: cannot pause: it is tired; wait\n");
+	fake.failure = "cannot pause";
+	cr_assert_eq(CTL("web", "pause"), CLI_FAILED);
+	cr_assert_str_eq(fake_err, "hospes: web: cannot pause; 'hospes ctl web status' shows the "
+				   "machine's state\n");
 	end();
 	cr_assert_eq(CTL("web", "pause"), CLI_FAILED);
 	cr_assert(strstr(fake_err, "'hospes list' shows"), "%s", fake_err);
@@ -259,6 +263,48 @@ Test(socket, list_shows_machines_and_not_what_is_left_of_others)
 	end();
 	cr_assert_eq(LIST("--json"), CLI_OK);
 	cr_assert_not(strstr(fake_out, "web"), "%s", fake_out);
+}
+
+static int metrics(int argc, char **argv)
+{
+	return command_run(&metrics_command, argc, argv);
+}
+#define METRICS(...) fake_run(metrics, (const char *const[]){"metrics", __VA_ARGS__, NULL})
+
+static unsigned int times_out(const char *line)
+{
+	unsigned int n = 0;
+
+	for (const char *at = fake_out; (at = strstr(at, line)); at += strlen(line))
+		n++;
+	return n;
+}
+
+Test(socket, metrics_have_a_family_once_and_a_label_for_each_machine)
+{
+	struct control_socket left = {.fd = -1};
+
+	begin();
+	cr_assert_eq(METRICS("web", path), CLI_OK, "%s", fake_err);
+	cr_assert_eq(times_out("# TYPE hospes_state gauge\n"), 1, "%s", fake_out);
+	cr_assert_eq(times_out("hospes_up{machine=\"web\"} 1\n"), 1, "%s", fake_out);
+	cr_assert_eq(times_out("hospes_memory_bytes{machine=\"web\"} 1073741824\n"), 1);
+	cr_assert_eq(times_out("hospes_state{machine=\"web\",state=\"running\"} 1\n"), 1);
+	cr_assert_eq(times_out(".sock\",state=\"running\"} 1\n"), 1);
+	/* One that was killed has left its socket. */
+	cr_assert_eq(socket_place(left.path, "left"), CLI_OK);
+	cr_assert_eq(socket_listen(&left), CLI_OK);
+	close(left.fd);
+	cr_assert_eq(METRICS("--all"), CLI_OK, "%s", fake_err);
+	cr_assert_eq(times_out("hospes_up{machine=\"web\"} 1\n"), 1, "%s", fake_out);
+	cr_assert_eq(times_out("left"), 0, "%s", fake_out);
+	end();
+	cr_assert_eq(METRICS("--all"), CLI_OK);
+	cr_assert_str_eq(fake_out, "");
+	cr_assert_eq(METRICS("web"), CLI_OK);
+	cr_assert_eq(times_out("hospes_up{machine=\"web\"} 0\n"), 1, "%s", fake_out);
+	cr_assert_eq(METRICS("--all", "web"), CLI_USAGE);
+	cr_assert_eq(METRICS(NULL), CLI_USAGE);
 }
 
 /* --- whose name --- */
