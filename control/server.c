@@ -87,6 +87,9 @@ static void drop(struct hospes_control *c, struct connection *connection)
 {
 	if (connection->state == CONNECTION_STREAMING)
 		c->n_streams--;
+	/* Closing does not do it where somebody has a copy: a child of this process, until it
+	 * executes something. */
+	epoll_ctl(c->epoll_fd, EPOLL_CTL_DEL, connection->fd, NULL);
 	TAILQ_REMOVE(&c->connections, connection, link);
 	c->n_connections--;
 	connection_destroy(connection);

@@ -134,6 +134,28 @@ Test(server, a_request_in_two_parts_is_answered_wherever_it_is_divided)
 	}
 }
 
+Test(server, a_connection_that_a_child_has_a_copy_of_is_gone_when_it_is_closed)
+{
+	struct pollfd work = {.fd = hospes_control_fd(control), .events = POLLIN};
+	int fd = client();
+	pid_t child;
+
+	turn();
+	child = fork();
+	if (child == 0) {
+		while (true)
+			pause();
+	}
+	shutdown(fd, SHUT_RDWR);
+	cr_assert_eq(poll(&work, 1, 0), 1);
+	cr_assert_eq(hospes_control_iterate(control), 0);
+	cr_assert_eq(poll(&work, 1, 0), 0, "nothing is reported of what is closed");
+	kill(child, SIGKILL);
+	waitpid(child, NULL, 0);
+	close(fd);
+	works();
+}
+
 static unsigned int answers(void)
 {
 	unsigned int n = 0;
