@@ -9,6 +9,7 @@ RUNNING, PAUSED, STOPPED = 1, 2, 3   # enum hospes_state
 POWERED_OFF = 1                      # enum hospes_outcome
 ADDED, REMOVED, KEPT = 9, 10, 11     # enum hospes_event_type
 FORCE = 1                            # HOSPES_REMOVE_FORCE
+FD_KEYS = {"fd", "iommufd", "vhost_fd", "in", "out"}
 
 
 class Error(ctypes.Structure):
@@ -21,6 +22,10 @@ class Event(ctypes.Structure):
 
 
 EventFn = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.POINTER(Event))
+
+
+class OpenOptions(ctypes.Structure):
+    _fields_ = [("size", ctypes.c_size_t), ("iommu", ctypes.c_char_p), ("has_iommufd", ctypes.c_int)]
 
 
 class Options(ctypes.Structure):
@@ -71,11 +76,24 @@ class VM:
                          out, "status")
 
     def add(self, kind, device):
-        """What the status says of it."""
+        """What the status says of it. This thread opens it, since the machine's own is confined."""
+        iommu = self.status()["iommu"]
+        options = OpenOptions(ctypes.sizeof(OpenOptions), iommu["backend"].encode(), iommu["iommufd"])
         out, text = ctypes.c_void_p(), json.dumps({kind: device}).encode()
-        return self.text(lib.hospes_vm_device_add(
-            self.vm, text, ctypes.c_size_t(len(text)), ctypes.byref(out),
-            ctypes.byref(self.error)), out, f"add {kind}")
+        fds, n = (ctypes.c_int * 8)(), ctypes.c_uint()
+        opened = self.text(lib.hospes_device_open(
+            text, ctypes.c_size_t(len(text)), ctypes.byref(options), ctypes.byref(out), fds,
+            ctypes.byref(n), ctypes.byref(self.error)), out, f"open {kind}")
+        for key in FD_KEYS & set(opened[kind]):
+            opened[kind][key] = fds[opened[kind][key]]
+        text = json.dumps(opened).encode()
+        try:
+            return self.text(lib.hospes_vm_device_add(
+                self.vm, text, ctypes.c_size_t(len(text)), ctypes.byref(out),
+                ctypes.byref(self.error)), out, f"add {kind}")
+        finally:
+            for fd in fds[:n.value]:
+                os.close(fd)
 
     def remove(self, name, timeout_ms=60000, flags=0):
         self.need(lib.hospes_vm_device_remove(self.vm, name.encode(), timeout_ms, flags,

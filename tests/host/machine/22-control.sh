@@ -3,7 +3,7 @@
 # A machine with a name is controlled from beside it, by 'hospes ctl' and by curl: status, pause, resume,
 # settings, events, metrics, power off; and what is refused says what to do.
 . "$(dirname "$0")/../lib.sh"
-plan 42
+plan 49
 
 unset XDG_RUNTIME_DIR
 socket=/run/hospes/web.sock
@@ -48,34 +48,26 @@ ok "the guest sees it" guest_wait_for web '^size 196608 ' 30
 is "$(code -X PUT -d '{"bytes": 33554432}' $url/v1/disks/data/size)" 204 "curl changes it"
 ok "the guest sees that too" guest_wait_for web '^size 65536 ' 30
 
-# A disk comes as a descriptor, and goes when the guest has given it up.
+# A disk is opened by ctl, which the machine could not do, and goes when the guest has given it up.
 truncate -s 16M "$TMP/second"
-add() { # FILE JSON: the answer
-	python3 - "$socket" "$@" <<'END'
-import socket, sys
-path, file, body = sys.argv[1:]
-with socket.socket(socket.AF_UNIX) as s, open(file, "r+b") as f:
-    s.connect(path)
-    head = f"POST /v1/devices HTTP/1.1\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
-    socket.send_fds(s, [(head + body).encode()], [f.fileno()])
-    while data := s.recv(65536):
-        print(data.decode(), end="")
-END
-}
-like "$(add "$TMP/second" '{"disk": {"id": "second", "fd": 0}}')" '^HTTP/1.1 200 OK' "a disk is added by its descriptor"
+is "$(ctl web add --disk "path=$TMP/second,id=second" 2>&1)" second "ctl adds a disk"
 ok "the guest finds it" guest_wait_for web 'vdb' 60
 ok "the event says which" wait_for "$TMP/events" '"event":"device_added","device":"second"' 10
 ok "ctl asks for it back" ctl web remove second
 ok "the guest gives it up" wait_for "$TMP/events" '"event":"device_removed",.*"device":"second"' 60
 like "$(ctl web remove second 2>&1)" "hospes: web: .*second" "and then there is none to remove"
+like "$(ctl web add --disk "$TMP/disk" 2>&1)" "^hospes: disk 'new' \\($TMP/disk\\): in use: another machine" "its own disk it gets only once"
 
 # Refusals: what, and what to do.
 is "$(code -X PUT -d '{"bytes": 512}' $url/v1/disks/none/size)" 404 "a disk that is none is refused"
 like "$(jq -r '.code + ": " + .text + ": " + .remedy' "$TMP/body")" "not_found: .*'none'.*: .+" "with all three words"
 is "$(code -X PUT -d '{"bytes": "1G"}' $url/v1/disks/data/size)" 400 "so is a value of another type"
+is "$(code -X POST -d '{"disk": {"path": "/etc/passwd"}}' $url/v1/devices)" 400 "so is a path"
+like "$(jq -r .remedy "$TMP/body")" "'hospes ctl NAME add --disk" "and the command that opens it is named"
 is "$(code -X PUT -d '{"strategy": "strict"}' $url/v1/strategy)" 409 "so is a strategy without a device for it"
 is "$(code -X POST --data-binary "@$TMP/disk" $url/v1/pause)" 413 "so is a body of 96 MiB"
 like "$(ctl web set data.size=9T 2>&1)" '^hospes: web: .*data.*' "ctl says why"
+like "$(ctl web set none.link=up 2>&1)" "^hospes: web: .*'none'.*; 'hospes ctl web status' lists the devices" "and where the devices are listed"
 like "$(ctl nobody status 2>&1)" "no machine listens at /run/hospes/nobody.sock; 'hospes list'" "no machine, no socket"
 like "$(hospes run --name web --kernel "$HOSPES_GUEST_BZIMAGE" 2>&1 </dev/null)" \
 	'web.sock: a machine listens there already; choose another name' "a name belongs to one machine"
@@ -89,10 +81,19 @@ is "$(web $url/v1/status | jq -r .state)" "running" "two hundred bad clients lat
 
 web $url/metrics >"$TMP/metrics"
 like "$(cat "$TMP/metrics")" '^hospes_state\{state="running"\} 1$' "metrics have the state"
+hospes metrics --all >"$TMP/all"
 if command -v promtool >/dev/null; then
 	ok "promtool has nothing to complain of" promtool check metrics <"$TMP/metrics"
+	ok "nor of those of all machines" promtool check metrics <"$TMP/all"
 else
 	skip "promtool has nothing to complain of" "no promtool (package prometheus)"
+	skip "nor of those of all machines" "no promtool"
+fi
+like "$(cat "$TMP/all")" '^hospes_up\{machine="web"\} 1$' "they have a label for each"
+if command -v openapi-spec-validator >/dev/null; then
+	ok "docs/openapi.json is OpenAPI" openapi-spec-validator "$HOSPES_SRC/docs/openapi.json"
+else
+	skip "docs/openapi.json is OpenAPI" "no openapi-spec-validator (package python3-openapi-spec-validator)"
 fi
 
 # The end, by the power button; the readers hear it.
