@@ -34,8 +34,7 @@ static int send_all(int fd, const char *bytes, size_t n)
 	return 0;
 }
 
-/* The first bytes of the request, n of them at least 1, with the descriptors. How many were sent, or
- * a negative errno. */
+/* The first bytes of the request, with the descriptors. How many were sent, or a negative errno. */
 static ssize_t send_fds(int fd, const char *bytes, size_t n, const struct question *q)
 {
 	union {

@@ -51,8 +51,8 @@ static int unreachable(const char *what, const char *path, int rc)
 	return CLI_FAILED;
 }
 
-/* The verb of a remedy that begins with a request, "GET /v1/status lists the devices"; *rest is what
- * follows. NULL: it begins with something else. */
+/* The verb of a remedy that begins with a request, "GET /v1/status lists the devices"; *rest is
+ * what follows. NULL: it begins with something else. */
 static const char *word_of(const char *remedy, const char **rest)
 {
 	for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// hospes metrics: the numbers of several machines in one file of Prometheus' text format, where each
-// family stands once and a label says whose a sample is.
+// hospes metrics: the numbers of several machines in one file of Prometheus' text format, where
+// each family stands once and a label says whose a sample is.
 #include <errno.h>
 #include <jansson.h>
 #include <stdbool.h>
