@@ -214,6 +214,34 @@ Test(open, a_tap_that_is_made_has_the_nets_mtu)
 	cr_expect(strstr(err.text, "mtu of 65535"), "%s", err.text);
 }
 
+Test(open, a_tap_that_was_made_with_other_queues_is_explained)
+{
+	struct config_net one = a_tap, two = a_tap;
+	int fds[CONFIG_NET_QUEUES], other[CONFIG_NET_QUEUES];
+	struct err err = ERR_INIT;
+
+	if (unshare(CLONE_NEWNET) || access("/dev/net/tun", R_OK | W_OK))
+		cr_skip_test("no network namespace of its own, or no /dev/net/tun");
+	two.queues = 2;
+	two.tap = (char *)"tap1";
+	cr_assert_eq(open_net(&one, fds, &err), 0, "%s", err.text);
+	close(fds[0]);
+	cr_assert_eq(open_net(&two, fds, &err), 0, "%s", err.text);
+	one.tap = two.tap;
+	cr_expect_eq(open_net(&one, other, &err), -EINVAL);
+	cr_expect(strstr(err.text, "made with multi_queue") && strstr(err.text, "queues=1"), "%s",
+		  err.text);
+	close(fds[0]);
+	close(fds[1]);
+	one.tap = a_tap.tap;
+	cr_assert_eq(open_net(&one, fds, &err), 0, "%s", err.text);
+	two.tap = a_tap.tap;
+	cr_expect_eq(open_net(&two, other, &err), -EINVAL);
+	cr_expect(strstr(err.text, "made without multi_queue") && strstr(err.text, "queues=2"),
+		  "%s", err.text);
+	close(fds[0]);
+}
+
 Test(open, the_mtu_of_a_tap_in_another_namespace_is_not_known)
 {
 	struct err err = ERR_INIT;

@@ -55,10 +55,20 @@ static int tap_fd(const char *name, bool multi)
 	return fd;
 }
 
-static void interface_up(const char *name)
+static void interface_set(const char *name, bool up)
 {
 	struct ifreq ifr = {0};
 	int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	strncpy(ifr.ifr_name, name, IFNAMSIZ - 1);
+	cr_assert_eq(ioctl(s, SIOCGIFFLAGS, &ifr), 0);
+	ifr.ifr_flags = (short)(up ? ifr.ifr_flags | IFF_UP | IFF_NOARP : ifr.ifr_flags & ~IFF_UP);
+	cr_assert_eq(ioctl(s, SIOCSIFFLAGS, &ifr), 0);
+	close(s);
+}
+
+static void interface_up(const char *name)
+{
 	int off = open("/proc/sys/net/ipv6/conf/all/disable_ipv6", O_WRONLY | O_CLOEXEC);
 
 	/* Only the test's own packets. */
@@ -66,11 +76,7 @@ static void interface_up(const char *name)
 		(void)!write(off, "1", 1);
 		close(off);
 	}
-	strncpy(ifr.ifr_name, name, IFNAMSIZ - 1);
-	cr_assert_eq(ioctl(s, SIOCGIFFLAGS, &ifr), 0);
-	ifr.ifr_flags |= IFF_UP | IFF_NOARP;
-	cr_assert_eq(ioctl(s, SIOCSIFFLAGS, &ifr), 0);
-	close(s);
+	interface_set(name, true);
 }
 
 static int packet_socket(const char *name)
@@ -174,6 +180,30 @@ Test(net_tap, frames_pass_both_ways)
 		rig_wait(&l.n.rig.queues[TX]);
 		memset(&hdr, 0, sizeof(hdr));
 	}
+	lan_close(&l);
+}
+
+Test(net_tap, frames_to_one_that_is_down_are_dropped_and_pass_when_it_is_up_again)
+{
+	struct lan l;
+	struct virtio_net_hdr hdr = {0};
+	static uint8_t frame[60], got[2048];
+	uint8_t status[2];
+
+	lan_open(&l, 1, USUAL);
+	interface_set("tap0", false);
+	for (unsigned int i = 0; i < 200; i++) { /* more than the queue has */
+		ethernet(frame, sizeof(frame), i);
+		nic_send(&l.n, TX, frame, sizeof(frame), 0);
+		rig_wait(&l.n.rig.queues[TX]);
+	}
+	l.n.rig.vdev->ops->config_read(l.n.rig.vdev, 6, status, 2);
+	cr_expect_eq(status[0] & 1, 1, "it is there");
+	interface_set("tap0", true);
+	ethernet(frame, sizeof(frame), 7);
+	nic_send(&l.n, TX, frame, sizeof(frame), 0);
+	cr_assert_eq(host_receive(&l, &hdr, got, sizeof(got)), sizeof(frame));
+	cr_expect_eq(memcmp(got, frame, sizeof(frame)), 0);
 	lan_close(&l);
 }
 
