@@ -17,7 +17,7 @@
 #include "base/num.h"
 
 enum {
-	MAX_FILES = 256,
+	MAX_FILES = 512,
 	MAX_SLOTS = 512,
 	MAX_EVENTS = 8192,
 	RUN_BYTES = 3 * 4096, /* with the pages of PIO data and coalesced MMIO */

@@ -131,6 +131,56 @@ Test(machine, kvm_has_memory_and_routes_of_a_machine_until_it_is_destroyed, .ini
 		     0u);
 }
 
+#define SHAPED(cpus, memory)                                                        \
+	"{\"cpus\": {\"count\": " cpus "}, \"memory\": {\"size\": \"" memory "\"}," \
+	" \"kernel\": {\"path\": \"{dir}/kernel\", \"cache\": false}}"
+
+/* Below 4 GiB 1 GiB is for devices; what memory would be there goes above. */
+Test(machine, memory_of_about_3_gib_is_all_there_on_both_sides_of_the_hole, .init = set_up_stub,
+     .fini = tear_down)
+{
+	static const struct {
+		const char *document;
+		uint64_t bytes;
+	} machines[] = {
+		{SHAPED("1", "3070M"), 3070 * MiB}, {SHAPED("1", "3072M"), 3072 * MiB},
+		{SHAPED("1", "3074M"), 3074 * MiB}, {SHAPED("1", "4096M"), 4096 * MiB},
+		{SHAPED("1", "4098M"), 4098 * MiB},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(machines); i++) {
+		struct hospes_vm *vm = rig_create(&rig, machines[i].document, 0);
+		uint64_t bytes = machines[i].bytes, low = MIN(bytes, 3 * GiB);
+
+		cr_expect_eq(stub_kvm_totals().slot_bytes, bytes, "%zu", i);
+		cr_expect(stub_kvm_backed(low - 1), "%zu", i);
+		cr_expect_not(stub_kvm_backed(low), "%zu", i);
+		cr_expect_not(stub_kvm_backed(4 * GiB - 1), "%zu", i);
+		cr_expect_eq(stub_kvm_backed(4 * GiB), bytes > low, "%zu", i);
+		cr_expect(bytes == low || stub_kvm_backed(4 * GiB + (bytes - low) - 1), "%zu", i);
+		cr_expect_not(stub_kvm_backed(4 * GiB + (bytes - low)), "%zu", i);
+		hospes_vm_destroy(vm);
+	}
+}
+
+Test(machine, of_255_cpus_starts_pauses_and_leaves_nothing, .init = set_up_stub, .fini = tear_down,
+     .timeout = 120)
+{
+	unsigned int fds = rig_fds(), threads = rig_threads(UINT_MAX);
+	struct hospes_vm *vm = rig_create(&rig, SHAPED("255", "64M"), HOSPES_VM_THREAD);
+	struct hospes_error error;
+
+	cr_expect_eq(stub_kvm_totals().vcpus, 255u);
+	cr_assert_eq(hospes_vm_start(vm, &error), 0, "%s", error.text);
+	cr_assert_eq(hospes_vm_pause(vm, &error), 0, "%s", error.text);
+	cr_assert_eq(hospes_vm_resume(vm, &error), 0, "%s", error.text);
+	cr_assert_eq(hospes_vm_stop(vm, &error), 0, "%s", error.text);
+	cr_assert_eq(hospes_vm_wait(vm, 60000), 0);
+	hospes_vm_destroy(vm);
+	cr_expect_eq(rig_fds(), fds);
+	cr_expect_eq(rig_threads(threads), threads);
+}
+
 /* Its vCPUs are in KVM_RUN, where only a kick reaches them. */
 Test(machine, is_started_paused_reset_and_stopped, .init = set_up_stub, .fini = tear_down)
 {

@@ -178,6 +178,7 @@ Test(run, a_background_job_runs_and_leaves_the_terminal_alone)
 }
 
 static int started[2];
+static int other_side; /* of the terminal, which a child has too */
 
 static int job_that_waits(void)
 {
@@ -206,6 +207,35 @@ Test(run, a_job_that_comes_to_the_foreground_takes_the_terminal_and_gives_it_bac
 	cr_assert_eq(status, 0, "%x", status);
 	cr_assert_not(is_raw());
 	close(person);
+}
+
+static int job_that_is_hung_up(void)
+{
+	signal(SIGHUP, SIG_DFL);
+	close(other_side);
+	fake = (struct fake){.started_fd = started[1]};
+	return RUN("--kernel", "k", "--grace", "1") == CLI_FAILED &&
+			       strstr(fake.calls, "start() shutdown() stop() ")
+		       ? 0
+		       : 1;
+}
+
+Test(run, a_terminal_that_is_hung_up_presses_the_power_button, .timeout = 60)
+{
+	int status;
+	char byte;
+	pid_t child;
+
+	other_side = own_terminal();
+	cr_assert_eq(pipe2(started, O_CLOEXEC), 0);
+	child = job(job_that_is_hung_up);
+	cr_assert_eq(tcsetpgrp(STDIN_FILENO, child), 0);
+	cr_assert_eq(read(started[0], &byte, 1), 1);
+	/* The kernel tells the shell, and that its jobs. */
+	close(other_side);
+	cr_assert_eq(kill(-child, SIGHUP), 0);
+	cr_assert_eq(waitpid(child, &status, 0), child);
+	cr_assert_eq(status, 0, "%x", status);
 }
 
 Test(run, each_outcome_has_its_status)

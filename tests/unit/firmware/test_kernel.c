@@ -665,6 +665,9 @@ Test(kernel, a_long_command_line_is_refused_with_its_limit)
 	config.cmdline = line;
 	cr_assert_eq(open_config(&config), -EINVAL);
 	cr_assert(strstr(err.text, "2048 bytes: kernel 'k' takes at most 2047"), "%s", err.text);
+	line[2047] = 0;
+	config.kernel_fd = synth_file(&b);
+	cr_assert_eq(open_config(&config), 0, "%s", err.text);
 }
 
 Test(kernel, a_damaged_payload_says_so)

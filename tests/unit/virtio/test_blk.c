@@ -3,7 +3,9 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <signal.h>
 #include <unistd.h>
@@ -314,6 +316,32 @@ Test(blk, errors_of_the_file_reach_the_guest)
 	cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
 	cr_expect_eq(simple(&d, OUT, (3 << 20) / 512, 512), IOERR);
 	cr_expect_not(rig_broken(&d.rig));
+	disk_close(&d);
+}
+
+/* A sparse image that has no room for what is written. */
+static void make_crowded(struct virtio_blk_setup *c)
+{
+	close(c->fd);
+	c->fd = open("/mnt/disk", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	cr_assert_geq(c->fd, 0);
+	cr_assert_eq(ftruncate(c->fd, DISK_BYTES), 0);
+}
+
+Test(blk, a_full_file_system_is_an_error_until_there_is_room)
+{
+	struct disk d;
+
+	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	    mount("disk", "/mnt", "tmpfs", 0, "size=1M"))
+		cr_skip_test("no file system of its own");
+	disk_open_with(&d, LOOP_AUTO, make_crowded, F_USUAL);
+	cr_expect_eq(simple(&d, OUT, 0, 512 << 10), OK);
+	cr_expect_eq(simple(&d, OUT, 1024, 1 << 20), IOERR);
+	cr_expect_eq(simple(&d, OUT, 0, 512), OK, "what has a place can be written");
+	cr_assert_eq(mount(NULL, "/mnt", NULL, MS_REMOUNT, "size=8M"), 0);
+	cr_expect_eq(simple(&d, OUT, 1024, 1 << 20), OK);
+	cr_expect_eq(simple(&d, FLUSH, 0, 0), OK);
 	disk_close(&d);
 }
 
