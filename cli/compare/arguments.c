@@ -16,7 +16,7 @@ static const struct option compare_options[] = {
 	{"workload", "block|net", "reads of a disk (block), or streams and requests to --peer",
 	 OPTION_AT(CHOICE, struct compare_arguments, workload)},
 	{"strategies", "A,B",
-	 "those to compare (all; 'hospes iommu list' shows them),\n"
+	 "those to compare (all, the default; 'hospes iommu list' shows them),\n"
 	 "with their parameters: A,KEY=N,B",
 	 TEXT(strategies)},
 	{"guest", "A,B", "how the guest unmaps: strict, lazy (both), or none", TEXT(guest)},
@@ -32,6 +32,8 @@ static const struct option compare_options[] = {
 	{"address", "ADDRESS/LEN", "network: the guest's own", TEXT(address)},
 	{"timeout", "SECONDS", "for a guest to get ready (120)", NUMBER(timeout_s, 86400)},
 	{"json", "FILE", "also as JSON (- : standard output, instead of the table)", TEXT(json)},
+	{"resume", NULL, "go on with what the file of --json has",
+	 OPTION_AT(SWITCH, struct compare_arguments, resume)},
 	{"svg", "FILE", "also as a picture", TEXT(svg)},
 	{0},
 };

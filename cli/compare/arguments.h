@@ -4,11 +4,13 @@
 #define COMPARE_ARGUMENTS_H
 
 #include <jansson.h>
+#include <stdbool.h>
 
 /* Borrowed from argv; NULL: not given. */
 struct compare_arguments {
 	const char *workload, *strategies, *guest, *transports, *sizes, *depths, *target, *peer,
 		*address, *json, *svg;
+	bool resume;
 	unsigned int seconds, repeat, timeout_s; /* the caller sets the defaults */
 	json_t *document;                        /* of the guest; the caller's */
 };

@@ -16,6 +16,7 @@
 #include "cli.h"
 #include "compare/arguments.h"
 #include "compare/guest.h"
+#include "compare/report.h"
 #include "hospes/hospes.h"
 #include "output.h"
 #include "table.h"
@@ -26,7 +27,7 @@ struct run {
 	struct compare compare;
 	struct output output;
 	json_t *host; /* of hospes_iommu_list */
-	FILE *json, *svg;
+	struct compare_report report;
 	unsigned int done, total; /* runs */
 	double start_s;
 };
@@ -206,6 +207,19 @@ static bool add_strategy(struct run *run, const json_t *strategy, const char *na
 	return room;
 }
 
+static bool add_all(struct run *run)
+{
+	json_t *item;
+	size_t i;
+
+	json_array_foreach(json_object_get(run->host, "strategies"), i, item)
+	{
+		if (!add_strategy(run, item, text_of(item, "name", "")))
+			return false;
+	}
+	return true;
+}
+
 static int add_rows(struct run *run)
 {
 	const char *wanted = run->arguments.strategies, *modes = run->arguments.guest;
@@ -227,6 +241,10 @@ static int add_rows(struct run *run)
 			 i ? ", " : "", name);
 	}
 	for (const char *rest = wanted; rest && next_strategy(&rest, text, sizeof(text));) {
+		if (strcmp(text, "all") == 0 && !add_all(run))
+			return CLI_USAGE;
+		if (strcmp(text, "all") == 0)
+			continue;
 		snprintf(word, sizeof(word), "%.*s", (int)strcspn(text, ","), text);
 		strategy = find_strategy(run->host, word);
 		if (!strategy)
@@ -236,11 +254,8 @@ static int add_rows(struct run *run)
 		if (!add_strategy(run, strategy, text))
 			return CLI_USAGE;
 	}
-	json_array_foreach(all, i, item)
-	{
-		if (!wanted && !add_strategy(run, item, text_of(item, "name", "")))
-			return CLI_USAGE;
-	}
+	if (!wanted && !add_all(run))
+		return CLI_USAGE;
 	if (run->compare.n_rows)
 		return CLI_OK;
 	cli_error("--guest none: leaves nothing to compare; add the strategy direct");
@@ -286,17 +301,6 @@ static int check_documents(struct run *run)
 		return CLI_FAILED;
 	}
 	return CLI_OK;
-}
-
-static int open_file(const char *path, FILE **ret)
-{
-	if (!path || strcmp(path, "-") == 0)
-		return CLI_OK;
-	*ret = fopen(path, "we");
-	if (*ret)
-		return CLI_OK;
-	cli_error("'%s': cannot be written: %s", path, strerror(errno));
-	return CLI_FAILED;
 }
 
 static bool in_virtual_machine(void)
@@ -363,6 +367,16 @@ static void progress(const struct run *run, unsigned int row, const char *what)
 		terminal ? "" : "\n");
 }
 
+/* Runs that the row lacks. */
+static unsigned int missing(const struct compare *c, unsigned int row)
+{
+	unsigned int n = 0;
+
+	for (unsigned int at = 0; at < c->n_cases; at++)
+		n += c->repeats - compare_cell(c, row, at)->n;
+	return n;
+}
+
 /* All runs of a case in a guest: 0 or a negative errno with the row's error set. */
 static int run_case(struct run *run, struct compare_guest *guest, unsigned int row, unsigned int at)
 {
@@ -370,6 +384,8 @@ static int run_case(struct run *run, struct compare_guest *guest, unsigned int r
 	char *why = run->compare.rows[row].error;
 	unsigned int tries = 0;
 
+	if (cell->n == run->compare.repeats)
+		return 0;
 	progress(run, row, run->compare.cases[at].label);
 	while (cell->n < run->compare.repeats) {
 		int rc = compare_guest_run(guest, &run->compare.cases[at], run->compare.seconds,
@@ -385,13 +401,13 @@ static int run_case(struct run *run, struct compare_guest *guest, unsigned int r
 		cell->n++;
 		run->done++;
 	}
-	return 0;
+	return compare_report_save(&run->report, &run->compare) == CLI_OK ? 0 : -EIO;
 }
 
 static void run_row(struct run *run, unsigned int row)
 {
 	struct compare_row *r = &run->compare.rows[row];
-	unsigned int before = run->done;
+	unsigned int after = run->done + missing(&run->compare, row);
 	struct compare_guest *guest;
 	int rc;
 
@@ -402,44 +418,22 @@ static void run_row(struct run *run, unsigned int row)
 			rc = run_case(run, guest, row, at);
 		compare_guest_end(guest);
 	}
-	run->done = before + run->compare.n_cases * run->compare.repeats;
+	run->done = after;
 	if (isatty(STDERR_FILENO))
 		fputs("\r\033[K", stderr);
-	if (rc)
+	if (rc && r->error[0])
 		cli_error("%s: %s", r->label, compare_clean(r->error));
 }
 
 static int report(struct run *run)
 {
-	bool json_only = run->arguments.json && strcmp(run->arguments.json, "-") == 0;
-	json_t *document = compare_json(&run->compare);
-	bool failed = !document;
+	int status = compare_report_all(&run->report, &run->compare);
 
-	if (json_only)
-		run->json = stdout;
-	if (run->json && document)
-		failed |=
-			json_dumpf(document, run->json, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) ||
-			fputc('\n', run->json) == EOF;
-	if (run->svg)
-		compare_print_svg(run->svg, &run->compare);
-	if (!json_only)
-		compare_print_table(stdout, &run->compare);
-	json_decref(document);
-	for (unsigned int i = 0; i < run->compare.n_rows; i++)
-		failed |= run->compare.rows[i].error[0] != 0;
-	return failed ? CLI_FAILED : CLI_OK;
-}
-
-static int close_file(FILE *f, const char *path)
-{
-	if (!f || f == stdout)
-		return CLI_OK;
-	/* What did not fit shows here at the latest. */
-	if (!(ferror(f) | fclose(f)))
-		return CLI_OK;
-	cli_error("'%s': not written completely: %s", path, strerror(errno));
-	return CLI_FAILED;
+	for (unsigned int i = 0; i < run->compare.n_rows; i++) {
+		if (run->compare.rows[i].error[0])
+			status = CLI_FAILED;
+	}
+	return status;
 }
 
 static int compare(struct run *run)
@@ -457,31 +451,35 @@ static int compare(struct run *run)
 	if (status == CLI_OK)
 		status = check_documents(run);
 	if (status == CLI_OK)
-		status = open_file(run->arguments.json, &run->json);
-	if (status == CLI_OK)
-		status = open_file(run->arguments.svg, &run->svg);
+		status = compare_report_open(&run->report);
 	if (status == CLI_OK && compare_start(&run->compare))
 		status = CLI_FAILED;
+	describe_host(&run->compare);
+	if (status == CLI_OK && run->arguments.resume)
+		status = compare_report_resume(&run->report, &run->compare);
 	if (status != CLI_OK)
 		return status;
-	describe_host(&run->compare);
-	run->total = run->compare.n_rows * run->compare.n_cases * run->compare.repeats;
-	run->start_s = clock_s();
 	for (unsigned int row = 0; row < run->compare.n_rows; row++)
-		run_row(run, row);
+		run->total += missing(&run->compare, row);
+	run->start_s = clock_s();
+	for (unsigned int row = 0; row < run->compare.n_rows; row++) {
+		if (missing(&run->compare, row))
+			run_row(run, row);
+	}
 	return report(run);
 }
 
 static int compare_and_close(struct run *run)
 {
-	int status, closed;
+	int status;
 
 	signal(SIGPIPE, SIG_IGN);
 	run->output.to = stderr;
 	run->guest.output = &run->output;
+	run->report =
+		(struct compare_report){.json = run->arguments.json, .svg = run->arguments.svg};
 	status = compare(run);
-	closed = close_file(run->json, run->arguments.json);
-	if (close_file(run->svg, run->arguments.svg) || closed)
+	if (compare_report_close(&run->report) != CLI_OK)
 		status = CLI_FAILED;
 	compare_done(&run->compare);
 	return status;

@@ -122,6 +122,11 @@ double compare_relative(const struct compare *c, unsigned int row, unsigned int 
  * `strict` asks for in the same case (*borrowed). NAN. */
 double compare_over_exposure(const struct compare *c, unsigned int row, unsigned int at,
 			     bool *borrowed);
+/* Is no other row of this case both cheaper (CPU) and less exposed (reachable), or one of these and
+ * as good in the other? Rows of which one of both is not known are not on the front. */
+bool compare_is_on_front(const struct compare *c, unsigned int row, unsigned int at);
+/* Requests to map that made no call of their own, by all; NAN. */
+double compare_hit_rate(const struct compare *c, unsigned int row, unsigned int at);
 /* Microseconds of CPU, of guest and host, that an operation takes beyond direct's, by map
  * requests. */
 double compare_pair_us(const struct compare *c, unsigned int row, unsigned int at);
@@ -160,8 +165,12 @@ void compare_figures_of(const struct compare_snapshot *from, const struct compar
 
 void compare_print_table(FILE *to, const struct compare *c);
 json_t *compare_json(const struct compare *c);
-/* One picture for light and dark: a panel per case, cost against exposure, the size of a mark is
- * pinned memory. */
+/* Take over the samples of rows and cases that such a document has too, up to c->repeats of each;
+ * after compare_start. false: it is none, or of another device, host, or length of runs; `why` then
+ * says so. */
+bool compare_resume(struct compare *c, const json_t *document, char *why, size_t bytes);
+/* One picture for light and dark: a panel per case, cost against exposure, with the Pareto front;
+ * the size of a mark is pinned memory. */
 void compare_print_svg(FILE *to, const struct compare *c);
 /* "1.5 MiB", "812", "0.034": three digits, in text, which it returns; "-" for NAN. */
 const char *compare_number(double value, char text[COMPARE_TEXT]);

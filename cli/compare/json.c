@@ -51,16 +51,25 @@ static json_t *cases(const struct compare *c)
 	return list;
 }
 
+static json_t *samples(const struct compare_cell *cell, unsigned int figure)
+{
+	json_t *list = json_array();
+
+	for (unsigned int i = 0; i < cell->n; i++)
+		json_array_append_new(list, real(cell->samples[i][figure]));
+	return list;
+}
+
 static json_t *values(const struct compare *c, unsigned int row, unsigned int at)
 {
 	json_t *object = json_object();
 
 	for (unsigned int f = 0; f < COMPARE_FIGURES; f++) {
 		struct compare_value v = compare_value(c, row, at, (enum compare_figure)f);
-		json_t *item =
-			json_pack("{s:o, s:o, s:o, s:o}", "median", real(v.median), "low",
-				  real(v.low), "high", real(v.high), "of_direct",
-				  real(compare_relative(c, row, at, (enum compare_figure)f)));
+		json_t *item = json_pack("{s:o, s:o, s:o, s:o, s:o}", "median", real(v.median),
+					 "low", real(v.low), "high", real(v.high), "of_direct",
+					 real(compare_relative(c, row, at, (enum compare_figure)f)),
+					 "samples", samples(compare_cell(c, row, at), f));
 
 		json_object_set_new(object, compare_figures[f].key, item);
 	}
@@ -78,13 +87,15 @@ static json_t *results(const struct compare *c)
 
 		if (!compare_cell(c, row, at)->n)
 			continue;
-		json_array_append_new(list, json_pack("{s:i, s:i, s:i, s:o, s:o, s:b, s:o}", "row",
-						      (int)row, "case", (int)at, "samples",
-						      (int)compare_cell(c, row, at)->n, "values",
-						      values(c, row, at), "over_exposure",
-						      real(over), "over_exposure_of_strict",
-						      borrowed, "cpu_per_map_us",
-						      real(compare_pair_us(c, row, at))));
+		json_array_append_new(list,
+				      json_pack("{s:i, s:i, s:i, s:o, s:o, s:b, s:o, s:o, s:b}",
+						"row", (int)row, "case", (int)at, "samples",
+						(int)compare_cell(c, row, at)->n, "values",
+						values(c, row, at), "over_exposure", real(over),
+						"over_exposure_of_strict", borrowed,
+						"cpu_per_map_us", real(compare_pair_us(c, row, at)),
+						"hit_rate", real(compare_hit_rate(c, row, at)),
+						"on_front", compare_is_on_front(c, row, at)));
 	}
 	return list;
 }

@@ -183,6 +183,28 @@ double compare_over_exposure(const struct compare *c, unsigned int row, unsigned
 			compare_value(c, asks, at, COMPARE_REQUESTED).median);
 }
 
+double compare_hit_rate(const struct compare *c, unsigned int row, unsigned int at)
+{
+	return quotient(compare_value(c, row, at, COMPARE_HITS).median,
+			compare_value(c, row, at, COMPARE_MAP_REQUESTS).median);
+}
+
+bool compare_is_on_front(const struct compare *c, unsigned int row, unsigned int at)
+{
+	double cost = compare_value(c, row, at, COMPARE_CPU).median;
+	double exposed = compare_value(c, row, at, COMPARE_MAPPED).median;
+
+	for (unsigned int i = 0; i < c->n_rows; i++) {
+		double other_cost = compare_value(c, i, at, COMPARE_CPU).median;
+		double other_exposed = compare_value(c, i, at, COMPARE_MAPPED).median;
+
+		if (other_cost <= cost && other_exposed <= exposed &&
+		    (other_cost < cost || other_exposed < exposed))
+			return false;
+	}
+	return !isnan(cost) && !isnan(exposed);
+}
+
 double compare_pair_us(const struct compare *c, unsigned int row, unsigned int at)
 {
 	unsigned int base = find_row(c, "direct", "");

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // A comparison as a picture: a panel per case; across, the memory that the device could reach (by
 // powers of two); up, CPU time per operation, of direct's (likewise); the area of a mark, pinned
-// memory. Plain SVG 1.1 with one style sheet for light and dark, no script. Marks bear letters,
-// placed so that nothing overlaps.
+// memory; as steps, the rows that no other betters in both. Plain SVG 1.1 with one style sheet for
+// light and dark, no script. Marks bear letters, placed so that nothing overlaps.
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "compare/compare.h"
@@ -28,13 +29,14 @@ static const char style[] =
 	".title{font-size:15px;font-weight:bold}.case{font-weight:bold}.dim,.across,.up{fill:#5c6675}\n"
 	".across{text-anchor:middle}.up{text-anchor:end}\n"
 	".grid{stroke:#dfe3e9}.one{stroke:#8b95a5;stroke-dasharray:4 3}.lead{stroke:#8b95a5}\n"
+	".front{fill:none;stroke:#1d2430;stroke-width:1.5;stroke-opacity:.6}\n"
 	".letter{font-weight:bold;text-anchor:middle}.mark{fill-opacity:.55;stroke-width:1.5}\n"
 	".c0{fill:#3b6fb6;stroke:#3b6fb6}.c1{fill:#c0504d;stroke:#c0504d}.c2{fill:#4f9d69;stroke:#4f9d69}\n"
 	".c3{fill:#8064a2;stroke:#8064a2}.c4{fill:#c77d0a;stroke:#c77d0a}.c5{fill:#2a93a5;stroke:#2a93a5}\n"
 	".c6{fill:#a0527c;stroke:#a0527c}.c7{fill:#6b7280;stroke:#6b7280}\n"
 	"@media (prefers-color-scheme:dark){\n"
 	".bg{fill:#14181f}.panel{fill:#1b212b;stroke:#3a4352}text{fill:#e4e8ee}.dim,.across,.up{fill:#9aa5b5}\n"
-	".grid{stroke:#2a3240}.one,.lead{stroke:#7a869a}\n"
+	".grid{stroke:#2a3240}.one,.lead{stroke:#7a869a}.front{stroke:#e4e8ee}\n"
 	".c0{fill:#6fa3ea;stroke:#6fa3ea}.c1{fill:#ec8480;stroke:#ec8480}.c2{fill:#7fce9a;stroke:#7fce9a}\n"
 	".c3{fill:#b79ade;stroke:#b79ade}.c4{fill:#f0b04f;stroke:#f0b04f}.c5{fill:#62c8da;stroke:#62c8da}\n"
 	".c6{fill:#d98bb4;stroke:#d98bb4}.c7{fill:#a3acba;stroke:#a3acba}\n"
@@ -286,6 +288,35 @@ static void draw_marks(FILE *to, const struct compare *c, const struct mark *mar
 	}
 }
 
+static int by_place(const void *a, const void *b)
+{
+	const struct mark *one = a, *two = b;
+
+	return one->x != two->x ? (one->x > two->x) - (one->x < two->x)
+				: (one->y > two->y) - (one->y < two->y);
+}
+
+/* The Pareto front as steps, from edge to edge of the panel: some row betters all that is above and
+ * right of it. */
+static void draw_front(FILE *to, const struct compare *c, unsigned int at, const struct mark *marks,
+		       unsigned int n, const struct box *in)
+{
+	struct mark front[COMPARE_ROWS];
+	unsigned int n_front = 0;
+
+	for (unsigned int i = 0; i < n; i++) {
+		if (compare_is_on_front(c, marks[i].row, at))
+			front[n_front++] = marks[i];
+	}
+	if (!n_front)
+		return;
+	qsort(front, n_front, sizeof(front[0]), by_place);
+	fprintf(to, "<path class=\"front\" d=\"M%.1f %.1f", front[0].x, in->y0);
+	for (unsigned int i = 0; i < n_front; i++)
+		fprintf(to, "H%.1fV%.1f", front[i].x, front[i].y);
+	fprintf(to, "H%.1f\"/>\n", in->x1);
+}
+
 static void panel(FILE *to, const struct compare *c, unsigned int at, double x, double y)
 {
 	const struct box in = {x + LEFT, y + TOP, x + PANEL_W - RIGHT, y + PANEL_H - BOTTOM};
@@ -304,6 +335,7 @@ static void panel(FILE *to, const struct compare *c, unsigned int at, double x, 
 	fprintf(to, "<line class=\"one\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>\n",
 		in.x0, one, in.x1, one);
 	n = collect(c, at, across, up, pinned, &in, marks);
+	draw_front(to, c, at, marks, n, &in);
 	draw_marks(to, c, marks, n, &in);
 }
 
@@ -345,7 +377,7 @@ void compare_print_svg(FILE *to, const struct compare *c)
 	      "Up: CPU time of guest and host per operation, direct's is 1 (dashed); across: memory that the "
 	      "device could reach, mean over time.");
 	words(to, 14, 76, "dim",
-	      "The area of a mark: memory pinned on the host. Towards the lower left it is cheap and safe.");
+	      "The area of a mark: memory pinned on the host. On the stepped line are the rows that no other betters in both.");
 	for (unsigned int at = 0; at < c->n_cases; at++) {
 		unsigned int column = at % columns, line = at / columns;
 

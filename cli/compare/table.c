@@ -41,6 +41,14 @@ static void times(FILE *to, int width, double value, bool about)
 	cell(to, width, text);
 }
 
+static void percent(FILE *to, double share)
+{
+	char text[COMPARE_TEXT];
+
+	snprintf(text, sizeof(text), isnan(share) ? "-" : "%.0f%%", 100 * share);
+	cell(to, CELL, text);
+}
+
 static int label_width(const struct compare *c)
 {
 	size_t width = LABEL;
@@ -69,10 +77,11 @@ static double median(const struct compare *c, unsigned int row, unsigned int at,
 
 static void cost_row(FILE *to, const struct compare *c, unsigned int row, unsigned int at)
 {
-	static const enum compare_figure parts[] = {COMPARE_GUEST, COMPARE_VMM,    COMPARE_KERNEL,
-						    COMPARE_MAPS,  COMPARE_UNMAPS, COMPARE_HITS};
+	static const enum compare_figure parts[] = {COMPARE_GUEST, COMPARE_VMM, COMPARE_KERNEL,
+						    COMPARE_MAPS, COMPARE_UNMAPS};
 
-	fprintf(to, "  %-*s", label_width(c) - 2, c->rows[row].label);
+	fprintf(to, "%c %-*s", compare_is_on_front(c, row, at) ? '*' : ' ', label_width(c) - 2,
+		c->rows[row].label);
 	number(to, median(c, row, at, COMPARE_RATE));
 	times(to, CELL, compare_relative(c, row, at, COMPARE_RATE), false);
 	number(to, median(c, row, at, COMPARE_LATENCY));
@@ -81,6 +90,7 @@ static void cost_row(FILE *to, const struct compare *c, unsigned int row, unsign
 	times(to, CELL, compare_relative(c, row, at, COMPARE_CPU), false);
 	for (unsigned int i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
 		number(to, median(c, row, at, parts[i]));
+	percent(to, compare_hit_rate(c, row, at));
 	number(to, compare_pair_us(c, row, at));
 	fputc('\n', to);
 }
@@ -89,7 +99,7 @@ static void costs(FILE *to, const struct compare *c, unsigned int at)
 {
 	static const char *const columns[] = {"per s",   "/direct", "mean us", "p99 us", "CPU us",
 					      "/direct", "guest",   "hospes",  "kernel", "maps",
-					      "unmaps",  "hits",    "us/map",  NULL};
+					      "unmaps",  "found",   "us/map",  NULL};
 
 	head(to, c, c->cases[at].label, CELL, columns);
 	for (unsigned int row = 0; row < c->n_rows; row++) {
@@ -146,8 +156,9 @@ static void notes(FILE *to, const struct compare *c)
 {
 	fprintf(to,
 		"\nper s: operations. CPU us: of guest, hospes and the host's kernel for it, per "
-		"operation; so are maps and\nunmaps, calls in the host's IOMMU, and hits, requests "
-		"to map what was still mapped, or was\nmapped with others in one call. us/map: CPU "
+		"operation; so are maps and\nunmaps, calls in the host's IOMMU. found: requests to "
+		"map what was still mapped, or was\nmapped with others in one call, of all. *: no other "
+		"row is both cheaper and less exposed. us/map: CPU "
 		"beyond direct's per map that the guest asked for (its\nunmap included). reachable, "
 		"pinned: means over time; wanted: what the guest had asked for; over-exp.: their\n"
 		"ratio (~: to what a guest under strict "

@@ -68,6 +68,26 @@ static void check_status(const char *text)
 	json_decref(status);
 }
 
+/* A document of an earlier run: what is taken of it are numbers, or known to be missing. */
+static void check_document(const char *text)
+{
+	static struct compare c;
+	json_t *document = json_loads(text, 0, NULL);
+	char why[256];
+
+	c = (struct compare){.device = "d", .host = "h", .seconds = 1, .repeats = 3};
+	compare_add_row(&c, "strict", "strict", "", NULL);
+	compare_add_case(&c, COMPARE_BLOCK, BLOCK, 1);
+	check(!compare_start(&c));
+	if (document && compare_resume(&c, document, why, sizeof(why))) {
+		check(c.cells[0].n <= c.repeats);
+		for (unsigned int i = 0; i < c.cells[0].n * COMPARE_FIGURES; i++)
+			check(!isinf(c.cells[0].samples[0][i]));
+	}
+	compare_done(&c);
+	json_decref(document);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	/* Its end is the end of its memory, for sanitizers. */
@@ -78,6 +98,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	memcpy(text, data, size);
 	text[size] = '\0';
 	check_status(text);
+	check_document(text);
 	if (!compare_parse_iperf(text, MESSAGE, &a)) {
 		check_answer(&a);
 		check_told(&a);

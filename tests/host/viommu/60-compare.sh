@@ -5,7 +5,7 @@
 . "$(dirname "$0")/../lib.sh"
 destructive
 nvme=$(device 1b36:0010 0) || skip_all "needs an NVMe controller"
-plan 19
+plan 22
 
 compare() {
 	hospes iommu compare --passthrough "$nvme" --kernel "$HOSPES_GUEST_BZIMAGE" --memory 512M \
@@ -32,6 +32,12 @@ repeat=$(times 1 3) seconds=$(times 1 3)
 ok "direct and strict, two sizes" eval "compare --strategies direct,strict --guest strict --sizes 4K,64K --depths 1 \
 	--repeat $repeat --seconds $seconds --json '$TMP/c.json' --svg '$TMP/c.svg' >'$TMP/c.txt' 2>'$TMP/c.err'"
 table=$(cat "$TMP/c.txt")
+cp "$TMP/c.json" "$TMP/whole.json"
+ok "and once more, with all of it there" eval "compare --strategies direct,strict --guest strict --sizes 4K,64K --depths 1 \
+	--repeat $repeat --seconds $seconds --json '$TMP/c.json' --resume >'$TMP/again.txt' 2>'$TMP/again.err'"
+is "$(cat "$TMP/again.err")" "" "no guest was started"
+out=$(compare --strategies direct --sizes 4K --seconds 9 --json "$TMP/whole.json" --resume 2>&1)
+like "$out" 'its runs are of [0-9]+ s, and now of 9 s; name another file' "other runs are not gone on with"
 diag "$table"
 diag "$(cat "$TMP/c.err")"
 [ -z "${OUT:-}" ] || cp "$TMP"/c.* "$OUT/"

@@ -6,8 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "compare/compare.h"
+#include "compare/report.h"
 #include "table.h"
 
 static struct compare c;
@@ -318,6 +320,155 @@ Test(compare, the_document_has_medians_spread_and_relations)
 	cr_assert(json_is_null(json_object_get(
 		json_object_get(json_object_get(first, "values"), "latency_p99_us"), "median")));
 	json_decref(d);
+}
+
+Test(compare, the_front_has_rows_that_no_other_betters_in_both)
+{
+	json_t *d;
+
+	cr_assert(compare_is_on_front(&c, 0, 0), "the cheapest");
+	cr_assert(compare_is_on_front(&c, 1, 0), "the least exposed");
+	cr_assert(compare_is_on_front(&c, 2, 0), "between them");
+	cr_assert(!compare_is_on_front(&c, 0, 1), "nothing is known");
+	sample(2, 0, 900, 200, 8 << 20, 1 << 20);
+	cr_assert(!compare_is_on_front(&c, 2, 0));
+	compare_cell(&c, 2, 0)->n = 0;
+	sample(2, 0, 900, 80, 2 << 20, 1 << 20);
+	cr_assert(compare_is_on_front(&c, 1, 0) && compare_is_on_front(&c, 2, 0), "equals");
+	d = compare_json(&c);
+	cr_assert(json_is_true(
+		json_object_get(json_array_get(json_object_get(d, "results"), 0), "on_front")));
+	json_decref(d);
+}
+
+static void check_front(const char *text)
+{
+	const char *at = strstr(text, "<path class=\"front\"");
+	double x[5], y[4];
+
+	cr_assert_not_null(at, "%s", text);
+	cr_assert(!strstr(at + 1, "<path"), "a panel of nothing has none");
+	cr_assert_eq(sscanf(at, "<path class=\"front\" d=\"M%lf %lfH%lfV%lfH%lfV%lfH%lfV%lfH%lf",
+			    &x[0], &y[0], &x[1], &y[1], &x[2], &y[2], &x[3], &y[3], &x[4]),
+		     9, "%.200s", at);
+	cr_assert(x[0] == x[1] && x[1] < x[2] && x[2] < x[3] && x[3] < x[4]);
+	cr_assert(y[0] < y[1] && y[1] < y[2] && y[2] < y[3], "down is less");
+}
+
+Test(compare, the_picture_has_the_front_as_steps_in_each_panel)
+{
+	char *text = printed(compare_print_svg);
+
+	check_front(text);
+	free(text);
+}
+
+Test(compare, hit_rates_are_beside_each_row)
+{
+	char *text;
+
+	compare_cell(&c, 1, 0)->samples[0][COMPARE_HITS] = 1;
+	compare_cell(&c, 1, 0)->samples[1][COMPARE_HITS] = 2;
+	cr_assert(near(compare_hit_rate(&c, 1, 0), 0.75));
+	cr_assert(isnan(compare_hit_rate(&c, 0, 0)), "it asks for nothing");
+	text = printed(compare_print_table);
+	cr_assert(strstr(text, " found ") && strstr(text, "75%"), "%s", text);
+	free(text);
+}
+
+/* --- an interrupted run --- */
+
+static struct compare again(void)
+{
+	struct compare to = c;
+
+	to.cells = NULL;
+	to.guest[0] = to.date[0] = '\0';
+	cr_assert_eq(compare_start(&to), 0);
+	return to;
+}
+
+Test(compare, a_document_gives_back_its_samples)
+{
+	struct compare to;
+	json_t *d;
+	char why[256];
+
+	snprintf(c.guest, sizeof(c.guest), "Linux");
+	d = compare_json(&c);
+	to = again();
+	cr_assert(compare_resume(&to, d, why, sizeof(why)), "%s", why);
+	cr_assert_str_eq(to.guest, "Linux");
+	for (unsigned int i = 0; i < c.n_rows * c.n_cases; i++) {
+		cr_assert_eq(to.cells[i].n, c.cells[i].n);
+		for (unsigned int k = 0; k < c.cells[i].n * COMPARE_FIGURES; k++) {
+			double a = c.cells[i].samples[0][k], b = to.cells[i].samples[0][k];
+
+			cr_assert(isnan(a) ? isnan(b) : near(a, b));
+		}
+	}
+	compare_done(&to);
+	json_decref(d);
+}
+
+Test(compare, other_rows_and_more_runs_are_left_out)
+{
+	json_t *d = compare_json(&c);
+	struct compare to = again();
+	char why[256];
+
+	snprintf(to.rows[1].label, sizeof(to.rows[1].label), "other");
+	to.repeats = 2;
+	cr_assert(compare_resume(&to, d, why, sizeof(why)), "%s", why);
+	cr_assert_eq(compare_cell(&to, 0, 0)->n, 2);
+	cr_assert_eq(compare_cell(&to, 1, 0)->n, 0);
+	cr_assert_eq(compare_cell(&to, 2, 0)->n, 1);
+	compare_done(&to);
+	json_decref(d);
+}
+
+Test(compare, a_document_of_something_else_is_refused_with_the_difference)
+{
+	json_t *d = compare_json(&c), *none = json_object();
+	struct compare to = again();
+	char why[256];
+
+	cr_assert(!compare_resume(&to, none, why, sizeof(why)) && strstr(why, "no comparison"));
+	snprintf(to.device, sizeof(to.device), "0000:03:00.0");
+	cr_assert(!compare_resume(&to, d, why, sizeof(why)));
+	cr_assert_str_eq(why, "its device is '0000:02:00.0', and now '0000:03:00.0'");
+	to = (compare_done(&to), again());
+	to.seconds = 5;
+	cr_assert(!compare_resume(&to, d, why, sizeof(why)));
+	cr_assert_str_eq(why, "its runs are of 2 s, and now of 5 s");
+	compare_done(&to);
+	json_decref(none);
+	json_decref(d);
+}
+
+Test(compare, the_file_is_written_as_a_whole_and_read_again)
+{
+	char name[] = "/tmp/hospes-compare-XXXXXX", file[64], stale[64];
+	struct compare_report report = {.json = file};
+	struct compare to = again();
+
+	cr_assert_not_null(mkdtemp(name));
+	snprintf(file, sizeof(file), "%s/c.json", name);
+	snprintf(stale, sizeof(stale), "%s.new", file);
+	cr_assert_eq(compare_report_open(&report), 0);
+	cr_assert_eq(compare_report_resume(&report, &to), 0, "there is nothing yet");
+	cr_assert_eq(compare_report_save(&report, &c), 0);
+	cr_assert_eq(access(stale, F_OK), -1);
+	cr_assert_eq(compare_report_close(&report), 0);
+
+	report = (struct compare_report){.json = file};
+	cr_assert_eq(compare_report_open(&report), 0, "which leaves it as it is");
+	cr_assert_eq(compare_report_resume(&report, &to), 0);
+	cr_assert_eq(compare_cell(&to, 0, 0)->n, 3);
+	cr_assert_eq(compare_report_close(&report), 0);
+	unlink(file);
+	rmdir(name);
+	compare_done(&to);
 }
 
 static const char hostile[] = "</text><script>x('&\")\x1b[2J\xff";
