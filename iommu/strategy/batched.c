@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The strategy 'batched': a list of scattered buffers that comes again is one area of the kernel,
-// by an alias of its memory (alias.h).
+// by an alias of its memory (lists.h).
 //
 //   UNMAP of several records ─► seen (a hash of the list)
 //   the same list again ─► its alias is made ─► one area; from then on one call to map and unmap
@@ -13,30 +13,14 @@
 // area, and then maps the rest record by record.
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/mem.h"
 #include "base/num.h"
 #include "iommu/guest_memory.h"
 #include "iommu/hw_domain.h"
 #include "iommu/ioas_impl.h"
-#include "iommu/strategy/alias.h"
-#include "iommu/strategy/hash.h"
+#include "iommu/strategy/lists.h"
 #include "iommu/strategy/strict.h"
-
-enum {
-	EXTENTS = 256, /* of a list at most */
-	SETS = 2048,   /* of lists that were seen, by their first page */
-	WAYS = 4,
-};
-
-/* A list that the guest has unmapped at once. */
-struct seen {
-	const char *first; /* hva; NULL: unused */
-	uint64_t bytes;
-	uint64_t hash;
-	struct alias *alias; /* NULL: seen once */
-};
 
 /* One area of the kernel for several records. */
 struct area {
@@ -46,15 +30,10 @@ struct area {
 };
 
 struct batched {
-	struct seen seen[SETS][WAYS]; /* the most recently used first */
-	struct list idle;             /* aliases that no area uses, the oldest first */
-	uint64_t alias_bytes, max_alias_bytes;
+	struct lists *lists;
 	struct list areas, free_areas;
 	uint64_t area_bytes; /* of areas: no more of them can ever be stale */
 	bool in_parts;       /* the guest has unmapped a part of a list */
-	/* The list at hand. */
-	struct alias_extent extents[EXTENTS];
-	unsigned int n_extents;
 };
 
 static struct area *area_of(const struct mapping *wanted)
@@ -62,121 +41,10 @@ static struct area *area_of(const struct mapping *wanted)
 	return (struct area *)(uintptr_t)wanted->word;
 }
 
-/* --- lists --- */
-
-/* Add memory to the list at hand. False: it has too many extents. */
-static bool list_add(struct batched *b, char *hva, uint64_t bytes)
-{
-	struct alias_extent *before = b->n_extents ? &b->extents[b->n_extents - 1] : NULL;
-
-	if (before && before->hva + before->bytes == hva) {
-		before->bytes += bytes;
-		return true;
-	}
-	if (b->n_extents == EXTENTS)
-		return false;
-	b->extents[b->n_extents++] = (struct alias_extent){.hva = hva, .bytes = bytes};
-	return true;
-}
-
-static uint64_t list_hash(const struct batched *b)
-{
-	uint64_t hash = 0;
-
-	for (unsigned int i = 0; i < b->n_extents; i++)
-		hash = hash_mix(hash_mix(hash, (uintptr_t)b->extents[i].hva), b->extents[i].bytes);
-	return hash;
-}
-
-static struct seen *set_of(struct batched *b, const char *first)
-{
-	return b->seen[hash_mix(0, (uintptr_t)first) % SETS];
-}
-
-/* Is the list at hand this one? */
-static bool is_list(const struct batched *b, const struct seen *seen)
-{
-	if (list_hash(b) != seen->hash)
-		return false;
-	return !seen->alias ||
-	       (seen->alias->n == b->n_extents &&
-		!memcmp(seen->alias->extents, b->extents, b->n_extents * sizeof(b->extents[0])));
-}
-
-/* --- aliases --- */
-
-static void drop_alias(struct batched *b, struct alias *alias)
-{
-	struct seen *set = set_of(b, alias->extents[0].hva);
-
-	for (unsigned int way = 0; way < WAYS; way++) {
-		if (set[way].alias == alias)
-			set[way].alias = NULL;
-	}
-	list_remove(&alias->link);
-	b->alias_bytes -= alias->bytes;
-	alias_destroy(alias);
-}
-
-static bool drop_oldest(struct batched *b)
-{
-	if (list_empty(&b->idle))
-		return false;
-	drop_alias(b, container_of(b->idle.next, struct alias, link));
-	return true;
-}
-
-/* For the list at hand. NULL: it can have none now. */
-static struct alias *make_alias(const struct strategy *strategy, uint64_t bytes)
-{
-	struct batched *b = strategy->state;
-	struct alias *alias;
-	int ret;
-
-	while (bytes > b->max_alias_bytes - MIN(b->alias_bytes, b->max_alias_bytes)) {
-		if (!drop_oldest(b))
-			return NULL;
-	}
-	do {
-		ret = alias_create(&alias, strategy->config->gmem, b->extents, b->n_extents);
-	} while (ret == -ENOSPC && drop_oldest(b));
-	if (ret)
-		return NULL;
-	b->alias_bytes += bytes;
-	return alias;
-}
-
-static void make_first(struct seen *set, unsigned int way)
-{
-	struct seen it = set[way];
-
-	memmove(&set[1], &set[0], way * sizeof(*set));
-	set[0] = it;
-}
-
-/* Remember the list at hand, which the guest has unmapped at once. */
-static void learn(struct batched *b, uint64_t bytes)
-{
-	struct seen *set = set_of(b, b->extents[0].hva);
-	uint64_t hash = list_hash(b);
-	unsigned int way = 0;
-
-	while (way < WAYS && set[way].first && set[way].hash != hash)
-		way++;
-	way = MIN(way, (unsigned int)WAYS - 1);
-	if (set[way].hash != hash && set[way].alias) {
-		if (set[way].alias->users)
-			return;
-		drop_alias(b, set[way].alias);
-	}
-	if (set[way].hash != hash || !set[way].first)
-		set[way] = (struct seen){.first = b->extents[0].hva, .bytes = bytes, .hash = hash};
-	make_first(set, way);
-}
-
 /* --- areas --- */
 
-static struct area *area_new(struct batched *b)
+/* The area becomes a user of the alias. NULL: no memory. */
+static struct area *area_new(struct batched *b, struct alias *alias, uint64_t iova, uint64_t last)
 {
 	struct list *item = list_pop(&b->free_areas);
 	struct area *area;
@@ -185,16 +53,21 @@ static struct area *area_new(struct batched *b)
 		area = container_of(item, struct area, link);
 	else if (mem_new(area))
 		list_init(&area->link);
-	if (area)
-		list_append(&b->areas, &area->link);
+	if (!area)
+		return NULL;
+	area->alias = alias;
+	area->iova = iova;
+	area->last = last;
+	b->area_bytes += last - iova + 1;
+	lists_use(alias);
+	list_append(&b->areas, &area->link);
 	return area;
 }
 
 static void area_done(struct batched *b, struct area *area)
 {
 	b->area_bytes -= area->last - area->iova + 1;
-	if (!--area->alias->users)
-		list_append(&b->idle, &area->alias->link);
+	lists_release(b->lists, area->alias);
 	list_remove(&area->link);
 	list_append(&b->free_areas, &area->link);
 }
@@ -237,56 +110,6 @@ static void end_area(struct strategy *strategy, struct area *area)
 
 /* --- MAP --- */
 
-/* Take the memory of the first requests that are `bytes` together into the list at hand. Returns
- * how many; 0: they are no such list, since it has no gaps, and the same rights everywhere. */
-static unsigned int take_list(struct batched *b, const struct hw_request *requests, unsigned int n,
-			      uint64_t bytes)
-{
-	const struct mapping *first = requests[0].record;
-	uint64_t done = 0;
-
-	b->n_extents = 0;
-	for (unsigned int i = 0; i < n && done < bytes; i++) {
-		const struct mapping *m = requests[i].record;
-
-		if (m->word || !m->hva || m->iova != first->iova + done ||
-		    m->access != first->access || !list_add(b, m->hva, requests[i].bytes))
-			return 0;
-		done += requests[i].bytes;
-		if (done == bytes)
-			return i + 1;
-	}
-	return 0;
-}
-
-/* The longest list that was seen and that the requests begin with; it is at hand then. Returns how
- * many requests it has, or 0. */
-static unsigned int find_list(struct batched *b, const struct hw_request *requests, unsigned int n,
-			      struct seen **ret)
-{
-	const char *first = requests[0].record->hva;
-	struct seen *set = set_of(b, first), *best = NULL, *at_hand = NULL;
-	unsigned int count, best_count = 0;
-
-	for (struct seen *it = set; first && it < set + WAYS; it++) {
-		if (it->first != first || (best && it->bytes <= best->bytes))
-			continue;
-		at_hand = it;
-		count = take_list(b, requests, n, it->bytes);
-		if (count > 1 && is_list(b, it)) {
-			best = it;
-			best_count = count;
-		}
-	}
-	if (!best)
-		return 0;
-	if (at_hand != best)
-		take_list(b, requests, n, best->bytes);
-	make_first(set, (unsigned int)(best - set));
-	*ret = set;
-	return best_count;
-}
-
 /* May there be one more area? What can be stale is less than all of them together. */
 static bool is_under_ceiling(const struct strategy *strategy, uint64_t bytes)
 {
@@ -296,35 +119,21 @@ static bool is_under_ceiling(const struct strategy *strategy, uint64_t bytes)
 	return bytes <= ceiling && b->area_bytes <= ceiling - bytes;
 }
 
-/* Map the list at hand as one area. False: that is not possible. */
-static bool map_area(struct strategy *strategy, struct seen *seen, struct hw_request *requests,
-		     unsigned int n)
+/* Map the list that was found as one area. False: that is not possible. */
+static bool map_area(struct strategy *strategy, struct hw_request *requests, unsigned int n)
 {
 	struct batched *b = strategy->state;
 	const struct mapping *first = requests[0].record;
+	uint64_t bytes = requests[n - 1].last - first->iova + 1;
 	struct ioas_memory memory = {.fd = -1, .gpa = UINT64_MAX};
-	struct area *area;
+	struct alias *alias =
+		is_under_ceiling(strategy, bytes) ? lists_alias(b->lists, bytes) : NULL;
+	struct area *area = alias ? area_new(b, alias, first->iova, requests[n - 1].last) : NULL;
 
-	if (!is_under_ceiling(strategy, seen->bytes))
-		return false;
-	if (!seen->alias) {
-		/* What is made is not dropped meanwhile, as it is not idle. */
-		seen->alias = make_alias(strategy, seen->bytes);
-		if (!seen->alias)
-			return false;
-		list_append(&b->idle, &seen->alias->link);
-	}
-	area = area_new(b);
 	if (!area)
 		return false;
-	area->alias = seen->alias;
-	area->iova = first->iova;
-	area->last = requests[n - 1].last;
-	b->area_bytes += seen->bytes;
-	if (!area->alias->users++)
-		list_remove(&area->alias->link);
-	memory.hva = area->alias->hva;
-	if (ioas_map(strategy->ioas, area->iova, seen->bytes, &memory, first->access)) {
+	memory.hva = alias->hva;
+	if (ioas_map(strategy->ioas, area->iova, bytes, &memory, first->access)) {
 		area_done(b, area);
 		return false;
 	}
@@ -347,14 +156,13 @@ static void batched_map(struct strategy *strategy, struct hw_request *requests, 
 {
 	struct batched *b = strategy->state;
 	unsigned int done = 0, at = 0;
-	struct seen *seen;
 
 	while (at < n) {
 		unsigned int count = 0;
 		bool again = requests[at].record->word;
 
 		if (!again && !b->in_parts && !strategy->leaving)
-			count = find_list(b, &requests[at], n - at, &seen);
+			count = lists_find(b->lists, &requests[at], n - at);
 		if (!again && !count) {
 			at++;
 			continue;
@@ -364,7 +172,7 @@ static void batched_map(struct strategy *strategy, struct hw_request *requests, 
 		at += again ? 1 : count;
 		if (again)
 			map_again(strategy, requests[done].record);
-		if (again || map_area(strategy, seen, &requests[done], count))
+		if (again || map_area(strategy, &requests[done], count))
 			done = at;
 	}
 	strict_map(strategy, &requests[done], n - done);
@@ -383,15 +191,15 @@ static bool look_at(const struct strategy *strategy, const struct hw_request *r)
 
 	if (area && area->iova == r->iova && area->last == r->last)
 		return true;
-	b->n_extents = 0;
+	lists_begin(b->lists);
 	for (; m; m = mappings_next(m, r->last)) {
 		if (m->state != MAPPING_GOING)
 			continue;
 		areas |= m->word != 0;
-		list = list && m->hva && list_add(b, m->hva, m->last - m->iova + 1);
+		list = list && m->hva && lists_add(b->lists, m->hva, m->last - m->iova + 1);
 	}
-	if (list && b->n_extents > 1)
-		learn(b, r->bytes);
+	if (list)
+		lists_learn(b->lists, r->bytes);
 	return areas;
 }
 
@@ -555,28 +363,21 @@ static int batched_create(struct strategy *strategy, struct err *err)
 
 	if (!mem_new(b))
 		return err_set(err, -ENOMEM, "%s: out of memory", strategy->config->name);
-	list_init(&b->idle);
 	list_init(&b->areas);
 	list_init(&b->free_areas);
-	b->max_alias_bytes = gmem_ram_bytes(strategy->config->gmem);
 	strategy->state = b;
+	if (lists_create(&b->lists, strategy->config->gmem))
+		return err_set(err, -ENOMEM, "%s: out of memory", strategy->config->name);
 	return 0;
 }
 
 static void batched_forget(struct strategy *strategy, uint64_t gpa, uint64_t bytes)
 {
-	struct batched *b = strategy->state;
+	const struct batched *b = strategy->state;
 
 	(void)gpa;
 	(void)bytes;
-	while (drop_oldest(b))
-		;
-	for (unsigned int set = 0; set < SETS; set++) {
-		for (unsigned int way = 0; way < WAYS; way++) {
-			if (!b->seen[set][way].alias)
-				b->seen[set][way].first = NULL;
-		}
-	}
+	lists_forget(b->lists);
 }
 
 static void free_areas(struct list *areas)
@@ -593,12 +394,7 @@ static void batched_destroy(struct strategy *strategy)
 
 	if (!b)
 		return;
-	for (unsigned int set = 0; set < SETS; set++) {
-		for (unsigned int way = 0; way < WAYS; way++) {
-			if (b->seen[set][way].alias)
-				alias_destroy(b->seen[set][way].alias);
-		}
-	}
+	lists_destroy(b->lists);
 	free_areas(&b->areas);
 	free_areas(&b->free_areas);
 	free(b);
