@@ -2,11 +2,11 @@
 # testhost: --cpus 4 --memory 8G --timeout 900
 # The README's examples, as they are written there, do what it says.
 . "$(dirname "$0")/../lib.sh"
-plan 12
+plan 19
 
 # The commands of a section, continued lines joined: those that begin with the words given.
 examples() {
-	sed -n '/^## Five examples/,/^## A real device/s/^    //p' "$HOSPES_SRC/README.md" |
+	sed -n '/^## Six examples/,/^## A real device/s/^    //p' "$HOSPES_SRC/README.md" |
 		sed -e ':a' -e '/\\$/{N;s/\\\n *//;ba' -e '}' | grep "^$1"
 }
 example() { examples "$1" | sed -n "${2}p"; }
@@ -26,7 +26,7 @@ printf '\x00\x00\x00\x00\x83\x00\x00\x00%b%b' "$(le32 2048)" "$(le32 "$sectors")
 printf '\x55\xaa' | dd of=debian.img bs=1 seek=510 conv=notrunc status=none
 dd if="$HOSPES_GUEST_DISK" of=debian.img bs=1M seek=1 conv=sparse,notrunc status=none
 
-is "$(examples 'hospes run' | grep -c .)" 5 "there are five commands to try"
+is "$(examples 'hospes run' | grep -c .)" 6 "there are six machines to try"
 
 # shellcheck disable=SC2046 # the words of a command line
 run() { # NAME COMMANDLINE
@@ -59,6 +59,21 @@ guest_wait user 90
 is $? 0 "user-mode networking: the guest ends"
 like "$(guest_log user)" 'eth0: <' "with a network card" || guest_show user
 kill "$passt_pid" 2>/dev/null
+
+unset XDG_RUNTIME_DIR
+truncate -s 16M data.img
+line=$(example 'hospes run --name' 1)
+run web "${line% &}"
+ok "a machine with a name: it is listed" retry 60 eval "$(example 'hospes list' 1) | grep -q '^web .*running'"
+ok "its guest is up" guest_wait_for web '/ # ' 90 || guest_show web
+is "$(eval "$(example 'hospes ctl web add' 1)" 2>&1)" data "it gets a disk"
+# shellcheck disable=SC2016 # for the guest
+guest_send web 'until [ -b /dev/vda ]; do usleep 100000; done; echo found-$((40 + 2))'
+ok "that the guest finds" guest_wait_for web '^found-42' 60
+ok "and is asked for" eval "$(example 'hospes ctl web remove' 1)"
+ok "and gives back" retry 60 eval "! hospes ctl web status | grep -q '\"data\"'"
+ok "it is asked to power off" eval "$(example 'hospes ctl web shutdown' 1)"
+guest_kill web
 
 cat >machine.json <<'JSON'
 {"kernel": {"path": "bzImage", "initrd": "initrd.img",
