@@ -96,8 +96,8 @@ static void say_confined(struct err *err)
 	const struct err why = *err;
 
 	err_set(err, why.code,
-		"%s; this machine is confined and opens nothing by path: give an open file (fd), "
-		"or start it with sandbox off",
+		"%s; this machine is confined and opens nothing by path: give open files (fd), "
+		"as hospes_device_open and 'hospes ctl NAME add' do, or start it with sandbox off",
 		why.text);
 }
 
