@@ -24,6 +24,7 @@
 #include "silence.h"
 #include "standard.h"
 #include "terminal.h"
+#include "violation.h"
 
 /* Where the compiler's instrumentation writes files at the end. */
 #ifdef CLI_INSTRUMENTED
@@ -450,6 +451,7 @@ static int run_machine(struct run *run, json_t *document)
 	int status;
 
 	keep_other_signals();
+	violation_explain();
 	status = serve_prepare(&run->serve, run->options.control,
 			       json_string_value(json_object_get(document, "name")));
 	if (status == CLI_OK)

@@ -115,8 +115,7 @@ static int do_add(struct hospes_vm *vm, void *arg, struct err *err)
 			       config->item.schema->what);
 	a->config = NULL;
 	rc = vm_device_add(vm, config, &d, err);
-	if (rc == -EACCES && thread_role() == THREAD_MACHINE &&
-	    sandbox_has(vm->sandbox, SANDBOX_LANDLOCK))
+	if (rc == -EACCES && thread_role() == THREAD_MACHINE && sandbox_limits(vm->sandbox))
 		say_confined(err);
 	/* One that came with the device is the caller's to close; what uses it has a duplicate. */
 	vm->config.iommu.fd = iommufd;

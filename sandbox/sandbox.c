@@ -5,9 +5,11 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 #include "base/num.h"
+#include "sandbox/filter.h"
 #include "sandbox/landlock.h"
 
 #ifdef SANDBOX_INSTRUMENTED
@@ -19,6 +21,7 @@ enum { INSTRUMENTED = false };
 /* Read only once it is created, but for the counts. */
 struct sandbox {
 	struct thread_limits limits;
+	enum sandbox_mode mode;
 	const char *lack[SANDBOX_LAYERS]; /* NULL: it has the layer */
 	_Atomic unsigned int threads[THREAD_ROLES];
 };
@@ -49,21 +52,50 @@ static const char *lack_landlock(void)
 	}
 }
 
-static int enter_no_new_privs(enum thread_role role, const char *removes)
+static const char *lack_seccomp(void)
 {
+	return filter_probe()
+		       ? "this kernel has no filters of system calls: it needs Linux 4.14 and "
+			 "CONFIG_SECCOMP_FILTER"
+		       : NULL;
+}
+
+static int enter_no_new_privs(const struct sandbox *s, enum thread_role role, const char *removes)
+{
+	(void)s;
 	(void)role;
 	(void)removes;
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ? -errno : 0;
+}
+
+static int enter_landlock(const struct sandbox *s, enum thread_role role, const char *removes)
+{
+	(void)s;
+	return landlock_enter(role, removes);
+}
+
+static int enter_seccomp(const struct sandbox *s, enum thread_role role, const char *removes)
+{
+	const struct filter_policy policy = {
+		.role = role,
+		.others = s->mode == SANDBOX_STRICT ? FILTER_STOP : FILTER_DENY,
+		.paths = !s->lack[SANDBOX_LANDLOCK],
+		.pid = (uint32_t)getpid(),
+	};
+
+	(void)removes;
+	return filter_enter(&policy);
 }
 
 /* In the order in which they are entered. */
 static const struct layer {
 	const char *name;
 	const char *(*lack)(void);
-	int (*enter)(enum thread_role role, const char *removes);
+	int (*enter)(const struct sandbox *s, enum thread_role role, const char *removes);
 } layers[] = {
 	[SANDBOX_NO_NEW_PRIVS] = {"no_new_privs", lack_nothing, enter_no_new_privs},
-	[SANDBOX_LANDLOCK] = {"landlock", lack_landlock, landlock_enter},
+	[SANDBOX_LANDLOCK] = {"landlock", lack_landlock, enter_landlock},
+	[SANDBOX_SECCOMP] = {"seccomp", lack_seccomp, enter_seccomp},
 };
 static_assert(ARRAY_SIZE(layers) == SANDBOX_LAYERS, "a row per layer");
 
@@ -92,7 +124,7 @@ unsigned int sandbox_threads(const struct sandbox *s, enum thread_role role)
 static int enter(struct sandbox *s, enum thread_role role, const char *removes)
 {
 	for (unsigned int i = 0; i < SANDBOX_LAYERS; i++) {
-		int rc = s->lack[i] ? 0 : layers[i].enter(role, removes);
+		int rc = s->lack[i] ? 0 : layers[i].enter(s, role, removes);
 
 		if (rc)
 			return rc;
@@ -132,6 +164,7 @@ int sandbox_create(struct sandbox **ret, enum sandbox_mode mode, const struct lo
 	if (!mem_new(s))
 		return err_set(err, -ENOMEM, "sandbox: no memory");
 	s->limits.enter = enter_started;
+	s->mode = mode;
 	for (unsigned int i = 0; i < SANDBOX_LAYERS; i++) {
 		s->lack[i] = INSTRUMENTED ? instrumented : layers[i].lack();
 		if (!s->lack[i])

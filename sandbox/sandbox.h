@@ -23,14 +23,15 @@
 #include "base/thread.h"
 
 enum sandbox_mode {
-	SANDBOX_AUTO, /* the layers that the kernel has */
-	SANDBOX_STRICT,
+	SANDBOX_AUTO,   /* the layers that the kernel has; a call of no role is refused */
+	SANDBOX_STRICT, /* all; a call of no role ends the process */
 	SANDBOX_OFF,
 };
 
 enum sandbox_layer {
 	SANDBOX_NO_NEW_PRIVS, /* no program gives a right that this process lacks */
 	SANDBOX_LANDLOCK,     /* no file by path, no TCP port, no abstract socket, no signal out */
+	SANDBOX_SECCOMP,      /* no system call, and no ioctl, but those of the role */
 	SANDBOX_LAYERS,
 };
 

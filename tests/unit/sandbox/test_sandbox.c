@@ -4,20 +4,33 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/io_uring.h>
+#include <linux/kvm.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/num.h"
+#include "sandbox/filter.h"
 #include "sandbox/sandbox.h"
 
 static const struct log no_log;
 
 static struct sandbox *sandbox;
+static int pipe_ends[2];
 
 static void set_up(void)
 {
@@ -113,7 +126,9 @@ static int connect_tcp(void)
 
 static int signal_parent(void)
 {
-	return kill(getppid(), 0) ? -errno : 0;
+	pid_t pid = getppid();
+
+	return syscall(SYS_tgkill, pid, pid, 0) ? -errno : 0;
 }
 
 static pthread_t other_thread;
@@ -122,13 +137,6 @@ static int signal_thread(void)
 {
 	return -pthread_kill(other_thread, SIGURG);
 }
-
-static int privileges(void)
-{
-	return prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0);
-}
-
-static int pipe_ends[2];
 
 static int use_opened(void)
 {
@@ -181,11 +189,55 @@ Test(sandbox, a_thread_signals_its_own_process_and_no_other)
 	cr_expect_eq(in_role(THREAD_VCPU, signal_parent), -EPERM);
 }
 
-Test(sandbox, every_role_is_without_new_privileges)
+/* Of the thread that waits at the pipe, as others see it. */
+static pid_t waiting;
+static sem_t waits;
+
+static int wait_to_be_seen(void)
 {
-	need(SANDBOX_NO_NEW_PRIVS);
-	for (enum thread_role role = THREAD_VCPU; role < THREAD_ROLES; role++)
-		cr_expect_eq(in_role(role, privileges), 1, "%s", thread_role_name(role));
+	char c;
+
+	waiting = gettid();
+	sem_post(&waits);
+	return read(pipe_ends[0], &c, 1) == 1 ? 0 : -errno;
+}
+
+static int status_field(pid_t thread, const char *field)
+{
+	char path[64], line[128];
+	int value = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/status", thread);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f)) {
+		if (strncmp(line, field, strlen(field)) == 0)
+			value = atoi(line + strlen(field));
+	}
+	if (f)
+		fclose(f);
+	return value;
+}
+
+Test(sandbox, every_role_shows_its_layers_in_proc)
+{
+	need(SANDBOX_SECCOMP);
+	cr_assert_eq(pipe(pipe_ends), 0);
+	sem_init(&waits, 0, 0);
+	for (enum thread_role role = THREAD_VCPU; role < THREAD_ROLES; role++) {
+		struct deed deed = {.fn = wait_to_be_seen};
+		pthread_t thread;
+
+		cr_assert_eq(
+			thread_start(&thread, role, 0, sandbox_limits(sandbox), run_deed, &deed),
+			0);
+		sem_wait(&waits);
+		cr_expect_eq(status_field(waiting, "NoNewPrivs:"), 1);
+		cr_expect_eq(status_field(waiting, "Seccomp:"), 2);
+		cr_assert_eq(write(pipe_ends[1], "x", 1), 1);
+		pthread_join(thread, NULL);
+	}
+	cr_expect_eq(status_field(gettid(), "Seccomp:"), 0, "this one is nobody's");
 }
 
 Test(sandbox, what_was_opened_before_stays_usable)
@@ -197,18 +249,211 @@ Test(sandbox, what_was_opened_before_stays_usable)
 
 Test(sandbox, leaves_the_thread_that_starts_others_alone)
 {
-	in_role(THREAD_VCPU, privileges);
+	in_role(THREAD_VCPU, open_passwd);
 	cr_expect_eq(open_passwd(), 0);
-	cr_expect_eq(privileges(), 0);
+	cr_expect_eq(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), 0);
 }
 
 Test(sandbox, counts_threads_by_role)
 {
-	in_role(THREAD_IO, privileges);
-	in_role(THREAD_IO, privileges);
+	in_role(THREAD_IO, open_passwd);
+	in_role(THREAD_IO, open_passwd);
 	cr_expect_eq(sandbox_threads(sandbox, THREAD_IO), 2);
 	cr_expect_eq(sandbox_threads(sandbox, THREAD_VCPU), 0);
 }
+
+/* --- what only foreign code does: its process ends --- */
+
+static int execute(void)
+{
+	execl("/bin/true", "true", NULL);
+	return -errno;
+}
+
+static int make_process(void)
+{
+	pid_t pid = fork();
+
+	if (pid == 0)
+		_exit(0);
+	return pid < 0 ? -errno : 0;
+}
+
+static int trace(void)
+{
+	return ptrace(PTRACE_ATTACH, getppid(), NULL, NULL) ? -errno : 0;
+}
+
+static int make_ring(void)
+{
+	struct io_uring_params params = {0};
+
+	return syscall(SYS_io_uring_setup, 8, &params) < 0 ? -errno : 0;
+}
+
+static int change_ring(void)
+{
+	return syscall(SYS_io_uring_register, 0, 0, NULL, 0) < 0 ? -errno : 0;
+}
+
+static int map_code(void)
+{
+	void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS,
+		       -1, 0);
+
+	return p == MAP_FAILED ? -errno : 0;
+}
+
+static int read_other_process(void)
+{
+	char byte;
+	struct iovec here = {&byte, 1}, there = {&byte, 1};
+
+	return process_vm_readv(getppid(), &here, 1, &there, 1, 0) < 0 ? -errno : 0;
+}
+
+static int load_program(void)
+{
+	return syscall(SYS_bpf, 0, NULL, 0) < 0 ? -errno : 0;
+}
+
+static int kill_all(void)
+{
+	return kill(-1, 0) ? -errno : 0;
+}
+
+static int ask_by_x32(void)
+{
+	return syscall(0x40000000 + SYS_getpid) < 0 ? -errno : 0;
+}
+
+/* The signal that ends a process in whose thread of this role that happens; 0: it did nothing. */
+static int ends_by(enum sandbox_mode mode, enum thread_role role, int (*fn)(void))
+{
+	pid_t pid = fork();
+	int status;
+
+	cr_assert_geq(pid, 0);
+	if (pid == 0) {
+		const struct rlimit none = {0, 0};
+		struct err err = ERR_INIT;
+
+		setrlimit(RLIMIT_CORE, &none);
+		signal(SIGSYS, SIG_DFL);
+		if (sandbox_create(&sandbox, mode, &no_log, &err))
+			_exit(100);
+		_exit(in_role(role, fn) ? 1 : 0);
+	}
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	return WIFSIGNALED(status) ? WTERMSIG(status) : -WEXITSTATUS(status);
+}
+
+Test(sandbox, what_only_foreign_code_asks_for_ends_the_process, .timeout = 120)
+{
+	static const struct {
+		const char *name;
+		int (*fn)(void);
+	} deeds[] = {
+		{"a program", execute}, {"a process", make_process},
+		{"ptrace", trace},      {"another process's memory", read_other_process},
+		{"a ring", make_ring},  {"a ring's registration", change_ring},
+		{"code", map_code},     {"bpf", load_program},
+		{"kill", kill_all},     {"a call of another interface", ask_by_x32},
+	};
+
+	need(SANDBOX_SECCOMP);
+	for (size_t i = 0; i < ARRAY_SIZE(deeds); i++) {
+		for (enum thread_role role = THREAD_VCPU; role < THREAD_ROLES; role++)
+			cr_expect_eq(ends_by(SANDBOX_AUTO, role, deeds[i].fn), SIGSYS, "%s by %s",
+				     deeds[i].name, thread_role_name(role));
+	}
+}
+
+/* --- what is in no table --- */
+
+static int foreign_ioctl(void)
+{
+	return ioctl(0, TIOCSTI, "x") ? -errno : 0;
+}
+
+static int create_machine(void)
+{
+	return ioctl(0, KVM_CREATE_VM, 0) < 0 ? -errno : 0;
+}
+
+static int swap_on(void)
+{
+	return syscall(SYS_swapon, "/", 0) ? -errno : 0;
+}
+
+static int signal_group(void)
+{
+	return syscall(SYS_tgkill, 1, 1, 0) ? -errno : 0;
+}
+
+Test(sandbox, what_is_in_no_table_is_refused_and_with_strict_the_end, .timeout = 120)
+{
+	static int (*const deeds[])(void) = {foreign_ioctl, create_machine, swap_on, signal_group};
+
+	need(SANDBOX_SECCOMP);
+	for (size_t i = 0; i < ARRAY_SIZE(deeds); i++) {
+		for (enum thread_role role = THREAD_VCPU; role < THREAD_ROLES; role++) {
+			cr_expect_eq(in_role(role, deeds[i]), -EPERM, "%zu by %s", i,
+				     thread_role_name(role));
+			if (sandbox_has(sandbox, SANDBOX_LANDLOCK))
+				cr_expect_eq(ends_by(SANDBOX_STRICT, role, deeds[i]), SIGSYS,
+					     "%zu by %s", i, thread_role_name(role));
+		}
+	}
+}
+
+static int make_unix_socket(void)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -errno;
+	close(fd);
+	return 0;
+}
+
+Test(sandbox, no_role_has_a_socket)
+{
+	need(SANDBOX_SECCOMP);
+	for (enum thread_role role = THREAD_VCPU; role < THREAD_ROLES; role++)
+		cr_expect_eq(in_role(role, make_unix_socket), -EACCES, "%s",
+			     thread_role_name(role));
+}
+
+static int enter_without_paths(void)
+{
+	const struct filter_policy policy = {
+		.role = THREAD_MACHINE, .others = FILTER_DENY, .pid = (uint32_t)getpid()};
+	int rc;
+
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	rc = filter_enter(&policy);
+	return rc ? rc : read_sysfs();
+}
+
+static void *without_paths(void *opaque)
+{
+	*(int *)opaque = enter_without_paths();
+	return NULL;
+}
+
+Test(sandbox, without_landlock_the_filter_refuses_every_path)
+{
+	pthread_t thread;
+	int rc;
+
+	need(SANDBOX_SECCOMP);
+	cr_assert_eq(pthread_create(&thread, NULL, without_paths, &rc), 0);
+	pthread_join(thread, NULL);
+	cr_expect_eq(rc, -EACCES);
+}
+
+/* --- threads that come by other ways --- */
 
 static void *inherit(void *opaque)
 {
@@ -284,7 +529,7 @@ Test(sandbox, strict_is_refused_by_the_name_of_what_is_missing)
 	struct err err = ERR_INIT;
 	int rc = sandbox_create(&strict, SANDBOX_STRICT, &no_log, &err);
 
-	if (sandbox_has(sandbox, SANDBOX_NO_NEW_PRIVS) && sandbox_has(sandbox, SANDBOX_LANDLOCK)) {
+	if (sandbox_has(sandbox, SANDBOX_SECCOMP) && sandbox_has(sandbox, SANDBOX_LANDLOCK)) {
 		cr_expect_eq(rc, 0, "%s", err.text);
 		sandbox_destroy(strict);
 		return;
