@@ -26,11 +26,12 @@ enum {
 /* Of cli_error() and cli_show(). */
 static atomic_uint left_out;
 
+/* A vCPU's thread that waits here and is wanted elsewhere (EINTR) goes there. */
 static bool is_taken(FILE *to, int wait_ms)
 {
 	struct pollfd fd = {.fd = fileno(to), .events = POLLOUT};
 
-	return poll(&fd, 1, wait_ms) != 0;
+	return poll(&fd, 1, wait_ms) == 1;
 }
 
 /* Room for a line: if not, it is counted. */

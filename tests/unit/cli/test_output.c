@@ -2,6 +2,7 @@
 // Messages and the log, whose reader may take nothing.
 #include <criterion/criterion.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -56,6 +57,28 @@ Test(output, a_log_that_nobody_reads_stops_no_thread_and_says_what_is_missing, .
 		output_close(&output);
 		close(reader);
 	}
+}
+
+static void nothing(int signal)
+{
+	(void)signal;
+}
+
+Test(output, a_thread_that_waits_for_a_reader_can_be_called_away, .timeout = 20)
+{
+	struct output output = {.json = false};
+	struct sigaction action = {.sa_handler = nothing};
+	int full, reader = make_full(&full);
+
+	output.to = fdopen(full, "w");
+	setvbuf(output.to, NULL, _IOLBF, 0);
+	sigaction(SIGALRM, &action, NULL);
+	ualarm(100000, 0);
+	output_log(&output, HOSPES_LOG_WARNING, "disk0", "lost");
+	cr_expect_eq(atomic_load(&output.left_out), 1u);
+	drain(reader);
+	output_close(&output);
+	close(reader);
 }
 
 Test(output, a_message_that_nobody_reads_does_not_stop_the_command, .timeout = 20)
