@@ -95,6 +95,7 @@ const struct filter_call filter_calls[] = {
 	ALLOW(ftruncate, MACHINE),
 	ALLOW(shutdown, EACH),
 	ALLOW(getsockopt, MACHINE),
+	ALLOW(getpeername, MACHINE), /* is a socket that is handed in connected? */
 	ALLOW(setsockopt, MACHINE),
 	ALLOW(accept4, COMMAND),
 

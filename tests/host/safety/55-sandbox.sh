@@ -38,19 +38,7 @@ is "$(grep -h ^NoNewPrivs: "/proc/$pid"/task/*/status | sort -u | tr -d '\t')" "
 ok "ctl pause" ctl pause
 ok "ctl resume" ctl resume
 ok "ctl set changes the disk's size" ctl set data.size=32M
-add() { # FILE JSON
-	python3 - /run/hospes/box.sock "$@" <<'END'
-import socket, sys
-path, file, body = sys.argv[1:]
-with socket.socket(socket.AF_UNIX) as s, open(file, "r+b") as f:
-    s.connect(path)
-    head = f"POST /v1/devices HTTP/1.1\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
-    socket.send_fds(s, [(head + body).encode()], [f.fileno()])
-    while data := s.recv(65536):
-        print(data.decode(), end="")
-END
-}
-like "$(add "$TMP/more.img" '{"disk": {"fd": 0, "id": "more"}}')" '^HTTP/1.1 200 OK' "a disk comes as a descriptor"
+is "$(ctl add --disk "path=$TMP/more.img,id=more" 2>&1)" more "a disk comes"
 ok "the guest uses it" guest_wait_for box '^ADDED' 120 || guest_show box 40
 ok "ctl remove" ctl remove more
 n=$(grep -c '^MARKING\|HOSPES-GUEST: up' "$TMP/box.log")

@@ -215,7 +215,7 @@ static int job_that_is_hung_up(void)
 	close(other_side);
 	fake = (struct fake){.started_fd = started[1]};
 	return RUN("--kernel", "k", "--grace", "1") == CLI_FAILED &&
-			       strstr(fake.calls, "start() shutdown() stop() ")
+			       strstr(fake.calls, "start() confine() shutdown() stop() ")
 		       ? 0
 		       : 1;
 }
