@@ -132,15 +132,15 @@ static int add_named(struct metrics *m)
 static void print(const struct metrics *m)
 {
 	const char *name;
-	json_t *lines, *line;
-	size_t i;
+	json_t *lines;
 
 	json_object_foreach(m->families, name, lines)
 	{
 		/* Of no machine. */
 		if (json_array_size(lines) < 3)
 			continue;
-		json_array_foreach(lines, i, line) puts(json_string_value(line));
+		for (size_t i = 0; i < json_array_size(lines); i++)
+			puts(json_string_value(json_array_get(lines, i)));
 	}
 }
 
