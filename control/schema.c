@@ -36,7 +36,12 @@ static json_t *body_of(const struct field *fields)
 		if (!fields->optional)
 			json_array_append_new(required, json_string(fields->name));
 	}
-	return json_pack("{s:b, s:{s:{s:{s:s, s:b, s:o, s:o}}}}", "required", 1, "content",
+	/* OpenAPI 3.0 has no empty list here. */
+	if (!json_array_size(required)) {
+		json_decref(required);
+		required = NULL;
+	}
+	return json_pack("{s:b, s:{s:{s:{s:s, s:b, s:o*, s:o}}}}", "required", 1, "content",
 			 "application/json", "schema", "type", "object", "additionalProperties", 0,
 			 "required", required, "properties", properties);
 }

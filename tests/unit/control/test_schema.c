@@ -77,6 +77,27 @@ static void resolve(const json_t *root, const json_t *value)
 	}
 }
 
+/* The specification's validator, which is not everywhere, says so. */
+static void refuse_empty_lists(const json_t *value)
+{
+	const char *key;
+	json_t *item;
+	size_t i;
+
+	if (json_is_array(value))
+		cr_expect_gt(json_array_size(value), 0);
+	json_array_foreach(value, i, item) refuse_empty_lists(item);
+	json_object_foreach((json_t *)value, key, item) refuse_empty_lists(item);
+}
+
+Test(schema, no_list_is_empty)
+{
+	json_t *made = schema();
+
+	refuse_empty_lists(made);
+	json_decref(made);
+}
+
 Test(schema, every_reference_is_resolved)
 {
 	json_t *made = schema();
