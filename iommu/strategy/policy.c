@@ -144,6 +144,8 @@ void policy_map(struct policy *policy, const struct strategy *running,
 
 	if (!policy->armed)
 		arm(policy, running, now_ns);
+	else if (now_ns > policy->due_ns + TICK_NS) /* lost, while no device was attached */
+		strategy_wake(running, 0);
 	shadow_map(policy->shadow, requests, n, now_ns);
 }
 

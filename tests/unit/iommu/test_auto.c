@@ -352,6 +352,22 @@ Test(auto_, it_can_be_switched_to_and_from_while_something_is_mapped)
 	cr_assert(!hw_domain_policy(hw(), &(struct policy_view){0}));
 }
 
+/* A tick comes to nobody while no device is attached. */
+Test(auto_, a_tick_that_was_lost_is_asked_for_again)
+{
+	begin("auto", 64 * MiB);
+	one_page_returns();
+	cr_assert_neq(viommu->due_ns, 0);
+	viommu->due_ns = 0;
+	one_page_returns();
+	cr_assert_eq(viommu->due_ns, 0, "it may be late");
+	now_ns += NS_PER_S;
+	one_page_returns();
+	cr_assert_neq(viommu->due_ns, 0);
+	intervals(8, one_page_returns);
+	runs("deferred");
+}
+
 /* --- parameters --- */
 
 static void refused(const char *text, const char *message)
