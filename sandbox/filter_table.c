@@ -278,7 +278,7 @@ const struct filter_request filter_requests[] = {
 	{TUNSETQUEUE, EACH},
 	{TUNSETVNETHDRSZ, EACH},
 	{TUNSETCARRIER, EACH},
-	{SIOCGIFHWADDR, MACHINE},
+	{SIOCGIFHWADDR, LOOPS}, /* is it in this namespace? */
 	{VHOST_GET_FEATURES, EACH},
 	{VHOST_SET_FEATURES, EACH},
 	{VHOST_SET_OWNER, EACH},
