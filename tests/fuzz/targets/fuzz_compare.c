@@ -82,7 +82,7 @@ static void check_document(const char *text)
 	if (document && compare_resume(&c, document, why, sizeof(why))) {
 		check(c.cells[0].n <= c.repeats);
 		for (unsigned int i = 0; i < c.cells[0].n * COMPARE_FIGURES; i++)
-			check(!isinf(c.cells[0].samples[0][i]));
+			check(!isinf(c.cells[0].samples[i / COMPARE_FIGURES][i % COMPARE_FIGURES]));
 	}
 	compare_done(&c);
 	json_decref(document);

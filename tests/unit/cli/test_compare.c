@@ -402,7 +402,9 @@ Test(compare, a_document_gives_back_its_samples)
 	for (unsigned int i = 0; i < c.n_rows * c.n_cases; i++) {
 		cr_assert_eq(to.cells[i].n, c.cells[i].n);
 		for (unsigned int k = 0; k < c.cells[i].n * COMPARE_FIGURES; k++) {
-			double a = c.cells[i].samples[0][k], b = to.cells[i].samples[0][k];
+			unsigned int sample = k / COMPARE_FIGURES, f = k % COMPARE_FIGURES;
+			double a = c.cells[i].samples[sample][f];
+			double b = to.cells[i].samples[sample][f];
 
 			cr_assert(isnan(a) ? isnan(b) : near(a, b));
 		}
