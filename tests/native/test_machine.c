@@ -320,3 +320,51 @@ Test(machine, a_failing_call_of_kvm_is_told_and_leaves_nothing, .init = set_up_s
 	cr_expect_gt(n, 100u);
 	cr_expect_gt(refused, n / 2, "%u of %u", refused, n);
 }
+
+/* A system call that is in no table of the thread's role would end this process. */
+Test(machine, confined_strictly_goes_through_its_states, .init = set_up_stub, .fini = tear_down)
+{
+	struct hospes_error error;
+	struct hospes_vm *vm;
+	char document[4096];
+	json_t *all, *status;
+	int rc;
+
+	cr_assert_eq(rig_everything[0], '{');
+	snprintf(document, sizeof(document), "{\"sandbox\": \"strict\", %s", rig_everything + 1);
+	rc = rig_try(&rig, &vm, document, HOSPES_VM_THREAD, &error);
+	if (rc == -EOPNOTSUPP)
+		cr_skip_test("%s", error.text);
+	cr_assert_eq(rc, 0, "%s", error.text);
+	cr_assert_eq(hospes_vm_start(vm, &error), 0, "%s", error.text);
+	cr_expect_eq(hospes_vm_pause(vm, &error), 0, "%s", error.text);
+	cr_expect_eq(hospes_vm_resume(vm, &error), 0, "%s", error.text);
+	cr_expect_eq(hospes_vm_reset(vm, &error), 0, "%s", error.text);
+	all = status_of(vm);
+	status = json_object_get(all, "sandbox");
+	cr_expect_eq(json_array_size(json_object_get(status, "layers")), 3);
+	cr_expect_eq(json_object_size(json_object_get(status, "lacks")), 0);
+	cr_expect_eq(
+		json_integer_value(json_object_get(json_object_get(status, "threads"), "vcpu")), 2);
+	json_decref(all);
+	cr_expect_eq(hospes_vm_stop(vm, &error), 0, "%s", error.text);
+	hospes_vm_destroy(vm);
+}
+
+Test(machine, says_what_confines_it_not, .init = set_up, .fini = tear_down)
+{
+	char document[4096];
+	struct hospes_error error;
+	struct hospes_vm *vm;
+	json_t *all, *status;
+
+	snprintf(document, sizeof(document), "{\"sandbox\": \"off\", %s", rig_least + 1);
+	cr_assert_eq(rig_try(&rig, &vm, document, 0, &error), 0, "%s", error.text);
+	all = status_of(vm);
+	status = json_object_get(all, "sandbox");
+	cr_expect_eq(json_array_size(json_object_get(status, "layers")), 0);
+	cr_expect_str_eq(
+		json_string_value(json_object_get(json_object_get(status, "lacks"), "seccomp")),
+		"sandbox is off");
+	hospes_vm_destroy(vm);
+}
