@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
@@ -101,6 +102,11 @@ static void leave_remains(struct hospes_vm *vm, struct vm_port *port, const stru
 	port->has_remains = r->bytes && !bus_add(vm->mmio, &port->remains, r->gpa, NULL);
 }
 
+static uint64_t pages_bytes(const struct hospes_vm *vm)
+{
+	return (uint64_t)vm->config.pci.root_ports * PCI_CONFIG_BYTES;
+}
+
 void ports_done(struct hospes_vm *vm)
 {
 	list_for_each_safe (item, &vm->hotplug.ports) {
@@ -110,6 +116,12 @@ void ports_done(struct hospes_vm *vm)
 		free(port);
 	}
 	list_init(&vm->hotplug.ports);
+	if (vm->hotplug.shown)
+		arch_vm_unmap_host(vm->arch, vm->hotplug.pages_gpa);
+	if (vm->hotplug.pages)
+		munmap(vm->hotplug.pages, pages_bytes(vm));
+	vm->hotplug.pages = NULL;
+	vm->hotplug.shown = false;
 }
 
 /* In a vCPU thread. */
@@ -124,7 +136,8 @@ int port_create(struct vm_port **ret, struct hospes_vm *vm, const char *name,
 		const struct pci_addr *addr, uint16_t slot_number, struct err *err)
 {
 	const struct device_env env = vm_device_env(vm);
-	const struct root_port_config config = {
+	bool spare = slot_number <= CONFIG_MAX_ROOT_PORTS;
+	struct root_port_config config = {
 		.name = name,
 		.addr = addr,
 		.slot_number = slot_number,
@@ -134,6 +147,8 @@ int port_create(struct vm_port **ret, struct hospes_vm *vm, const char *name,
 	struct vm_port *port;
 	int rc;
 
+	if (spare && vm->hotplug.pages)
+		config.page = vm->hotplug.pages + (slot_number - 1u) * PCI_CONFIG_BYTES;
 	if (!mem_new(port))
 		return err_set(err, -ENOMEM, "%s: no memory", name);
 	rc = root_port_create(&port->dev, &env, vm->pci, &config, err);
@@ -142,10 +157,55 @@ int port_create(struct vm_port **ret, struct hospes_vm *vm, const char *name,
 		return rc;
 	}
 	vm_adopt(vm, port->dev);
-	port->spare = slot_number <= CONFIG_MAX_ROOT_PORTS;
+	port->spare = spare;
 	list_append(&vm->hotplug.ports, &port->link);
 	*ret = port;
 	return 0;
+}
+
+/* Functions of one slot of bus 0, so that their config spaces are neighbours (PCI Express Base 6.0,
+ * 7.2.2). Without pages, or where KVM does not take them, the guest's reads are exits. */
+static void make_pages(struct hospes_vm *vm)
+{
+	void *p = mmap(NULL, pages_bytes(vm), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+		       -1, 0);
+
+	vm->hotplug.pages = p == MAP_FAILED ? NULL : p;
+}
+
+static void show_pages(struct hospes_vm *vm)
+{
+	struct vm_hotplug *h = &vm->hotplug;
+	struct err err = ERR_INIT;
+
+	if (!h->pages)
+		return;
+	h->pages_gpa =
+		pci_root_windows(vm->pci)->ecam_gpa + CONFIG_ROOT_PORT_SLOT * 8 * PCI_CONFIG_BYTES;
+	h->shown = !arch_vm_map_host(vm->arch, h->pages_gpa, h->pages, pages_bytes(vm), true, &err);
+	if (!h->shown)
+		log_debug(&vm->log, "pci", "config spaces of root ports: %s", err.text);
+}
+
+int ports_create_spare(struct hospes_vm *vm, struct err *err)
+{
+	int rc = 0;
+
+	if (!vm->config.pci.root_ports)
+		return 0;
+	make_pages(vm);
+	for (unsigned int i = 0; i < vm->config.pci.root_ports && !rc; i++) {
+		const struct pci_addr addr = {.slot = CONFIG_ROOT_PORT_SLOT,
+					      .function = (uint8_t)i};
+		struct vm_port *port;
+		char name[16];
+
+		snprintf(name, sizeof(name), "port%u", i);
+		rc = port_create(&port, vm, name, &addr, (uint16_t)(i + 1), err);
+	}
+	if (!rc)
+		show_pages(vm);
+	return rc;
 }
 
 /* One that the guest has turned off first: in another it may still be busy with the device before,

@@ -42,6 +42,9 @@ struct vm_port {
 
 struct vm_hotplug {
 	struct list ports;
+	uint8_t *pages; /* config spaces of the spare ports, one after the other; NULL: their own */
+	uint64_t pages_gpa;
+	bool shown;           /* there, for the guest to read */
 	struct loop_op timer; /* until the first device's time is over */
 	bool timer_set;
 };
@@ -50,6 +53,9 @@ struct vm_hotplug {
 void hotplug_init(struct hospes_vm *vm);
 void ports_done(struct hospes_vm *vm);
 
+/* The document's, pci.root_ports of them. Their config spaces are memory that the guest reads and
+ * does not write: looking for devices below them costs it no exit for what it reads. */
+int ports_create_spare(struct hospes_vm *vm, struct err *err);
 /* *ret is the machine's, which destroys it. slot_number: unique. */
 int port_create(struct vm_port **ret, struct hospes_vm *vm, const char *name,
 		const struct pci_addr *addr, uint16_t slot_number, struct err *err);

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Devices that every machine has, and spare root ports; and what the document's devices share.
-#include <stdio.h>
-
 #include "machine/hotplug.h"
 #include "machine/vm.h"
 #include "platform/platform.h"
@@ -24,16 +22,6 @@ void vm_adopt(struct hospes_vm *vm, struct device *dev)
 	/* The virtual IOMMU's stays last: devices are made quiet in this order, and its requests
 	 * wait for the others. */
 	list_append(vm->viommu_dev ? &vm->viommu_dev->link : &vm->plugged, &dev->link);
-}
-
-static int create_root_port(struct hospes_vm *vm, unsigned int index, struct err *err)
-{
-	const struct pci_addr addr = {.slot = CONFIG_ROOT_PORT_SLOT, .function = (uint8_t)index};
-	struct vm_port *port;
-	char name[16];
-
-	snprintf(name, sizeof(name), "port%u", index);
-	return port_create(&port, vm, name, &addr, (uint16_t)(index + 1), err);
 }
 
 int vm_create_platform(struct hospes_vm *vm, struct err *err)
@@ -59,7 +47,5 @@ int vm_create_platform(struct hospes_vm *vm, struct err *err)
 	if (rc)
 		return rc;
 	vm_adopt(vm, dev);
-	for (unsigned int i = 0; i < vm->config.pci.root_ports && !rc; i++)
-		rc = create_root_port(vm, i, err);
-	return rc;
+	return ports_create_spare(vm, err);
 }

@@ -71,6 +71,7 @@ struct root_port_config {
 	const char *name;
 	const struct pci_addr *addr; /* NULL: next free */
 	uint16_t slot_number;        /* unique per chassis */
+	uint8_t *page;               /* config space, as pci_device.config; NULL: the port's own */
 	/* The guest has turned its slot off (root_port_is_off), empty or not. Called in a
 	 * vCPU thread under locks: record and post. May be NULL. */
 	void (*turned_off)(void *opaque);

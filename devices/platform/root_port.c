@@ -366,7 +366,7 @@ static void add_error_reporting(struct pci_device *pci)
 	store_le32(&w1c[PCI_ERR_ROOT_STATUS], AER_ROOT_EVENTS);
 }
 
-static void init_config(struct root_port *port, uint16_t slot_number)
+static void init_config(struct root_port *port, const struct root_port_config *config)
 {
 	static const struct pci_ids ids = {
 		.vendor = VENDOR,
@@ -378,10 +378,11 @@ static void init_config(struct root_port *port, uint16_t slot_number)
 	struct pci_device *pci = &port->pci;
 
 	pci->lock = &port->dev.lock;
+	pci->config = config->page;
 	pci_device_init(pci, &root_port_pci_ops, port->dev.name, &ids);
 	port->express = pci_add_express(pci, PCI_EXP_TYPE_ROOT_PORT);
 	uint8_t *slot_cap = &pci->config[port->express + PCI_EXP_SLTCAP];
-	store_le32(slot_cap, load_le32(slot_cap) | (uint32_t)(slot_number % SLOT_NUMBERS)
+	store_le32(slot_cap, load_le32(slot_cap) | (uint32_t)(config->slot_number % SLOT_NUMBERS)
 							   << SLOT_NUMBER_SHIFT);
 	set16(port, PCI_EXP_SLTCTL, SLOT_OFF);
 	port->off = true;
@@ -419,7 +420,7 @@ int root_port_create(struct device **ret, const struct device_env *env, struct p
 	port->root = root;
 	port->turned_off = config->turned_off;
 	port->opaque = config->opaque;
-	init_config(port, config->slot_number);
+	init_config(port, config);
 	r = msix_init(&port->msix, &port->pci, env->irq, &msix, err);
 	if (r)
 		goto fail;

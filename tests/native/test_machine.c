@@ -120,7 +120,12 @@ Test(machine, kvm_has_memory_and_routes_of_a_machine_until_it_is_destroyed, .ini
 
 	cr_expect_eq(totals.vms, 1u);
 	cr_expect_eq(totals.vcpus, 2u);
-	cr_expect_eq(totals.slot_bytes, 64 * MiB);
+	/* Its memory, and the config spaces of its three spare root ports, 18.0 to 18.2. */
+	cr_expect_eq(totals.slot_bytes, 64 * MiB + 3 * 4096);
+	cr_expect_not(stub_kvm_backed(0xe0000000 + (0x17 << 15) + (7 << 12)));
+	cr_expect(stub_kvm_backed(0xe0000000 + (0x18 << 15)));
+	cr_expect(stub_kvm_backed(0xe0000000 + (0x18 << 15) + (2 << 12)));
+	cr_expect_not(stub_kvm_backed(0xe0000000 + (0x18 << 15) + (3 << 12)));
 	cr_expect(stub_kvm_backed(0));
 	cr_expect(stub_kvm_backed(64 * MiB - 1));
 	cr_expect_not(stub_kvm_backed(64 * MiB));

@@ -180,12 +180,16 @@ struct pci_device {
 	const struct pci_device_ops *ops;
 	const char *name;
 	pthread_mutex_t *lock; /* the device's lock, taken around hooks; may be NULL */
+	/* PCI_CONFIG_BYTES: `own`, unless the device named another place before pci_device_init, a
+	 * page of zeroes that outlives it. Such a page may be the guest's to read, where no hook
+	 * is called for reads: it sees each change as it is made. */
+	uint8_t *config;
 	/* Framework. What changes once it is attached does so under the root's lock. */
 	struct pci_root *root;
 	struct pci_bus *bus;
 	struct pci_addr addr; /* bus number as of now, which the guest may change */
 	struct pci_bar bars[PCI_PLACES];
-	uint8_t config[PCI_CONFIG_BYTES];
+	uint8_t own[PCI_CONFIG_BYTES];
 	uint8_t wmask[PCI_CONFIG_BYTES];
 	uint8_t w1c[PCI_CONFIG_BYTES];
 	uint16_t next_cap; /* where the next capability goes */

@@ -41,6 +41,7 @@ void pci_device_init(struct pci_device *dev, const struct pci_device_ops *ops, c
 		     const struct pci_ids *ids)
 {
 	pthread_mutex_t *lock = dev->lock;
+	uint8_t *config = dev->config;
 
 	assert(ids->header_type <= 1 && ids->pin <= 4);
 	*dev = (struct pci_device){.ops = ops,
@@ -48,6 +49,7 @@ void pci_device_init(struct pci_device *dev, const struct pci_device_ops *ops, c
 				   .lock = lock,
 				   .next_cap = PCI_CAP_FIRST,
 				   .next_ecap = PCI_ECAP_FIRST};
+	dev->config = config ? config : dev->own;
 	list_init(&dev->caps);
 	set16(dev->config, 0, ids->vendor);
 	set16(dev->config, 2, ids->device);

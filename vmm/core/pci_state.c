@@ -19,7 +19,7 @@ static const struct state_field function_fields[] = {
 	STATE_ARRAY(struct function_record, config),
 };
 
-STATE_DERIVED(struct pci_device, "written as a struct function_record", config, initial);
+STATE_DERIVED(struct pci_device, "written as a struct function_record", config, own, initial);
 STATE_DERIVED(struct pci_device, "made by the device and by pci_attach", ops, name, lock, root, bus,
 	      wmask, w1c, next_cap, last_cap, last_ecap, next_ecap, express, secondary);
 STATE_DERIVED(struct pci_device, "the bus is the secondary number of the bridge above", addr);

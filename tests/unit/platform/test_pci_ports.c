@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What sits on or beside the PCI root: reset ports and root ports with their slots. */
+#include <string.h>
+
 #include "base/fd.h"
 #include "base/num.h"
 #include "harness.h"
@@ -132,13 +134,17 @@ struct slot {
 	struct device *dev;
 	unsigned int express;
 	unsigned int turned_off; /* how often it was reported */
+	_Alignas(4096) uint8_t page[PCI_CONFIG_BYTES];
 };
 
+/* A guest that reads the page gets what a trapped read gives. */
 static uint32_t cfg(struct slot *s, unsigned int reg, unsigned int size)
 {
-	uint32_t v = 0;
+	uint32_t v = 0, seen = 0;
 
+	memcpy(&seen, &s->page[reg], size);
 	cr_assert(bus_read(s->h.mmio, ECAM + (3 << 15) + reg, &v, size));
+	cr_assert_eq(seen, v, "register 0x%x", reg);
 	return v;
 }
 
@@ -169,11 +175,13 @@ static void slot_init(struct slot *s)
 	const struct root_port_config config = {.name = "rp0",
 						.addr = &addr,
 						.slot_number = 7,
+						.page = s->page,
 						.turned_off = turned_off,
 						.opaque = s};
 	struct err err = ERR_INIT;
 
 	s->turned_off = 0;
+	memset(s->page, 0, sizeof(s->page));
 	s->root = root_new(&s->h);
 	cr_assert_eq(root_port_create(&s->dev, &s->h.env, s->root, &config, &err), 0, "%s",
 		     err.text);
