@@ -25,8 +25,9 @@
  * then made when it does.
  *
  * The library's threads are confined (the document's "sandbox"; docs/security.md): what a guest
- * makes of one cannot open, connect or start anything. The embedder's are never touched, unless
- * they ask for it (hospes_vm_confine).
+ * makes of one cannot open, connect or start anything. Nor can a callback that runs in one: it uses
+ * what is open (a log, a pipe, a connected socket), and leaves the rest to a thread of the
+ * embedder's. Those are never touched, unless they ask for it (hospes_vm_confine).
  *
  * File descriptors: the library opens what it needs at the lowest free numbers, as any program
  * does. Keep 0, 1 and 2 open (on /dev/null, where there is nothing better): otherwise a file of the
