@@ -105,7 +105,7 @@ Test(output, a_line_that_is_not_utf8_is_in_the_json_log_too)
 	char text[256] = "";
 
 	output_log(&output, HOSPES_LOG_WARNING, "disk0", "mounted at caf\xe9");
-	rewind(output.to);
+	cr_assert_eq(fseek(output.to, 0, SEEK_SET), 0);
 	cr_expect(fgets(text, sizeof(text), output.to), "there is a line");
 	cr_expect(strstr(text, "mounted at caf?"), "%s", text);
 	output_close(&output);
