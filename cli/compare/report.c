@@ -55,7 +55,7 @@ int compare_report_resume(const struct compare_report *report, struct compare *c
 	bool good;
 
 	if (!report->json_path) {
-		cli_error("--resume: goes on with the file of --json, which is not given; name it");
+		cli_error("--resume: goes on with the file of --json; name one");
 		return CLI_USAGE;
 	}
 	if (stat(report->json_path, &st) == 0 && !st.st_size)

@@ -157,12 +157,11 @@ static void notes(FILE *to, const struct compare *c)
 	fprintf(to,
 		"\nper s: operations. CPU us: of guest, hospes and the host's kernel for it, per "
 		"operation; so are maps and\nunmaps, calls in the host's IOMMU. found: requests to "
-		"map what was still mapped, or was\nmapped with others in one call, of all. *: no other "
-		"row is both cheaper and less exposed. us/map: CPU "
-		"beyond direct's per map that the guest asked for (its\nunmap included). reachable, "
-		"pinned: means over time; wanted: what the guest had asked for; over-exp.: their\n"
-		"ratio (~: to what a guest under strict "
-		"wants). Medians of up to %u runs of %u s.\n",
+		"map what was still mapped, or was mapped with others\nin one call, of all. us/map: "
+		"CPU beyond direct's per map that the guest asked for (its unmap included).\n*: no "
+		"other row is both cheaper and less exposed. reachable, pinned: means over time; "
+		"wanted: what the guest\nhad asked for; over-exp.: their ratio (~: to what a guest "
+		"under strict wants). Medians of up to %u runs\nof %u s.\n",
 		c->repeats, c->seconds);
 	for (unsigned int i = 0; i < n_compare_theirs; i++) {
 		if (!compare_theirs[i].depth && fits_any(c, &compare_theirs[i]))
