@@ -155,7 +155,7 @@ int hospes_vm_device_add(struct hospes_vm *vm, const char *json, size_t length, 
 static int *next_fd(struct config_device *device, const struct schema_field **at)
 {
 	for (const struct schema_field *f = *at; f->key; f++) {
-		int *fd = (int *)((char *)device + f->offset);
+		int *fd = (int *)(void *)((char *)device + f->offset);
 
 		if (f->kind != SCHEMA_FD || *fd < 0)
 			continue;

@@ -138,6 +138,7 @@ Test(machine, kvm_has_memory_and_routes_of_a_machine_until_it_is_destroyed, .ini
 
 #define SHAPED(cpus, memory)                                                        \
 	"{\"cpus\": {\"count\": " cpus "}, \"memory\": {\"size\": \"" memory "\"}," \
+	" \"pci\": {\"root_ports\": 0},"                                            \
 	" \"kernel\": {\"path\": \"{dir}/kernel\", \"cache\": false}}"
 
 /* Below 4 GiB 1 GiB is for devices; what memory would be there goes above. */
