@@ -250,7 +250,8 @@ static void measure(const char *strategy, unsigned int count)
 	start_ns = cpu_ns();
 	for (unsigned int i = 0; i < ROUNDS; i++)
 		come_and_go((uint64_t)random() % MAX(count, 1u));
-	printf("CURVE %s %u %.0f\n", strategy, count, (cpu_ns() - start_ns) / ROUNDS / BATCH);
+	printf("CURVE %s %u %.0f\n", strategy, count,
+	       (cpu_ns() - start_ns) / (double)ROUNDS / (double)BATCH);
 	fflush(stdout);
 	end();
 }

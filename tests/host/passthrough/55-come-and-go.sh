@@ -29,10 +29,11 @@ guest_initrd "$HOSPES_GUEST_INITRD" "$TMP/initrd" "$TMP/hospes.sh"
 # Its console is a file of its own: what the program says must not stand behind half a line of it.
 come_and_go() {
 	local name=$1 before d devices=()
+	# The machine's own thread opens the devices.
 	cat >"$TMP/$name.json" <<-DOCUMENT
 		{"kernel": {"path": "$HOSPES_GUEST_BZIMAGE", "initrd": "$TMP/initrd",
 		            "cmdline": "console=ttyS0 quiet pcie_ports=compat ${5:-}"}, "memory": {"size": "128M"},
-		 "consoles": [{"in": 0, "path": "$TMP/$name.console"}] $2}
+		 "consoles": [{"in": 0, "path": "$TMP/$name.console"}], "sandbox": "off" $2}
 	DOCUMENT
 	for d in "$nvme0" "$nvme1" "$edu"; do devices+=("{\"device\": \"$d\" $3}"); done
 	before=$(pinned)
