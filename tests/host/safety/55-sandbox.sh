@@ -17,7 +17,7 @@ truncate -s 64M "$TMP/data.img" "$TMP/more.img"
 # A mark on the disk tells a guest that it has been rebooted.
 mark='dd if=/dev/nvme0n1 bs=6 count=1 2>/dev/null | grep -q marked || { echo MARKING; printf marked | dd of=/dev/nvme0n1 conv=fsync; busybox reboot -f; }'
 fio='fio --direct=1 --ioengine=libaio --verify=crc32c --do_verify=1 --output-format=terse --size=4M --rw=randwrite --bs=16k --iodepth=8 --name=v'
-guest_start box hospes run --sandbox strict --name box --kernel "$HOSPES_GUEST_BZIMAGE" --memory 512M --cpus 2 --verbose \
+guest_start box hospes run --sandbox strict --grace 80 --name box --kernel "$HOSPES_GUEST_BZIMAGE" --memory 512M --cpus 2 --verbose \
 	--disk "path=$HOSPES_GUEST_DISK,readonly=on" --disk "path=$TMP/data.img,id=data" --net tap=tap-box \
 	--viommu --passthrough "$nvme,strategy=strict" --passthrough "$vf,strategy=deferred" \
 	--cmdline "console=ttyS0 quiet root=/dev/vda ro iommu.strict=1 init=/usr/lib/hospes/init hospes.ip1=10.9.0.2/24 hospes.sh=\"$mark; \

@@ -21,13 +21,15 @@ static int run(int argc, char **argv)
 }
 #define RUN(...) fake_run(run, (const char *const[]){"run", __VA_ARGS__, NULL})
 
-/* Standard input is no terminal. */
+/* Standard input is no terminal, and no signal is ignored: whoever runs the tests may be nohup. */
 static void no_terminal(void)
 {
 	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 
 	cr_assert(dup2(null, STDIN_FILENO) == STDIN_FILENO);
 	close(null);
+	signal(SIGHUP, SIG_DFL);
+	signal(SIGINT, SIG_DFL);
 }
 
 /* A signal that is there before the command looks. */
