@@ -21,7 +21,7 @@ guest_start box hospes run --sandbox strict --grace 80 --name box --kernel "$HOS
 	--disk "path=$HOSPES_GUEST_DISK,readonly=on" --disk "path=$TMP/data.img,id=data" --net tap=tap-box \
 	--viommu --passthrough "$nvme,strategy=strict" --passthrough "$vf,strategy=deferred" \
 	--cmdline "console=ttyS0 quiet root=/dev/vda ro iommu.strict=1 init=/usr/lib/hospes/init hospes.ip1=10.9.0.2/24 hospes.sh=\"$mark; \
-$fio --filename=/dev/nvme0n1 && $fio --filename=/dev/vdb && echo VERIFIED; ping -q -c 3 -i 0.2 10.9.0.1 | sed -n s/transmitted/to\ PF/p; \
+$fio --filename=/dev/nvme0n1 --offset=1M && $fio --filename=/dev/vdb && echo VERIFIED; ping -q -c 3 -i 0.2 10.9.0.1 | sed -n s/transmitted/to\ PF/p; \
 while [ ! -b /dev/vdc ]; do sleep 1; done; $fio --filename=/dev/vdc && echo ADDED; while sleep 1; do echo tick; done\""
 ok "NVMe and disk: fio verifies" guest_wait_for box '^VERIFIED' 200 || guest_show box 60
 like "$(guest_log box)" '^MARKING' "having been rebooted"
