@@ -1,5 +1,5 @@
 #!/bin/bash
-# testhost: --memory 6G --timeout 500 destructive
+# testhost: --memory 6G --timeout 900 destructive
 # Behind a virtual IOMMU, with each buffer mapped and unmapped (iommu.strict=1) and lazily:
 # virtio-blk and an NVMe controller of the host verify what they wrote; a reboot; no driver for it.
 . "$(dirname "$0")/lib.sh"
