@@ -372,5 +372,6 @@ Test(machine, says_what_confines_it_not, .init = set_up, .fini = tear_down)
 	cr_expect_str_eq(
 		json_string_value(json_object_get(json_object_get(status, "lacks"), "seccomp")),
 		"sandbox is off");
+	json_decref(all);
 	hospes_vm_destroy(vm);
 }
