@@ -107,6 +107,11 @@ static uint64_t pages_bytes(const struct hospes_vm *vm)
 	return (uint64_t)vm->config.pci.root_ports * PCI_CONFIG_BYTES;
 }
 
+static uint64_t pages_gpa(const struct hospes_vm *vm)
+{
+	return pci_root_windows(vm->pci)->ecam_gpa + CONFIG_ROOT_PORT_SLOT * 8 * PCI_CONFIG_BYTES;
+}
+
 void ports_done(struct hospes_vm *vm)
 {
 	list_for_each_safe (item, &vm->hotplug.ports) {
@@ -117,7 +122,7 @@ void ports_done(struct hospes_vm *vm)
 	}
 	list_init(&vm->hotplug.ports);
 	if (vm->hotplug.shown)
-		arch_vm_unmap_host(vm->arch, vm->hotplug.pages_gpa);
+		arch_vm_unmap_host(vm->arch, pages_gpa(vm));
 	if (vm->hotplug.pages)
 		munmap(vm->hotplug.pages, pages_bytes(vm));
 	vm->hotplug.pages = NULL;
@@ -180,9 +185,8 @@ static void show_pages(struct hospes_vm *vm)
 
 	if (!h->pages)
 		return;
-	h->pages_gpa =
-		pci_root_windows(vm->pci)->ecam_gpa + CONFIG_ROOT_PORT_SLOT * 8 * PCI_CONFIG_BYTES;
-	h->shown = !arch_vm_map_host(vm->arch, h->pages_gpa, h->pages, pages_bytes(vm), true, &err);
+	h->shown =
+		!arch_vm_map_host(vm->arch, pages_gpa(vm), h->pages, pages_bytes(vm), true, &err);
 	if (!h->shown)
 		log_debug(&vm->log, "pci", "config spaces of root ports: %s", err.text);
 }

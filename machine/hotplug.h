@@ -43,8 +43,7 @@ struct vm_port {
 struct vm_hotplug {
 	struct list ports;
 	uint8_t *pages; /* config spaces of the spare ports, one after the other; NULL: their own */
-	uint64_t pages_gpa;
-	bool shown;           /* there, for the guest to read */
+	bool shown;     /* at their place in the ECAM, for the guest to read */
 	struct loop_op timer; /* until the first device's time is over */
 	bool timer_set;
 };
