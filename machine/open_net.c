@@ -214,6 +214,16 @@ int open_net(const struct config_net *net, int *fds, struct err *err)
 	return rc;
 }
 
+static int open_one_vhost(const struct config_net *net)
+{
+	int fd;
+
+	if (net->vhost_fd >= 0)
+		return fd_dup(net->vhost_fd);
+	fd = open("/dev/vhost-net", O_RDWR | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
 int open_vhost(const struct config_net *net, int *fds, struct err *err)
 {
 	int rc = 0;
@@ -221,13 +231,14 @@ int open_vhost(const struct config_net *net, int *fds, struct err *err)
 	for (unsigned int i = 0; i < net->queues; i++)
 		fds[i] = -1;
 	for (unsigned int i = 0; i < net->queues && !rc; i++) {
-		fds[i] = net->vhost_fd >= 0 ? fcntl(net->vhost_fd, F_DUPFD_CLOEXEC, 3)
-					    : open("/dev/vhost-net", O_RDWR | O_CLOEXEC);
-		if (fds[i] < 0)
-			rc = err_set(err, -errno, "net '%s': vhost=on: /dev/vhost-net: %s%s",
-				     net->base.id, err_name(errno),
-				     errno == ENOENT ? ": load the module (modprobe vhost_net)"
-						     : "");
+		int fd = open_one_vhost(net);
+
+		if (fd < 0)
+			rc = err_set(err, fd, "net '%s': vhost=on: /dev/vhost-net: %s%s",
+				     net->base.id, err_name(fd),
+				     fd == -ENOENT ? ": load the module (modprobe vhost_net)" : "");
+		else
+			fds[i] = fd;
 	}
 	for (unsigned int i = 0; rc && i < net->queues; i++)
 		fd_close(&fds[i]);
