@@ -31,6 +31,7 @@ struct acpi_config {
 	uint32_t serial_gsi;
 	uint16_t panic_port;  /* 0: none */
 	uint8_t pci_last_bus; /* buses 0 to this one */
+	bool ecam_only;       /* config space cannot be reached by ports */
 	uint32_t rtc_gsi;
 	const struct acpi_viommu *viommu; /* NULL: none */
 	/* SMBIOS */

@@ -16,7 +16,8 @@ static void host_bridge(struct aml *a, const struct acpi_config *config)
 	aml_name(a, "_CRS");
 	size_t res = aml_resources(a);
 	aml_res_bus(a, 0, config->pci_last_bus);
-	aml_res_io(a, CONFIG_PORT, CONFIG_PORTS);
+	if (!config->ecam_only)
+		aml_res_io(a, CONFIG_PORT, CONFIG_PORTS);
 	if (w->io_bytes)
 		aml_res_io_window(a, w->io_base, w->io_bytes);
 	if (w->mmio32_bytes)

@@ -24,7 +24,7 @@
 
 #define PAGE              4096ull
 #define MAGIC             0x316c6e6b73736f68ull /* "hossknl1" */
-#define LAYOUT            1
+#define LAYOUT            2
 #define SETTLED_NS        2000000000ull
 #define STALE_TEMPORARY_S 3600
 #define EXTENTS_MAX       (64 * KiB)

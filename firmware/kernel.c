@@ -148,7 +148,9 @@ static int prepare_vmlinux(struct kernel *k, struct err *err)
 		return err_prefix(err, "kernel '%s'", k->path);
 	k->protocol = k->elf.pvh_entry ? PROTOCOL_PVH : PROTOCOL_DIRECT;
 	k->cached = false;
-	if (!k->elf.pvh_entry && !vmlinux_has_banner(&k->elf, &source))
+	/* Every Linux kernel has that text. The 64-bit entry of anything else would be handed
+	 * parameters that it does not understand. */
+	if (!k->elf.pvh_entry && !vmlinux_has_text(&k->elf, &source, "Linux version "))
 		return err_set(
 			err, -ENOEXEC,
 			"kernel '%s': an ELF file that is neither a Linux kernel nor one with a "
@@ -290,6 +292,7 @@ void kernel_describe(const struct kernel *k, struct kernel_info *ret)
 		.compression = k->image.codec_name,
 		.cached = k->cached,
 		.kaslr = k->kaslr,
+		.ecam = k->protocol == PROTOCOL_DIRECT && k->elf.ecam,
 	};
 }
 

@@ -54,6 +54,7 @@ struct kernel_info {
 	const char *compression; /* "zstd", …, or "none" */
 	bool cached;             /* the unpacked image came from the cache */
 	bool kaslr;
+	bool ecam; /* known to reach PCI config space without the ports 0xcf8 and 0xcfc */
 };
 void kernel_describe(const struct kernel *kernel, struct kernel_info *ret);
 

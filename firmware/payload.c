@@ -133,6 +133,8 @@ int payload_unpack(struct payload *ret, const struct image *image, int fd, struc
 		err_prefix(err, "the unpacked kernel");
 		goto fail;
 	}
+	/* The name of an option that kernels with CONFIG_PCI_MMCONFIG have, and others have not. */
+	ret->elf.ecam = vmlinux_has_text(&ret->elf, &source, "nommconf");
 	r = relocs_parse(&ret->relocs, &ret->elf, ret->map, ret->data_bytes, err);
 	if (r) {
 		err->code = r = -ENOTSUP;

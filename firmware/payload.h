@@ -25,7 +25,7 @@ struct extent {
 };
 
 struct payload {
-	struct vmlinux elf;
+	struct vmlinux elf; /* elf.ecam: Linux with CONFIG_PCI_MMCONFIG */
 	struct relocs relocs;
 	const struct extent *extent;
 	uint32_t n_extents;

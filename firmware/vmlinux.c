@@ -251,13 +251,13 @@ static bool segment_has(const struct vmlinux_segment *s, const struct elf_source
 	return false;
 }
 
-bool vmlinux_has_banner(const struct vmlinux *v, const struct elf_source *source)
+bool vmlinux_has_text(const struct vmlinux *v, const struct elf_source *source, const char *text)
 {
 	enum { WINDOW = 1 << 20 };
 	cleanup_free void *window = malloc(WINDOW);
 	bool found = false;
 
 	for (unsigned int i = 0; i < v->n_segments && window && !found; i++)
-		found = segment_has(&v->segment[i], source, "Linux version ", window, WINDOW);
+		found = segment_has(&v->segment[i], source, text, window, WINDOW);
 	return found;
 }

@@ -39,15 +39,14 @@ struct vmlinux {
 	uint64_t pvh_entry;    /* gpa of the 32-bit entry; 0: has none */
 	uint64_t elf_end;      /* where the ELF file ends in the source */
 	uint32_t n_segments;
-	uint32_t reserved;
+	uint32_t ecam; /* 1: it does without PCI config ports; known of a payload only */
 	struct vmlinux_segment segment[VMLINUX_SEGMENTS_MAX];
 };
 
 /* -EINVAL with a text without the file's name, or a read error. */
 int vmlinux_parse(struct vmlinux *ret, const struct elf_source *source, struct err *err);
 
-/* Do its segments hold "Linux version ", as every Linux kernel's do? The 64-bit entry of anything
- * else would be handed parameters that it does not understand. Reads the file. */
-bool vmlinux_has_banner(const struct vmlinux *v, const struct elf_source *source);
+/* Do its segments hold this text? Reads all of the file. */
+bool vmlinux_has_text(const struct vmlinux *v, const struct elf_source *source, const char *text);
 
 #endif

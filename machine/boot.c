@@ -53,7 +53,20 @@ int vm_open_kernel(struct hospes_vm *vm, struct err *err)
 	log_info(&vm->log, "kernel", "%s: %s, %s%s, entered by %s%s", kernel->path, info.format,
 		 info.compression, info.cached ? " (unpacked before)" : "", info.protocol,
 		 info.kaslr ? ", randomised" : "");
+	if (vm_ecam_only(vm))
+		log_debug(&vm->log, "kernel", "PCI config space by ECAM alone");
 	return 0;
+}
+
+bool vm_ecam_only(const struct hospes_vm *vm)
+{
+	enum config_ports ports = (enum config_ports)vm->config.pci.config_ports;
+	struct kernel_info info;
+
+	if (ports != CONFIG_PORTS_AUTO)
+		return ports == CONFIG_PORTS_OFF;
+	kernel_describe(vm->kernel, &info);
+	return info.ecam && !cmdline_forbids_ecam(vm->config.kernel.cmdline);
 }
 
 static void load(struct hospes_vm *vm)
@@ -120,6 +133,7 @@ int vm_prepare_boot(struct hospes_vm *vm, struct err *err)
 		.serial_gsi = PLATFORM_SERIAL_GSI,
 		.panic_port = PLATFORM_PANIC_PORT,
 		.rtc_gsi = PLATFORM_RTC_GSI,
+		.ecam_only = vm_ecam_only(vm),
 		.serial = vm->config.smbios.serial,
 		.manufacturer = vm->config.smbios.manufacturer,
 		.product = vm->config.smbios.product,

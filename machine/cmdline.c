@@ -2,7 +2,6 @@
 // Options of Linux that cannot work here, found before somebody looks for the disk.
 #include "machine/cmdline.h"
 
-#include <stdbool.h>
 #include <string.h>
 
 #include "base/num.h"
@@ -66,4 +65,15 @@ const char *cmdline_trouble(const char *cmdline)
 			return options[i].text;
 	}
 	return NULL;
+}
+
+bool cmdline_forbids_ecam(const char *cmdline)
+{
+	static const char *const pci[] = {"nommconf", "conf1", "conf2", "bios", "noacpi", "off"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(pci); i++) {
+		if (has(cmdline, "pci=", pci[i]))
+			return true;
+	}
+	return has(cmdline, "acpi=", "off");
 }

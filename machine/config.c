@@ -24,7 +24,8 @@ const char *const config_backing_names[] = {
 	[GMEM_HUGETLB_1G] = "hugetlb-1G",
 	NULL,
 };
-static const char *const kaslr_names[] = {"auto", "on", "off", NULL}; /* enum kaslr_mode */
+/* enum kaslr_mode, enum config_ports */
+static const char *const auto_names[] = {"auto", "on", "off", NULL};
 static const char *const on_reset_names[] = {
 	[CONFIG_ON_RESET_RESTART] = "restart",
 	[CONFIG_ON_RESET_STOP] = "stop",
@@ -78,7 +79,7 @@ static const struct schema_field kernel_fields[] = {
 	{"path", SCHEMA_STRING, AT(config_kernel, path)},
 	{"initrd", SCHEMA_STRING, AT(config_kernel, initrd)},
 	{"cmdline", SCHEMA_STRING, AT(config_kernel, cmdline)},
-	{"kaslr", SCHEMA_ENUM, AT(config_kernel, kaslr), .names = kaslr_names},
+	{"kaslr", SCHEMA_ENUM, AT(config_kernel, kaslr), .names = auto_names},
 	{"cache", SCHEMA_BOOL, AT(config_kernel, cache)},
 	{"cache_dir", SCHEMA_STRING, AT(config_kernel, cache_dir)},
 	{NULL},
@@ -113,6 +114,7 @@ static const struct schema viommu_schema = {"viommu", viommu_fields, sizeof(stru
 
 static const struct schema_field pci_fields[] = {
 	{"root_ports", SCHEMA_UINT, AT(config_pci, root_ports), .max = CONFIG_MAX_ROOT_PORTS},
+	{"config_ports", SCHEMA_ENUM, AT(config_pci, config_ports), .names = auto_names},
 	{NULL},
 };
 static const struct config_pci pci_defaults = {.root_ports = CONFIG_MAX_ROOT_PORTS};

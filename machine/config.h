@@ -57,8 +57,15 @@ struct config_viommu {
 	struct schema_pci addr;
 };
 
+enum config_ports {
+	CONFIG_PORTS_AUTO, /* off where the kernel is known to do without them */
+	CONFIG_PORTS_ON,
+	CONFIG_PORTS_OFF,
+};
+
 struct config_pci {
 	uint32_t root_ports; /* spare ones, for what is plugged in later */
+	int config_ports;    /* enum config_ports: 0xcf8 and 0xcfc */
 };
 
 struct config_smbios {

@@ -104,6 +104,7 @@ static int build_platform(struct hospes_vm *vm, struct err *err)
 		.pio = vm->pio,
 		.irq = vm->irq,
 		.windows = vm->platform.pci,
+		.ecam_only = vm_ecam_only(vm),
 		.intx_gsi = vm->platform.intx_gsi,
 	};
 	rc = pci_root_create(&vm->pci, &pci, err);

@@ -179,6 +179,9 @@ void vm_unbuild(struct hospes_vm *vm);
 
 /* boot.c */
 int vm_open_kernel(struct hospes_vm *vm, struct err *err);
+/* Do PCI config ports not answer? After vm_open_kernel(). */
+bool vm_ecam_only(const struct hospes_vm *vm);
+
 /* When there is guest memory. vm_prepare_boot() waits for the end of it. */
 void vm_start_loading(struct hospes_vm *vm);
 void vm_stop_loading(struct hospes_vm *vm);

@@ -257,6 +257,8 @@ static uint64_t ports_read(void *opaque, uint64_t offset, unsigned int size)
 			pthread_mutex_unlock(reset->lock);
 		return value;
 	}
+	if (root->config.ecam_only)
+		return value;
 	pci_root_lock(root);
 	address = root->config_address;
 	if (offset == 0 && size == 4)
@@ -284,6 +286,8 @@ static void ports_write(void *opaque, uint64_t offset, uint64_t value, unsigned 
 			pthread_mutex_unlock(reset->lock);
 		return;
 	}
+	if (root->config.ecam_only)
+		return;
 	pci_root_lock(root);
 	address = root->config_address;
 	if (offset == 0 && size == 4)

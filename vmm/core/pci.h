@@ -85,6 +85,9 @@ struct pci_root_config {
 	struct bus *pio;
 	struct irq_chip *irq;
 	struct pci_windows windows;
+	/* Config space is reached by the ECAM alone: as if nobody were at 0xcf8 to 0xcff, but for
+	 * the reset control. */
+	bool ecam_only;
 	/* GSI of INTx pin A..D of a slot on bus 0: (slot + pin) % 4 + intx_gsi, as _PRT says. */
 	uint32_t intx_gsi;
 };

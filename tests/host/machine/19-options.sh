@@ -3,10 +3,10 @@
 # Options of Linux that take a part of the platform away: the disk is read back all the same. A few, or
 # with HOSPES_LONG=1 all. Those that cannot work boot too, and the log says why there is no disk.
 . "$(dirname "$0")/../lib.sh"
-options=('noapic' 'pci=nomsi' 'clocksource=acpi_pm no-kvmclock')
+options=('noapic' 'pci=nomsi' 'pci=nommconf' 'clocksource=acpi_pm no-kvmclock')
 none=('pci=noacpi')
 if [ "$(times 0 1)" = 1 ]; then
-	options+=('acpi=noirq' 'pci=nommconf' 'pci=conf1' 'pci=realloc' 'pci=assign-busses' 'pci=noaer'
+	options+=('acpi=noirq' 'pci=conf1' 'pci=realloc' 'pci=assign-busses' 'pci=noaer'
 		'pcie_ports=compat' 'pcie_aspm=off' 'nosmp' 'maxcpus=1' 'nox2apic' 'nokaslr' 'swiotlb=force'
 		'no-kvmapf' 'tsc=unstable' 'noapictimer' 'acpi=ht')
 	none+=('acpi=off' 'nolapic' 'noapic pci=nomsi')

@@ -135,6 +135,8 @@ struct blob synth_elf(const struct synth *s)
 	fill(b.data + FILE_TEXT, b.data + FILE_DATA, b.data + FILE_PER);
 	if (s->no_banner)
 		b.data[FILE_DATA + SYNTH_DATA - 64] = 'X';
+	if (s->ecam)
+		memcpy(b.data + FILE_DATA + SYNTH_DATA - 128, "nommconf", 9);
 	put_relocs(b.data + FILE_END, s->lists);
 	if (s->no_sections && s->lists) {
 		/* Without section headers nothing says that they are there. */

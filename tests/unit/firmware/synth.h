@@ -30,6 +30,7 @@ struct synth {
 	unsigned int lists; /* 0: no relocations; 2 or 3 */
 	bool no_pvh;
 	bool no_banner; /* nothing says that it is Linux */
+	bool ecam;      /* it has what CONFIG_PCI_MMCONFIG brings */
 	bool no_sections;
 };
 

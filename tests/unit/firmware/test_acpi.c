@@ -441,6 +441,23 @@ Test(acpi, the_host_bridge_has_the_buses_that_mcfg_names)
 	machine_done(&m);
 }
 
+/* The I/O port descriptor (6.4.2.5) of 0xcf8 to 0xcff. */
+Test(acpi, config_ports_that_are_off_are_not_the_bridges)
+{
+	static const uint8_t ports[] = {0x47, 1, 0xf8, 0x0c, 0xf8, 0x0c, 1, 8};
+	struct machine m;
+
+	machine_init(&m, 1, 1, 1);
+	machine_build(&m);
+	const uint8_t *t = table(&m, "SSDT");
+	cr_assert_not_null(memmem(t, load_le32(t + 4), ports, sizeof(ports)));
+	m.config.ecam_only = true;
+	machine_build(&m);
+	t = table(&m, "SSDT");
+	cr_assert_null(memmem(t, load_le32(t + 4), ports, sizeof(ports)));
+	machine_done(&m);
+}
+
 static bool contains(const uint8_t *t, const char *needle)
 {
 	return memmem(t, load_le32(t + 4), needle, strlen(needle)) != NULL;

@@ -454,6 +454,25 @@ Test(kernel, a_vmlinux_with_a_note_enters_by_pvh)
 	cr_assert_geq(load_le32(info + 48), 5);
 }
 
+Test(kernel, a_kernel_that_reaches_the_ecam_is_known)
+{
+	static const struct synth with = {CODEC_ZSTD, 3, .ecam = true}, without = {CODEC_ZSTD, 3},
+				  packed_by_another = {CODEC_OTHER, 3, .ecam = true};
+	struct kernel_info info;
+
+	open_synth(&with, KASLR_AUTO);
+	kernel_describe(kernel, &info);
+	cr_assert(info.ecam);
+	kernel_close(kernel);
+	open_synth(&without, KASLR_AUTO);
+	kernel_describe(kernel, &info);
+	cr_assert(!info.ecam);
+	kernel_close(kernel);
+	open_synth(&packed_by_another, KASLR_AUTO);
+	kernel_describe(kernel, &info);
+	cr_assert(!info.ecam, "hospes has not seen it");
+}
+
 Test(kernel, a_vmlinux_without_a_note_enters_by_the_64_bit_protocol)
 {
 	open_vmlinux(true);

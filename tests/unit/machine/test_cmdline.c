@@ -44,3 +44,15 @@ Test(cmdline, others_are_not)
 	for (size_t i = 0; i < ARRAY_SIZE(good); i++)
 		cr_expect_null(cmdline_trouble(good[i]), "%s", good[i]);
 }
+
+Test(cmdline, options_that_forbid_the_ecam_are_known)
+{
+	static const char *const forbid[] = {"pci=nommconf", "quiet pci=noaer,conf1", "acpi=off",
+					     "pci=noacpi"};
+	static const char *const allow[] = {"", "quiet pci=noaer,nomsi", "nommconf", "pci=conf10"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(forbid); i++)
+		cr_expect(cmdline_forbids_ecam(forbid[i]), "%s", forbid[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(allow); i++)
+		cr_expect(!cmdline_forbids_ecam(allow[i]), "%s", allow[i]);
+}

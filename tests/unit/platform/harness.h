@@ -108,7 +108,7 @@ static inline void harness_init(struct harness *h)
 	h->sink = (struct platform_sink){harness_event, h};
 }
 
-static inline struct pci_root *harness_root(struct harness *h)
+static inline struct pci_root *harness_root_of(struct harness *h, bool ecam_only)
 {
 	const struct pci_root_config config = {
 		.log = &h->log,
@@ -123,6 +123,7 @@ static inline struct pci_root *harness_root(struct harness *h)
 			    .io_base = 0x1000,
 			    .io_bytes = 0xf000,
 			    .top = 128 * GiB},
+		.ecam_only = ecam_only,
 		.intx_gsi = 16,
 	};
 	struct err err = ERR_INIT;
@@ -130,6 +131,11 @@ static inline struct pci_root *harness_root(struct harness *h)
 
 	cr_assert_eq(pci_root_create(&root, &config, &err), 0, "%s", err.text);
 	return root;
+}
+
+static inline struct pci_root *harness_root(struct harness *h)
+{
+	return harness_root_of(h, false);
 }
 
 static inline void *harness_thread(void *opaque)

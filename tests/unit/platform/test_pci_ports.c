@@ -96,6 +96,29 @@ Test(reset, config_address_is_not_a_reset)
 	all_gone(&h, root, dev);
 }
 
+Test(reset, config_ports_that_are_off_leave_the_reset_control)
+{
+	struct harness h;
+	struct pci_root *root;
+	struct device *dev;
+	uint32_t v = 0x80000000;
+
+	harness_init(&h);
+	root = harness_root_of(&h, true);
+	dev = reset_new(&h, root);
+	bus_write(h.pio, CF8, &v, 4);
+	bus_read(h.pio, CF8, &v, 4);
+	cr_assert_eq(v, ~0u, "as Linux' probe of the ports expects where there are none");
+	v = 0;
+	bus_read(h.pio, CFC, &v, 4);
+	cr_assert_eq(v, ~0u);
+	bus_read(h.mmio, ECAM, &v, 4);
+	cr_assert_eq(v, 0x00081b36, "the host bridge, by the ECAM");
+	out8(&h, CF9, 0x06);
+	cr_assert_eq(h.events[PLATFORM_RESET], 1);
+	all_gone(&h, root, dev);
+}
+
 Test(reset, keyboard_controller_pulses_the_line)
 {
 	struct harness h;
