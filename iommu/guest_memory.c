@@ -5,6 +5,7 @@
 #include <errno.h>
 
 #include "base/num.h"
+#include "core/reclaim.h"
 
 int guest_memory_check(const struct gmem *gmem, uint64_t gpa, uint64_t bytes, unsigned int access,
 		       char **hva)
@@ -13,7 +14,7 @@ int guest_memory_check(const struct gmem *gmem, uint64_t gpa, uint64_t bytes, un
 	uint64_t end;
 
 	*hva = NULL;
-	if (add_overflows(gpa, bytes, &end))
+	if (add_overflows(gpa, bytes, &end) || reclaim_has(gmem_reclaim(gmem), gpa, bytes))
 		return -EFAULT;
 	for (uint64_t done = 0; done < bytes; done += MIN(extent.bytes, bytes - done)) {
 		if (!gmem_lookup(gmem, gpa + done, &extent) || extent.flags & GMEM_NO_DMA)

@@ -69,10 +69,18 @@ static void on_memory_gone(void *opaque, const struct gmem_region *region)
 	viommu_memory_leaves(opaque, region->gpa, region->size_bytes);
 }
 
+static int on_pages_leave(void *opaque, const struct gmem_region *region, uint64_t offset,
+			  uint64_t len)
+{
+	viommu_memory_leaves(opaque, region->gpa + offset, len);
+	return 0;
+}
+
 static const struct gmem_listener_ops listener_ops = {
 	.name = "virtual IOMMU",
 	.map = on_memory,
 	.unmap = on_memory_gone,
+	.leave = on_pages_leave, /* and the guest maps them again, if it wants */
 };
 
 int viommu_create(struct viommu **ret, const struct viommu_config *config, struct err *err)

@@ -210,9 +210,9 @@ int viommu_switch(struct viommu *viommu, struct viommu_endpoint *endpoint, const
  *   3. aliases in this process: emulated devices are drained
  *   4. the discard, by the caller
  *
- * If the hardware of a domain refuses 1 or 2, its devices are detached. The memory map calls this
- * for regions. A caller that gives back pages holds the map (gmem_hold). New mappings of a region
- * are refused meanwhile, since it has GMEM_NO_DMA. */
+ * If the hardware of a domain refuses 1 or 2, its devices are detached. The memory map calls this,
+ * for regions and for pages that are discarded, and is held. New mappings are refused meanwhile: of
+ * a region, since it has GMEM_NO_DMA; of pages, since the guest has given them (core/reclaim.h). */
 void viommu_memory_leaves(struct viommu *viommu, uint64_t gpa, uint64_t bytes);
 
 struct viommu_totals {

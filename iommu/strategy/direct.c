@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The strategy 'direct': all guest memory is mapped at its own addresses, as long as it is guest
 // memory. Mapping pins every page and faults in those that are missing, which takes nearly all of
-// the time; so a region is cut into shards, which several threads map.
+// the time; so a region is cut into shards, which several threads map. Where parts of memory can
+// leave (core/reclaim.h), each granule is one area, since the kernel unmaps whole areas only.
 #include "iommu/strategy/direct.h"
 
 #include <errno.h>
@@ -13,6 +14,7 @@
 #include "base/mem.h"
 #include "base/num.h"
 #include "base/thread.h"
+#include "core/reclaim.h"
 #include "iommu/guest_memory.h"
 #include "iommu/hw_domain.h"
 
@@ -34,7 +36,6 @@ struct direct {
 struct job {
 	struct direct *direct;
 	const struct gmem_region *region;
-	unsigned int access;
 	uint64_t shard_bytes;
 	_Atomic uint64_t next; /* offset of the next shard */
 	_Atomic uint64_t done; /* a bit per shard */
@@ -42,19 +43,64 @@ struct job {
 	_Atomic uint64_t failed_at;
 };
 
-static void map_shard(struct job *job, uint64_t offset)
+static unsigned int access_of(const struct gmem_region *region)
 {
-	const struct gmem_region *region = job->region;
+	return region->flags & GMEM_READONLY ? IOAS_READ : IOAS_READ | IOAS_WRITE;
+}
+
+static int map_area(const struct direct *direct, const struct gmem_region *region, uint64_t offset,
+		    uint64_t bytes)
+{
 	struct ioas_memory memory = {
 		.hva = (char *)region->hva + offset,
 		.fd = region->fd,
 		.fd_offset = region->fd_offset + offset,
 		.gpa = region->gpa + offset,
 	};
-	uint64_t bytes = MIN(job->shard_bytes, region->size_bytes - offset);
+
+	return ioas_map_sharing(direct->strategy->ioas, region->gpa + offset, bytes, &memory,
+				access_of(region));
+}
+
+static void unmap_part(struct direct *direct, const struct gmem_region *region, uint64_t offset,
+		       uint64_t bytes)
+{
+	uint64_t unmapped;
+	int ret = ioas_unmap(direct->strategy->ioas, region->gpa + offset, bytes, &unmapped);
+
+	/* A device may still reach this memory: it must not be reused. */
+	if (ret)
+		log_error(direct->strategy->config->log, "iommu", "%s: cannot unmap '%s': %s",
+			  direct->strategy->config->name, region->name, err_name(ret));
+}
+
+/* Those granules that are not out, each as an area; or it all, as one. */
+static int map_part(struct direct *direct, const struct gmem_region *region, uint64_t offset,
+		    uint64_t bytes)
+{
+	const struct reclaim *reclaim = gmem_reclaim(direct->strategy->config->gmem);
+	uint64_t done = 0, n;
+	int ret = 0;
+
+	for (; done < bytes && !ret; done += ret ? 0 : n) {
+		uint64_t gpa = region->gpa + offset + done;
+
+		n = bytes - done;
+		if (reclaim)
+			n = MIN(n, RECLAIM_GRANULE - gpa % RECLAIM_GRANULE);
+		if (!reclaim_is_out(reclaim, gpa))
+			ret = map_area(direct, region, offset + done, n);
+	}
+	if (ret && done)
+		unmap_part(direct, region, offset, done);
+	return ret;
+}
+
+static void map_shard(struct job *job, uint64_t offset)
+{
+	uint64_t bytes = MIN(job->shard_bytes, job->region->size_bytes - offset);
 	int none = 0;
-	int ret = ioas_map_sharing(job->direct->strategy->ioas, region->gpa + offset, bytes,
-				   &memory, job->access);
+	int ret = map_part(job->direct, job->region, offset, bytes);
 
 	if (!ret)
 		atomic_fetch_or(&job->done, 1ull << offset / job->shard_bytes);
@@ -101,18 +147,6 @@ static uint64_t shard_bytes(const struct gmem_region *region, unsigned int threa
 	return align_up(bytes, page);
 }
 
-static void unmap_part(struct direct *direct, const struct gmem_region *region, uint64_t offset,
-		       uint64_t bytes)
-{
-	uint64_t unmapped;
-	int ret = ioas_unmap(direct->strategy->ioas, region->gpa + offset, bytes, &unmapped);
-
-	/* A device may still reach this memory: it must not be reused. */
-	if (ret)
-		log_error(direct->strategy->config->log, "iommu", "%s: cannot unmap '%s': %s",
-			  direct->strategy->config->name, region->name, err_name(ret));
-}
-
 static bool is_for_devices(const struct gmem_region *region)
 {
 	return !(region->flags & GMEM_NO_DMA);
@@ -124,7 +158,6 @@ static int direct_map(void *opaque, const struct gmem_region *region, struct err
 	struct job job = {
 		.direct = direct,
 		.region = region,
-		.access = region->flags & GMEM_READONLY ? IOAS_READ : IOAS_READ | IOAS_WRITE,
 	};
 	uint64_t shards;
 
@@ -153,10 +186,30 @@ static void direct_unmap(void *opaque, const struct gmem_region *region)
 		unmap_part(opaque, region, 0, region->size_bytes);
 }
 
+static int direct_leave(void *opaque, const struct gmem_region *region, uint64_t offset,
+			uint64_t bytes)
+{
+	const struct direct *direct = opaque;
+	uint64_t unmapped;
+
+	if (!is_for_devices(region))
+		return 0;
+	return ioas_unmap(direct->strategy->ioas, region->gpa + offset, bytes, &unmapped);
+}
+
+static int direct_restore(void *opaque, const struct gmem_region *region, uint64_t offset,
+			  uint64_t bytes)
+{
+	return is_for_devices(region) ? map_area(opaque, region, offset, bytes) : 0;
+}
+
 static const struct gmem_listener_ops listener_ops = {
 	.name = "direct",
 	.map = direct_map,
 	.unmap = direct_unmap,
+	.leave = direct_leave,
+	.restore = direct_restore,
+	.areas = true,
 };
 
 static unsigned int choose_threads(const struct strategy *strategy)

@@ -13,6 +13,7 @@
 
 #include "base/mem.h"
 #include "base/num.h"
+#include "core/reclaim.h"
 #include "iommu/guest_memory.h"
 #include "iommu/hw_domain.h"
 #include "iommu/ioas_impl.h"
@@ -89,7 +90,8 @@ static bool stage(struct strategy *strategy, struct granule *granule)
 	struct gmem_extent extent;
 
 	if (!gmem_lookup(strategy->config->gmem, gpa, &extent) || extent.bytes < GRANULE ||
-	    extent.flags & (GMEM_NO_DMA | GMEM_READONLY))
+	    extent.flags & (GMEM_NO_DMA | GMEM_READONLY) ||
+	    reclaim_has(gmem_reclaim(strategy->config->gmem), gpa, GRANULE))
 		return false;
 	while (s->staged_bytes + GRANULE > strategy->values[QUOTA]) {
 		if (!unstage_oldest(strategy))

@@ -12,6 +12,7 @@
 #include "base/num.h"
 #include "base/thread.h"
 #include "core/gmem_backing.h"
+#include "core/reclaim.h"
 
 struct region {
 	struct gmem_region pub;
@@ -32,8 +33,10 @@ struct gmem {
 	const struct log *log;
 	struct table *_Atomic table;
 	struct gmem_dirty *_Atomic dirty;
-	pthread_mutex_t map_lock; /* listeners, and that the table changes; recursive */
-	struct list listeners;    /* in order of registration */
+	pthread_mutex_t map_lock;     /* listeners, and that the table changes; recursive */
+	struct list listeners;        /* in order of registration */
+	_Atomic unsigned int n_areas; /* of them, with `areas` */
+	struct reclaim *_Atomic reclaim;
 	/* Of the machine's thread. */
 	bool in_transaction;
 	struct region *adding;
@@ -92,6 +95,7 @@ void gmem_destroy(struct gmem *gmem)
 	while (!list_empty(&gmem->listeners))
 		gmem_unlisten(gmem, container_of(gmem->listeners.prev, struct gmem_listener, link));
 	gmem_quiesce(gmem);
+	reclaim_destroy(gmem_reclaim(gmem));
 	table = atomic_load(&gmem->table);
 	for (unsigned int i = 0; i < table->n; i++)
 		region_free(table->regions[i]);
@@ -426,6 +430,7 @@ static int listen_held(struct gmem *gmem, struct gmem_listener *listener, struct
 	int ret = 0;
 
 	assert(!gmem->in_transaction);
+	gmem->n_areas += listener->ops->areas;
 	while (done < table->n && !ret) {
 		ret = listener->ops->map(listener->opaque, &table->regions[done]->pub, err);
 		done += ret == 0;
@@ -435,6 +440,7 @@ static int listen_held(struct gmem *gmem, struct gmem_listener *listener, struct
 	if (ret) {
 		unmap_first(listener, table, done);
 		batch_end_or_log(gmem, listener);
+		gmem->n_areas -= listener->ops->areas;
 		return ret;
 	}
 	list_append(&gmem->listeners, &listener->link);
@@ -461,6 +467,7 @@ void gmem_unlisten(struct gmem *gmem, struct gmem_listener *listener)
 	list_remove(&listener->link);
 	unmap_first(listener, table, table->n);
 	batch_end_or_log(gmem, listener);
+	gmem->n_areas -= listener->ops->areas;
 	gmem_release(gmem);
 }
 
@@ -516,6 +523,23 @@ uint64_t gmem_contiguous(const struct gmem *gmem, uint64_t gpa)
 	struct gmem_extent extent;
 
 	return gmem_lookup(gmem, gpa, &extent) ? extent.bytes : 0;
+}
+
+bool gmem_find_host(const struct gmem *gmem, const void *hva, uint64_t len, uint64_t *gpa)
+{
+	const struct table *table = table_of(gmem);
+	uint64_t at = (uint64_t)hva;
+
+	for (unsigned int i = 0; i < table->n; i++) {
+		const struct gmem_region *r = &table->regions[i]->pub;
+		uint64_t base = (uint64_t)r->hva;
+
+		if (!range_inside(at, len, base, r->size_bytes))
+			continue;
+		*gpa = r->gpa + (at - base);
+		return true;
+	}
+	return false;
 }
 
 static int copy(const struct gmem *gmem, uint64_t gpa, void *to, const void *from, size_t len)
@@ -656,13 +680,13 @@ int gmem_prefault(struct gmem *gmem, unsigned int threads, struct err *err)
 	return 0;
 }
 
-int gmem_discard(struct gmem *gmem, uint64_t gpa, uint64_t len)
+/* All of it is RAM, in whole pages of its backing. */
+static int check_discard(const struct gmem *gmem, uint64_t gpa, uint64_t len)
 {
 	uint64_t end;
 
 	if (!len || add_overflows(gpa, len, &end))
 		return -EINVAL;
-	/* All or nothing: look before anything is given back. */
 	for (uint64_t at = gpa; at < end;) {
 		const struct gmem_region *r = find(gmem, at);
 
@@ -674,19 +698,114 @@ int gmem_discard(struct gmem *gmem, uint64_t gpa, uint64_t len)
 		if (at > end && !is_aligned(end - r->gpa, r->page_bytes))
 			return -EINVAL;
 	}
-	for (uint64_t at = gpa; at < end;) {
-		const struct gmem_region *r = find(gmem, at);
-		uint64_t n;
+	return 0;
+}
+
+/* What is done with a part of a region. */
+typedef int part_fn(void *opaque, const struct gmem_region *region, uint64_t offset, uint64_t len);
+
+/* For each region that [gpa, gpa + len) is in; *done: the bytes before a failure. */
+static int each_part(const struct gmem *gmem, uint64_t gpa, uint64_t len, part_fn *fn, void *opaque,
+		     uint64_t *done)
+{
+	for (*done = 0; *done < len;) {
+		const struct gmem_region *r = find(gmem, gpa + *done);
+		uint64_t offset, n;
 		int ret;
 
 		assert(r);
-		n = MIN(end, r->gpa + r->size_bytes) - at;
-		ret = gmem_backing_discard(r, at - r->gpa, n);
+		offset = gpa + *done - r->gpa;
+		n = MIN(len - *done, r->size_bytes - offset);
+		ret = fn(opaque, r, offset, n);
 		if (ret)
 			return ret;
-		at += n;
+		*done += n;
 	}
 	return 0;
+}
+
+static void undo_parts(const struct gmem *gmem, const struct gmem_listener *listener, uint64_t gpa,
+		       uint64_t len, part_fn *fn)
+{
+	struct err err = ERR_INIT;
+	uint64_t done;
+	int ret = fn && len ? each_part(gmem, gpa, len, fn, listener->opaque, &done) : 0;
+
+	if (!ret)
+		return;
+	err_set(&err, ret, "%llu bytes at 0x%llx: %s", (unsigned long long)len,
+		(unsigned long long)gpa, err_name(ret));
+	undo_failed(gmem, listener, &err);
+}
+
+/* Ask every listener to leave, or to restore; a refusal undoes what was done. */
+static int ask_listeners(struct gmem *gmem, uint64_t gpa, uint64_t len, bool leave)
+{
+	list_for_each (item, &gmem->listeners) {
+		struct gmem_listener *l = container_of(item, struct gmem_listener, link);
+		part_fn *fn = leave ? l->ops->leave : l->ops->restore;
+		uint64_t done;
+		int ret = fn ? each_part(gmem, gpa, len, fn, l->opaque, &done) : 0;
+
+		if (!ret)
+			continue;
+		undo_parts(gmem, l, gpa, done, leave ? l->ops->restore : l->ops->leave);
+		for (struct list *i = item->prev; i != &gmem->listeners; i = i->prev) {
+			l = container_of(i, struct gmem_listener, link);
+			undo_parts(gmem, l, gpa, len, leave ? l->ops->restore : l->ops->leave);
+		}
+		return ret;
+	}
+	return 0;
+}
+
+static int discard_part(void *opaque, const struct gmem_region *region, uint64_t offset,
+			uint64_t len)
+{
+	(void)opaque;
+	return gmem_backing_discard(region, offset, len);
+}
+
+int gmem_discard(struct gmem *gmem, uint64_t gpa, uint64_t len)
+{
+	uint64_t done;
+	int ret;
+
+	gmem_hold(gmem);
+	ret = check_discard(gmem, gpa, len);
+	if (!ret)
+		ret = ask_listeners(gmem, gpa, len, true);
+	if (!ret)
+		ret = each_part(gmem, gpa, len, discard_part, NULL, &done);
+	gmem_release(gmem);
+	return ret;
+}
+
+int gmem_restore(struct gmem *gmem, uint64_t gpa, uint64_t len)
+{
+	int ret;
+
+	gmem_hold(gmem);
+	ret = check_discard(gmem, gpa, len);
+	if (!ret)
+		ret = ask_listeners(gmem, gpa, len, false);
+	gmem_release(gmem);
+	return ret;
+}
+
+bool gmem_has_areas(const struct gmem *gmem)
+{
+	return atomic_load(&gmem->n_areas);
+}
+
+struct reclaim *gmem_reclaim(const struct gmem *gmem)
+{
+	return atomic_load_explicit(&gmem->reclaim, memory_order_acquire);
+}
+
+void gmem_set_reclaim(struct gmem *gmem, struct reclaim *reclaim)
+{
+	atomic_store_explicit(&gmem->reclaim, reclaim, memory_order_release);
 }
 
 /* --- dirty marking --- */

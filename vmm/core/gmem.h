@@ -36,6 +36,7 @@
 #include "base/log.h"
 
 struct gmem;
+struct reclaim;
 
 enum gmem_backing {
 	GMEM_AUTO,       /* anonymous, unless something shares the memory: then memfd */
@@ -101,12 +102,21 @@ void gmem_abort(struct gmem *gmem);
 
 /* A listener. map: the region becomes part of the map; may refuse (negative errno and err set).
  * unmap: it is about to leave; cannot refuse. Both also run for undo. batch_end, if not NULL: all
- * differences of a transaction have been given (for listeners that apply them at once). */
+ * differences of a transaction have been given (for listeners that apply them at once).
+ *
+ * leave: this part of the region is about to be discarded; when it returns 0 no device reaches it.
+ * restore: such a part is to be used again, and every device reaches it that reaches the region.
+ * Either may fail, with nothing changed. NULL: the listener need not know. areas: it can change a
+ * region by the granules of reclaim.h only. */
 struct gmem_listener_ops {
 	const char *name;
 	int (*map)(void *opaque, const struct gmem_region *region, struct err *err);
 	void (*unmap)(void *opaque, const struct gmem_region *region);
 	int (*batch_end)(void *opaque, struct err *err);
+	int (*leave)(void *opaque, const struct gmem_region *region, uint64_t offset, uint64_t len);
+	int (*restore)(void *opaque, const struct gmem_region *region, uint64_t offset,
+		       uint64_t len);
+	bool areas;
 };
 struct gmem_listener {
 	struct list link; /* private */
@@ -143,6 +153,9 @@ bool gmem_lookup(const struct gmem *gmem, uint64_t gpa, struct gmem_extent *ret)
 /* How many bytes from gpa are contiguous in host memory (0: none there), for splitting. */
 uint64_t gmem_contiguous(const struct gmem *gmem, uint64_t gpa);
 
+/* The gpa of [hva, hva + len), which is in one region. False: it is no guest memory. */
+bool gmem_find_host(const struct gmem *gmem, const void *hva, uint64_t len, uint64_t *gpa);
+
 /* Copy over region boundaries; 0, or -EFAULT with nothing guaranteed about the part before. */
 int gmem_read(const struct gmem *gmem, uint64_t gpa, void *buf, size_t len);
 int gmem_write(const struct gmem *gmem, uint64_t gpa, const void *buf, size_t len);
@@ -160,8 +173,18 @@ uint64_t gmem_ram_bytes(const struct gmem *gmem);
 int gmem_prefault(struct gmem *gmem, unsigned int threads, struct err *err);
 
 /* Give the host pages of [gpa, gpa + len) back (balloon, free page reporting); page-aligned to the
- * backing. The guest reads zeroes afterwards. */
+ * backing. First the hardware: every listener takes it from its devices. The guest reads zeroes
+ * afterwards. On failure of a listener nothing is discarded. */
 int gmem_discard(struct gmem *gmem, uint64_t gpa, uint64_t len);
+/* What was discarded is to be used again: listeners with `areas` give it to their devices. A
+ * failure is theirs, and no device has it then. */
+int gmem_restore(struct gmem *gmem, uint64_t gpa, uint64_t len);
+/* Is there a listener with `areas`? Until gmem_release, if the map is held. */
+bool gmem_has_areas(const struct gmem *gmem);
+/* What the guest has given up (reclaim.h). NULL: parts of memory never leave. Set once; the map
+ * destroys it. */
+struct reclaim *gmem_reclaim(const struct gmem *gmem);
+void gmem_set_reclaim(struct gmem *gmem, struct reclaim *reclaim);
 
 /* The machine calls this when no thread can hold a pointer into a removed region (vCPUs out of
  * KVM_RUN, loops idle): frees what removals retired. */
