@@ -12,8 +12,10 @@
 #include <unistd.h>
 
 #include "base/num.h"
+#include "core/reclaim.h"
 #include "deny.h"
 #include "driver.h"
+#include "virtio/balloon.h"
 #include "virtio/blk.h"
 #include "virtio/console.h"
 #include "virtio/net.h"
@@ -80,6 +82,29 @@ static int make_rng(struct virtio_device **ret, struct guest *g, struct given *g
 	return virtio_rng_create(ret, &c, guest_log(g), err);
 }
 
+static void ignore(void *opaque, enum virtio_balloon_event event, const char *text)
+{
+	(void)opaque;
+	(void)event;
+	(void)text;
+}
+
+static int make_balloon(struct virtio_device **ret, struct guest *g, struct given *given,
+			struct err *err)
+{
+	struct virtio_balloon_setup c = {
+		.name = "victim",
+		.loop = guest_loop(g, 0),
+		.gmem = guest_memory(g),
+		.reporting = true,
+		.event = ignore,
+	};
+
+	(void)given;
+	cr_assert_eq(reclaim_enable(c.gmem, err), 0);
+	return virtio_balloon_create(ret, &c, guest_log(g), err);
+}
+
 /* AddressSanitizer maps 64 KiB for itself, and cannot be refused. */
 #if defined(__SANITIZE_ADDRESS__)
 enum { ZEROES_BYTES = 0 };
@@ -114,10 +139,11 @@ static const struct maker {
 	{"net out", make_net, 4 + 14 + 4 + 65535},
 	{"console", make_console, 0},
 	{"rng", make_rng, 0},
+	{"balloon", make_balloon, 0},
 };
 
 /* By number: a test runs in a process where functions lie elsewhere. */
-static unsigned int which[ARRAY_SIZE(makers)] = {0, 1, 2, 3, 4};
+static unsigned int which[ARRAY_SIZE(makers)] = {0, 1, 2, 3, 4, 5};
 
 ParameterizedTestParameters(create, each_descriptor_may_be_refused)
 {

@@ -8,11 +8,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <linux/virtio_balloon.h>
+
 #include "base/fd.h"
 #include "base/le.h"
 #include "base/num.h"
+#include "core/reclaim.h"
 #include "driver.h"
 #include "state_rig.h"
+#include "virtio/balloon.h"
 #include "virtio/blk.h"
 #include "virtio/console.h"
 #include "virtio/net.h"
@@ -591,6 +595,49 @@ Test(virtio_state, net_refuses_what_its_control_queue_would)
 	expect_refused(many_pairs, "net0: section 'net': pairs is 2, of 1");
 	expect_refused(multicast, "a multicast address");
 	expect_refused(offload_not_offered, "offloads is 0x2; this device offers 0x0");
+}
+
+/* --- balloon --- */
+
+static void ignore(void *opaque, enum virtio_balloon_event event, const char *text)
+{
+	(void)opaque;
+	(void)event;
+	(void)text;
+}
+
+Test(virtio_state, balloon_goes_on_to_its_target_and_has_nothing_given)
+{
+	struct virtio_balloon_setup setup = {.name = "balloon", .event = ignore};
+	struct virtio_balloon_status status;
+	struct virtio_device *vdev;
+	le32 *pfn;
+
+	for (unsigned int i = 1; i < ARRAY_SIZE(all); i++) {
+		setup.loop = guest_loop(all[i]->g, 0);
+		setup.gmem = guest_memory(all[i]->g);
+		cr_assert_eq(reclaim_enable(setup.gmem, &err), 0);
+		cr_assert_eq(virtio_balloon_create(&vdev, &setup, guest_log(all[i]->g), &err), 0);
+		add(all[i], vdev);
+	}
+	drv_start(from.d, 1ull << VIRTIO_BALLOON_F_MUST_TELL_HOST, 16);
+	virtio_balloon_set(from.d->vdev, 8192);
+	drv_bar_write(from.d, from.d->config + 4, 1, 4);
+	struct drv_sg out = {from.data, 4};
+
+	pfn = guest_ptr(from.g, from.data, 4);
+	*pfn = le32_of(1 << 13);
+	drv_add(from.d, 0, &out, 1, NULL, 0);
+	drv_kick(from.d, 0);
+	cr_assert(drv_wait(from.d, 0, NULL, NULL));
+	move();
+	virtio_balloon_status(to.d->vdev, &status);
+	cr_assert_eq(status.target_bytes, 8192);
+	cr_assert_eq(status.actual_bytes, 4096);
+	cr_assert_eq(status.given_bytes, 0);
+	drv_add(to.d, 1, &out, 1, NULL, 0);
+	drv_kick(to.d, 1);
+	cr_assert(drv_wait(to.d, 1, NULL, NULL), "to take it back needs nothing");
 }
 
 /* --- rng --- */
