@@ -208,6 +208,16 @@ static int set_strategy(const char *what, const char *value)
 	return put(what, "/v1/strategy", body);
 }
 
+static int set_balloon(const char *what, const char *value)
+{
+	json_t *body = strcmp(value, "auto") != 0 ? size_body(value) : NULL;
+
+	if (body)
+		return put(what, "/v1/balloon", body);
+	cli_error("balloon: takes a size like 512M, which it takes from the guest; 0: nothing");
+	return CLI_USAGE;
+}
+
 static int set_one(const char *what, const char *word)
 {
 	const char *equals = strchr(word, '='), *dot = NULL;
@@ -220,7 +230,9 @@ static int set_one(const char *what, const char *word)
 		return set_device(what, word, dot, equals);
 	if (equals && strncmp(word, "strategy=", 9) == 0)
 		return set_strategy(what, equals + 1);
-	cli_error("set %s: takes strategy=NAME, DISK.size=SIZE, NET.link=up|down or "
+	if (equals && strncmp(word, "balloon=", 8) == 0)
+		return set_balloon(what, equals + 1);
+	cli_error("set %s: takes strategy=NAME, balloon=SIZE, DISK.size=SIZE, NET.link=up|down or "
 		  "CONSOLE.terminal=80x24",
 		  word);
 	return CLI_USAGE;
@@ -314,6 +326,7 @@ const struct command ctl_command = {
 		"  shutdown              press the power button\n"
 		"  reset, stop           at once, whatever the guest is doing\n"
 		"  set KEY=VALUE...      strategy=NAME        of devices behind the virtual IOMMU\n"
+		"                        balloon=SIZE         what the balloon takes from the guest\n"
 		"                        DISK.size=SIZE       of its backing; auto: ask the file\n"
 		"                        NET.link=up|down\n"
 		"                        CONSOLE.terminal=COLUMNSxROWS\n"

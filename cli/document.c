@@ -13,6 +13,7 @@ enum flag_kind {
 	FLAG_VALUE,  /* text at key, in object `in` if that is set */
 	FLAG_OBJECT, /* k=v,... merged into the object at key; a first word without '=' is
 		      * `first` */
+	FLAG_ENABLE, /* the same, and it is enabled unless the words say no */
 	FLAG_APPEND, /* k=v,... appended to the list at key; likewise */
 	FLAG_CACHE,
 	FLAG_CONSOLE,
@@ -51,6 +52,10 @@ const struct option device_options[] = {
 	 FLAG(FLAG_CONSOLE, NULL, "consoles", "type")},
 	{"rng", "[on|off]", "random numbers from this host (on)", .otherwise = "on",
 	 FLAG(FLAG_VALUE, "rng", "enabled", NULL)},
+	{"balloon", "[on]",
+	 "takes memory from the guest ('hospes ctl NAME set balloon=SIZE')\n"
+	 "[,stats=SECONDS][,free_page_reporting=on][,deflate_on_oom=off]",
+	 .otherwise = "on", FLAG(FLAG_ENABLE, NULL, "balloon", "enabled")},
 	{"passthrough", "BDF|PATH|fd=N",
 	 "a PCI device of this host, bound to vfio-pci\n"
 	 "[,viommu=on][,strategy=NAME[,KEY=N]][,iommufd=M][,ioas=NAME]\n"
@@ -212,6 +217,11 @@ static int apply_flag(void *at, const struct option *option, const char *argumen
 		return CLI_OK;
 	case FLAG_OBJECT:
 		return add_pairs(option, argument, member(root, flag->key, json_object));
+	case FLAG_ENABLE:
+		item = member(root, flag->key, json_object);
+		if (!json_object_get(item, "enabled"))
+			json_object_set_new(item, "enabled", json_true());
+		return add_pairs(option, argument, item);
 	case FLAG_CONSOLE:
 		if (strcmp(argument, "none") == 0) {
 			json_object_set_new(root, flag->key, json_array());

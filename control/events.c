@@ -23,6 +23,7 @@ static const char *const names[] = {
 	[HOSPES_EVENT_DEVICE_REMOVED] = "device_removed",
 	[HOSPES_EVENT_DEVICE_KEPT] = "device_kept",
 	[HOSPES_EVENT_STRATEGY] = "strategy",
+	[HOSPES_EVENT_BALLOON] = "balloon",
 };
 
 const char *events_state_name(enum hospes_state state)

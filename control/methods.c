@@ -82,6 +82,11 @@ static int set_strategy(struct call *call)
 	return hospes_vm_set_strategy(call->vm, strategy, &call->error);
 }
 
+static int set_balloon(struct call *call)
+{
+	return hospes_vm_balloon(call->vm, (uint64_t)integer_of(call, "bytes"), &call->error);
+}
+
 static int set_disk_size(struct call *call)
 {
 	uint64_t bytes = (uint64_t)integer_of(call, "bytes");
@@ -197,6 +202,7 @@ static const struct field device[] = {
 	{"net", FIELD_OBJECT, .optional = true, .text = "one of nets, with fd (and vhost_fd)"},
 	{"console", FIELD_OBJECT, .optional = true, .text = "one of consoles, with in and out"},
 	{"rng", FIELD_OBJECT, .optional = true, .text = "a source of random numbers"},
+	{"balloon", FIELD_OBJECT, .optional = true, .text = "a balloon"},
 	{"passthrough", FIELD_OBJECT, .optional = true, .text = "one of passthrough, with fd"},
 	{0},
 };
@@ -222,6 +228,12 @@ static const struct field strategy[] = {
 
 static const struct field disk_size[] = {
 	{"bytes", FIELD_INTEGER, 0, INT64_MAX, false, "a multiple of 512; 0: the backing's size"},
+	{0},
+};
+
+static const struct field balloon[] = {
+	{"bytes", FIELD_INTEGER, 0, INT64_MAX, false,
+	 "what it is to hold, taken from the guest: a multiple of 4096"},
 	{0},
 };
 
@@ -266,6 +278,9 @@ const struct method methods[] = {
 	{"PUT", "/v1/strategy", "set_strategy",
 	 "Switch the passed-through devices behind the virtual IOMMU to another strategy",
 	 .body = strategy, .answer = ANSWER_NOTHING, .run = set_strategy},
+	{"PUT", "/v1/balloon", "set_balloon",
+	 "What the balloon is to hold of the guest's memory; an event says when it does",
+	 .body = balloon, .answer = ANSWER_NOTHING, .run = set_balloon},
 	{"PUT", "/v1/disks/{id}/size", "set_disk_size", "The disk's backing has a new size",
 	 .body = disk_size, .answer = ANSWER_NOTHING, .run = set_disk_size},
 	{"PUT", "/v1/nets/{id}/link", "set_net_link", "Link of a network device", .body = net_link,

@@ -10,6 +10,7 @@
 #include "base/num.h"
 #include "hospes/hospes.h"
 #include "machine/api.h"
+#include "machine/kind_balloon.h"
 #include "machine/kind_disk.h"
 #include "machine/vm.h"
 #include "virtio/console.h"
@@ -321,6 +322,23 @@ int hospes_vm_set_strategy(struct hospes_vm *vm, const char *strategy, struct ho
 	struct err err = ERR_INIT;
 
 	return give(error, &err, vm_call(vm, do_set_strategy, &call, &err));
+}
+
+static int do_balloon(struct hospes_vm *vm, void *arg, struct err *err)
+{
+	const struct device_call *call = arg;
+
+	if (atomic_load(&vm->state) == HOSPES_STOPPED)
+		return err_set(err, -EBUSY, "balloon: the machine has stopped");
+	return balloon_set(vm, call->size_bytes, err);
+}
+
+int hospes_vm_balloon(struct hospes_vm *vm, uint64_t bytes, struct hospes_error *error)
+{
+	struct device_call call = {.size_bytes = bytes};
+	struct err err = ERR_INIT;
+
+	return give(error, &err, vm_call(vm, do_balloon, &call, &err));
 }
 
 static int do_net_link(struct hospes_vm *vm, void *arg, struct err *err)

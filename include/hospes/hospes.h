@@ -102,6 +102,7 @@ enum hospes_event_type {
 	HOSPES_EVENT_DEVICE_REMOVED, /* value 1: the guest had not given it up */
 	HOSPES_EVENT_DEVICE_KEPT,    /* the guest did not give it up in time; text: why */
 	HOSPES_EVENT_STRATEGY, /* the strategy 'auto' of a device has chosen; text: what, and why */
+	HOSPES_EVENT_BALLOON,  /* the balloon holds what it was set to; text: its bytes */
 };
 
 struct hospes_event {
@@ -109,8 +110,8 @@ struct hospes_event {
 	enum hospes_event_type type;
 	int value;
 	const char *text; /* may be ""; valid during the call */
-	const char
-		*device; /* likewise: its id, for STRATEGY and DEVICE_ADDED to _KEPT; else NULL */
+	/* Likewise: its id, for STRATEGY, BALLOON, DEVICE_ADDED to _KEPT; else NULL. */
+	const char *device;
 };
 
 /* Any library thread may call these, several at a time. */
@@ -196,16 +197,16 @@ HOSPES_API int hospes_vm_status(struct hospes_vm *vm, char **json, struct hospes
  * are read. Free with hospes_free. */
 HOSPES_API int hospes_vm_registers(struct hospes_vm *vm, char **text, struct hospes_error *error);
 
-/* Add one device: {"KIND": OBJECT}, where KIND is "disk", "net", "console", "rng" or "passthrough",
- * and OBJECT what the document has in that kind's list (docs/configuration.md), fds included, which
- * are duplicated. A machine that has started puts it behind a spare PCIe root port, and its guest
- * finds it there; the object names no address then. It is in the machine when the call returns
- * (HOSPES_EVENT_DEVICE_ADDED); the guest takes a moment more. *device (if not NULL) is then the
- * device as the status has it, with its id: free it with hospes_free. On failure nothing has
- * changed. -ENOSPC: no port is free (pci.root_ports), or no more devices of the kind; -EEXIST: the
- * id or the device is in the machine; -EBUSY: in use elsewhere, or the machine has stopped;
- * -EOPNOTSUPP: no guest can find such a device once it runs. Opening, and mapping memory for a
- * passed-through device, is done in the machine's thread, while the guest goes on; with
+/* Add one device: {"KIND": OBJECT}, where KIND is "disk", "net", "console", "rng", "balloon" or
+ * "passthrough", and OBJECT what the document has for it (docs/configuration.md), fds included,
+ * which are duplicated. A machine that has started puts it behind a spare PCIe root port, and its
+ * guest finds it there; the object names no address then. It is in the machine when the call
+ * returns (HOSPES_EVENT_DEVICE_ADDED); the guest takes a moment more. *device (if not NULL) is
+ * then the device as the status has it, with its id: free it with hospes_free. On failure nothing
+ * has changed. -ENOSPC: no port is free (pci.root_ports), or no more devices of the kind;
+ * -EEXIST: the id or the device is in the machine; -EBUSY: in use elsewhere, or the machine has
+ * stopped; -EOPNOTSUPP: no guest can find such a device once it runs. Opening, and mapping memory
+ * for a passed-through device, is done in the machine's thread, while the guest goes on; with
  * HOSPES_VM_THREAD and a sandbox that thread opens nothing (-EACCES), so the object gives fds. */
 HOSPES_API int hospes_vm_device_add(struct hospes_vm *vm, const char *json, size_t length,
 				    char **device, struct hospes_error *error);
@@ -254,6 +255,10 @@ HOSPES_API int hospes_vm_disk_resize(struct hospes_vm *vm, const char *id, uint6
  * throughout. -ENODEV: no device is behind a virtual IOMMU. On failure nothing has changed. */
 HOSPES_API int hospes_vm_set_strategy(struct hospes_vm *vm, const char *strategy,
 				      struct hospes_error *error);
+/* What the balloon is to hold: so much is taken from the guest's memory, and the host has it. The
+ * guest's driver follows, as fast and as far as it can: HOSPES_EVENT_BALLOON when it is there.
+ * -ENOENT: the machine has no balloon; -EINVAL: not a multiple of 4096, or all of the memory. */
+HOSPES_API int hospes_vm_balloon(struct hospes_vm *vm, uint64_t bytes, struct hospes_error *error);
 /* Link of a network device: up is 0 or 1. */
 HOSPES_API int hospes_vm_net_link(struct hospes_vm *vm, const char *id, int up,
 				  struct hospes_error *error);

@@ -37,6 +37,7 @@ static const struct sort {
 	{"console", "{\"path\": \"{dir}/serial.log\"}"},
 	{"console", "{\"type\": \"virtio\", \"path\": \"{dir}/console.log\"}"},
 	{"rng", "{}"},
+	{"balloon", "{\"stats\": 1, \"free_page_reporting\": true}"},
 };
 
 static struct rig rig;
@@ -310,5 +311,27 @@ Test(devices, are_unknown_to_the_virtual_iommu_before_they_are_freed)
 	cr_assert_geq(viommu_probe(vm->viommu, asked.requester, NULL, 0), 0);
 	vm_device_remove(d);
 	cr_assert_eq(asked.found, -ENOENT);
+	hospes_vm_destroy(vm);
+}
+
+Test(devices, a_balloon_takes_what_leaves_the_guest_something)
+{
+	struct hospes_vm *vm = rig_create(&rig, bare, 0);
+	struct hospes_error error;
+	struct vm_device *d;
+	char *status;
+
+	cr_assert_eq(hospes_vm_balloon(vm, 4096, &error), -ENOENT);
+	cr_assert(strstr(error.text, "--balloon"), "%s", error.text);
+	d = add(vm, &(const struct sort){"balloon", "{}"});
+	cr_assert_eq(hospes_vm_balloon(vm, 4095, &error), -EINVAL);
+	cr_assert_eq(hospes_vm_balloon(vm, 32 * MiB, &error), -EINVAL);
+	cr_assert(strstr(error.text, "33554432"), "%s", error.text);
+	cr_assert_eq(hospes_vm_balloon(vm, 32 * MiB - 4096, &error), 0, "%s", error.text);
+	cr_assert_eq(hospes_vm_status(vm, &status, &error), 0);
+	cr_assert(strstr(status, "\"target_bytes\": 33550336"), "%s", status);
+	hospes_free(status);
+	vm_device_remove(d);
+	cr_assert_eq(hospes_vm_balloon(vm, 4096, &error), -ENOENT);
 	hospes_vm_destroy(vm);
 }

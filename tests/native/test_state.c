@@ -16,6 +16,7 @@ static const char document[] =
 	" \"disks\": [{\"path\": \"{dir}/disk\"},"
 	"             {\"path\": \"{dir}/disk2\", \"readonly\": true, \"queues\": 2}],"
 	" \"nets\": [{\"socket\": \"{dir}/passt.sock\"}],"
+	" \"balloon\": {\"enabled\": true},"
 	" \"consoles\": [{\"type\": \"serial\", \"path\": \"{dir}/serial.log\"},"
 	"                {\"type\": \"virtio\", \"path\": \"{dir}/console.log\"}]}";
 

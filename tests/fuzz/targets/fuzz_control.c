@@ -112,6 +112,13 @@ int hospes_vm_set_strategy(struct hospes_vm *vm, const char *strategy, struct ho
 	return call(error);
 }
 
+int hospes_vm_balloon(struct hospes_vm *vm, uint64_t bytes, struct hospes_error *error)
+{
+	(void)vm;
+	check(bytes <= INT64_MAX);
+	return call(error);
+}
+
 const char *hospes_version(void)
 {
 	return "0";

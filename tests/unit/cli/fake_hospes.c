@@ -172,6 +172,12 @@ int hospes_vm_set_strategy(struct hospes_vm *vm, const char *strategy, struct ho
 	return call(error, "set_strategy", "%s", strategy);
 }
 
+int hospes_vm_balloon(struct hospes_vm *vm, uint64_t bytes, struct hospes_error *error)
+{
+	(void)vm;
+	return call(error, "balloon", "%llu", (unsigned long long)bytes);
+}
+
 int hospes_vm_device_add(struct hospes_vm *vm, const char *json, size_t length, char **device,
 			 struct hospes_error *error)
 {

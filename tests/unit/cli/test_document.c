@@ -59,6 +59,19 @@ Test(document, flags_land_at_their_keys)
 			  "\"rng\": {\"enabled\": \"off\"}, \"name\": \"x\"}");
 }
 
+Test(document, a_balloon_is_enabled_unless_its_words_say_no)
+{
+	json_t *root;
+
+	cr_assert_eq(READ(&root, "--balloon"), CLI_OK);
+	document_is(root, "{\"balloon\": {\"enabled\": \"on\"}}");
+	cr_assert_eq(READ(&root, "--balloon=stats=5,free_page_reporting=on"), CLI_OK);
+	document_is(root, "{\"balloon\": {\"enabled\": true, \"stats\": \"5\","
+			  "\"free_page_reporting\": \"on\"}}");
+	cr_assert_eq(READ(&root, "--balloon", "off"), CLI_OK);
+	document_is(root, "{\"balloon\": {\"enabled\": \"off\"}}");
+}
+
 Test(document, lists_grow_and_commas_are_written_twice)
 {
 	json_t *root;

@@ -133,11 +133,12 @@ Test(socket, ctl_sets_what_each_device_has)
 {
 	begin();
 	cr_assert_eq(CTL("web", "set", "data.size=1G", "a.b.link=down", "console0.terminal=80x24",
-			 "strategy=staged,pool=8"),
+			 "strategy=staged,pool=8", "balloon=64K"),
 		     CLI_OK, "%s", fake_err);
-	cr_assert_str_eq(fake.calls,
-			 "disk_resize(data, 1073741824) net_link(a.b, 0) "
-			 "console_resize(console0, 80, 24) set_strategy(staged,pool=8) ");
+	cr_assert_str_eq(fake.calls, "disk_resize(data, 1073741824) net_link(a.b, 0) "
+				     "console_resize(console0, 80, 24) set_strategy(staged,pool=8) "
+				     "balloon(65536) ");
+	cr_assert_eq(CTL("web", "set", "balloon=auto"), CLI_USAGE);
 	cr_assert_eq(CTL("web", "set", "data.size=auto"), CLI_OK);
 	cr_assert_str_eq(fake.calls, "disk_resize(data, 0) ");
 	end();

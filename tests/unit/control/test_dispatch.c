@@ -82,9 +82,10 @@ Test(dispatch, settings_reach_the_device_that_the_path_names)
 	ask("PUT", "/v1/nets/a%20b%2f/link", "{\"up\": false}");
 	ask("PUT", "/v1/consoles/console0/size", "{\"columns\": 80, \"rows\": 25}");
 	ask("PUT", "/v1/strategy", "{\"strategy\": \"staged,pool=8\"}");
-	cr_assert_str_eq(fake.calls,
-			 "disk_resize(data, 4096) net_link(a b/, 0) "
-			 "console_resize(console0, 80, 25) set_strategy(staged,pool=8) ");
+	ask("PUT", "/v1/balloon", "{\"bytes\": 8192}");
+	cr_assert_str_eq(fake.calls, "disk_resize(data, 4096) net_link(a b/, 0) "
+				     "console_resize(console0, 80, 25) set_strategy(staged,pool=8) "
+				     "balloon(8192) ");
 }
 
 Test(dispatch, a_failure_of_the_library_has_its_message_and_its_remedy)

@@ -173,6 +173,9 @@ Test(config, memory_out_of_bounds_is_refused)
 		"memory.size");
 	refused("{" K ", \"memory\": {\"size\": \"64M\", \"backing\": \"paper\"}}", -EINVAL,
 		"auto, anonymous, memfd");
+	refused("{" K ", \"memory\": {\"size\": \"64M\", \"backing\": \"hugetlb-2M\"},"
+		" \"balloon\": {\"enabled\": true}}",
+		-EINVAL, "hugetlb-2M: this host reserves such pages");
 	refused("{" K ", \"memory\": {\"size\": \"1536M\", \"backing\": \"hugetlb-1G\"}}", -EINVAL,
 		"1G");
 }
