@@ -97,7 +97,7 @@ const struct filter_call filter_calls[] = {
 	ALLOW(getsockopt, MACHINE),
 	ALLOW(getpeername, MACHINE), /* is a socket that is handed in connected? */
 	ALLOW(setsockopt, MACHINE),
-	ALLOW(accept4, COMMAND),
+	ALLOW(accept4, MACHINE), /* of the control socket's clients, and a debugger */
 
 	/* Files by path: Landlock says which. Code of ours looks at some to explain a failure, so
 	 * that it is refused where a role has none. */
@@ -263,6 +263,9 @@ const struct filter_request filter_requests[] = {
 	{KVM_SET_CPUID2, VCPUS},
 	{KVM_KVMCLOCK_CTRL, VCPUS},
 	{KVM_TRANSLATE, VCPUS},
+	{KVM_GET_FPU, VCPUS},
+	{KVM_SET_FPU, VCPUS},
+	{KVM_SET_GUEST_DEBUG, MACHINE},
 	{KVM_GET_IRQCHIP, MACHINE},
 	{KVM_SET_IRQCHIP, MACHINE},
 	{KVM_GET_PIT2, MACHINE},

@@ -39,6 +39,7 @@ struct vcpu {
 	/* Under the gate's lock. */
 	bool parked;
 	bool has_run;
+	bool held; /* stays parked while the others run */
 	/* The thread's own. */
 	bool half_done; /* the last exit wants another KVM_RUN to be complete */
 	uint64_t round; /* of the resume that it runs for */
@@ -106,7 +107,7 @@ static bool park(struct vcpu *v, bool event)
 	for (;;) {
 		want = atomic_load(&all->gate.want);
 		if (want == VCPU_WANT_END ||
-		    (want == VCPU_WANT_RUN && (!event || v->round != all->round)))
+		    (want == VCPU_WANT_RUN && !v->held && (!event || v->round != all->round)))
 			break;
 		pthread_cond_wait(&all->gate.changed, &all->gate.lock);
 	}
@@ -333,6 +334,13 @@ void vcpus_resume(struct vcpus *all)
 	all->round++;
 	atomic_store(&all->gate.want, VCPU_WANT_RUN);
 	pthread_cond_broadcast(&all->gate.changed);
+	pthread_mutex_unlock(&all->gate.lock);
+}
+
+void vcpus_hold(struct vcpus *all, unsigned int index, bool held)
+{
+	pthread_mutex_lock(&all->gate.lock);
+	all->vcpus[index].held = held;
 	pthread_mutex_unlock(&all->gate.lock);
 }
 

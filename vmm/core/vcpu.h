@@ -32,6 +32,7 @@ enum vcpu_event {
 	VCPU_RESET,          /* KVM_SYSTEM_EVENT_RESET */
 	VCPU_POWER_OFF,      /* KVM_SYSTEM_EVENT_SHUTDOWN */
 	VCPU_CRASH,          /* KVM_SYSTEM_EVENT_CRASH */
+	VCPU_DEBUG,          /* a breakpoint or a step (core/debug.h) */
 	VCPU_INTERNAL_ERROR, /* KVM_EXIT_INTERNAL_ERROR, FAIL_ENTRY, unknown exit: text says
 			      * which */
 };
@@ -74,6 +75,10 @@ void vcpus_resume(struct vcpus *all);
  * are out and it will park when it does, but what it holds (the lock of a device) may be held until
  * then. Not from a vCPU thread. */
 int vcpus_pause(struct vcpus *all);
+
+/* While they are paused: whether this one stays so when the others are resumed, until it is changed
+ * by another call. At first none is held. */
+void vcpus_hold(struct vcpus *all, unsigned int index, bool held);
 
 void vcpus_stats(struct vcpus *all, struct vcpu_stats *ret);
 

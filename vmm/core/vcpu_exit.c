@@ -108,8 +108,8 @@ bool vcpu_exit_event(const struct kvm_run *run, enum vcpu_event *event, char tex
 			 run->hw.hardware_exit_reason);
 		return true;
 	case KVM_EXIT_DEBUG:
-		snprintf(text, VCPU_EXIT_TEXT, "debug exit at 0x%llx that nobody asked for",
-			 run->debug.arch.pc);
+		*event = VCPU_DEBUG;
+		snprintf(text, VCPU_EXIT_TEXT, "debug exit at 0x%llx", run->debug.arch.pc);
 		return true;
 	case KVM_EXIT_HLT: /* the irqchip in the kernel waits itself */
 		snprintf(text, VCPU_EXIT_TEXT, "HLT left the kernel");

@@ -102,7 +102,7 @@ Test(vcpu_exit, each_reason_has_its_event)
 		{KVM_EXIT_SYSTEM_EVENT, 99, true, VCPU_INTERNAL_ERROR, "99"},
 		{KVM_EXIT_FAIL_ENTRY, 0, true, VCPU_INTERNAL_ERROR, "refused"},
 		{KVM_EXIT_UNKNOWN, 0, true, VCPU_INTERNAL_ERROR, "unknown"},
-		{KVM_EXIT_DEBUG, 0, true, VCPU_INTERNAL_ERROR, "debug"},
+		{KVM_EXIT_DEBUG, 0, true, VCPU_DEBUG, "debug"},
 		{KVM_EXIT_HLT, 0, true, VCPU_INTERNAL_ERROR, "HLT"},
 		{12345, 0, true, VCPU_INTERNAL_ERROR, "12345"},
 	};
