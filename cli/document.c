@@ -7,6 +7,7 @@
 
 #include "cli.h"
 #include "output.h"
+#include "socket.h"
 
 /* How a flag's argument goes into the document. */
 enum flag_kind {
@@ -17,6 +18,7 @@ enum flag_kind {
 	FLAG_APPEND, /* k=v,... appended to the list at key; likewise */
 	FLAG_CACHE,
 	FLAG_CONSOLE,
+	FLAG_SOCKET, /* as FLAG_OBJECT; `first` may be fd:NAME, for a key "fd" */
 };
 
 struct flag {
@@ -103,6 +105,10 @@ const struct option document_options[] = {
 	 FLAG(FLAG_OBJECT, NULL, "smbios", NULL)},
 	{"on-reset", "restart|stop", "when the guest resets (restart)",
 	 FLAG(FLAG_VALUE, NULL, "on_reset", NULL)},
+	{"gdb", "PATH|fd:NAME[,wait=on]",
+	 "listen there for a debugger, 'target remote PATH'; with wait,\nthe guest does not start "
+	 "before the debugger lets it",
+	 FLAG(FLAG_SOCKET, NULL, "gdb", "path")},
 	{"sandbox", "auto|strict|off",
 	 "confine the machine: by what this host has (auto), or not\nwithout all of it (strict)",
 	 FLAG(FLAG_VALUE, NULL, "sandbox", NULL)},
@@ -184,6 +190,24 @@ static int add_pairs(const struct option *option, const char *argument, json_t *
 	return status;
 }
 
+static int take_inherited(const struct option *option, json_t *object, const char *first)
+{
+	const char *name = json_string_value(json_object_get(object, first));
+	int fd;
+
+	if (!name || strncmp(name, "fd:", 3) != 0)
+		return CLI_OK;
+	fd = socket_inherited(name + 3);
+	if (fd < 0) {
+		cli_error("--%s %s: no descriptor of that name was passed (LISTEN_FDS)",
+			  option->name, name);
+		return CLI_FAILED;
+	}
+	json_object_del(object, first);
+	json_object_set_new(object, "fd", json_integer(fd));
+	return CLI_OK;
+}
+
 static int apply_flag(void *at, const struct option *option, const char *argument)
 {
 	const struct flag *flag = option->data;
@@ -222,6 +246,10 @@ static int apply_flag(void *at, const struct option *option, const char *argumen
 		if (!json_object_get(item, "enabled"))
 			json_object_set_new(item, "enabled", json_true());
 		return add_pairs(option, argument, item);
+	case FLAG_SOCKET:
+		object = member(root, flag->key, json_object);
+		status = add_pairs(option, argument, object);
+		return status == CLI_OK ? take_inherited(option, object, flag->first) : status;
 	case FLAG_CONSOLE:
 		if (strcmp(argument, "none") == 0) {
 			json_object_set_new(root, flag->key, json_array());

@@ -131,6 +131,16 @@ static const struct schema_field smbios_fields[] = {
 static const struct schema smbios_schema = {"smbios", smbios_fields, sizeof(struct config_smbios),
 					    NULL};
 
+static const struct schema_field gdb_fields[] = {
+	{"path", SCHEMA_STRING, AT(config_gdb, path)},
+	{"fd", SCHEMA_FD, AT(config_gdb, fd), .max = INT32_MAX},
+	{"wait", SCHEMA_BOOL, AT(config_gdb, wait)},
+	{NULL},
+};
+static const struct config_gdb gdb_defaults = {.fd = -1};
+static const struct schema gdb_schema = {"gdb", gdb_fields, sizeof(struct config_gdb),
+					 &gdb_defaults};
+
 static const struct config machine_defaults = {.io_threads = CONFIG_IO_THREADS_AUTO};
 static const struct schema_field machine_fields[] = {
 	{"name", SCHEMA_STRING, AT(config, name)},
@@ -143,6 +153,7 @@ static const struct schema_field machine_fields[] = {
 	{"viommu", SCHEMA_OBJECT, AT(config, viommu), .sub = &viommu_schema},
 	{"pci", SCHEMA_OBJECT, AT(config, pci), .sub = &pci_schema},
 	{"smbios", SCHEMA_OBJECT, AT(config, smbios), .sub = &smbios_schema},
+	{"gdb", SCHEMA_OBJECT, AT(config, gdb), .sub = &gdb_schema},
 	{"io_threads", SCHEMA_UINT, AT(config, io_threads), .max = 64},
 	{"on_reset", SCHEMA_ENUM, AT(config, on_reset), .names = on_reset_names},
 	{"sandbox", SCHEMA_ENUM, AT(config, sandbox), .names = sandbox_names},

@@ -75,6 +75,13 @@ struct config_smbios {
 	char *version;
 };
 
+/* A debugger's socket: one of path and fd, or neither. */
+struct config_gdb {
+	char *path;
+	int fd;    /* one that listens; -1 */
+	bool wait; /* the guest starts when the debugger lets it */
+};
+
 #define CONFIG_IO_THREADS_AUTO UINT32_MAX
 
 enum config_on_reset {
@@ -107,6 +114,7 @@ struct config {
 	struct config_pci pci;
 	struct config_smbios smbios;
 	uint32_t io_threads; /* CONFIG_IO_THREADS_AUTO until it is validated */
+	struct config_gdb gdb;
 	int on_reset;
 	int sandbox; /* enum sandbox_mode */
 };

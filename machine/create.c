@@ -182,12 +182,15 @@ int vm_build(struct hospes_vm *vm, struct err *err)
 		rc = vm_viommu_plug(vm, err);
 	if (!rc)
 		rc = build_vcpus(vm, err);
+	if (!rc)
+		rc = vm_debug_create(vm, err);
 	return rc ? rc : vm_prepare_boot(vm, err);
 }
 
 void vm_unbuild(struct hospes_vm *vm)
 {
 	vm_stop_loading(vm);
+	vm_debug_destroy(vm);
 	vm_end_vcpus(vm);
 	vm_stop_io_threads(vm);
 	vm_remove_devices(vm);

@@ -100,6 +100,9 @@ void vm_vcpu_event(void *opaque, unsigned int index, enum vcpu_event event, cons
 	case VCPU_CRASH:
 		vm_request(vm, VM_PANIC);
 		return;
+	case VCPU_DEBUG:
+		vm_debug_hit(vm, index);
+		return;
 	case VCPU_SHUTDOWN:
 	case VCPU_INTERNAL_ERROR:
 		break;
@@ -207,6 +210,7 @@ void vm_end(struct hospes_vm *vm, enum hospes_outcome outcome, const char *text)
 		log_registers(vm);
 	atomic_store(&vm->outcome, (int)outcome);
 	vm_emit(vm, HOSPES_EVENT_OUTCOME, (int)outcome, text);
+	vm_debug_ended(vm);
 	/* The state is what waiters look at, so it comes last. */
 	pthread_mutex_lock(&vm->mutex);
 	set_state(vm, HOSPES_STOPPED);
@@ -344,6 +348,11 @@ int vm_do_start(struct hospes_vm *vm, void *arg, struct err *err)
 	(void)arg;
 	if (atomic_load(&vm->state) != HOSPES_CREATED)
 		return vm_wrong_state(vm, "start", err);
+	if (vm_debug_waits(vm)) {
+		quiesce_devices(vm);
+		set_state(vm, HOSPES_PAUSED);
+		return 0;
+	}
 	set_state(vm, HOSPES_RUNNING);
 	vcpus_resume(vm->vcpus);
 	return 0;
@@ -373,6 +382,10 @@ int vm_do_resume(struct hospes_vm *vm, void *arg, struct err *err)
 		return 0;
 	if (atomic_load(&vm->state) != HOSPES_PAUSED)
 		return vm_wrong_state(vm, "resume", err);
+	if (vm_debug_holds(vm))
+		return err_set(err, -EBUSY,
+			       "cannot resume: the debugger has stopped the machine; continue "
+			       "there, or detach it");
 	resume_devices(vm);
 	set_state(vm, HOSPES_RUNNING);
 	vcpus_resume(vm->vcpus);
@@ -554,6 +567,7 @@ int vm_iterate(struct hospes_vm *vm, bool wait)
 		vm_end(vm, HOSPES_OUTCOME_ERROR, "the event loop failed");
 		return rc;
 	}
+	vm_debug_act(vm);
 	pthread_mutex_lock(&vm->mutex);
 	run_commands_locked(vm);
 	pthread_mutex_unlock(&vm->mutex);

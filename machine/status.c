@@ -125,6 +125,7 @@ char *vm_status(struct hospes_vm *vm)
 			  "exits", exits(vm), "devices", devices(vm), "regions", regions(vm));
 	json_t *iommu = vm_iommu_status(vm);
 	json_t *viommu = vm_viommu_status(vm);
+	json_t *debugger = vm_debug_status(vm);
 	char *text;
 
 	json_object_set_new(root, "sandbox", sandbox_status(vm->sandbox));
@@ -132,6 +133,8 @@ char *vm_status(struct hospes_vm *vm)
 		json_object_set_new(root, "iommu", iommu);
 	if (viommu)
 		json_object_set_new(root, "viommu", viommu);
+	if (debugger)
+		json_object_set_new(root, "debugger", debugger);
 	text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
 
 	json_decref(root);

@@ -86,6 +86,17 @@ static int check_iommu(const struct config *c, struct err *err)
 	return 0;
 }
 
+static int check_gdb(const struct config_gdb *gdb, struct err *err)
+{
+	if (gdb->path && gdb->fd >= 0)
+		return err_set(err, -EINVAL, "gdb: has path '%s' and fd %d; leave one out",
+			       gdb->path, gdb->fd);
+	if (gdb->wait && !gdb->path && gdb->fd < 0)
+		return err_set(err, -EINVAL,
+			       "gdb.wait: there is no socket to wait at; give gdb.path");
+	return 0;
+}
+
 static int check_kernel(const struct config *c, struct err *err)
 {
 	if (c->firmware)
@@ -125,6 +136,8 @@ int config_validate(struct config *c, struct err *err)
 		rc = config_check_devices(c, err);
 	if (!rc)
 		rc = check_iommu(c, err);
+	if (!rc)
+		rc = check_gdb(&c->gdb, err);
 	if (!rc && !c->uuid.set) {
 		rand_bytes(c->uuid.byte, sizeof(c->uuid.byte));
 		c->uuid.byte[6] =

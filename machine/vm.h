@@ -29,6 +29,7 @@
 #include "hospes/hospes.h"
 #include "iommu/viommu.h"
 #include "machine/config.h"
+#include "machine/debug.h"
 #include "machine/hotplug.h"
 #include "machine/kind.h"
 #include "machine/kind_passthrough.h"
@@ -135,6 +136,7 @@ struct hospes_vm {
 	bool reset_waits;           /* the timer is in flight */
 	bool reset_paid;            /* the reset that waited is in the budget */
 	struct vm_shutdown shutdown;
+	struct vm_debug *debug; /* NULL: no debugger can come */
 	bool stuck; /* stopped, but a vCPU is still in an exit: its devices are not quiesced */
 
 	struct loop_op wake; /* posted by any thread */

@@ -35,6 +35,7 @@ static const struct {
 } values[] = {
 	{KVM_GET_REGS, KVM_SET_REGS, sizeof(struct kvm_regs)},
 	{KVM_GET_SREGS, KVM_SET_SREGS, sizeof(struct kvm_sregs)},
+	{KVM_GET_FPU, KVM_SET_FPU, sizeof(struct kvm_fpu)},
 	{KVM_GET_XCRS, KVM_SET_XCRS, sizeof(struct kvm_xcrs)},
 	{KVM_GET_XSAVE, KVM_SET_XSAVE, sizeof(struct kvm_xsave)},
 	{KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS, sizeof(struct kvm_debugregs)},
@@ -70,6 +71,7 @@ struct file {
 	void *value[ARRAY_SIZE(values)];
 	uint64_t msr[ARRAY_SIZE(msr_index)];
 	sigset_t kicks; /* what KVM_RUN lets in */
+	struct kvm_guest_debug debug;
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards all that follows */
@@ -415,15 +417,105 @@ static void set_kicks(struct file *file, const struct kvm_signal_mask *mask)
 	}
 }
 
-/* The lock is not held: it may take for ever. */
-static int run(int fd, sigset_t kicks)
+/* The byte at this address of the vCPU's VM; NULL: none. */
+static uint8_t *byte_at(const struct file *vcpu, uint64_t gpa)
 {
+	const struct vm *vm = NULL;
+
+	for (size_t i = 0; i < MAX_FILES; i++) {
+		if (files[i] && files[i]->kind == KIND_VM && files[i]->inode == vcpu->owner)
+			vm = files[i]->vm;
+	}
+	for (size_t i = 0; vm && i < MAX_SLOTS; i++) {
+		const struct kvm_userspace_memory_region *s = &vm->slots[i];
+
+		if (s->memory_size && gpa - s->guest_phys_addr < s->memory_size)
+			return (uint8_t *)s->userspace_addr + (gpa - s->guest_phys_addr);
+	}
+	return NULL;
+}
+
+static bool is_hard_break(const struct kvm_guest_debug *debug, uint64_t rip, uint64_t *dr6)
+{
+	for (unsigned int i = 0; i < 4; i++) {
+		if (debug->control & KVM_GUESTDBG_USE_HW_BP &&
+		    debug->arch.debugreg[7] & 2ull << 2 * i && debug->arch.debugreg[i] == rip) {
+			*dr6 = 1ull << i;
+			return true;
+		}
+	}
+	return false;
+}
+
+static int debug_exit(int fd, uint32_t exception, uint64_t rip, uint64_t dr6)
+{
+	struct kvm_debug_exit_arch arch = {.exception = exception, .pc = rip, .dr6 = dr6};
+	uint32_t reason = KVM_EXIT_DEBUG;
+
+	assert(pwrite(fd, &reason, sizeof(reason), offsetof(struct kvm_run, exit_reason)) ==
+	       sizeof(reason));
+	assert(pwrite(fd, &arch, sizeof(arch), offsetof(struct kvm_run, debug.arch)) ==
+	       sizeof(arch));
+	return 0;
+}
+
+/* Once somebody debugs it, a vCPU runs after all, on a machine of one instruction: each byte of
+ * memory is a `nop`, but for int3. It goes round in STUB_RUN_BYTES. With the lock held. 1: nothing
+ * has happened yet. */
+static int run_debugged(struct file *file, int fd)
+{
+	const struct kvm_guest_debug *debug = &file->debug;
+	struct kvm_regs *regs = file->value[0]; /* as at its reset, at the latest */
+	uint64_t dr6 = 0;
+	const uint8_t *byte;
+
+	for (unsigned int i = 0; i < 1000; i++) {
+		if (regs->rip - STUB_RUN_START >= STUB_RUN_BYTES)
+			regs->rip = STUB_RUN_START;
+		byte = byte_at(file, regs->rip);
+		assert(byte);
+		if (*byte == 0xcc)
+			return debug_exit(fd, 3, regs->rip, 0);
+		if (is_hard_break(debug, regs->rip, &dr6))
+			return debug_exit(fd, 1, regs->rip, dr6);
+		regs->rip++;
+		if (debug->control & KVM_GUESTDBG_SINGLESTEP)
+			return debug_exit(fd, 1, regs->rip, 1 << 14);
+	}
+	return 1;
+}
+
+/* The lock is not held: it may take for ever. */
+static int run(struct file *file, int fd, sigset_t kicks)
+{
+	const struct timespec at_once = {0};
 	uint8_t immediate_exit = 0;
+	int rc = 1;
 
 	if (pread(fd, &immediate_exit, 1, offsetof(struct kvm_run, immediate_exit)) == 1 &&
-	    !immediate_exit)
-		sigwaitinfo(&kicks, NULL);
+	    immediate_exit)
+		return -EINTR;
+	while (rc == 1) {
+		pthread_mutex_lock(&lock);
+		if (file->debug.control & KVM_GUESTDBG_ENABLE)
+			rc = run_debugged(file, fd);
+		else
+			rc = 0;
+		pthread_mutex_unlock(&lock);
+		if (rc == 0 && file->debug.control)
+			return 0;
+		if ((rc ? sigtimedwait(&kicks, NULL, &at_once) : sigwaitinfo(&kicks, NULL)) > 0)
+			return -EINTR;
+	}
 	return -EINTR;
+}
+
+/* There is no paging. */
+static int translate(const struct file *file, struct kvm_translation *t)
+{
+	t->physical_address = t->linear_address;
+	t->valid = byte_at(file, t->linear_address) != NULL;
+	return 0;
 }
 
 static int vcpu_request(struct file *file, unsigned long request, unsigned long arg)
@@ -438,7 +530,9 @@ static int vcpu_request(struct file *file, unsigned long request, unsigned long 
 	case KVM_GET_TSC_KHZ:
 		return TSC_KHZ;
 	case KVM_TRANSLATE:
-		((struct kvm_translation *)arg)->valid = 0;
+		return translate(file, (void *)arg);
+	case KVM_SET_GUEST_DEBUG:
+		file->debug = *(const struct kvm_guest_debug *)arg;
 		return 0;
 	case KVM_KVMCLOCK_CTRL:
 		return -EINVAL;
@@ -467,7 +561,7 @@ static int stub_ioctl(int fd, unsigned long request, unsigned long arg)
 		so_far.runs++;
 		kicks = file->kicks;
 		pthread_mutex_unlock(&lock);
-		return run(fd, kicks);
+		return run(file, fd, kicks);
 	}
 	fails = fail_in == 1;
 	fail_in -= fail_in > 0;

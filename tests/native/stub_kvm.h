@@ -6,7 +6,9 @@
  * It keeps what it is given as data: memory slots, GSI routes, irqfds, ioeventfds, lines, and the
  * state of VMs and vCPUs; reads give back what was written. What Linux refuses (a slot over
  * another, an ioeventfd twice, an irqfd on an eventfd that has one), it refuses with the same
- * errno. KVM_RUN waits until its thread is kicked, and returns -EINTR. It has no VFIO device
+ * errno. KVM_RUN waits until its thread is kicked, and returns -EINTR; while KVM_SET_GUEST_DEBUG
+ * has debugging on, it runs a guest whose every byte of memory, from STUB_RUN_START on, is an
+ * instruction that does nothing, but for int3. There is no paging. It has no VFIO device
  * (-ENODEV).
  *
  * Threads: any. State: one per process, of the files that are open. A request that it does not know
@@ -21,6 +23,9 @@
 #include "core/kvm.h"
 
 extern const struct kvm_calls stub_kvm_calls;
+
+/* Where guests that are debugged run round and round. */
+enum { STUB_RUN_START = 0x100000, STUB_RUN_BYTES = 0x10000 };
 
 /* What stands for an open /dev/kvm; close it. */
 int stub_kvm_open(void);
