@@ -5,12 +5,16 @@
 // for something else, and when every bridge above forwards it (7.5.1.3: as on hardware, a device
 // behind a closed window is silent). That is more than the windows in which hospes places BARs:
 // a guest without ACPI knows nothing of these. A BAR that the guest programs over RAM shows nothing
-// there. Where two BARs overlap, the one that came first keeps the addresses.
+// there. Where two BARs overlap, the one that came first keeps the addresses; the platform's ports
+// came before all.
 #include <errno.h>
 
 #include "base/le.h"
 #include "base/num.h"
 #include "core/pci_impl.h"
+
+/* Below are the ports of the system board, some of which the kernel answers itself. */
+enum { IO_LOWEST = 0x100, IO_BYTES = 0x10000 };
 
 uint64_t pci_bar_address(const struct pci_device *dev, unsigned int bar)
 {
@@ -81,7 +85,7 @@ static bool root_forwards(const struct pci_root *root, bool io, uint64_t address
 	const struct pci_windows *w = &root->config.windows;
 
 	if (io)
-		return range_inside(address, size, w->io_base, w->io_bytes);
+		return range_inside(address, size, IO_LOWEST, IO_BYTES - IO_LOWEST);
 	for (size_t i = 0; i < ARRAY_SIZE(w->kept); i++) {
 		if (ranges_overlap(address, size, w->kept[i].gpa, w->kept[i].bytes))
 			return false;

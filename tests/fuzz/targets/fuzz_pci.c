@@ -323,7 +323,7 @@ static void check_bar(const struct fn *f, unsigned int i)
 	at &= io ? ~3ull : rom ? ~2047ull : ~15ull;
 	check(is_aligned(at, size));
 	if (io)
-		show = (c[COMMAND] & 1) && inside(at, size, 0x1000, 0xffff);
+		show = (c[COMMAND] & 1) && inside(at, size, 0x100, 0xffff);
 	else
 		show = (c[COMMAND] & 2) && (inside(at, size, PCI_RAM_BYTES, ECAM - 1) ||
 					    inside(at, size, ECAM + 256 * MiB, APICS - 1) ||

@@ -234,6 +234,31 @@ Test(pci, a_bar_is_visible_wherever_the_guest_puts_it_but_over_what_is_there)
 	pci_detach(&f.pci);
 }
 
+Test(pci, an_io_bar_is_visible_wherever_the_guest_puts_it_but_over_the_board)
+{
+	static const uint16_t good[] = {0x100, 0x400, 0xd00, 0xfe0, 0x1000, 0xffe0};
+	static const uint16_t bad[] = {0, 0x80, 0xe0};
+	struct fn f;
+
+	fn_init(&f, "f", 0x77);
+	fn_bar(&f, 0, PCI_BAR_IO, 32);
+	attach(&f, pci_root_bus(pci.root), 3, 0);
+	cfg_write(0, 3, COMMAND, COMMAND_IO, 2);
+	for (unsigned int i = 0; i < ARRAY_SIZE(good); i++) {
+		cfg_write(0, 3, BAR, good[i], 4);
+		cr_assert_eq(tag_at(pci.pio, good[i]), 0x77, "0x%x", good[i]);
+	}
+	for (unsigned int i = 0; i < ARRAY_SIZE(bad); i++) {
+		cfg_write(0, 3, BAR, bad[i], 4);
+		cr_assert_not(f.pci.bars[0].visible, "0x%x", bad[i]);
+	}
+	cfg_write(0, 3, BAR, 0xce0, 4);
+	cr_assert_eq(tag_at(pci.pio, 0xce0), 0x77);
+	cr_assert_neq(tag_at(pci.pio, 0xcf8), 0x77, "what is there stays there");
+	cr_assert_eq(cfg_read(0, 0, 0, 2), 0x1b36);
+	pci_detach(&f.pci);
+}
+
 Test(pci, a_bar_that_is_not_decoded_is_reported_once_unless_it_is_being_sized)
 {
 	struct fn f;
