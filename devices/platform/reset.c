@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The ways in which guests reset a PC: the chipset's reset control at port 0xcf9 (which is also the
- * ACPI reset register), the keyboard controller's output port pulse, and port 0x92.
+ * ACPI reset register), the keyboard controller's output port, pulsed or written, and port 0x92.
  */
 #include <errno.h>
 
@@ -18,9 +18,11 @@ enum {
 	CF9_RST_CPU = 1 << 2,
 	CF9_FULL_RST = 1 << 3,
 
+	KBD_DATA_PORT = 0x60,
 	KBD_PORT = 0x64,
-	KBD_PULSE = 0xf0,   /* 0xf0 to 0xff: pulse the output lines whose bit is 0 … */
-	KBD_RESET = 1 << 0, /* … of which this one is the reset line */
+	KBD_WRITE_OUTPUT = 0xd1, /* the byte for the data port that follows sets the output lines */
+	KBD_PULSE = 0xf0,        /* 0xf0 to 0xff: pulse the output lines whose bit is 0 … */
+	KBD_RESET = 1 << 0,      /* … of which this one is the reset line */
 
 	PORT_92 = 0x92,
 	PORT_92_RESET = 1 << 0,
@@ -31,9 +33,10 @@ struct reset {
 	struct device dev;
 	struct bus *pio;
 	struct pci_root *root;
-	struct bus_region cf9_region, kbd_region, port92_region;
+	struct bus_region cf9_region, kbd_region, kbd_data_region, port92_region;
 	struct platform_sink sink;
 	uint8_t cf9, port92;
+	bool output_next; /* KBD_WRITE_OUTPUT was the last command */
 };
 
 static void fire(struct reset *reset)
@@ -73,10 +76,33 @@ static uint64_t kbd_read(void *opaque, uint64_t offset, unsigned int size)
 
 static void kbd_write(void *opaque, uint64_t offset, uint64_t value, unsigned int size)
 {
+	struct reset *reset = opaque;
+
 	(void)offset;
 	(void)size;
+	reset->output_next = value == KBD_WRITE_OUTPUT;
 	if ((value & KBD_PULSE) == KBD_PULSE && !(value & KBD_RESET))
-		fire(opaque);
+		fire(reset);
+}
+
+static uint64_t kbd_data_read(void *opaque, uint64_t offset, unsigned int size)
+{
+	(void)opaque;
+	(void)offset;
+	(void)size;
+	return 0xff;
+}
+
+static void kbd_data_write(void *opaque, uint64_t offset, uint64_t value, unsigned int size)
+{
+	struct reset *reset = opaque;
+	bool output = reset->output_next;
+
+	(void)offset;
+	(void)size;
+	reset->output_next = false;
+	if (output && !(value & KBD_RESET))
+		fire(reset);
 }
 
 static uint64_t port92_read(void *opaque, uint64_t offset, unsigned int size)
@@ -102,6 +128,12 @@ static void port92_write(void *opaque, uint64_t offset, uint64_t value, unsigned
 
 static const struct bus_ops cf9_ops = {.read = cf9_read, .write = cf9_write, .min = 1, .max = 1};
 static const struct bus_ops kbd_ops = {.read = kbd_read, .write = kbd_write, .min = 1, .max = 1};
+static const struct bus_ops kbd_data_ops = {
+	.read = kbd_data_read,
+	.write = kbd_data_write,
+	.min = 1,
+	.max = 1,
+};
 static const struct bus_ops port92_ops = {
 	.read = port92_read,
 	.write = port92_write,
@@ -116,6 +148,7 @@ static void reset_reset(struct device *dev)
 	pthread_mutex_lock(&dev->lock);
 	reset->cf9 = 0;
 	reset->port92 = PORT_92_A20;
+	reset->output_next = false;
 	pthread_mutex_unlock(&dev->lock);
 }
 
@@ -138,6 +171,7 @@ static void reset_destroy(struct device *dev)
 		return;
 	pci_root_set_reset_port(reset->root, NULL);
 	bus_del(reset->pio, &reset->kbd_region);
+	bus_del(reset->pio, &reset->kbd_data_region);
 	bus_del(reset->pio, &reset->port92_region);
 	bus_synchronize(reset->pio);
 	device_done(dev);
@@ -147,12 +181,13 @@ static void reset_destroy(struct device *dev)
 static const struct state_field reset_fields[] = {
 	STATE_ONE(struct reset, cf9, .mask = CF9_SYS_RST | CF9_RST_CPU | CF9_FULL_RST),
 	STATE_ONE(struct reset, port92, .mask = PORT_92_RESET | PORT_92_A20),
+	STATE_ONE(struct reset, output_next, .since = 2),
 };
 static const struct state_section reset_section =
-	STATE_SECTION("reset", 1, struct reset, reset_fields);
+	STATE_SECTION("reset", 2, struct reset, reset_fields);
 
 STATE_DERIVED(struct reset, "made by reset_create", dev, pio, root, cf9_region, kbd_region,
-	      port92_region, sink);
+	      kbd_data_region, port92_region, sink);
 
 static int reset_save(struct device *dev, struct state_writer *w, struct err *err)
 {
@@ -205,9 +240,12 @@ int reset_create(struct device **ret, const struct device_env *env, struct pci_r
 	reset->port92 = PORT_92_A20;
 	region_init(reset, &reset->cf9_region, &cf9_ops, "reset");
 	region_init(reset, &reset->kbd_region, &kbd_ops, "kbd-reset");
+	region_init(reset, &reset->kbd_data_region, &kbd_data_ops, "kbd-data");
 	region_init(reset, &reset->port92_region, &port92_ops, "port-92");
 	pci_root_set_reset_port(root, &reset->cf9_region);
 	r = bus_add(env->pio, &reset->kbd_region, KBD_PORT, err);
+	if (!r)
+		r = bus_add(env->pio, &reset->kbd_data_region, KBD_DATA_PORT, err);
 	if (!r)
 		r = bus_add(env->pio, &reset->port92_region, PORT_92, err);
 	if (r) {

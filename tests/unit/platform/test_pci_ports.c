@@ -11,6 +11,7 @@ enum {
 	CF9 = 0xcf9,
 	CFC = 0xcfc,
 	KBD = 0x64,
+	KBD_DATA = 0x60,
 	PORT_92 = 0x92,
 
 	LNKSTA = 0x12,
@@ -130,6 +131,28 @@ Test(reset, keyboard_controller_pulses_the_line)
 	out8(&h, KBD, 0xd1);
 	cr_assert_eq(h.events[PLATFORM_RESET], 0);
 	out8(&h, KBD, 0xfe);
+	cr_assert_eq(h.events[PLATFORM_RESET], 1);
+	all_gone(&h, root, dev);
+}
+
+/* As Plan 9 does. */
+Test(reset, the_keyboard_controllers_output_port_has_the_line_too)
+{
+	struct harness h;
+	struct pci_root *root = root_new(&h);
+	struct device *dev = reset_new(&h, root);
+
+	out8(&h, KBD_DATA, 0xde);
+	out8(&h, KBD, 0xd1);
+	out8(&h, KBD_DATA, 0xdf);
+	out8(&h, KBD_DATA, 0xde);
+	out8(&h, KBD, 0xd1);
+	out8(&h, KBD, 0xaa);
+	out8(&h, KBD_DATA, 0xde);
+	cr_assert_eq(h.events[PLATFORM_RESET], 0, "data is not for the output port");
+	cr_assert_eq(in8(&h, KBD_DATA), 0xff, "there is no keyboard");
+	out8(&h, KBD, 0xd1);
+	out8(&h, KBD_DATA, 0xde);
 	cr_assert_eq(h.events[PLATFORM_RESET], 1);
 	all_gone(&h, root, dev);
 }
