@@ -28,7 +28,8 @@ void virtio_pci_registers_reset(struct virtio_pci *v)
 
 /* Common configuration (4.1.4.3). A read is served from an image of the registers, so any size at
  * any offset is well-defined; a write must be of one field, as the specification demands, or it is
- * ignored. */
+ * ignored. But one of up to 4 bytes that is wider than its field is of that field alone: drivers
+ * were written against QEMU, which takes it so. */
 
 static void common_image(struct virtio_pci *v, struct common_cfg *image)
 {
@@ -145,8 +146,29 @@ static void write_queue_field(struct virtio_pci *v, uint32_t offset, uint64_t va
 	}
 }
 
+/* Of the fields with fewer than 4 bytes where an aligned access can be wider; 0: any other. */
+static unsigned int narrow_field_bytes(uint32_t offset)
+{
+	switch (offset) {
+	case VIRTIO_PCI_COMMON_STATUS:
+		return 1;
+	case VIRTIO_PCI_COMMON_MSIX:
+	case VIRTIO_PCI_COMMON_Q_SIZE:
+	case VIRTIO_PCI_COMMON_Q_ENABLE:
+		return 2;
+	default:
+		return 0;
+	}
+}
+
 static void common_write(struct virtio_pci *v, uint32_t offset, uint64_t value, unsigned int size)
 {
+	unsigned int bytes = narrow_field_bytes(offset);
+
+	if (bytes && size > bytes && size <= 4) {
+		size = bytes;
+		value &= (1u << 8 * bytes) - 1;
+	}
 	switch (offset) {
 	case VIRTIO_PCI_COMMON_DFSELECT:
 		if (size == 4)

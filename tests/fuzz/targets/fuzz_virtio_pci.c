@@ -142,7 +142,16 @@ static void model_address(struct model *m, uint32_t offset, uint64_t value, unsi
 static void model_write(struct model *m, uint32_t offset, uint64_t value, unsigned int size)
 {
 	struct model_queue *q = m->queue_select < QUEUES ? &m->q[m->queue_select] : NULL;
+	bool two = offset == DRV_CONFIG_VECTOR || offset == DRV_QUEUE_SIZE ||
+		   offset == DRV_QUEUE_ENABLE;
 
+	if (two && size == 4) {
+		size = 2;
+		value = (uint16_t)value;
+	} else if (offset == DRV_STATUS && size <= 4) {
+		size = 1;
+		value = (uint8_t)value;
+	}
 	switch (offset << 4 | size) {
 	case DRV_DEVICE_FEATURE_SELECT << 4 | 4:
 		m->device_select = (uint32_t)value;
