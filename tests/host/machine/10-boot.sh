@@ -42,6 +42,23 @@ for shape in "${shapes[@]}"; do
 	booted "$name" "$cpus" "$mib"
 done
 
+# An initrd of more than 2 GiB: the kernel passes over the body of its first entry, a directory, so that what the
+# guest runs lies beyond them.
+if [ "$(times 0 1)" = 1 ]; then
+	beyond=$((2200 << 20))
+	{
+		printf '070701'
+		printf '%08X' 1 0x41ed 0 0 2 0 $((beyond - 116)) 0 0 0 0 5 0
+		printf 'skip\0\0'
+	} >"$TMP/initrd"
+	truncate -s "$beyond" "$TMP/initrd"
+	cat "$HOSPES_GUEST_INITRD" >>"$TMP/initrd"
+	ok "an initrd of 2.2 GiB: the guest powers off" boot large 480 --kernel "$HOSPES_GUEST_BZIMAGE" --initrd "$TMP/initrd" \
+		--memory 6G --cmdline 'console=ttyS0 hospes.test=hello,info'
+	like "$(guest_log large)" '^hello from' "it ran what lies beyond 2 GiB"
+	rm "$TMP/initrd"
+fi
+
 debian=(--kernel "$HOSPES_DEBIAN_BZIMAGE" --initrd "$HOSPES_DEBIAN_INITRD"
 	--cmdline 'console=ttyS0 hospes.test=hello,info')
 for shape in '1 256' '4 6144'; do
