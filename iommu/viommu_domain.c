@@ -166,16 +166,19 @@ static void cut_off(struct viommu_domain *domain)
 void viommu_forget_memory(struct viommu_domain *domain, uint64_t gpa, uint64_t bytes)
 {
 	struct viommu *viommu = domain->viommu;
+	bool any, ignored;
 
-	if (!viommu_unmap_memory(viommu, domain, gpa, bytes)) {
+	if (!viommu_unmap_memory(viommu, domain, gpa, bytes, &any)) {
 		log_error(viommu->log, "viommu",
 			  "domain %u: the hardware refuses to unmap memory that leaves the guest; "
 			  "its devices reach nothing from now on",
 			  domain->id);
 		cut_off(domain);
-		(void)viommu_unmap_memory(viommu, domain, gpa, bytes);
+		(void)viommu_unmap_memory(viommu, domain, gpa, bytes, &ignored);
 	}
-	viommu_drain(domain);
+	/* What is not mapped an emulated device has no bracket on. */
+	if (any || domain->bypass)
+		viommu_drain(domain);
 }
 
 /* In bypass an emulated device pays nothing for the virtual IOMMU: no lock, no look-up. The caller

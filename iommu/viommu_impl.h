@@ -154,9 +154,9 @@ void viommu_limits_locked(const struct viommu *viommu, struct viommu_limits *ret
 /* Remove all records of a domain without members. */
 void viommu_clear(struct viommu *viommu, struct viommu_domain *domain);
 /* Steps 1 and 2 of viommu_memory_leaves. False: the hardware refuses a part, so that its devices
- * must be detached; after that it succeeds. */
+ * must be detached; after that it succeeds. *any: the guest had mapped some of it. */
 bool viommu_unmap_memory(struct viommu *viommu, struct viommu_domain *domain, uint64_t gpa,
-			 uint64_t bytes);
+			 uint64_t bytes, bool *any);
 /* Step 3: drain the emulated devices. */
 void viommu_drain(struct viommu_domain *domain);
 

@@ -545,11 +545,12 @@ static bool unmap_going(struct viommu_domain *domain)
 }
 
 bool viommu_unmap_memory(struct viommu *viommu, struct viommu_domain *domain, uint64_t gpa,
-			 uint64_t bytes)
+			 uint64_t bytes, bool *any)
 {
 	bool good = true;
 
-	if (mark_memory(viommu, domain, gpa, bytes)) {
+	*any = mark_memory(viommu, domain, gpa, bytes);
+	if (*any) {
 		good = unmap_going(domain);
 		sweep(viommu, domain, 0, UINT64_MAX);
 	}
