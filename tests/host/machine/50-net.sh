@@ -60,6 +60,20 @@ ok "a tap with another mtu is said" guest_wait_for jumbo "mtu 9000.*'tap9' has 1
 guest_kill jumbo
 ip link del tap9
 
+# A macvtap, which comes as an fd, goes like a tap.
+if [ "$(times 0 1)" = 1 ]; then
+	ip link add v0 type veth peer name v1
+	ip link set v0 up
+	ip link add link v0 name mvt0 type macvtap mode bridge
+	guest_start macvtap hospes run "${guest[@]}" --net "fd=9,mac=$(cat /sys/class/net/mvt0/address)" --cmdline \
+		"$line hospes.sh=\"echo up; sleep 1000\"" 9<>"/dev/tap$(cat /sys/class/net/mvt0/ifindex)"
+	ok "macvtap: the guest is up" guest_wait_for macvtap '^up' 60 || guest_show macvtap
+	ip link del mvt0
+	ok "macvtap: it is deleted, the log says so" guest_wait_for macvtap 'network is gone: .*link is down' 30
+	guest_kill macvtap
+	ip link del v0
+fi
+
 # Without root: passt's socket. The guest reaches the host's address through it.
 passt --foreground --socket "$TMP/passt.sock" --runas 0 --mtu 1500 -a 10.8.0.2 -n 24 -g 10.8.0.1 --map-host-loopback 10.8.0.1 \
 	>"$TMP/passt.log" 2>&1 &
@@ -69,9 +83,10 @@ listening() { ss -xlH | grep LISTEN | grep -qF "$TMP/passt.sock"; }
 ok "passt listens" retry 20 listening
 iperf3 -s -1 -p 5999 >"$TMP/iperf.log" 2>&1 &
 guest_start passt hospes run "${guest[@]}" --net "socket=$TMP/passt.sock" --cmdline \
-	"$line hospes.ip=10.8.0.2/24,10.8.0.1 hospes.sh=\"iperf3 -c 10.8.0.1 -p 5999 -t 2\""
-guest_wait passt 120
-is $? 0 "passt: the guest ends" || guest_show passt
-like "$(guest_log passt)" 'HOSPES-GUEST: exit 0' "passt: iperf3 to the host" || { guest_show passt; diag "$(cat "$TMP/passt.log")"; }
-kill "$passt" 2>/dev/null
+	"$line hospes.ip=10.8.0.2/24,10.8.0.1 hospes.sh=\"busybox udhcpc -i eth0 -n -q -s /bin/true; \
+iperf3 -c 10.8.0.1 -p 5999 -t 2; echo iperf3 \$?; sleep 1000\""
+ok "passt: an address by DHCP" guest_wait_for passt 'lease of [0-9.]+ obtained' 120 || guest_show passt
+ok "passt: iperf3 to the host" guest_wait_for passt '^iperf3 0' 60 || { guest_show passt; diag "$(cat "$TMP/passt.log")"; }
+kill "$passt"
+ok "passt ended: the log says so" guest_wait_for passt 'network is gone' 30 || guest_show passt
 done_testing
