@@ -294,6 +294,8 @@ static int act(const struct words *words)
 	}
 	if (strcmp(verb, "remove") == 0 && words->n > 2)
 		return remove_device(words);
+	if (strcmp(verb, "dump") == 0 && words->n == 3)
+		return ctl_dump(machine, words->word[2]);
 	for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
 		if (strcmp(requests[i].word, verb) == 0 && words->n == 2)
 			return request(machine, requests[i].verb, requests[i].target, NULL);
@@ -334,6 +336,7 @@ const struct command ctl_command = {
 		"  remove DEVICE [force]  ask the guest to give it up; an event says how it ended.\n"
 		"                        force: after 30 s, take it in any case\n"
 		"  events                what happens, a line of JSON each, until it ends\n"
+		"  dump FILE             memory and registers, as an ELF core for gdb\n"
 		"  metrics               the status document's numbers for Prometheus\n"
 		"  registers             of every vCPU\n"
 		"  schema                what can be asked by HTTP, as OpenAPI 3\n",

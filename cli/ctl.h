@@ -16,4 +16,7 @@ int ctl_ask(const char *what, const struct question *question, FILE *to, struct 
  * first that fails ends it. NULL: there are none. Their ids go to standard output. */
 int ctl_add(const char *what, const json_t *devices);
 
+/* The machine writes its memory into this file, which must not exist; until it is done. */
+int ctl_dump(const char *what, const char *path);
+
 #endif

@@ -24,6 +24,7 @@ static const char *const names[] = {
 	[HOSPES_EVENT_DEVICE_KEPT] = "device_kept",
 	[HOSPES_EVENT_STRATEGY] = "strategy",
 	[HOSPES_EVENT_BALLOON] = "balloon",
+	[HOSPES_EVENT_DUMPED] = "dumped",
 };
 
 const char *events_state_name(enum hospes_state state)

@@ -186,6 +186,18 @@ static int add_device(struct call *call)
 	return rc;
 }
 
+static int do_dump(struct call *call)
+{
+	json_int_t place = integer_of(call, "fd");
+
+	if (place >= (json_int_t)call->n_fds)
+		return invalid(call,
+			       "fd: not the place of one of the %u file descriptors that came; "
+			       "'hospes ctl NAME dump FILE' opens the file and sends it",
+			       call->n_fds);
+	return hospes_vm_dump(call->vm, call->fds[place], &call->error);
+}
+
 static int remove_device(struct call *call)
 {
 	const json_t *timeout = json_object_get(call->query, "timeout_ms");
@@ -218,6 +230,12 @@ static const struct field removal[] = {
 static const struct field since[] = {
 	{"since", FIELD_INTEGER, 0, INT64_MAX, true,
 	 "begin behind the event of this number, as far as it is kept"},
+	{0},
+};
+
+static const struct field dump[] = {
+	{"fd", FIELD_INTEGER, 0, HOSPES_DEVICE_FDS - 1, false,
+	 "the file's place among the descriptors that come with the request"},
 	{0},
 };
 
@@ -269,6 +287,9 @@ const struct method methods[] = {
 	{"POST", "/v1/reset", "reset", "Reset it", .answer = ANSWER_STATE, .run = do_reset},
 	{"POST", "/v1/stop", "stop", "Stop it now, whatever the guest is doing",
 	 .answer = ANSWER_STATE, .run = do_stop},
+	{"POST", "/v1/dump", "dump",
+	 "Write memory and registers as an ELF core; an event says how it ended", .body = dump,
+	 .takes_fds = true, .answer = ANSWER_LATER, .run = do_dump},
 	{"POST", "/v1/devices", "add_device",
 	 "Add a device: one of the document's, whose file descriptors come with the request",
 	 .body = device, .takes_fds = true, .answer = ANSWER_OBJECT, .run = add_device},

@@ -276,6 +276,13 @@ int hospes_vm_registers(struct hospes_vm *vm, char **text, struct hospes_error *
 	return give(error, &err, vm_call(vm, vm_do_registers, text, &err));
 }
 
+int hospes_vm_dump(struct hospes_vm *vm, int fd, struct hospes_error *error)
+{
+	struct err err = ERR_INIT;
+
+	return give(error, &err, vm_call(vm, vm_do_dump, &fd, &err));
+}
+
 /* A change of one device: what it is about, and to what. */
 struct device_call {
 	const char *id;

@@ -191,6 +191,7 @@ void vm_unbuild(struct hospes_vm *vm)
 {
 	vm_stop_loading(vm);
 	vm_debug_destroy(vm);
+	vm_dump_destroy(vm);
 	vm_end_vcpus(vm);
 	vm_stop_io_threads(vm);
 	vm_remove_devices(vm);

@@ -211,6 +211,7 @@ void vm_end(struct hospes_vm *vm, enum hospes_outcome outcome, const char *text)
 	atomic_store(&vm->outcome, (int)outcome);
 	vm_emit(vm, HOSPES_EVENT_OUTCOME, (int)outcome, text);
 	vm_debug_ended(vm);
+	vm_dump_ended(vm);
 	/* The state is what waiters look at, so it comes last. */
 	pthread_mutex_lock(&vm->mutex);
 	set_state(vm, HOSPES_STOPPED);
@@ -363,6 +364,8 @@ int vm_do_pause(struct hospes_vm *vm, void *arg, struct err *err)
 	int rc;
 
 	(void)arg;
+	/* A machine that is paused for a dump then stays so. */
+	vm_dump_then(vm, false);
 	if (atomic_load(&vm->state) == HOSPES_PAUSED)
 		return 0;
 	if (atomic_load(&vm->state) != HOSPES_RUNNING)
@@ -386,6 +389,8 @@ int vm_do_resume(struct hospes_vm *vm, void *arg, struct err *err)
 		return err_set(err, -EBUSY,
 			       "cannot resume: the debugger has stopped the machine; continue "
 			       "there, or detach it");
+	if (vm_dump_then(vm, true))
+		return 0; /* when it is written */
 	resume_devices(vm);
 	set_state(vm, HOSPES_RUNNING);
 	vcpus_resume(vm->vcpus);
@@ -399,6 +404,10 @@ int vm_do_reset(struct hospes_vm *vm, void *arg, struct err *err)
 	(void)arg;
 	if (atomic_load(&vm->state) != HOSPES_RUNNING && atomic_load(&vm->state) != HOSPES_PAUSED)
 		return vm_wrong_state(vm, "reset", err);
+	if (vm->dump)
+		return err_set(err, -EBUSY,
+			       "cannot reset: a dump is being written; GET /v1/events says when "
+			       "it is done");
 	/* A paused machine's devices are quiet: let them go on, so that they can be reset. */
 	if (atomic_load(&vm->state) == HOSPES_PAUSED)
 		resume_devices(vm);
@@ -572,6 +581,7 @@ int vm_iterate(struct hospes_vm *vm, bool wait)
 	run_commands_locked(vm);
 	pthread_mutex_unlock(&vm->mutex);
 	vm_act(vm);
+	vm_dump_act(vm);
 	handle_request(vm);
 	return atomic_load(&vm->state) == HOSPES_STOPPED ? 0 : 1;
 }

@@ -126,6 +126,7 @@ char *vm_status(struct hospes_vm *vm)
 	json_t *iommu = vm_iommu_status(vm);
 	json_t *viommu = vm_viommu_status(vm);
 	json_t *debugger = vm_debug_status(vm);
+	json_t *dump = vm_dump_status(vm);
 	char *text;
 
 	json_object_set_new(root, "sandbox", sandbox_status(vm->sandbox));
@@ -135,6 +136,8 @@ char *vm_status(struct hospes_vm *vm)
 		json_object_set_new(root, "viommu", viommu);
 	if (debugger)
 		json_object_set_new(root, "debugger", debugger);
+	if (dump)
+		json_object_set_new(root, "dump", dump);
 	text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
 
 	json_decref(root);

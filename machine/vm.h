@@ -30,6 +30,7 @@
 #include "iommu/viommu.h"
 #include "machine/config.h"
 #include "machine/debug.h"
+#include "machine/dump.h"
 #include "machine/hotplug.h"
 #include "machine/kind.h"
 #include "machine/kind_passthrough.h"
@@ -137,6 +138,7 @@ struct hospes_vm {
 	bool reset_paid;            /* the reset that waited is in the budget */
 	struct vm_shutdown shutdown;
 	struct vm_debug *debug; /* NULL: no debugger can come */
+	struct vm_dump *dump;   /* NULL: none is being written */
 	bool stuck; /* stopped, but a vCPU is still in an exit: its devices are not quiesced */
 
 	struct loop_op wake; /* posted by any thread */

@@ -103,6 +103,7 @@ enum hospes_event_type {
 	HOSPES_EVENT_DEVICE_KEPT,    /* the guest did not give it up in time; text: why */
 	HOSPES_EVENT_STRATEGY, /* the strategy 'auto' of a device has chosen; text: what, and why */
 	HOSPES_EVENT_BALLOON,  /* the balloon holds what it was set to; text: its bytes */
+	HOSPES_EVENT_DUMPED,   /* hospes_vm_dump has ended: value 0, or a negative errno and why */
 };
 
 struct hospes_event {
@@ -196,6 +197,14 @@ HOSPES_API int hospes_vm_status(struct hospes_vm *vm, char **json, struct hospes
 /* The registers of every vCPU, as lines of text for people. A running machine is paused while they
  * are read. Free with hospes_free. */
 HOSPES_API int hospes_vm_registers(struct hospes_vm *vm, char **text, struct hospes_error *error);
+
+/* Write memory and registers of the guest into this file, as an ELF core for gdb, crash or drgn:
+ * what the file held is gone, what is zero is a hole, memory lies at its physical address. The
+ * machine is paused meanwhile; the call returns when that has begun, and HOSPES_EVENT_DUMPED says
+ * how it ended. Then the machine goes on, if it was running: hospes_vm_pause and hospes_vm_resume
+ * change that in the meantime. fd: a regular file that is open for writing; it is duplicated.
+ * -EALREADY: one is being written; -EBUSY: not started, or stopped. */
+HOSPES_API int hospes_vm_dump(struct hospes_vm *vm, int fd, struct hospes_error *error);
 
 /* Add one device: {"KIND": OBJECT}, where KIND is "disk", "net", "console", "rng", "balloon" or
  * "passthrough", and OBJECT what the document has for it (docs/configuration.md), fds included,

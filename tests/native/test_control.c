@@ -10,9 +10,11 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/num.h"
 #include "core/kvm.h"
 #include "hospes/control.h"
 #include "machine/vm.h"
@@ -153,6 +155,40 @@ Test(control, curl_hears_events_until_the_machine_ends)
 	while (!strstr(line, "\"state\":\"stopped\""));
 	end();
 	cr_assert_eq(pclose(events), 0, "curl sees a proper end");
+}
+
+/* What 'hospes ctl' says of a dump into this file; its exit status. */
+static int dump(const char *name, char *text, size_t room)
+{
+	char command[1024];
+	FILE *from;
+
+	snprintf(command, sizeof(command), "%s ctl %s dump %s/%s 2>&1", HOSPES_COMMAND,
+		 address.sun_path, rig.dir, name);
+	from = popen(command, "r");
+	text[fread(text, 1, room - 1, from)] = '\0';
+	return pclose(from);
+}
+
+Test(control, ctl_waits_until_a_dump_is_written_and_never_over_another_file)
+{
+	char path[128], text[1024];
+	struct stat st;
+
+	cr_assert_eq(dump("core", text, sizeof(text)), 0, "%s", text);
+	cr_expect_str_eq(text, "");
+	snprintf(path, sizeof(path), "%s/core", rig.dir);
+	cr_assert_eq(stat(path, &st), 0);
+	cr_expect(st.st_size > (off_t)(32 * MiB) && (st.st_mode & 0777) == 0600);
+	cr_expect_neq(dump("core", text, sizeof(text)), 0);
+	cr_expect(strstr(text, "core: cannot be made for the dump: File exists"), "%s", text);
+	unlink(path);
+	answers("-X POST " URL "/v1/stop", "{\"state\":\"stopped\"}");
+	cr_expect_neq(dump("core", text, sizeof(text)), 0);
+	cr_expect(strstr(text, "cannot dump: the machine is stopped"), "%s", text);
+	cr_expect_eq(stat(path, &st), -1, "what was begun is gone");
+	answers("-X POST -d '{\"fd\": 0}' " URL "/v1/dump",
+		"'hospes ctl NAME dump FILE' opens the file");
 }
 
 /* One request with file descriptors, on a connection of its own. */

@@ -17,11 +17,12 @@ struct arch_vm;
 struct arch_vcpu;
 
 enum {
-	DEBUG_REGS = 80,         /* registers, at most */
-	DEBUG_REGS_BYTES = 1024, /* of all of them, at most */
-	DEBUG_HARD = 4,          /* hardware breakpoints that a vCPU has */
-	DEBUG_TEXT = 8192,       /* of the description of the registers */
-	DEBUG_TRAP_BYTES = 1,    /* the instruction that a software breakpoint is */
+	DEBUG_REGS = 80,          /* registers, at most */
+	DEBUG_REGS_BYTES = 1024,  /* of all of them, at most */
+	DEBUG_HARD = 4,           /* hardware breakpoints that a vCPU has */
+	DEBUG_TEXT = 8192,        /* of the description of the registers */
+	DEBUG_TRAP_BYTES = 1,     /* the instruction that a software breakpoint is */
+	DEBUG_STATUS_BYTES = 336, /* of an ELF core's NT_PRSTATUS */
 };
 
 enum debug_break {
@@ -83,6 +84,10 @@ void arch_debug_describe(char text[DEBUG_TEXT]);
 int arch_debug_get_regs(struct arch_vcpu *vcpu, uint8_t regs[DEBUG_REGS_BYTES]);
 /* -EINVAL: a register was changed that cannot be, or KVM refuses the value. */
 int arch_debug_set_regs(struct arch_vcpu *vcpu, const uint8_t regs[DEBUG_REGS_BYTES]);
+
+/* What an ELF core says of a vCPU (struct elf_prstatus), and of which machine it is. */
+extern const uint16_t arch_debug_elf_machine;
+int arch_debug_status(struct arch_vcpu *vcpu, uint8_t status[DEBUG_STATUS_BYTES]);
 
 /* Where the vCPU finds a virtual address now. -EFAULT: nowhere. What holds for it holds for its
  * page of 4 KiB. */

@@ -60,6 +60,13 @@ int hospes_vm_registers(struct hospes_vm *vm, char **text, struct hospes_error *
 	return answer_text(text, error);
 }
 
+int hospes_vm_dump(struct hospes_vm *vm, int fd, struct hospes_error *error)
+{
+	(void)vm;
+	check(fd >= 0);
+	return call(error);
+}
+
 int hospes_vm_device_add(struct hospes_vm *vm, const char *json, size_t length, char **device,
 			 struct hospes_error *error)
 {

@@ -160,6 +160,12 @@ int hospes_vm_registers(struct hospes_vm *vm, char **text, struct hospes_error *
 	return call(error, "registers", "%s", "");
 }
 
+int hospes_vm_dump(struct hospes_vm *vm, int fd, struct hospes_error *error)
+{
+	(void)vm;
+	return call(error, "dump", "%s", fd >= 0 ? "a file" : "none");
+}
+
 int hospes_vm_confine(struct hospes_vm *vm, const char *removes, struct hospes_error *error)
 {
 	(void)vm;

@@ -4,10 +4,13 @@
 #include "core/debug.h"
 
 #include <assert.h>
+#include <elf.h>
 #include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/procfs.h>
+#include <sys/user.h>
 
 #include "base/num.h"
 #include "x86_64/x86.h"
@@ -258,6 +261,53 @@ int arch_debug_set_regs(struct arch_vcpu *vcpu, const uint8_t regs[DEBUG_REGS_BY
 	if (!rc && memcmp(&v.regs, &old.regs, sizeof(v.regs)) != 0)
 		rc = arch_vcpu_call(vcpu, KVM_SET_REGS, &v.regs);
 	return rc;
+}
+
+const uint16_t arch_debug_elf_machine = EM_X86_64;
+
+int arch_debug_status(struct arch_vcpu *vcpu, uint8_t status[DEBUG_STATUS_BYTES])
+{
+	struct elf_prstatus s = {.pr_pid = (pid_t)vcpu->index + 1};
+	struct user_regs_struct regs;
+	struct values v = {0};
+	int rc = get_values(vcpu, &v);
+
+	static_assert(sizeof(s) == DEBUG_STATUS_BYTES, "debug.h has the size");
+	static_assert(sizeof(regs) == sizeof(s.pr_reg), "it holds these registers");
+	if (rc)
+		return rc;
+	regs = (struct user_regs_struct){
+		.r15 = v.regs.r15,
+		.r14 = v.regs.r14,
+		.r13 = v.regs.r13,
+		.r12 = v.regs.r12,
+		.rbp = v.regs.rbp,
+		.rbx = v.regs.rbx,
+		.r11 = v.regs.r11,
+		.r10 = v.regs.r10,
+		.r9 = v.regs.r9,
+		.r8 = v.regs.r8,
+		.rax = v.regs.rax,
+		.rcx = v.regs.rcx,
+		.rdx = v.regs.rdx,
+		.rsi = v.regs.rsi,
+		.rdi = v.regs.rdi,
+		.orig_rax = ~0ull, /* in no system call */
+		.rip = v.regs.rip,
+		.cs = v.sregs.cs.selector,
+		.eflags = v.regs.rflags,
+		.rsp = v.regs.rsp,
+		.ss = v.sregs.ss.selector,
+		.fs_base = v.sregs.fs.base,
+		.gs_base = v.sregs.gs.base,
+		.ds = v.sregs.ds.selector,
+		.es = v.sregs.es.selector,
+		.fs = v.sregs.fs.selector,
+		.gs = v.sregs.gs.selector,
+	};
+	memcpy(&s.pr_reg, &regs, sizeof(regs));
+	memcpy(status, &s, sizeof(s));
+	return 0;
 }
 
 /* --- stops --- */
