@@ -14,7 +14,8 @@
  *
  * A deflate is answered when the pages are back in the hardware. Where that fails it stays
  * unanswered, with the other requests of the queue, and is tried again each second. A reset gives
- * everything back before it is over; if that fails, before the next driver is served.
+ * everything back before it is over, or, if that fails or no queue was on, before the next driver
+ * is served.
  *
  * Queues behind the first two: the specification numbers them by what exists at all, drivers
  * (Linux) by what they negotiated. The device takes both: 2 is for statistics if they were
