@@ -139,6 +139,25 @@ static json_t *size_body(const char *value)
 	return json_pack("{s:I}", "bytes", (json_int_t)bytes);
 }
 
+static json_t *bytes_per_s_body(const char *value)
+{
+	uint64_t bytes;
+
+	if (!table_size_parse(value, &bytes) || bytes > INT64_MAX)
+		return NULL;
+	return json_pack("{s:I}", "bytes_per_s", (json_int_t)bytes);
+}
+
+static json_t *ops_per_s_body(const char *value)
+{
+	char *end;
+	unsigned long ops = strtoul(value, &end, 10);
+
+	if (*value < '0' || *value > '9' || *end || ops > UINT32_MAX)
+		return NULL;
+	return json_pack("{s:I}", "ops_per_s", (json_int_t)ops);
+}
+
 static json_t *link_body(const char *value)
 {
 	if (strcmp(value, "up") != 0 && strcmp(value, "down") != 0)
@@ -162,6 +181,8 @@ static const struct {
 	const char *takes;
 } settings[] = {
 	{"size", "disks", "size", size_body, "a size like 20G, or auto"},
+	{"bytes_per_s", "devices", "rate", bytes_per_s_body, "a size like 100M; 0: no limit"},
+	{"ops_per_s", "devices", "rate", ops_per_s_body, "a number; 0: no limit"},
 	{"link", "nets", "link", link_body, "up or down"},
 	{"terminal", "consoles", "size", terminal_body, "a size like 80x24"},
 };
@@ -195,7 +216,9 @@ static int set_device(const char *what, const char *word, const char *dot, const
 		}
 		return put(what, target, body);
 	}
-	cli_error("%s: a device has DISK.size, NET.link, CONSOLE.terminal", word);
+	cli_error("%s: a device has DISK.size, NET.link, CONSOLE.terminal, and a disk and a net "
+		  "bytes_per_s and ops_per_s",
+		  word);
 	return CLI_USAGE;
 }
 
@@ -232,8 +255,8 @@ static int set_one(const char *what, const char *word)
 		return set_strategy(what, equals + 1);
 	if (equals && strncmp(word, "balloon=", 8) == 0)
 		return set_balloon(what, equals + 1);
-	cli_error("set %s: takes strategy=NAME, balloon=SIZE, DISK.size=SIZE, NET.link=up|down or "
-		  "CONSOLE.terminal=80x24",
+	cli_error("set %s: takes strategy=NAME, balloon=SIZE, DISK.size=SIZE, NET.link=up|down, "
+		  "CONSOLE.terminal=80x24, or bytes_per_s and ops_per_s of a disk or net",
 		  word);
 	return CLI_USAGE;
 }
@@ -331,6 +354,7 @@ const struct command ctl_command = {
 		"                        balloon=SIZE         what the balloon takes from the guest\n"
 		"                        DISK.size=SIZE       of its backing; auto: ask the file\n"
 		"                        NET.link=up|down\n"
+		"                        DISK.bytes_per_s=SIZE, DISK.ops_per_s=N, and of a NET\n"
 		"                        CONSOLE.terminal=COLUMNSxROWS\n"
 		"  add DEVICE-OPTION...   open a device and hand it over; its id is printed\n"
 		"  remove DEVICE [force]  ask the guest to give it up; an event says how it ended.\n"

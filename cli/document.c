@@ -41,12 +41,13 @@ const struct option device_options[] = {
 	 "a raw file or block device: path=FILE or fd=N\n"
 	 "[,readonly=on][,cache=writeback|direct|writethrough]\n"
 	 "[,format=raw][,queues=N][,id=NAME][,serial=TEXT][,discard=off]\n"
-	 "[,viommu=on][,addr=SLOT]",
+	 "[,bytes_per_s=SIZE][,ops_per_s=N][,viommu=on][,addr=SLOT]",
 	 FLAG(FLAG_APPEND, NULL, "disks", "path")},
 	{"net", "tap=NAME|fd=N|socket=PATH",
 	 "a network card on a tap, or on passt's socket\n"
 	 "[,create=on][,mac=MAC][,queues=N][,mtu=N][,vhost=on]\n"
-	 "[,link=off][,offload=off][,viommu=on][,id=NAME][,addr=SLOT]",
+	 "[,link=off][,offload=off][,bytes_per_s=SIZE][,ops_per_s=N]\n"
+	 "[,viommu=on][,id=NAME][,addr=SLOT]",
 	 FLAG(FLAG_APPEND, NULL, "nets", NULL)},
 	{"console", "serial|virtio|none",
 	 "a console (serial on the terminal)\n"

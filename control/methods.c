@@ -94,6 +94,20 @@ static int set_disk_size(struct call *call)
 	return hospes_vm_disk_resize(call->vm, call->id, bytes, &call->error);
 }
 
+/* What is left out stays as it is. */
+static uint64_t rate_of(const struct call *call, const char *name)
+{
+	const json_t *value = json_object_get(call->body, name);
+
+	return value ? (uint64_t)json_integer_value(value) : HOSPES_KEEP;
+}
+
+static int set_rate(struct call *call)
+{
+	return hospes_vm_set_rate(call->vm, call->id, rate_of(call, "bytes_per_s"),
+				  rate_of(call, "ops_per_s"), &call->error);
+}
+
 static int set_net_link(struct call *call)
 {
 	int up = json_is_true(json_object_get(call->body, "up"));
@@ -255,6 +269,13 @@ static const struct field balloon[] = {
 	{0},
 };
 
+static const struct field rate[] = {
+	{"bytes_per_s", FIELD_INTEGER, 0, INT64_MAX, true, "bytes, at least 1024; 0: no limit"},
+	{"ops_per_s", FIELD_INTEGER, 0, UINT32_MAX, true,
+	 "requests, or packets each way; 0: no limit"},
+	{0},
+};
+
 static const struct field net_link[] = {
 	{"up", FIELD_BOOLEAN, .text = "whether the link is up"},
 	{0},
@@ -302,6 +323,9 @@ const struct method methods[] = {
 	{"PUT", "/v1/balloon", "set_balloon",
 	 "What the balloon is to hold of the guest's memory; an event says when it does",
 	 .body = balloon, .answer = ANSWER_NOTHING, .run = set_balloon},
+	{"PUT", "/v1/devices/{id}/rate", "set_rate",
+	 "How much a disk or a network may move in a second; what is left out stays as it is",
+	 .body = rate, .answer = ANSWER_NOTHING, .run = set_rate},
 	{"PUT", "/v1/disks/{id}/size", "set_disk_size", "The disk's backing has a new size",
 	 .body = disk_size, .answer = ANSWER_NOTHING, .run = set_disk_size},
 	{"PUT", "/v1/nets/{id}/link", "set_net_link", "Link of a network device", .body = net_link,

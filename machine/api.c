@@ -288,6 +288,7 @@ struct device_call {
 	const char *id;
 	const char *strategy;
 	uint64_t size_bytes;
+	uint64_t bytes_per_s, ops_per_s;
 	bool up;
 	uint16_t columns, rows;
 };
@@ -365,6 +366,23 @@ int hospes_vm_net_link(struct hospes_vm *vm, const char *id, int up, struct hosp
 	struct err err = ERR_INIT;
 
 	return give(error, &err, vm_call(vm, do_net_link, &call, &err));
+}
+
+static int do_set_rate(struct hospes_vm *vm, void *arg, struct err *err)
+{
+	const struct device_call *call = arg;
+	struct vm_device *d = vm_find_device(vm, NULL, call->id, err);
+
+	return d ? vm_device_set_rate(d, call->bytes_per_s, call->ops_per_s, err) : -ENOENT;
+}
+
+int hospes_vm_set_rate(struct hospes_vm *vm, const char *id, uint64_t bytes_per_s,
+		       uint64_t ops_per_s, struct hospes_error *error)
+{
+	struct device_call call = {.id = id, .bytes_per_s = bytes_per_s, .ops_per_s = ops_per_s};
+	struct err err = ERR_INIT;
+
+	return give(error, &err, vm_call(vm, do_set_rate, &call, &err));
 }
 
 static int do_console_resize(struct hospes_vm *vm, void *arg, struct err *err)

@@ -31,10 +31,11 @@ struct vm_device *vm_find_device(struct hospes_vm *vm, const char *kind, const c
 	struct vm_device *d = NULL;
 
 	while ((d = vm_next_device(vm, d, NULL))) {
-		if (strcmp(d->kind->schema.what, kind) == 0 && strcmp(d->config->id, id) == 0)
+		if ((!kind || strcmp(d->kind->schema.what, kind) == 0) &&
+		    strcmp(d->config->id, id) == 0)
 			return d;
 	}
-	err_set(err, -ENOENT, "there is no %s '%s' in this machine", kind, id);
+	err_set(err, -ENOENT, "there is no %s '%s' in this machine", kind ? kind : "device", id);
 	return NULL;
 }
 

@@ -128,7 +128,7 @@ void vm_remove_devices(struct hospes_vm *vm);
 /* The device after this one (NULL: the first), in order of adding. Of one kind: NULL for any. */
 struct vm_device *vm_next_device(struct hospes_vm *vm, const struct vm_device *after,
 				 const struct device_kind *kind);
-/* -ENOENT in err: NULL. */
+/* kind: NULL for any. -ENOENT in err: NULL. */
 struct vm_device *vm_find_device(struct hospes_vm *vm, const char *kind, const char *id,
 				 struct err *err);
 

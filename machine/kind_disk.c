@@ -44,6 +44,7 @@ static const struct schema_field fields[] = {
 	{"queue_size", SCHEMA_UINT, AT(queue_size), .min = 2, .max = 1024},
 	{"block_size", SCHEMA_UINT, AT(block_bytes), .min = 0, .max = 4096},
 	{"serial", SCHEMA_STRING, AT(serial)},
+	CONFIG_RATE_FIELDS(struct config_disk, rate),
 	{"viommu", SCHEMA_BOOL, AT(base.viommu)},
 	{"addr", SCHEMA_PCI, AT(base.addr)},
 	{NULL},
@@ -67,7 +68,7 @@ static int validate(struct config *c, struct config_device *device, struct err *
 	if (d->serial && strlen(d->serial) > 20)
 		return err_set(err, -EINVAL, "disk '%s': serial '%s' has more than 20 characters",
 			       device->id, d->serial);
-	return 0;
+	return config_rate_check(&d->rate, device, false, err);
 }
 
 static int hand_over(struct config_device *device, const struct kind_receiver *to, struct err *err)
@@ -133,6 +134,7 @@ static int create(struct vm_device *d, struct err *err)
 	if (rc)
 		return rc;
 	file->fd = -1;
+	config_rate_apply(&c->rate, vdev);
 	return vm_device_plug_virtio(d, vdev, err);
 }
 

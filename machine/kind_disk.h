@@ -9,6 +9,7 @@
 #define MACHINE_KIND_DISK_H
 
 #include "machine/kind.h"
+#include "machine/rate.h"
 
 enum config_cache {
 	CONFIG_CACHE_WRITEBACK,    /* host page cache, the guest flushes */
@@ -33,6 +34,7 @@ struct config_disk {
 	uint32_t queue_size;
 	uint32_t block_bytes; /* 0: 512, or what direct access needs */
 	char *serial;
+	struct config_rate rate;
 };
 
 extern const struct device_kind kind_disk;

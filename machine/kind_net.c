@@ -37,6 +37,7 @@ static const struct schema_field fields[] = {
 	{"vhost_fd", SCHEMA_FD, AT(vhost_fd), .max = INT32_MAX},
 	{"offload", SCHEMA_BOOL, AT(offload)},
 	{"link", SCHEMA_BOOL, AT(link)},
+	CONFIG_RATE_FIELDS(struct config_net, rate),
 	{"viommu", SCHEMA_BOOL, AT(base.viommu)},
 	{"addr", SCHEMA_PCI, AT(base.addr)},
 	{NULL},
@@ -107,6 +108,8 @@ static int validate(struct config *c, struct config_device *device, struct err *
 	struct config_device *other = NULL;
 	int rc = check_backend(n, err);
 
+	if (!rc)
+		rc = config_rate_check(&n->rate, device, n->vhost, err);
 	if (rc)
 		return rc;
 	if (!is_power_of_two(n->queue_size))
@@ -222,6 +225,7 @@ static int create(struct vm_device *d, struct err *err)
 		return rc;
 	net->n = 0;
 	net->links_fd = -1;
+	config_rate_apply(&c->rate, vdev);
 	return vm_device_plug_virtio(d, vdev, err);
 }
 

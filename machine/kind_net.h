@@ -9,6 +9,7 @@
 #define MACHINE_KIND_NET_H
 
 #include "machine/kind.h"
+#include "machine/rate.h"
 
 enum { CONFIG_NET_QUEUES = 32 };
 
@@ -26,6 +27,7 @@ struct config_net {
 	bool vhost;
 	bool offload;
 	bool link;
+	struct config_rate rate; /* each way its own */
 };
 
 extern const struct device_kind kind_net;

@@ -5,6 +5,7 @@
 
 #include "base/num.h"
 #include "machine/kind_passthrough.h"
+#include "machine/rate.h"
 #include "machine/vm.h"
 #include "virtio/pci.h"
 
@@ -41,6 +42,7 @@ json_t *vm_device_status(struct vm_device *d)
 		json_object_set_new(item, "port", json_string(d->port->dev->name));
 	if (d->leave_ns)
 		json_object_set_new(item, "leaving", json_true());
+	vm_device_rate_status(d, item);
 	if (d->kind->status)
 		d->kind->status(d, item);
 	return item;

@@ -459,6 +459,7 @@ static void init_queue(struct net *net, const struct virtio_net_setup *c, struct
 	struct virtio_queue *base = &net->vdev.queues[index];
 
 	base->opaque = q;
+	base->rate = &net->vdev.rates[index % 2]; /* each way its own */
 	base->loop = c->loops[index / 2 % c->n_loops];
 	base->max_size = (uint16_t)(c->queue_size ? c->queue_size : VIRTQ_DEFAULT_SIZE);
 	q->pair = &net->pairs[index / 2];

@@ -10,6 +10,7 @@
 #include "base/fd.h"
 #include "base/num.h"
 #include "base/probe.h"
+#include "virtio/rate.h"
 #include "virtio/virtio.h"
 
 static bool stopping(const struct virtio_queue *q)
@@ -95,15 +96,30 @@ static void serve_beside_vcpus(struct virtio_queue *q)
 		virtio_queue_wake(q);
 }
 
+/* Is it to wait, for the sake of the rate? */
+static bool rests(struct virtio_queue *q)
+{
+	uint64_t ns;
+
+	if (q->rest.in_flight)
+		return true;
+	ns = virtio_rate_limits(q->rate) ? virtio_rate_wait_ns(q->rate) : 0;
+	if (!ns)
+		return false;
+	atomic_fetch_add_explicit(&q->rate->rests, 1, memory_order_relaxed);
+	loop_timer(q->loop, &q->rest, ns);
+	return true;
+}
+
 static void serve(struct virtio_queue *q)
 {
 	if (q->serve_in_vcpu) {
 		serve_beside_vcpus(q);
 		return;
 	}
-	if (!may_serve(q))
+	if (!may_serve(q) || rests(q))
 		return;
-	if (serve_share(q))
+	if (serve_share(q) && !rests(q))
 		q->more = true;
 	loop_defer(q->loop, &q->end);
 }
@@ -135,7 +151,10 @@ void virtio_queue_wake(struct virtio_queue *q)
 bool virtio_queue_spend(struct virtio_queue *q, uint64_t bytes)
 {
 	q->share_bytes -= MIN(q->share_bytes, MAX(bytes, (uint64_t)VIRTIO_CHAIN_BYTES_MIN));
-	return q->share_bytes;
+	if (!virtio_rate_limits(q->rate))
+		return q->share_bytes;
+	virtio_rate_charge(q->rate, bytes);
+	return q->share_bytes && !virtio_rate_wait_ns(q->rate);
 }
 
 /* --- life: all of it in the loop's thread, under the owner's lock unless it says otherwise --- */
@@ -240,6 +259,7 @@ static void stop(struct virtio_queue *q)
 	}
 	loop_cancel(q->loop, &q->kick);
 	loop_cancel(q->loop, &q->call);
+	loop_cancel(q->loop, &q->rest);
 	if (q->ops->cancel)
 		q->ops->cancel(q);
 	pthread_mutex_lock(q->owner->lock);
@@ -247,8 +267,8 @@ static void stop(struct virtio_queue *q)
 
 static bool nothing_held(const struct virtio_queue *q)
 {
-	return !q->held && !q->kick.in_flight && !q->call.in_flight && !q->end.deferred &&
-	       !atomic_load(&q->woken);
+	return !q->held && !q->kick.in_flight && !q->call.in_flight && !q->rest.in_flight &&
+	       !q->end.deferred && !atomic_load(&q->woken);
 }
 
 static void stopped(struct virtio_queue *q)
@@ -319,6 +339,16 @@ static void wake_done(struct loop_op *op, int result)
 	(void)result;
 	/* An exchange, not a store: what the other thread did before it woke us is visible here. */
 	(void)atomic_exchange(&q->woken, false);
+	serve(q);
+	stop_if_nothing_held(q);
+}
+
+/* Also where the rate has changed, or another thread runs the loop now: it looks again. */
+static void rest_done(struct loop_op *op, int result)
+{
+	struct virtio_queue *q = container_of(op, struct virtio_queue, rest);
+
+	(void)result;
 	serve(q);
 	stop_if_nothing_held(q);
 }
@@ -430,6 +460,7 @@ static void work_done(struct loop_op *op, int result)
 	advance(q);
 	pthread_mutex_unlock(q->owner->lock);
 	follow_interrupts(q);
+	loop_cancel(q->loop, &q->rest);
 	if (q->ops->work)
 		q->ops->work(q);
 	pthread_mutex_lock(q->owner->lock);
@@ -475,6 +506,7 @@ int virtio_queue_init(struct virtio_queue *q, struct virtio_queue_owner *owner,
 	q->work.done = work_done;
 	q->wake.done = wake_done;
 	q->end.done = iteration_end;
+	q->rest.done = rest_done;
 	q->kick.done = kick_done;
 	q->call.done = call_done;
 	pthread_mutex_init(&q->serving, NULL);

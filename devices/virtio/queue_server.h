@@ -13,6 +13,9 @@
  * the server interrupts the driver, once, if the driver wants it: a write to the eventfd of the
  * queue's MSI-X vector, which the queue has from its start.
  *
+ * A queue whose device may move no more at present (rate.h) rests: kicks are not answered until a
+ * timer, or another rate, ends that.
+ *
  * Whatever is in flight for a queue and ends by itself (a request of the host's, a poll) is held:
  * virtio_queue_hold when it begins, virtio_queue_release when it has ended. A stop is over when
  * nothing is held. Chains that are pushed while the queue is ABANDONING are dropped without a
@@ -36,6 +39,7 @@
 
 struct virtio_device;
 struct virtio_queue;
+struct virtio_rate;
 
 enum {
 	/* What one iteration of the loop spends on one queue; the rest is the next iteration's. A
@@ -98,6 +102,7 @@ struct virtio_queue {
 	void *opaque;
 	struct loop *loop;
 	uint16_t max_size;
+	struct virtio_rate *rate; /* what `serve` takes counts; `handle` is not limited */
 	/* No ioeventfd: a notification is the vCPU's exit, in which that vCPU serves the queue. */
 	bool serve_in_vcpu;
 
@@ -126,6 +131,7 @@ struct virtio_queue {
 	struct loop_op work;       /* posted: what is wanted has changed */
 	struct loop_op wake;       /* posted: serve */
 	struct loop_op end;        /* deferred: the end of an iteration */
+	struct loop_op rest;       /* a timer: until then the rate allows no request */
 	struct loop_op kick, call; /* watches */
 };
 
@@ -147,8 +153,8 @@ void virtio_queue_wake(struct virtio_queue *q);
 /* Call `work` soon, whether the queue runs or not: a machine's reset, a pause and the device's end
  * wait for it. Under the owner's lock. */
 void virtio_queue_post(struct virtio_queue *q);
-/* Take `bytes` from this iteration's share: false when nothing is left of it, and `serve` should
- * return true. */
+/* A chain of `bytes` was taken. False when nothing is left of this iteration's share, or of what
+ * the rate allows, and `serve` should return true. */
 bool virtio_queue_spend(struct virtio_queue *q, uint64_t bytes);
 
 /* For a queue that the kernel or another process serves (vhost): ring layout and position, kick fd

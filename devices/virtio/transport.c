@@ -171,6 +171,7 @@ int virtio_device_init(struct virtio_device *vdev, const struct virtio_device_op
 	for (unsigned int i = 0; i < n_queues; i++) {
 		vdev->queues[i].vdev = vdev;
 		vdev->queues[i].index = i;
+		vdev->queues[i].rate = &vdev->rates[0];
 	}
 	return 0;
 }
@@ -179,6 +180,19 @@ void virtio_device_done(struct virtio_device *vdev)
 {
 	free(vdev->queues);
 	vdev->queues = NULL;
+}
+
+void virtio_device_set_rate(struct virtio_device *vdev, uint64_t bytes_per_s, uint64_t ops_per_s)
+{
+	for (unsigned int i = 0; i < ARRAY_SIZE(vdev->rates); i++)
+		virtio_rate_set(&vdev->rates[i], bytes_per_s, ops_per_s);
+	if (!vdev->transport)
+		return;
+	/* Those that rest look again. */
+	pthread_mutex_lock(vdev->transport->owner.lock);
+	for (unsigned int i = 0; i < vdev->n_queues; i++)
+		virtio_queue_post(&vdev->queues[i]);
+	pthread_mutex_unlock(vdev->transport->owner.lock);
 }
 
 void virtio_config_begin(struct virtio_device *vdev)

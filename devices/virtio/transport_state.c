@@ -22,6 +22,7 @@ STATE_DERIVED(struct virtio_device, "made by virtio_device_init and the device",
 	      features_offered, features_withheld, config_bytes, n_queues, queues, transport);
 STATE_DERIVED(struct virtio_device, "what was accepted, from FEATURES_OK on", features);
 STATE_DERIVED(struct virtio_device, "of the log, not of the device", limit);
+STATE_DERIVED(struct virtio_device, "the host's, as it has set them", rates);
 
 static void fill_transport(void *record, const void *live, uint32_t i)
 {

@@ -27,6 +27,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "virtio/queue_server.h"
+#include "virtio/rate.h"
 
 struct state_section;
 
@@ -71,7 +72,8 @@ struct virtio_device {
 	struct virtio_queue *queues;
 	struct virtio_transport *transport; /* set when it is attached */
 	/* --- */
-	struct log_limit limit; /* any thread */
+	struct log_limit limit;      /* any thread */
+	struct virtio_rate rates[2]; /* all queues have the first, unless the device says else */
 	uint64_t features; /* negotiated; written under the device's lock while no queue runs */
 };
 
@@ -95,6 +97,9 @@ void virtio_device_done(struct virtio_device *vdev);
  * features_ok, config_read, config_write or reset), and also before a transport is there. */
 void virtio_config_begin(struct virtio_device *vdev);
 void virtio_config_end(struct virtio_device *vdev, bool notify);
+/* What each of its rates allows from now on, see rate.h. Any thread that does not hold the device
+ * lock. */
+void virtio_device_set_rate(struct virtio_device *vdev, uint64_t bytes_per_s, uint64_t ops_per_s);
 /* The device cannot go on: NEEDS_RESET. Any thread that does not hold the device lock. */
 void virtio_device_broken(struct virtio_device *vdev, const char *text);
 

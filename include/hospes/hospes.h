@@ -264,6 +264,12 @@ HOSPES_API int hospes_vm_disk_resize(struct hospes_vm *vm, const char *id, uint6
  * throughout. -ENODEV: no device is behind a virtual IOMMU. On failure nothing has changed. */
 HOSPES_API int hospes_vm_set_strategy(struct hospes_vm *vm, const char *strategy,
 				      struct hospes_error *error);
+/* How much a disk or a network may move in a second, from now on: bytes (at least 1024), and
+ * requests (of a network: packets, and each way has the limit for itself). 0: no limit;
+ * HOSPES_KEEP: as it is. -EOPNOTSUPP: a device of another kind, or one that vhost serves. */
+#define HOSPES_KEEP UINT64_MAX
+HOSPES_API int hospes_vm_set_rate(struct hospes_vm *vm, const char *id, uint64_t bytes_per_s,
+				  uint64_t ops_per_s, struct hospes_error *error);
 /* What the balloon is to hold: so much is taken from the guest's memory, and the host has it. The
  * guest's driver follows, as fast and as far as it can: HOSPES_EVENT_BALLOON when it is there.
  * -ENOENT: the machine has no balloon; -EINVAL: not a multiple of 4096, or all of the memory. */

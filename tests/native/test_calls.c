@@ -10,6 +10,7 @@
 
 #include "base/num.h"
 #include "machine/vm.h"
+#include "virtio/virtio.h"
 #include "rig.h"
 
 static struct rig rig;
@@ -172,5 +173,44 @@ Test(calls, may_be_made_inside_another_before_the_start)
 	struct hospes_vm *vm = rig_create(&rig, rig_least, HOSPES_VM_THREAD);
 
 	cr_expect_eq(vm_call(vm, pause_inside, NULL, NULL), -EBUSY);
+	hospes_vm_destroy(vm);
+}
+
+Test(calls, set_what_a_disk_and_a_net_may_move_and_refuse_what_has_no_rate)
+{
+	struct hospes_vm *vm = rig_create(&rig, rig_everything, 0);
+	struct hospes_error error;
+	const struct virtio_rate *rate = vm_find_device(vm, "disk", "rw", NULL)->vdev->rates;
+
+	cr_assert_eq(hospes_vm_set_rate(vm, "rw", 1 << 20, 500, &error), 0, "%s", error.text);
+	cr_assert_eq(hospes_vm_set_rate(vm, "rw", HOSPES_KEEP, 7, &error), 0, "%s", error.text);
+	cr_assert_eq(rate->bytes_per_s, 1 << 20);
+	cr_assert_eq(rate->ops_per_s, 7);
+	cr_assert_eq(hospes_vm_set_rate(vm, "plain", 0, 7, &error), 0, "%s", error.text);
+	cr_assert_eq(hospes_vm_set_rate(vm, "rw", 1023, 0, &error), -EINVAL);
+	cr_assert(strstr(error.text, "at least 1024"), "%s", error.text);
+	cr_assert_eq(rate->ops_per_s, 7, "nothing has changed");
+	cr_assert_eq(hospes_vm_set_rate(vm, "rw", 0, 1ull << 32, &error), -EINVAL);
+	cr_assert_eq(hospes_vm_set_rate(vm, "console0", 0, 1, &error), -EOPNOTSUPP);
+	cr_assert_eq(hospes_vm_set_rate(vm, "nobody", 0, 1, &error), -ENOENT);
+	cr_assert_eq(hospes_vm_set_rate(vm, "rw", 0, 0, &error), 0, "%s", error.text);
+	cr_assert_eq(rate->bytes_per_s, 0);
+	hospes_vm_destroy(vm);
+}
+
+Test(calls, rates_of_the_document_hold_from_the_start)
+{
+	static const char document[] =
+		"{\"memory\": {\"size\": \"32M\"}, \"kernel\": {\"path\": \"{dir}/kernel\","
+		" \"cache\": false}, \"disks\": [{\"id\": \"d\", \"path\": \"{dir}/disk\","
+		" \"bytes_per_s\": \"10M\", \"ops_per_s\": 100}]}";
+	struct hospes_vm *vm = rig_create(&rig, document, 0);
+	struct hospes_error error;
+	char *status;
+
+	cr_assert_eq(hospes_vm_status(vm, &status, &error), 0);
+	cr_assert(strstr(status, "\"bytes_per_s\": 10485760"), "%s", status);
+	cr_assert(strstr(status, "\"ops_per_s\": 100"), "%s", status);
+	hospes_free(status);
 	hospes_vm_destroy(vm);
 }

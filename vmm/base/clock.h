@@ -43,6 +43,15 @@ static inline uint64_t budget_spend(struct budget *budget, uint64_t now_ns, uint
 	return next - now_ns > burst_ns ? next - now_ns - burst_ns : 0;
 }
 
+/* How long whoever wants to spend something has to wait; 0: it need not. */
+static inline uint64_t budget_wait_ns(const struct budget *budget, uint64_t now_ns,
+				      uint64_t burst_ns)
+{
+	uint64_t full_ns = atomic_load(&budget->full_ns);
+
+	return full_ns > now_ns + burst_ns ? full_ns - now_ns - burst_ns : 0;
+}
+
 /* Spend it if it is there: false, and nothing is spent, where the caller would have to wait. */
 static inline bool budget_take(struct budget *budget, uint64_t now_ns, uint64_t cost_ns,
 			       uint64_t burst_ns)

@@ -96,6 +96,16 @@ int hospes_vm_disk_resize(struct hospes_vm *vm, const char *id, uint64_t size_by
 	return call(error);
 }
 
+int hospes_vm_set_rate(struct hospes_vm *vm, const char *id, uint64_t bytes_per_s,
+		       uint64_t ops_per_s, struct hospes_error *error)
+{
+	(void)vm;
+	check(strlen(id) >= 1 && strlen(id) <= METHOD_ID_MAX);
+	check(bytes_per_s <= INT64_MAX || bytes_per_s == HOSPES_KEEP);
+	check(ops_per_s <= UINT32_MAX || ops_per_s == HOSPES_KEEP);
+	return call(error);
+}
+
 int hospes_vm_net_link(struct hospes_vm *vm, const char *id, int up, struct hospes_error *error)
 {
 	(void)vm;

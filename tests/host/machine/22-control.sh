@@ -3,7 +3,7 @@
 # A machine with a name is controlled from beside it, by 'hospes ctl' and by curl: status, pause, resume,
 # settings, events, metrics, power off; and what is refused says what to do.
 . "$(dirname "$0")/../lib.sh"
-plan 49
+plan 53
 
 unset XDG_RUNTIME_DIR
 socket=/run/hospes/web.sock
@@ -12,7 +12,7 @@ truncate -s 64M "$TMP/disk"
 # It says a line each second by its own clock, so that one can see it stand still.
 guest_start web hospes run --name web --kernel "$HOSPES_GUEST_BZIMAGE" --initrd "$HOSPES_GUEST_INITRD" \
 	--memory 128M --disk path="$TMP/disk,id=data" --console serial --cmdline \
-	'console=ttyS0 quiet hospes.sh="echo listening; while sleep 1; do echo size $(cat /sys/block/vda/size) $(ls /sys/block); done"'
+	'console=ttyS0 quiet hospes.sh="echo listening; while sleep 1; do echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/vda of=/dev/null bs=64k count=4 2>/dev/null; echo size $(cat /sys/block/vda/size) $(ls /sys/block); done"'
 ok "a guest with a name runs" guest_wait_for web '^size' 60
 
 ctl() { timeout 60 hospes ctl "$@"; }
@@ -47,6 +47,14 @@ ok "ctl set changes the disk's size" ctl web set data.size=auto
 ok "the guest sees it" guest_wait_for web '^size 196608 ' 30
 is "$(code -X PUT -d '{"bytes": 33554432}' $url/v1/disks/data/size)" 204 "curl changes it"
 ok "the guest sees that too" guest_wait_for web '^size 65536 ' 30
+
+# What the disk may move: a quarter of a MiB, which the guest reads each time, takes longer than it waits.
+test_rests() { [ "$(rests)" -gt 2 ]; }
+rests() { ctl web status | jq '.devices[] | select(.id == "data") | .rate.rests // 0'; }
+is "$(rests)" 0 "nothing limits the disk"
+ok "ctl set limits it" ctl web set data.bytes_per_s=200K
+ok "its queue rests, again and again" retry 60 test_rests
+ok "ctl set lets it go" ctl web set data.bytes_per_s=0
 
 # A disk is opened by ctl, which the machine could not do, and goes when the guest has given it up.
 truncate -s 16M "$TMP/second"

@@ -225,6 +225,14 @@ int hospes_vm_disk_resize(struct hospes_vm *vm, const char *id, uint64_t size_by
 	return call(error, "disk_resize", "%s, %llu", id, (unsigned long long)size_bytes);
 }
 
+int hospes_vm_set_rate(struct hospes_vm *vm, const char *id, uint64_t bytes_per_s,
+		       uint64_t ops_per_s, struct hospes_error *error)
+{
+	(void)vm;
+	return call(error, "set_rate", "%s, %lld, %lld", id, (long long)bytes_per_s,
+		    (long long)ops_per_s);
+}
+
 int hospes_vm_net_link(struct hospes_vm *vm, const char *id, int up, struct hospes_error *error)
 {
 	(void)vm;

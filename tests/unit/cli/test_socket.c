@@ -139,6 +139,9 @@ Test(socket, ctl_sets_what_each_device_has)
 				     "console_resize(console0, 80, 24) set_strategy(staged,pool=8) "
 				     "balloon(65536) ");
 	cr_assert_eq(CTL("web", "set", "balloon=auto"), CLI_USAGE);
+	cr_assert_eq(CTL("web", "set", "data.bytes_per_s=10M", "net0.ops_per_s=0"), CLI_OK, "%s",
+		     fake_err);
+	cr_assert_str_eq(fake.calls, "set_rate(data, 10485760, -1) set_rate(net0, -1, 0) ");
 	cr_assert_eq(CTL("web", "set", "data.size=auto"), CLI_OK);
 	cr_assert_str_eq(fake.calls, "disk_resize(data, 0) ");
 	end();
@@ -233,6 +236,8 @@ Test(socket, ctl_refuses_what_it_does_not_know_before_it_asks)
 	static const char *const words[][2] = {
 		{"set", "data.size=big"},
 		{"set", "net0.link=on"},
+		{"set", "data.bytes_per_s=fast"},
+		{"set", "data.ops_per_s=-1"},
 		{"set", "memory=2G"},
 		{"set", "c.terminal=80x24x"},
 		{"set", "data.colour=red"},
