@@ -337,6 +337,15 @@ Test(reclaim_viommu, memory_leaves_a_stage_that_has_all_of_it_by_granules)
 	cr_assert_eq(t.pinned_bytes, 5 * MiB);
 }
 
+Test(reclaim_viommu, it_cannot_begin_where_memory_is_mapped_as_a_whole)
+{
+	start("staged");
+	cr_assert_eq(reclaim_enable(viommu->gmem, &err), -EBUSY);
+	cr_assert_null(gmem_reclaim(viommu->gmem));
+	switch_to("strict");
+	cr_assert_eq(reclaim_enable(viommu->gmem, &err), 0);
+}
+
 Test(reclaim_viommu, from_the_attach_to_all_of_memory_on_nothing_reported_is_discarded)
 {
 	struct reclaim *r;
