@@ -233,8 +233,13 @@ static int set_strategy(const char *what, const char *value)
 
 static int set_balloon(const char *what, const char *value)
 {
-	json_t *body = strcmp(value, "auto") != 0 ? size_body(value) : NULL;
+	json_t *body = NULL;
 
+	/* No other size may be nothing. */
+	if (strcmp(value, "0") == 0)
+		body = json_pack("{s:i}", "bytes", 0);
+	else if (strcmp(value, "auto") != 0)
+		body = size_body(value);
 	if (body)
 		return put(what, "/v1/balloon", body);
 	cli_error("balloon: takes a size like 512M, which it takes from the guest; 0: nothing");
