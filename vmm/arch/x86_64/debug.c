@@ -383,15 +383,51 @@ void arch_debug_why(const struct arch_vcpu *vcpu, const struct debug_setup *setu
 	}
 }
 
+/* --- addresses --- */
+
+#define CR0_PG   (1ull << 31)
+#define CR4_LA57 (1ull << 12)
+#define EFER_LMA (1ull << 10)
+enum { ENTRY_PRESENT = 1 << 0, ENTRY_LARGE = 1 << 7, LARGEST_LEVEL = 3 };
+#define ENTRY_ADDRESS 0x000ffffffffff000ull
+
+int x86_walk(const struct gmem *gmem, uint64_t cr3, unsigned int levels, uint64_t gva,
+	     uint64_t *gpa)
+{
+	unsigned int unused = 64 - (12 + 9 * levels);
+	uint64_t entry = cr3;
+
+	if ((uint64_t)((int64_t)(gva << unused) >> unused) != gva)
+		return -EFAULT; /* not canonical */
+	for (unsigned int level = levels; level > 0; level--) {
+		unsigned int shift = 12 + 9 * (level - 1);
+		uint64_t at = (entry & ENTRY_ADDRESS) + (gva >> shift & 511) * sizeof(entry);
+		uint64_t within = (1ull << shift) - 1;
+
+		if (gmem_read(gmem, at, &entry, sizeof(entry)) != 0 || !(entry & ENTRY_PRESENT))
+			return -EFAULT;
+		if (level == 1 || (level <= LARGEST_LEVEL && entry & ENTRY_LARGE)) {
+			*gpa = (entry & ENTRY_ADDRESS & ~within) | (gva & within);
+			return 0;
+		}
+	}
+	return -EFAULT;
+}
+
+/* KVM_TRANSLATE asks as the guest's kernel would, which SMAP keeps from the pages of programs: in
+ * 64-bit mode the tables are read here. */
 int arch_debug_translate(struct arch_vcpu *vcpu, uint64_t gva, uint64_t *gpa)
 {
 	struct kvm_translation t = {.linear_address = gva};
-	int rc = arch_vcpu_call(vcpu, KVM_TRANSLATE, &t);
+	struct kvm_sregs s = {0};
+	int rc = arch_vcpu_call(vcpu, KVM_GET_SREGS, &s);
 
-	if (rc)
-		return rc;
+	if (!rc && s.cr0 & CR0_PG && s.efer & EFER_LMA)
+		return x86_walk(vcpu->vm->gmem, s.cr3, s.cr4 & CR4_LA57 ? 5 : 4, gva, gpa);
+	if (!rc)
+		rc = arch_vcpu_call(vcpu, KVM_TRANSLATE, &t);
 	*gpa = t.physical_address;
-	return t.valid ? 0 : -EFAULT;
+	return rc ? rc : t.valid ? 0 : -EFAULT;
 }
 
 bool arch_debug_waits(struct arch_vcpu *vcpu)

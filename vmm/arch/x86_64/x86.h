@@ -108,6 +108,11 @@ void x86_state_done(struct x86_state *state);
 /* Set one MSR; 0 or a negative errno. */
 int x86_set_msr(struct arch_vcpu *vcpu, uint32_t index, uint64_t value);
 
+/* debug.c: where 64-bit page tables of 4 or 5 levels have this address, whoever may use it. 0 or
+ * -EFAULT. */
+int x86_walk(const struct gmem *gmem, uint64_t cr3, unsigned int levels, uint64_t gva,
+	     uint64_t *gpa);
+
 /* entry.c: change power-on registers into those of an entry mode; writes the GDT. */
 int x86_entry_apply(struct arch_vm *vm, const struct arch_entry *entry, struct kvm_regs *regs,
 		    struct kvm_sregs *sregs, struct err *err);
