@@ -6,7 +6,7 @@
 . "$(dirname "$0")/../lib.sh"
 destructive
 nvme=$(device 1b36:0010 0) || skip_all "needs an NVMe controller"
-plan 19
+plan 20
 vfio_bind "$nvme" || bail "$nvme does not bind to vfio-pci"
 unset XDG_RUNTIME_DIR
 cp --sparse=always "$HOSPES_GUEST_DISK" "$TMP/root.img"
@@ -37,10 +37,13 @@ hospes ctl direct events >"$TMP/direct.events" &
 full=$(rss direct) pinned=$(pins)
 is "$(of direct '.iommu.spaces[0].mapped_bytes')" $((1 << 30)) "all of its memory is mapped"
 reach direct 512M $((512 << 20))
-diag "resident $full to $(rss direct) MiB, pinned $pinned to $(pins) MiB, out $(balloon direct .out_bytes) bytes"
-ok "85 % of that is not resident any more" [ "$(rss direct)" -le $((full - 435)) ]
-ok "nor pinned" [ "$(pins)" -le $((pinned - 435)) ]
-ok "nor mapped for the device" [ "$(of direct '.iommu.spaces[0].mapped_bytes')" -le $((589 << 20)) ]
+out=$(balloon direct .out_bytes) mib=$(($(balloon direct .out_bytes) >> 20))
+diag "resident $full to $(rss direct) MiB, pinned $pinned to $(pins) MiB, out $mib MiB"
+# The rest is in granules of which the guest keeps a page: how many there are is its affair.
+ok "three quarters of that leave at least" [ "$mib" -ge 384 ]
+ok "what has left is not resident any more" [ "$(rss direct)" -le $((full - mib + 8)) ]
+ok "nor pinned" [ "$(pins)" -le $((pinned - mib + 1)) ]
+is "$(of direct '.iommu.spaces[0].mapped_bytes')" $(((1 << 30) - out)) "nor mapped for the device"
 ok "the guest goes on" rounds direct 2
 ok "it gives statistics" [ "$(balloon direct .stats.total_bytes)" -gt $((100 << 20)) ]
 is "$(balloon direct .reported_bytes)" 0 "nothing that it reports is discarded"
