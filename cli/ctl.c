@@ -139,11 +139,18 @@ static json_t *size_body(const char *value)
 	return json_pack("{s:I}", "bytes", (json_int_t)bytes);
 }
 
+/* No other size may be nothing. */
+static bool parse_bytes(const char *value, uint64_t *bytes)
+{
+	*bytes = 0;
+	return strcmp(value, "0") == 0 || (table_size_parse(value, bytes) && *bytes <= INT64_MAX);
+}
+
 static json_t *bytes_per_s_body(const char *value)
 {
 	uint64_t bytes;
 
-	if (!table_size_parse(value, &bytes) || bytes > INT64_MAX)
+	if (!parse_bytes(value, &bytes))
 		return NULL;
 	return json_pack("{s:I}", "bytes_per_s", (json_int_t)bytes);
 }
@@ -233,15 +240,10 @@ static int set_strategy(const char *what, const char *value)
 
 static int set_balloon(const char *what, const char *value)
 {
-	json_t *body = NULL;
+	uint64_t bytes;
 
-	/* No other size may be nothing. */
-	if (strcmp(value, "0") == 0)
-		body = json_pack("{s:i}", "bytes", 0);
-	else if (strcmp(value, "auto") != 0)
-		body = size_body(value);
-	if (body)
-		return put(what, "/v1/balloon", body);
+	if (parse_bytes(value, &bytes))
+		return put(what, "/v1/balloon", json_pack("{s:I}", "bytes", (json_int_t)bytes));
 	cli_error("balloon: takes a size like 512M, which it takes from the guest; 0: nothing");
 	return CLI_USAGE;
 }

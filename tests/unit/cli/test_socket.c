@@ -144,6 +144,8 @@ Test(socket, ctl_sets_what_each_device_has)
 	cr_assert_eq(CTL("web", "set", "data.bytes_per_s=10M", "net0.ops_per_s=0"), CLI_OK, "%s",
 		     fake_err);
 	cr_assert_str_eq(fake.calls, "set_rate(data, 10485760, -1) set_rate(net0, -1, 0) ");
+	cr_assert_eq(CTL("web", "set", "data.bytes_per_s=0"), CLI_OK, "%s", fake_err);
+	cr_assert_str_eq(fake.calls, "set_rate(data, 0, -1) ");
 	cr_assert_eq(CTL("web", "set", "data.size=auto"), CLI_OK);
 	cr_assert_str_eq(fake.calls, "disk_resize(data, 0) ");
 	end();
