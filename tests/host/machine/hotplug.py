@@ -34,7 +34,8 @@ class Disk:
         if wrote != read or there not in read[0]:
             raise RuntimeError(f"wrote {wrote}, read {read}, the file has {there}")
 
-    load = "(while dd if=/tmp/r of=/dev/vda bs=64k oflag=direct 2>/dev/null; do :; done) &"
+    # It reads: what writes makes a file of that name where the device has just gone, and the next one gets no node.
+    load = "(while dd if=/dev/vda of=/dev/null bs=64k count=64 iflag=direct 2>/dev/null; do :; done) &"
     # Linux's virtio-blk waits for ever for requests that were in flight when the disk was pulled out, and with
     # it the guest's hot plug of all slots.
     pulled_under_load = False

@@ -12,7 +12,8 @@ FOLDER, ROUNDS, SEED, NVME, VF = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 class Nvme:
     id, host = "nvme", NVME
     gone = "[ ! -e /sys/block/nvme0n1 ]"
-    load = "(while dd if=/tmp/r of=/dev/nvme0n1 bs=64k oflag=direct 2>/dev/null; do :; done) &"
+    # It reads: what writes makes a file of that name where the device has just gone, and the next one gets no node.
+    load = "(while dd if=/dev/nvme0n1 of=/dev/null bs=64k count=64 iflag=direct 2>/dev/null; do :; done) &"
 
     def use(self, guest):
         guest.run("await '[ -b /dev/nvme0n1 ]' && "
