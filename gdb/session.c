@@ -98,10 +98,19 @@ static const char *behind(const char *text, const char *word)
 	return strncmp(text, word, n) == 0 ? text + n : NULL;
 }
 
+/* Is this the next character? Then past it. */
+static bool skip(const char **text, char c)
+{
+	if (**text != c)
+		return false;
+	(*text)++;
+	return true;
+}
+
 /* "ADDRESS,NUMBER" */
 static bool read_two(const char **text, uint64_t *a, uint64_t *b)
 {
-	return gdb_hex_number(text, a) && *(*text)++ == ',' && gdb_hex_number(text, b);
+	return gdb_hex_number(text, a) && skip(text, ',') && gdb_hex_number(text, b);
 }
 
 /* An id: a thread's, or -1 for all, or 0 for any (then `any`). */
@@ -173,7 +182,7 @@ static void write_register(struct gdb_session *s, const char *text)
 	uint64_t number;
 	int rc;
 
-	if (!gdb_hex_number(&text, &number) || *text++ != '=' || number >= t->n_regs) {
+	if (!gdb_hex_number(&text, &number) || !skip(&text, '=') || number >= t->n_regs) {
 		say_error(s, -EINVAL);
 		return;
 	}
@@ -218,7 +227,7 @@ static void write_memory(struct gdb_session *s, const char *text)
 	uint64_t gva, n;
 	size_t given;
 
-	if (!read_two(&text, &gva, &n) || *text++ != ':') {
+	if (!read_two(&text, &gva, &n) || !skip(&text, ':')) {
 		say_error(s, -EINVAL);
 		return;
 	}
@@ -243,7 +252,7 @@ static void change_breakpoint(struct gdb_session *s, const char *text)
 	uint64_t kind, gva, bytes;
 	int rc;
 
-	if (!gdb_hex_number(&text, &kind) || *text++ != ',' || !read_two(&text, &gva, &bytes) ||
+	if (!gdb_hex_number(&text, &kind) || !skip(&text, ',') || !read_two(&text, &gva, &bytes) ||
 	    *text || bytes > 8) {
 		say_error(s, -EINVAL);
 		return;
@@ -319,7 +328,7 @@ static bool read_actions(const struct gdb_session *s, const char *text, enum gdb
 		text++;
 		if ((letter == 'C' || letter == 'S') && !gdb_hex_number(&text, &signal))
 			return false;
-		if (*text == ':' && (text++, !read_thread(s, &text, s->thread, &thread)))
+		if (skip(&text, ':') && !read_thread(s, &text, s->thread, &thread))
 			return false;
 		for (unsigned int i = 0; i < s->target->n_threads; i++) {
 			if (decided[i] || (thread != ALL_THREADS && thread != i))
