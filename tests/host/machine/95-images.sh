@@ -1,9 +1,8 @@
 #!/bin/bash
-# testhost: outside
+# testhost: outside long
 # What people start as a kernel besides Linux and its initrd: memtest86+, and Debian's installer, on the serial
 # line. Only with HOSPES_LONG=1: both are packages of Debian (150 MB) that nothing else needs.
 . "$(dirname "$0")/../lib.sh"
-[ "$(times 0 1)" = 1 ] || skip_all "fetches 150 MB: with HOSPES_LONG=1"
 here=$(dirname "${BASH_SOURCE[0]}")
 . "$here/../../../tools/lib/debtree.sh"
 debtree_can 2>/dev/null && tree=$(debtree_get images trixie memtest86+ debian-installer-13-netboot-amd64) ||

@@ -1,10 +1,9 @@
 #!/bin/bash
-# testhost: --cpus 2 --memory 5G --timeout 500 destructive
+# testhost: --cpus 2 --memory 5G --timeout 500 destructive long
 # Debian's kernel starts another by kexec, and one more when it crashes while an NVMe controller writes: each
 # finds the controller, which the guest maps buffer by buffer, and what was written. Only with HOSPES_LONG=1.
 . "$(dirname "$0")/../lib.sh"
 destructive
-[ "$(times 0 1)" = 1 ] || skip_all "boots Debian's kernel three times: with HOSPES_LONG=1"
 nvme=$(device 1b36:0010) || skip_all "needs an NVMe controller"
 vfio_bind "$nvme" || bail "$nvme does not bind to vfio-pci"
 
