@@ -153,8 +153,7 @@ bool virtio_queue_spend(struct virtio_queue *q, uint64_t bytes)
 	q->share_bytes -= MIN(q->share_bytes, MAX(bytes, (uint64_t)VIRTIO_CHAIN_BYTES_MIN));
 	if (!virtio_rate_limits(q->rate))
 		return q->share_bytes;
-	virtio_rate_charge(q->rate, bytes);
-	return q->share_bytes && !virtio_rate_wait_ns(q->rate);
+	return !virtio_rate_charge(q->rate, bytes) && q->share_bytes;
 }
 
 /* --- life: all of it in the loop's thread, under the owner's lock unless it says otherwise --- */

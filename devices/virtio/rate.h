@@ -30,10 +30,7 @@ struct virtio_rate {
 
 #define VIRTIO_RATE_BURST_NS (NS_PER_S / 10)
 
-enum {
-	VIRTIO_RATE_BYTES_MIN = 1024,
-	VIRTIO_RATE_OPS_MIN = 1,
-};
+enum { VIRTIO_RATE_BYTES_MIN = 1024 };
 
 static inline bool virtio_rate_limits(const struct virtio_rate *rate)
 {
@@ -50,17 +47,21 @@ static inline uint64_t virtio_rate_wait_ns(const struct virtio_rate *rate)
 		   budget_wait_ns(&rate->ops, now_ns, VIRTIO_RATE_BURST_NS));
 }
 
-static inline void virtio_rate_charge(struct virtio_rate *rate, uint64_t bytes)
+/* How long nothing more may be taken: as virtio_rate_wait_ns. */
+static inline uint64_t virtio_rate_charge(struct virtio_rate *rate, uint64_t bytes)
 {
 	uint64_t bytes_per_s = atomic_load_explicit(&rate->bytes_per_s, memory_order_relaxed);
 	uint64_t ops_per_s = atomic_load_explicit(&rate->ops_per_s, memory_order_relaxed);
-	uint64_t now_ns = clock_ns();
+	uint64_t now_ns = clock_ns(), bytes_ns = 0, ops_ns = 0;
 
 	if (bytes_per_s)
-		budget_spend(&rate->bytes, now_ns, MIN(bytes, 8 * GiB) * NS_PER_S / bytes_per_s,
-			     VIRTIO_RATE_BURST_NS);
+		bytes_ns = budget_spend(&rate->bytes, now_ns,
+					MIN(bytes, 8 * GiB) * NS_PER_S / bytes_per_s,
+					VIRTIO_RATE_BURST_NS);
 	if (ops_per_s)
-		budget_spend(&rate->ops, now_ns, NS_PER_S / ops_per_s, VIRTIO_RATE_BURST_NS);
+		ops_ns = budget_spend(&rate->ops, now_ns, NS_PER_S / ops_per_s,
+				      VIRTIO_RATE_BURST_NS);
+	return MAX(bytes_ns, ops_ns);
 }
 
 /* From now on; what was charged before is forgiven. */

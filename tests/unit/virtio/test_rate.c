@@ -74,17 +74,22 @@ Test(rate, so_many_bytes_a_second)
 	disk_close(&d);
 }
 
+/* Of four reads the first is let through, whatever its size: a rest of some seconds follows. */
+static void make_it_rest(struct disk *d, struct request r[4])
+{
+	virtio_device_set_rate(d->rig.vdev, VIRTIO_RATE_BYTES_MIN, 0);
+	post_reads(d, r, 4);
+	wait_for(d, 1);
+	cr_assert(all_is_still(d));
+}
+
 Test(rate, a_queue_that_rests_takes_nothing_and_goes_on_when_the_rate_ends)
 {
 	struct request r[4];
 	struct disk d;
 
 	disk_open(&d);
-	/* The first is let through, whatever its size: a rest of some seconds follows. */
-	virtio_device_set_rate(d.rig.vdev, VIRTIO_RATE_BYTES_MIN, 0);
-	post_reads(&d, r, 4);
-	wait_for(&d, 1);
-	cr_assert(all_is_still(&d));
+	make_it_rest(&d, r);
 	rig_kick(&d.rig.queues[0]);
 	cr_assert(all_is_still(&d), "a kick ends no rest");
 	cr_assert_eq(rests(&d), 1);
@@ -99,10 +104,7 @@ Test(rate, a_reset_does_not_wait_for_a_rest)
 	struct disk d;
 
 	disk_open(&d);
-	virtio_device_set_rate(d.rig.vdev, VIRTIO_RATE_BYTES_MIN, 0);
-	post_reads(&d, r, 4);
-	wait_for(&d, 1);
-	cr_assert(all_is_still(&d));
+	make_it_rest(&d, r);
 	uint64_t start_ns = clock_ns();
 	rig_reset(&d.rig);
 	cr_assert_eq(virtq_state(d.rig.vdev->queues[0].vq), VIRTQ_OFF);
