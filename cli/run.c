@@ -4,13 +4,11 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
-#include <sys/signalfd.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -19,8 +17,10 @@
 #include "consoles.h"
 #include "document.h"
 #include "hospes/hospes.h"
+#include "notify.h"
 #include "output.h"
 #include "serve.h"
+#include "signals.h"
 #include "silence.h"
 #include "standard.h"
 #include "terminal.h"
@@ -49,6 +49,7 @@ struct run {
 	struct output output;
 	struct run_options options;
 	struct serve serve;
+	struct notify notify; /* the machine's threads tell it what happens */
 	int signal_fd;
 	int stopped_fd;    /* eventfd: the machine has stopped */
 	int grace_fd;      /* timerfd: the guest had its time to power off */
@@ -71,6 +72,7 @@ static void on_event(void *opaque, const struct hospes_event *event)
 	uint64_t one = 1;
 
 	serve_event(&run->serve, event);
+	notify_event(&run->notify, event);
 	if (event->type == HOSPES_EVENT_STATE && event->value == HOSPES_STOPPED &&
 	    write(run->stopped_fd, &one, sizeof(one)) < 0)
 		abort(); /* a fresh eventfd takes a one */
@@ -156,22 +158,10 @@ static void show_help(void)
 	json_decref(host);
 }
 
-static void on_signal(struct run *run)
+static void end_by_signal(struct run *run)
 {
-	struct signalfd_siginfo info;
 	struct itimerspec grace = {.it_value = {.tv_sec = run->options.grace_s}};
 
-	if (read(run->signal_fd, &info, sizeof(info)) != sizeof(info))
-		return;
-	if (info.ssi_signo == SIGCONT)
-		run->in_front = false; /* look again: a shell had its turn */
-	if (info.ssi_signo == SIGWINCH || info.ssi_signo == SIGCONT)
-		return;
-	if (info.ssi_signo == SIGUSR1) {
-		show(run, hospes_vm_status);
-		show(run, hospes_vm_registers);
-		return;
-	}
 	if (run->ending || run->options.grace_s == 0) {
 		end_now(run);
 		return;
@@ -179,8 +169,30 @@ static void on_signal(struct run *run)
 	run->ending = true;
 	cli_error("asking the guest to power off (%u s; once more ends it at once)",
 		  run->options.grace_s);
+	notify_stopping(&run->notify);
 	press_power(run);
 	timerfd_settime(run->grace_fd, 0, &grace, NULL);
+}
+
+static void on_signal(struct run *run)
+{
+	switch (signals_read(run->signal_fd)) {
+	case SIGNALS_FOREGROUND:
+		run->in_front = false; /* look again */
+		break;
+	case SIGNALS_STATUS:
+		show(run, hospes_vm_status);
+		show(run, hospes_vm_registers);
+		break;
+	case SIGNALS_POWER:
+		press_power(run);
+		break;
+	case SIGNALS_END:
+		end_by_signal(run);
+		break;
+	default:
+		break;
+	}
 }
 
 static void feed_guest(struct run *run)
@@ -275,6 +287,7 @@ static void attend(struct run *run)
 			{.fd = run->n_typed ? run->to_guest : -1, .events = POLLOUT},
 			{.fd = run->may_be_silent ? run->silence_fd : -1, .events = POLLIN},
 			{.fd = serve_fd(&run->serve), .events = POLLIN},
+			{.fd = run->notify.watchdog_fd, .events = POLLIN},
 		};
 		uint64_t ticks;
 
@@ -297,6 +310,8 @@ static void attend(struct run *run)
 			look_for_silence(run);
 		if (fds[6].revents)
 			serve_iterate(&run->serve);
+		if (fds[7].revents)
+			notify_watchdog(&run->notify, run->vm);
 	}
 }
 
@@ -320,64 +335,11 @@ static int exit_status(struct run *run)
 	}
 }
 
-/* Whoever starts a command with one of them ignored (nohup, or a shell's script with & behind it)
- * wants it to stay so; a blocked one would be read all the same. */
-static void add_unless_ignored(sigset_t *set, int signal)
-{
-	struct sigaction action;
-
-	if (sigaction(signal, NULL, &action) != 0 || action.sa_handler != SIG_IGN)
-		sigaddset(set, signal);
-}
-
-static void add_ending_signals(sigset_t *set)
-{
-	sigaddset(set, SIGTERM);
-	add_unless_ignored(set, SIGINT);
-	add_unless_ignored(set, SIGHUP);
-}
-
-/* Until there is a machine they end this process, however long its creation takes. */
-static void take_ending_signals(void)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	add_ending_signals(&set);
-	pthread_sigmask(SIG_BLOCK, &set, NULL);
-}
-
-static void add_other_signals(sigset_t *set)
-{
-	sigaddset(set, SIGWINCH);
-	sigaddset(set, SIGUSR1);
-	sigaddset(set, SIGCONT);
-}
-
-static void keep_other_signals(void)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	add_other_signals(&set);
-	pthread_sigmask(SIG_BLOCK, &set, NULL);
-	signal(SIGPIPE, SIG_IGN);
-	/* A job in the background works on. Its output may go to the terminal; it looks itself
-	 * whether it may read. */
-	signal(SIGTTOU, SIG_IGN);
-	signal(SIGTTIN, SIG_IGN);
-}
-
 /* Once the machine has its duplicates of what the document names by number: a number that nobody
  * handed in is then refused, where it would be one of these. */
 static int open_fds(struct run *run)
 {
-	sigset_t set;
-
-	sigemptyset(&set);
-	add_other_signals(&set);
-	add_ending_signals(&set);
-	run->signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
+	run->signal_fd = signals_open();
 	run->stopped_fd = eventfd(0, EFD_CLOEXEC);
 	run->grace_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
 	run->silence_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
@@ -433,6 +395,7 @@ static int live(struct run *run)
 		cli_error("%s", error.text);
 		return CLI_FAILED;
 	}
+	notify_ready(&run->notify);
 	run->may_be_silent = silence_is_likely(run->options.document);
 	timerfd_settime(run->silence_fd, 0, &patience, NULL);
 	attend(run);
@@ -450,7 +413,7 @@ static int run_machine(struct run *run, json_t *document)
 {
 	int status;
 
-	keep_other_signals();
+	signals_keep_others();
 	violation_explain();
 	status = serve_prepare(&run->serve, run->options.control,
 			       json_string_value(json_object_get(document, "name")));
@@ -461,11 +424,12 @@ static int run_machine(struct run *run, json_t *document)
 	if (status != CLI_OK)
 		return status;
 	strays_close(run->serve.socket.fd);
+	notify_open(&run->notify);
 	status = open_fds(run);
 	if (status == CLI_OK)
 		status = serve_start(&run->serve, run->vm);
 	if (status == CLI_OK) {
-		take_ending_signals();
+		signals_keep_ending();
 		look_at_terminal(run);
 		if (run->to_guest >= 0 && !run->in_front)
 			cli_error("in the background; in the foreground ('fg'), what is typed goes "
@@ -539,6 +503,7 @@ static int execute(int argc, char **argv)
 {
 	struct run run = {.options = {.grace_s = 30},
 			  .serve = {.socket = {.fd = -1}},
+			  .notify = {.fd = -1, .watchdog_fd = -1},
 			  .signal_fd = -1,
 			  .stopped_fd = -1,
 			  .grace_fd = -1,
@@ -562,6 +527,7 @@ static int execute(int argc, char **argv)
 	serve_done(&run.serve);
 	output_close(&run.output);
 	close_fds(&run);
+	notify_close(&run.notify);
 	json_decref(run.options.document);
 	return status;
 }

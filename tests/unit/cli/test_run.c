@@ -342,6 +342,17 @@ Test(run, a_second_signal_ends_the_machine)
 		  fake.calls);
 }
 
+Test(run, the_power_signal_of_machined_presses_the_button_and_ends_nothing)
+{
+	fake = (struct fake){0};
+	pending(SIGRTMIN + 4);
+	pending(SIGTERM);
+	cr_assert_eq(RUN("--console=none", "--grace", "1"), CLI_FAILED);
+	cr_assert(strstr(fake.calls, "start() confine() shutdown() shutdown() stop() destroy() "),
+		  "%s", fake.calls);
+	cr_assert(strstr(fake_err, "did not power off within 1 s"), "%s", fake_err);
+}
+
 Test(run, a_signal_that_was_ignored_when_it_started_ends_nothing)
 {
 	static const int ignored[] = {SIGHUP, SIGINT};
