@@ -104,6 +104,9 @@ const struct option document_options[] = {
 	 "what the guest reads about its machine\n"
 	 "[,manufacturer=TEXT][,product=TEXT][,version=TEXT]",
 	 FLAG(FLAG_OBJECT, NULL, "smbios", NULL)},
+	{"credential", "NAME[,path=FILE]",
+	 "for systemd in the guest; without a file: the one of that name\nin $CREDENTIALS_DIRECTORY",
+	 FLAG(FLAG_APPEND, NULL, "credentials", "name")},
 	{"on-reset", "restart|stop", "when the guest resets (restart)",
 	 FLAG(FLAG_VALUE, NULL, "on_reset", NULL)},
 	{"gdb", "PATH|fd:NAME[,wait=on]",
@@ -264,6 +267,23 @@ static int apply_flag(void *at, const struct option *option, const char *argumen
 	status = add_pairs(option, argument, item);
 	json_array_append_new(member(root, flag->key, json_array), item);
 	return status;
+}
+
+void document_find_credentials(json_t *document)
+{
+	const char *directory = getenv("CREDENTIALS_DIRECTORY");
+	json_t *credential;
+	size_t i;
+
+	json_array_foreach(json_object_get(document, "credentials"), i, credential)
+	{
+		const char *name = json_string_value(json_object_get(credential, "name"));
+
+		if (directory && *directory && name && !strchr(name, '/') &&
+		    !json_object_get(credential, "path"))
+			json_object_set_new(credential, "path",
+					    json_sprintf("%s/%s", directory, name));
+	}
 }
 
 int document_load(json_t **ret, const char *path)

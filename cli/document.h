@@ -19,4 +19,8 @@ extern const struct option document_options[], device_options[];
  * message printed. */
 int document_load(json_t **ret, const char *path);
 
+/* A credential without a file is the one of its name that the service manager has put into
+ * $CREDENTIALS_DIRECTORY. */
+void document_find_credentials(json_t *document);
+
 #endif

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a service manager is told: datagrams of lines KEY=value.
+// What a service manager hears: datagrams of lines KEY=value.
 #include "notify.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a service manager is told of a machine (sd_notify(3)), where it has asked for it by
+ * What a service manager hears of a machine (sd_notify(3)), where it has asked for it by
  * NOTIFY_SOCKET and WATCHDOG_USEC in the environment: that the guest runs, what became of it, and
  * signs of life.
  */

@@ -516,6 +516,7 @@ static int execute(int argc, char **argv)
 		if (!run.options.document)
 			run.options.document = json_object();
 		consoles_default(run.options.document);
+		document_find_credentials(run.options.document);
 		if (run.options.dry_run)
 			status = dry_run(run.options.document);
 		else

@@ -2,6 +2,7 @@
 // hospes vf: makes, sets, binds and removes SR-IOV virtual functions. The library does the work;
 // here are words, tables and exit statuses.
 #include <jansson.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -20,6 +21,7 @@ struct vf_options {
 	bool json;
 	unsigned int count; /* NO_COUNT: not given */
 	const char *driver;
+	const char *owner;
 	json_t *settings; /* of set; owned */
 };
 
@@ -246,12 +248,36 @@ static int do_set(const struct vf_options *o)
 	return o->json ? do_list(o) : CLI_OK;
 }
 
+/* Of a name or a number. */
+static bool find_user(const char *text, uid_t *ret)
+{
+	const struct passwd *user = getpwnam(text);
+	char *end;
+	unsigned long number = strtoul(text, &end, 10);
+	bool is_number = *text >= '0' && *text <= '9' && !*end && number < UINT32_MAX;
+
+	if (!user && !is_number) {
+		cli_error("vf bind --owner %s: there is no such user; give a name or a number",
+			  text);
+		return false;
+	}
+	*ret = user ? user->pw_uid : (uid_t)number;
+	return true;
+}
+
 static int do_bind(const struct vf_options *o)
 {
 	struct hospes_error error;
 
+	uid_t owner = 0;
+
+	if (o->owner && !find_user(o->owner, &owner))
+		return CLI_FAILED;
 	hold_signals();
-	return hospes_device_bind(o->device, o->driver, &error) < 0 ? failed(&error) : CLI_OK;
+	if (hospes_device_bind(o->device, o->driver, &error) < 0)
+		return failed(&error);
+	return o->owner && hospes_device_own(o->device, owner, &error) < 0 ? failed(&error)
+									   : CLI_OK;
 }
 
 static int do_unbind(const struct vf_options *o)
@@ -312,6 +338,8 @@ static const struct option create_options[] = {
 static const struct option bind_options[] = {
 	{"driver", "NAME", "another driver than vfio-pci",
 	 OPTION_AT(TEXT, struct vf_options, driver)},
+	{"owner", "USER", "who may then open it: its nodes in /dev/vfio are given to that user",
+	 OPTION_AT(TEXT, struct vf_options, owner)},
 	{0},
 };
 static const struct option set_options[] = {
@@ -381,7 +409,7 @@ COMMAND(set, false, .operands = "VF [OPTION...]",
 	.summary = "set what the PF's driver enforces for a VF",
 	.groups = {{"Options", set_options, 0}},
 	.examples = "  hospes vf set 0000:01:10.0 --mac 02:00:00:00:00:01 --vlan 100\n");
-COMMAND(bind, false, .operands = "DEVICE [--driver NAME]",
+COMMAND(bind, false, .operands = "DEVICE [--driver NAME] [--owner USER]",
 	.summary = "bind a device to vfio-pci, and keep it there",
 	.groups = {{"Options", bind_options, 0}}, .examples = "  hospes vf bind 0000:01:10.0\n");
 COMMAND(unbind, false, .operands = "DEVICE", .summary = "leave a device without a driver",

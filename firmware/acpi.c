@@ -344,8 +344,9 @@ static int build(uint8_t *area, const struct acpi_config *config, struct err *er
 	uint8_t *reserved = area + (SMBIOS_AREA_GPA - ACPI_AREA_GPA);
 	r = smbios_build(config, SMBIOS_AREA_GPA, reserved, SMBIOS_AREA_BYTES, &used);
 	if (r)
-		return err_set(err, r, "SMBIOS tables of %u sockets do not fit below 1 MiB",
-			       config->topology->sockets);
+		return err_set(err, r,
+			       "SMBIOS tables of %u sockets and %u strings do not fit below 1 MiB",
+			       config->topology->sockets, config->n_oem_strings);
 	facs(area + (FACS_GPA - ACPI_AREA_GPA));
 	bios_entry(area + (BIOS_ENTRY_GPA - ACPI_AREA_GPA), config);
 	return 0;

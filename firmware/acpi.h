@@ -38,6 +38,8 @@ struct acpi_config {
 	uint8_t uuid[16];                             /* as displayed, first byte first */
 	const char *serial;                           /* NULL: none */
 	const char *manufacturer, *product, *version; /* NULL: "hospes", "hospes", the version */
+	const char *const *oem_strings;               /* of any length; none is empty */
+	unsigned int n_oem_strings;                   /* to 255 */
 };
 
 /* Write RSDP, XSDT, FADT, MADT, MCFG, DSDT, SSDT, with a virtual IOMMU VIOT, and SMBIOS into guest

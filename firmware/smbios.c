@@ -14,12 +14,13 @@
 enum {
 	ENTRY_BYTES = 24,
 	ENTRY_ROOM = 32,
-	STRING_MAX = 64, /* longer strings are cut */
+	STRING_MAX = 64, /* longer strings are cut, but those of type 11 */
 
 	HANDLE_BIOS = 0x0000,
 	HANDLE_SYSTEM = 0x0100,
 	HANDLE_CHASSIS = 0x0300,
 	HANDLE_PROCESSOR = 0x0400, /* one per socket */
+	HANDLE_OEM = 0x0b00,
 	HANDLE_MEMORY_ARRAY = 0x1000,
 	HANDLE_MEMORY_DEVICE = 0x1100,
 	HANDLE_MEMORY_RANGE = 0x1300, /* up to two */
@@ -156,6 +157,20 @@ static void processor(struct smbios *s, const struct arch_topology *t, unsigned 
 	end(s);
 }
 
+/* 7.12: strings with a meaning of their own, whole. */
+static void oem_strings(struct smbios *s, const struct acpi_config *c)
+{
+	uint8_t *p = c->n_oem_strings ? begin(s, 11, 0x05, HANDLE_OEM) : NULL;
+
+	if (!p)
+		return;
+	p[0x04] = (uint8_t)c->n_oem_strings;
+	for (unsigned int i = 0; i < c->n_oem_strings; i++)
+		put(s, c->oem_strings[i], strlen(c->oem_strings[i]) + 1);
+	s->strings = c->n_oem_strings;
+	end(s);
+}
+
 static void memory(struct smbios *s, uint64_t bytes)
 {
 	uint8_t *p = begin(s, 16, 0x17, HANDLE_MEMORY_ARRAY);
@@ -227,6 +242,7 @@ static void structures(struct smbios *s, const struct acpi_config *c)
 	chassis(s, c);
 	for (unsigned int i = 0; i < c->topology->sockets; i++)
 		processor(s, c->topology, i);
+	oem_strings(s, c);
 	memory(s, platform->low_bytes + platform->high_bytes);
 	memory_range(s, 0, 0, platform->low_bytes);
 	memory_range(s, 1, platform->high_gpa, platform->high_bytes);

@@ -134,6 +134,46 @@ int vf_bind(const char *bdf, const char *driver, struct err *err)
 	return rc;
 }
 
+/* A node that is not there is no way to the device. */
+static int own_node(const char *path, uid_t uid, bool *found, struct err *err)
+{
+	if (lchown(path, uid, (gid_t)-1) == 0)
+		*found = true;
+	else if (errno != ENOENT)
+		return err_set(err, -errno, "%s cannot be given to user %u: %s%s", path, uid,
+			       err_name(errno), errno == EPERM ? "; run this as root (sudo)" : "");
+	return 0;
+}
+
+int vf_own(const char *bdf, uid_t uid, struct err *err)
+{
+	char cdev[HOST_NODE_BYTES], group[HOST_NODE_BYTES];
+	struct host_device dev;
+	cleanup_fd int lock = -1;
+	bool found = false;
+	int rc = find_device(bdf, &dev, &lock, err);
+
+	if (rc)
+		return rc;
+	if (strcmp(dev.driver, "vfio-pci") != 0)
+		return err_set(
+			err, -ENODEV,
+			"%s: vfio-pci does not have it, but %s: bind it first (hospes vf bind "
+			"%s)",
+			dev.bdf, dev.driver[0] ? dev.driver : "no driver", dev.bdf);
+	snprintf(cdev, sizeof(cdev), "/dev/vfio/devices/vfio%d", dev.vfio_cdev);
+	snprintf(group, sizeof(group), "/dev/vfio/%d", dev.group);
+	if (dev.vfio_cdev >= 0)
+		rc = own_node(cdev, uid, &found, err);
+	if (!rc && dev.group >= 0)
+		rc = own_node(group, uid, &found, err);
+	return rc || found ? rc
+			   : err_set(err, -ENOENT,
+				     "%s: has no node in /dev/vfio: is devtmpfs "
+				     "mounted?",
+				     dev.bdf);
+}
+
 int vf_unbind(const char *bdf, struct err *err)
 {
 	struct host_device dev;

@@ -239,6 +239,13 @@ int hospes_device_bind(const char *device, const char *driver, struct hospes_err
 	return give(error, &err, vf_bind(device, driver, &err));
 }
 
+int hospes_device_own(const char *device, uid_t uid, struct hospes_error *error)
+{
+	struct err err = ERR_INIT;
+
+	return give(error, &err, vf_own(device, uid, &err));
+}
+
 int hospes_device_unbind(const char *device, struct hospes_error *error)
 {
 	struct err err = ERR_INIT;

@@ -138,6 +138,8 @@ int vm_prepare_boot(struct hospes_vm *vm, struct err *err)
 		.manufacturer = vm->config.smbios.manufacturer,
 		.product = vm->config.smbios.product,
 		.version = vm->config.smbios.version,
+		.oem_strings = (const char *const *)vm->credentials.text,
+		.n_oem_strings = vm->credentials.n,
 	};
 	memcpy(acpi.uuid, vm->config.uuid.byte, sizeof(acpi.uuid));
 	rc = pci_root_assign(vm->pci, err);

@@ -9,6 +9,7 @@
 
 #include "base/num.h"
 #include "iommu/ioas.h"
+#include "machine/credentials.h"
 #include "machine/kind.h"
 #include "machine/validate.h"
 #include "sandbox/sandbox.h"
@@ -153,6 +154,8 @@ static const struct schema_field machine_fields[] = {
 	{"viommu", SCHEMA_OBJECT, AT(config, viommu), .sub = &viommu_schema},
 	{"pci", SCHEMA_OBJECT, AT(config, pci), .sub = &pci_schema},
 	{"smbios", SCHEMA_OBJECT, AT(config, smbios), .sub = &smbios_schema},
+	{"credentials", SCHEMA_LIST, AT(config, credentials), .max = CREDENTIALS_MAX,
+	 .sub = &credential_schema},
 	{"gdb", SCHEMA_OBJECT, AT(config, gdb), .sub = &gdb_schema},
 	{"io_threads", SCHEMA_UINT, AT(config, io_threads), .max = 64},
 	{"on_reset", SCHEMA_ENUM, AT(config, on_reset), .names = on_reset_names},
@@ -195,6 +198,7 @@ int config_read(struct config *ret, const char *json, size_t len, struct err *er
 
 	*ret = (struct config){0};
 	list_init(&ret->devices);
+	list_init(&ret->credentials);
 	root = json_loadb(json, len, JSON_REJECT_DUPLICATES, &at);
 	if (!root)
 		return err_set(err, -EINVAL, "line %d, column %d: %s", at.line, at.column, at.text);

@@ -113,7 +113,8 @@ struct config {
 	struct config_viommu viommu;
 	struct config_pci pci;
 	struct config_smbios smbios;
-	uint32_t io_threads; /* CONFIG_IO_THREADS_AUTO until it is validated */
+	struct list credentials; /* struct config_credential (credentials.h) */
+	uint32_t io_threads;     /* CONFIG_IO_THREADS_AUTO until it is validated */
 	struct config_gdb gdb;
 	int on_reset;
 	int sandbox; /* enum sandbox_mode */

@@ -159,6 +159,8 @@ int vm_build(struct hospes_vm *vm, struct err *err)
 	if (!rc)
 		rc = vm_open_kernel(vm, err);
 	if (!rc)
+		rc = credentials_open(&vm->config.credentials, &vm->credentials, err);
+	if (!rc)
 		rc = vm_open_devices(vm, &layout, err);
 	if (!rc)
 		rc = arch_platform_init(&vm->platform, &vm->kvm, &layout.arch, err);
@@ -204,6 +206,7 @@ void vm_unbuild(struct hospes_vm *vm)
 	bus_destroy(vm->mmio);
 	gmem_destroy(vm->gmem);
 	kernel_close(vm->kernel);
+	credentials_done(&vm->credentials);
 	for (size_t i = 0; i < ARRAY_SIZE(vm->io); i++)
 		loop_destroy(vm->io[i].loop);
 	loop_destroy(vm->viommu_io.loop);

@@ -10,6 +10,7 @@
 #include "base/num.h"
 #include "base/rand.h"
 #include "iommu/ioas.h"
+#include "machine/credentials.h"
 #include "machine/kind_console.h"
 #include "machine/kind_disk.h"
 
@@ -138,6 +139,8 @@ int config_validate(struct config *c, struct err *err)
 		rc = check_iommu(c, err);
 	if (!rc)
 		rc = check_gdb(&c->gdb, err);
+	if (!rc)
+		rc = credentials_check(&c->credentials, err);
 	if (!rc && !c->uuid.set) {
 		rand_bytes(c->uuid.byte, sizeof(c->uuid.byte));
 		c->uuid.byte[6] =

@@ -29,6 +29,7 @@
 #include "hospes/hospes.h"
 #include "iommu/viommu.h"
 #include "machine/config.h"
+#include "machine/credentials.h"
 #include "machine/debug.h"
 #include "machine/dump.h"
 #include "machine/hotplug.h"
@@ -113,6 +114,7 @@ struct hospes_vm {
 	unsigned int n_io_loops;       /* at least 1: the main loop when there are no I/O threads */
 
 	struct kernel *kernel;
+	struct credentials credentials;
 	struct vm_loading loading;
 
 	/* struct device, in order of creation: what is reset, made quiet, resumed. */

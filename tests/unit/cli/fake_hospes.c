@@ -291,6 +291,11 @@ int hospes_device_bind(const char *device, const char *driver, struct hospes_err
 	return call(error, "bind", "%s, %s", device, driver ? driver : "NULL");
 }
 
+int hospes_device_own(const char *device, uid_t uid, struct hospes_error *error)
+{
+	return call(error, "own", "%s, %u", device, uid);
+}
+
 int hospes_device_unbind(const char *device, struct hospes_error *error)
 {
 	return call(error, "unbind", "%s", device);

@@ -72,6 +72,24 @@ Test(document, a_balloon_is_enabled_unless_its_words_say_no)
 	document_is(root, "{\"balloon\": {\"enabled\": \"off\"}}");
 }
 
+Test(document, a_credential_without_a_file_is_the_service_managers)
+{
+	json_t *root;
+
+	setenv("CREDENTIALS_DIRECTORY", "/run/credentials/u", 1);
+	cr_assert_eq(READ(&root, "--credential", "a", "--credential", "b,path=/x"), CLI_OK);
+	document_find_credentials(root);
+	document_is(root, "{\"credentials\": [{\"name\": \"a\", \"path\": "
+			  "\"/run/credentials/u/a\"}, {\"name\": \"b\", \"path\": \"/x\"}]}");
+	cr_assert_eq(READ(&root, "--credential", "../a"), CLI_OK);
+	document_find_credentials(root);
+	document_is(root, "{\"credentials\": [{\"name\": \"../a\"}]}");
+	unsetenv("CREDENTIALS_DIRECTORY");
+	cr_assert_eq(READ(&root, "--credential", "a"), CLI_OK);
+	document_find_credentials(root);
+	document_is(root, "{\"credentials\": [{\"name\": \"a\"}]}");
+}
+
 Test(document, lists_grow_and_commas_are_written_twice)
 {
 	json_t *root;

@@ -85,6 +85,22 @@ Test(vf, bind_unbind_and_destroy_name_the_device)
 	cr_assert_str_eq(fake.calls, "vf_destroy(01:00.0) ");
 }
 
+Test(vf, a_device_is_given_to_a_user_once_it_is_bound)
+{
+	fake = (struct fake){0};
+	cr_assert_eq(VF("bind", "01:10.0", "--owner", "root"), CLI_OK);
+	cr_assert_str_eq(fake.calls, "bind(01:10.0, NULL) own(01:10.0, 0) ");
+	cr_assert_eq(VF("bind", "01:10.0", "--owner=4711"), CLI_OK);
+	cr_assert_str_eq(fake.calls, "bind(01:10.0, NULL) own(01:10.0, 4711) ");
+	cr_assert_eq(VF("bind", "01:10.0", "--owner", "nobody-of-this-name"), CLI_FAILED);
+	cr_assert_str_eq(fake.calls, "", "nothing is bound for nobody");
+	cr_assert(strstr(fake_err, "nobody-of-this-name"), "%s", fake_err);
+	cr_assert_eq(VF("bind", "01:10.0", "--owner=4294967295"), CLI_FAILED);
+	fake = (struct fake){.fails = "bind"};
+	cr_assert_eq(VF("bind", "01:10.0", "--owner", "root"), CLI_FAILED);
+	cr_assert_str_eq(fake.calls, "bind(01:10.0, NULL) ");
+}
+
 Test(vf, a_refusal_of_the_library_is_one_line_and_status_1)
 {
 	static const struct {
@@ -95,6 +111,7 @@ Test(vf, a_refusal_of_the_library_is_one_line_and_status_1)
 		{"vf_create", {"vf", "create", "x", "--count=1", NULL}},
 		{"vf_set", {"vf", "set", "x", "--vlan=1", NULL}},
 		{"bind", {"vf", "bind", "x", NULL}},
+		{"own", {"vf", "bind", "x", "--owner=0", NULL}},
 		{"unbind", {"vf", "unbind", "x", NULL}},
 		{"vf_destroy", {"vf", "destroy", "x", NULL}},
 	};

@@ -688,7 +688,7 @@ static void check_smbios(struct machine *m)
 	}
 	cr_assert_eq(smbios_next(s) - first, size, "the end is where the entry point says");
 	cr_assert_eq(seen, 1u << 0 | 1u << 1 | 1u << 3 | 1u << 4 | 1u << 16 | 1u << 17 | 1u << 19 |
-				   1u << 32 % 32);
+				   1u << 32 % 32 | (m->config.n_oem_strings ? 1u << 11 : 0));
 	cr_assert_eq(sockets, m->topology.sockets);
 }
 
@@ -749,6 +749,26 @@ Test(smbios, overlong_strings_are_cut_and_nothing_else_moves)
 	machine_build(&m);
 	const uint8_t *s = smbios_type(&m, 1);
 	cr_assert_eq(strlen(smbios_string(s, s[7])), 64);
+	check_smbios(&m);
+	machine_done(&m);
+}
+
+Test(smbios, oem_strings_are_whole_whatever_their_length)
+{
+	struct machine m;
+	char text[3000];
+	const char *const strings[] = {"a=b", text, "c"};
+
+	memset(text, 'x', sizeof(text) - 1);
+	text[sizeof(text) - 1] = 0;
+	machine_init(&m, 1, 1, 1);
+	m.config.oem_strings = strings;
+	m.config.n_oem_strings = ARRAY_SIZE(strings);
+	machine_build(&m);
+	const uint8_t *s = smbios_type(&m, 11);
+	cr_assert_eq(s[4], 3);
+	for (uint8_t i = 0; i < 3; i++)
+		cr_assert_str_eq(smbios_string(s, (uint8_t)(i + 1)), strings[i]);
 	check_smbios(&m);
 	machine_done(&m);
 }

@@ -124,6 +124,7 @@ Test(vf, devices_that_are_none_are_refused)
 	cr_assert_eq(vf_destroy("ffff:ff:1f.7", &err), -ENODEV);
 	cr_assert_eq(vf_set("ffff:ff:1f.7", &settings, &err), -ENODEV);
 	cr_assert_eq(vf_bind("ffff:ff:1f.7", NULL, &err), -ENODEV);
+	cr_assert_eq(vf_own("ffff:ff:1f.7", 0, &err), -ENODEV);
 	cr_assert_eq(vf_unbind("ffff:ff:1f.7", &err), -ENODEV);
 	cr_assert(strstr(err.text, "ffff:ff:1f.7"), "%s", err.text);
 }
