@@ -63,8 +63,9 @@ int vf_set(const char *vf, const struct vf_settings *settings, struct err *err);
 /* Bind any PCI function, not only VFs. driver NULL: vfio-pci. No module is loaded: if the driver is
  * missing, err names the command that loads it. -EBUSY: err names the user. */
 int vf_bind(const char *bdf, const char *driver, struct err *err);
-/* Give the nodes of a device that vfio-pci has to this user: whoever opens them drives the device, and
- * its group. They are the host's again when it is unbound. -ENODEV: vfio-pci does not have it. */
+/* Give the nodes of a device that vfio-pci has to this user: whoever opens them drives the device,
+ * and its group. They are the host's again when it is unbound. -ENODEV: vfio-pci does not have
+ * it. */
 int vf_own(const char *bdf, uid_t uid, struct err *err);
 /* Leaves it without a driver. */
 int vf_unbind(const char *bdf, struct err *err);

@@ -303,9 +303,9 @@ HOSPES_API int hospes_vf_set(const char *vf, const char *json, size_t length,
  * unbind. -EBUSY: it is in use. -ENOENT: the driver is not loaded. */
 HOSPES_API int hospes_device_bind(const char *device, const char *driver,
 				  struct hospes_error *error);
-/* Give the nodes in /dev/vfio of a function that vfio-pci has to a user, who may then open it, and its
- * group, until it is unbound. /dev/iommu, which is empty without a device, stays as it is. -ENODEV:
- * vfio-pci does not have it. -EPERM: this process may not. */
+/* Give the nodes in /dev/vfio of a function that vfio-pci has to a user, who may then open it, and
+ * its group, until it is unbound. /dev/iommu, which is empty without a device, stays as it is.
+ * -ENODEV: vfio-pci does not have it. -EPERM: this process may not. */
 HOSPES_API int hospes_device_own(const char *device, uid_t uid, struct hospes_error *error);
 /* Leave it without a driver. */
 HOSPES_API int hospes_device_unbind(const char *device, struct hospes_error *error);

@@ -2,11 +2,11 @@
 # testhost: --cpus 4 --memory 8G --timeout 900
 # The README's examples, as they are written there, do what it says.
 . "$(dirname "$0")/../lib.sh"
-plan 19
+plan 24
 
 # The commands of a section, continued lines joined: those that begin with the words given.
 examples() {
-	sed -n '/^## Six examples/,/^## A real device/s/^    //p' "$HOSPES_SRC/README.md" |
+	sed -n '/^## Eight examples/,/^## A real device/s/^    //p' "$HOSPES_SRC/README.md" |
 		sed -e ':a' -e '/\\$/{N;s/\\\n *//;ba' -e '}' | grep "^$1"
 }
 example() { examples "$1" | sed -n "${2}p"; }
@@ -26,7 +26,7 @@ printf '\x00\x00\x00\x00\x83\x00\x00\x00%b%b' "$(le32 2048)" "$(le32 "$sectors")
 printf '\x55\xaa' | dd of=debian.img bs=1 seek=510 conv=notrunc status=none
 dd if="$HOSPES_GUEST_DISK" of=debian.img bs=1M seek=1 conv=sparse,notrunc status=none
 
-is "$(examples 'hospes run' | grep -c .)" 6 "there are six machines to try"
+is "$(examples 'hospes run' | grep -c .)" 7 "there are seven machines to try"
 
 # shellcheck disable=SC2046 # the words of a command line
 run() { # NAME COMMANDLINE
@@ -74,6 +74,17 @@ ok "and is asked for" eval "$(example 'hospes ctl web remove' 1)"
 ok "and gives back" retry 60 eval "! hospes ctl web status | grep -q '\"data\"'"
 ok "it is asked to power off" eval "$(example 'hospes ctl web shutdown' 1)"
 guest_kill web
+
+line=$(example 'hospes run --name' 2)
+run changing "${line% &}"
+ok "a machine with a balloon and a debugger: its guest is up" guest_wait_for changing '/ # ' 90 || guest_show changing
+ok "it is asked for memory" eval "$(example 'hospes ctl web set balloon' 1)"
+held() { hospes ctl web status | jq -e '.devices[] | select(.id == "balloon") | .actual_bytes == 134217728' >/dev/null; }
+ok "and gives it" retry 60 held
+ok "its disk's share is set" eval "$(example 'hospes ctl web set disk0' 1)"
+ln -s "$HOSPES_GUEST_VMLINUX" vmlinux
+like "$(eval "$(example gdb 1) -batch -ex 'info threads'" 2>&1 </dev/null)" 'Thread 1' "a debugger sees its vCPU"
+guest_kill changing
 
 cat >machine.json <<'JSON'
 {"kernel": {"path": "bzImage", "initrd": "initrd.img",
