@@ -40,6 +40,8 @@ struct vcpu {
 	bool parked;
 	bool has_run;
 	bool held; /* stays parked while the others run */
+	/* Written under the gate's lock, read by anyone. */
+	_Atomic bool out; /* of the machine: likewise */
 	/* The thread's own. */
 	bool half_done; /* the last exit wants another KVM_RUN to be complete */
 	uint64_t round; /* of the resume that it runs for */
@@ -107,7 +109,8 @@ static bool park(struct vcpu *v, bool event)
 	for (;;) {
 		want = atomic_load(&all->gate.want);
 		if (want == VCPU_WANT_END ||
-		    (want == VCPU_WANT_RUN && !v->held && (!event || v->round != all->round)))
+		    (want == VCPU_WANT_RUN && !v->held && !atomic_load(&v->out) &&
+		     (!event || v->round != all->round)))
 			break;
 		pthread_cond_wait(&all->gate.changed, &all->gate.lock);
 	}
@@ -198,6 +201,11 @@ static bool complete_half_done(struct vcpu *v)
 	return go_on;
 }
 
+static bool may_run(const struct vcpu *v)
+{
+	return atomic_load(&v->all->gate.want) == VCPU_WANT_RUN && !atomic_load(&v->out);
+}
+
 static void *vcpu_main(void *opaque)
 {
 	struct vcpu *v = opaque;
@@ -207,7 +215,7 @@ static void *vcpu_main(void *opaque)
 	vcpu_gate_own(&all->gate);
 	while (park(v, event)) {
 		event = false;
-		while (!event && atomic_load(&all->gate.want) == VCPU_WANT_RUN)
+		while (!event && may_run(v))
 			event = !enter(v);
 		if (!event)
 			event = !complete_half_done(v);
@@ -215,14 +223,16 @@ static void *vcpu_main(void *opaque)
 	return NULL;
 }
 
+static void kick(struct vcpu *v)
+{
+	if (v->started && !v->parked)
+		pthread_kill(v->thread, kick_signal());
+}
+
 static void kick_all(struct vcpus *all)
 {
-	for (unsigned int i = 0; i < all->n; i++) {
-		struct vcpu *v = &all->vcpus[i];
-
-		if (v->started && !v->parked)
-			pthread_kill(v->thread, kick_signal());
-	}
+	for (unsigned int i = 0; i < all->n; i++)
+		kick(&all->vcpus[i]);
 }
 
 /* One CPU at a time first, because sched_setaffinity ignores those that do not exist. */
@@ -342,6 +352,23 @@ void vcpus_hold(struct vcpus *all, unsigned int index, bool held)
 	pthread_mutex_lock(&all->gate.lock);
 	all->vcpus[index].held = held;
 	pthread_mutex_unlock(&all->gate.lock);
+}
+
+void vcpus_plug(struct vcpus *all, unsigned int index, bool in)
+{
+	struct vcpu *v = &all->vcpus[index];
+
+	pthread_mutex_lock(&all->gate.lock);
+	atomic_store(&v->out, !in);
+	if (!in)
+		kick(v);
+	pthread_cond_broadcast(&all->gate.changed);
+	pthread_mutex_unlock(&all->gate.lock);
+}
+
+bool vcpus_is_in(struct vcpus *all, unsigned int index)
+{
+	return !atomic_load(&all->vcpus[index].out);
 }
 
 static bool all_parked(const struct vcpus *all)

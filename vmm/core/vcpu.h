@@ -80,6 +80,14 @@ int vcpus_pause(struct vcpus *all);
  * by another call. At first none is held. */
 void vcpus_hold(struct vcpus *all, unsigned int index, bool held);
 
+/* Whether this one is in the machine; at first all are. One that is out never enters the guest,
+ * whatever the guest sends it, and counts as paused: its thread, and what KVM has of it, which KVM
+ * cannot give up alone, wait for its next time. Any time: one that was in the guest leaves it soon,
+ * and has when vcpus_pause has returned. It comes back as it was, so it is reset before (which
+ * wants all of them paused). */
+void vcpus_plug(struct vcpus *all, unsigned int index, bool in);
+bool vcpus_is_in(struct vcpus *all, unsigned int index);
+
 void vcpus_stats(struct vcpus *all, struct vcpu_stats *ret);
 
 #endif

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <linux/kvm.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -47,6 +48,21 @@ void arch_vcpu_resumed(struct arch_vcpu *vcpu)
 	(void)vcpu;
 }
 
+/* What the guest does instead, and its exits. */
+static _Atomic bool asleep;
+static sem_t entered, release;
+
+static int sleep_until_kicked(void)
+{
+	sigset_t set;
+
+	sem_post(&entered);
+	sigemptyset(&set);
+	sigaddset(&set, SIGRTMIN);
+	sigwaitinfo(&set, NULL);
+	return -EINTR;
+}
+
 int arch_vcpu_call(const struct arch_vcpu *vcpu, unsigned long request, const void *arg)
 {
 	struct kvm_run *run = (struct kvm_run *)&vcpu->area.run;
@@ -56,6 +72,8 @@ int arch_vcpu_call(const struct arch_vcpu *vcpu, unsigned long request, const vo
 		return 0;
 	if (run->immediate_exit)
 		return -EINTR;
+	if (asleep)
+		return sleep_until_kicked();
 	run->exit_reason = KVM_EXIT_IO;
 	run->io.direction = KVM_EXIT_IO_OUT;
 	run->io.size = 1;
@@ -66,7 +84,6 @@ int arch_vcpu_call(const struct arch_vcpu *vcpu, unsigned long request, const vo
 }
 
 static void (*_Atomic handler)(void); /* both vCPUs may change it */
-static sem_t entered, release;
 
 static void port_write(void *opaque, uint64_t offset, uint64_t value, unsigned int size)
 {
@@ -170,6 +187,52 @@ Test(vcpus, a_guest_that_is_throttled_waits)
 	sem_wait(&entered);
 	cr_expect_geq(took_ns, 2 * NS_PER_MS);
 	cr_expect_eq(vcpus_pause(vcpus), 0);
+	finish();
+}
+
+Test(vcpus, one_that_is_out_of_the_machine_never_enters_the_guest_until_it_is_back)
+{
+	int more;
+
+	start(throttled, 0);
+	sem_wait(&entered);
+	sem_wait(&entered);
+	vcpus_plug(vcpus, 1, false);
+	cr_expect(vcpus_is_in(vcpus, 0));
+	cr_expect_not(vcpus_is_in(vcpus, 1));
+	cr_expect_eq(vcpus_pause(vcpus), 0);
+	for (unsigned int i = 0; i < 200; i++) {
+		vcpus_resume(vcpus);
+		sem_wait(&entered);
+		cr_expect_eq(vcpus_pause(vcpus), 0);
+		sem_getvalue(&entered, &more);
+		cr_assert_eq(more, 0, "the other has entered too");
+	}
+	vcpus_hold(vcpus, 0, true);
+	vcpus_plug(vcpus, 1, true);
+	cr_expect(vcpus_is_in(vcpus, 1));
+	vcpus_resume(vcpus);
+	sem_wait(&entered);
+	cr_expect_eq(vcpus_pause(vcpus), 0);
+	finish();
+}
+
+Test(vcpus, one_that_is_put_out_of_the_machine_leaves_the_guest_without_a_pause)
+{
+	struct vcpu_stats stats;
+	int more;
+
+	asleep = true;
+	start(throttled, 0);
+	sem_wait(&entered);
+	sem_wait(&entered);
+	vcpus_plug(vcpus, 0, false);
+	do
+		vcpus_stats(vcpus, &stats);
+	while (!stats.intr);
+	cr_expect_eq(vcpus_pause(vcpus), 0);
+	sem_getvalue(&entered, &more);
+	cr_expect_eq(more, 0, "it has entered again");
 	finish();
 }
 
