@@ -18,6 +18,7 @@
 #include "core/gmem.h"
 #include "core/loop.h"
 #include "core/state.h"
+#include "platform/cpu_plug.h"
 #include "platform/platform.h"
 #include "platform/serial.h"
 #include "virtio/console.h"
@@ -28,8 +29,8 @@
 #define VIRTIO_GPA 0xc8000000ull /* BAR of the virtio device in slot 2; the next 1 MiB behind */
 
 enum {
-	DEVICES = 8,
-	VIRTIO = 6, /* the first of them that is one */
+	DEVICES = 9,
+	VIRTIO = 7, /* the first of them that is one */
 	SECTIONS_MAX = 48,
 	HEAD = 16,
 	END = 12,
@@ -64,6 +65,11 @@ static const struct irq_chip_ops chip_ops = {.set_routes = set_routes,
 					     .pins = PINS,
 					     .max_gsi = 32};
 
+static void changed(void *opaque)
+{
+	(void)opaque;
+}
+
 static void event(void *opaque, enum platform_event event)
 {
 	(void)opaque;
@@ -93,6 +99,7 @@ static void machine_make(struct machine *m)
 					     .in_fd = -1,
 					     .out_fd = null_fd};
 	const struct root_port_config port = {.name = "port0", .slot_number = 1};
+	const struct cpu_plug_config cpus = {.max = 6, .in = 2, .changed = changed};
 
 	pci_host_init(&m->pci, &chip_ops, &silent);
 	const struct device_env env = {.log = &silent,
@@ -108,6 +115,7 @@ static void machine_make(struct machine *m)
 	check(!pvpanic_create(&m->dev[3], &env, &sink, NULL));
 	check(!reset_create(&m->dev[4], &env, m->pci.root, &sink, NULL));
 	check(!root_port_create(&m->dev[5], &env, m->pci.root, &port, NULL));
+	check(!cpu_plug_create(&m->dev[6], &env, &cpus, NULL));
 	add_virtio(m, &env);
 }
 
@@ -158,6 +166,22 @@ static void drive(struct machine *m, unsigned int slot, uint8_t value)
 	loop_iterate(loop, false);
 }
 
+/* What the guest's methods write, to registers by number; 5: the machine asks and adds. */
+static void plug(struct machine *m, unsigned int number, uint8_t value)
+{
+	uint32_t v = (value & 3u) << 16 | value >> 2, in;
+
+	if (number == 5 && value & 1)
+		cpu_plug_ask(m->dev[6], 1u + (value >> 1) % 5);
+	else if (number == 5)
+		cpu_plug_add(m->dev[6], 1u + (value >> 1) % 5);
+	if (!number)
+		v = (uint32_t)value << 8;
+	(void)bus_write(m->pci.pio, (uint16_t)(PLATFORM_CPUS_PORT + 4 * number), &v, 4);
+	check(bus_read(m->pci.pio, PLATFORM_CPUS_PORT + 0x20, &in, 4));
+	check((in & 1) && in < 1 << 6);
+}
+
 /* One access, as two bytes say: every port and register of interest, read or written. */
 static void poke(struct machine *m, uint8_t where, uint8_t value)
 {
@@ -187,6 +211,8 @@ static void poke(struct machine *m, uint8_t where, uint8_t value)
 		(void)(read ? bus_read(m->pci.mmio, at, &v, 1) : bus_write(m->pci.mmio, at, &v, 1));
 	else
 		(void)(read ? bus_read(m->pci.mmio, at, &v, 4) : bus_write(m->pci.mmio, at, &v, 4));
+	if (where >= 0xf7 && where < 0xfd)
+		plug(m, where - 0xf7u, value);
 	if (where >= 0xfd && where < 0xff)
 		drive(m, where - 0xfbu, value);
 	if (where == 0xff) {

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Processors that come and go while the guest runs: the registers behind the methods of the ACPI
+ * tables (firmware/asl/cpus.asl), and a general-purpose event by which the guest hears of them
+ * (ACPI 6.5, 4.8.4.1).
+ *
+ *   +0x00 GPE0_STS (1)  bit 0: EVENT is not 0. It follows EVENT (_L00), so writes change nothing
+ *   +0x01 GPE0_EN (1)   bit 0: the SCI is raised while GPE0_STS has it
+ *   +0x04 EVENT (4)     read: the first processor that the guest is to hear of, as number | code
+ *                       << 16; the code is what Notify takes: 1, it has come; 3, it is asked for.
+ *                       0: none. write what was read: the guest has heard it
+ *   +0x08 EJECT (4)     write a number: the guest gives that processor up (_EJ0)
+ *   +0x0c ANSWER (4)    write number | status << 8 | event << 16: what _OST is given
+ *   +0x20 IN (32)       bit by number, read only: the processor is in the machine (_STA)
+ *
+ * Those of 4 bytes take accesses of 4 bytes; any other reads 0 and changes nothing, nor does a
+ * number that no processor has.
+ *
+ *           cpu_plug_add: it has come                    cpu_plug_ask
+ *      out ──────────────────────────► in, told ─► answered ─────────► asked for
+ *       ▲                                                                  │
+ *       └───────────── EJECT (from any state), reset ◄─────────────────────┘
+ *
+ * The guest may give up any processor but the first, asked or not; which vCPUs run is the machine's
+ * to follow (machine/cpus.h). Reset: those that were asked for leave, and no event is left.
+ *
+ * Threads: as platform.h has it; cpu_plug_* by the machine's thread.
+ */
+#ifndef PLATFORM_CPU_PLUG_H
+#define PLATFORM_CPU_PLUG_H
+
+#include "platform/platform.h"
+
+enum { CPU_PLUG_MAX = 255 };
+
+/* What the guest is to hear, or has not answered: the codes of Notify and _OST (5.6.6, 6.3.5). */
+enum cpu_plug_event {
+	CPU_PLUG_NONE = 0,
+	CPU_PLUG_COMES = 1,
+	CPU_PLUG_LEAVES = 3,
+};
+
+struct cpu_plug_config {
+	unsigned int max; /* processors that there can be, 2 to CPU_PLUG_MAX */
+	unsigned int in;  /* those before this number are in the machine at first */
+	/* The guest has given one up, or answered. In a vCPU thread under the device's lock: record
+	 * and post. */
+	void (*changed)(void *opaque);
+	void *opaque;
+};
+int cpu_plug_create(struct device **ret, const struct device_env *env,
+		    const struct cpu_plug_config *config, struct err *err);
+
+struct cpu_plug_view {
+	bool in;
+	enum cpu_plug_event waits; /* for the guest's answer to this */
+	uint8_t refusal; /* its last answer: a status of _OST; 0: it has refused nothing */
+};
+struct cpu_plug_view cpu_plug_look(struct device *dev, unsigned int number);
+/* Has the guest's ACPI driver listened for these events since the last reset? */
+bool cpu_plug_is_heard(struct device *dev);
+/* The processor, which is out, is in the machine from now on, and the guest hears it. */
+void cpu_plug_add(struct device *dev, unsigned int number);
+/* Ask the guest for it. */
+void cpu_plug_ask(struct device *dev, unsigned int number);
+/* No answer is waited for any more, and what has not been heard of a processor that was asked for
+ * never will be. What was heard may still be followed. */
+void cpu_plug_forget(struct device *dev);
+
+#endif
