@@ -7,8 +7,9 @@
  *   0xffff0  the BIOS's entry after a reset, which resets the machine: reserved
  *
  * Not hardware-reduced: PM1 registers, so that the power button and S5 need neither interpreted
- * code nor GPEs, and the 8259 and PIT that KVM has anyway are declared as they are. The PM timer is
- * the clock of a guest without kvmclock whose TSC cannot be trusted.
+ * code nor GPEs (of which there is one, where processors come and go), and the 8259 and PIT that
+ * KVM has anyway are declared as they are. The PM timer is the clock of a guest without kvmclock
+ * whose TSC cannot be trusted.
  */
 #include <errno.h>
 #include <string.h>
@@ -18,6 +19,7 @@
 #include "base/num.h"
 #include "firmware/acpi_impl.h"
 
+#include "cpus.hex"
 #include "dsdt.hex"
 
 enum {
@@ -34,6 +36,7 @@ enum {
 	IOAPIC_GPA = 0xfec00000u,
 
 	TABLE_ALIGN = 16,
+	MADT_X2APIC = 9,
 };
 
 /* ACPI 6.5, table 5.9 and 5.10 */
@@ -51,6 +54,7 @@ enum {
 	BOOT_NO_VGA = 1 << 2,
 
 	CMOS_CENTURY = 0x32,
+	GPE0_BYTES = 2, /* status and enable, of 8 events */
 };
 
 /* The area under construction. */
@@ -109,9 +113,14 @@ static int place_fadt(struct tables *t, const struct acpi_config *c, uint64_t ds
 	store_le32(f + 56, c->pm_port);
 	store_le32(f + 64, c->pm_port + 4u);
 	store_le32(f + 76, c->pm_port + 8u);
-	f[88] = 4;                 /* PM1_EVT_LEN */
-	f[89] = 2;                 /* PM1_CNT_LEN */
-	f[91] = 4;                 /* PM_TMR_LEN */
+	f[88] = 4; /* PM1_EVT_LEN */
+	f[89] = 2; /* PM1_CNT_LEN */
+	f[91] = 4; /* PM_TMR_LEN */
+	if (c->cpus_port) {
+		store_le32(f + 80, c->cpus_port); /* GPE0_BLK */
+		f[92] = GPE0_BYTES;
+		port_gas(f + 220, c->cpus_port, 8 * GPE0_BYTES, 1);
+	}
 	store_le16(f + 96, 0xfff); /* C2 latency: not supported */
 	store_le16(f + 98, 0xfff); /* C3 */
 	f[108] = CMOS_CENTURY;
@@ -140,27 +149,38 @@ static void madt_override(struct aml *a, uint8_t irq, uint32_t gsi, uint16_t fla
 
 /* A processor whose id does not fit the 8 bits of a local APIC entry (255 is broadcast) gets an
  * x2APIC entry (5.2.12.12). */
-static bool madt_processors(struct aml *a, const struct arch_topology *topology)
+size_t acpi_processor(uint8_t e[static ACPI_PROCESSOR_BYTES], const struct arch_topology *topology,
+		      unsigned int number, bool enabled)
 {
+	uint32_t id = arch_cpu_id(topology, number), flags = enabled ? 1 << 0 : 1 << 1;
+
+	memset(e, 0, ACPI_PROCESSOR_BYTES);
+	if (id < 255 && number < 255) {
+		e[1] = 8;
+		e[2] = (uint8_t)number;
+		e[3] = (uint8_t)id;
+		store_le32(e + 4, flags);
+	} else {
+		e[0] = MADT_X2APIC;
+		e[1] = 16;
+		store_le32(e + 4, id);
+		store_le32(e + 8, flags);
+		store_le32(e + 12, number);
+	}
+	return e[1];
+}
+
+/* Has one of them an x2APIC entry? */
+static bool madt_processors(struct aml *a, const struct acpi_config *c)
+{
+	uint8_t e[ACPI_PROCESSOR_BYTES];
 	bool x2apic = false;
 
-	for (unsigned int i = 0; i < topology->cpus; i++) {
-		uint32_t id = arch_cpu_id(topology, i);
+	for (unsigned int i = 0; i < c->topology->cpus; i++) {
+		bool in = !c->cpus_port || c->cpus_in[i / 32] >> i % 32 & 1;
 
-		if (id < 255 && i < 255) {
-			uint8_t e[8] = {0, sizeof(e), (uint8_t)i, (uint8_t)id};
-
-			store_le32(e + 4, 1);
-			aml_bytes(a, e, sizeof(e));
-		} else {
-			uint8_t e[16] = {9, sizeof(e)};
-
-			store_le32(e + 4, id);
-			store_le32(e + 8, 1);
-			store_le32(e + 12, i);
-			aml_bytes(a, e, sizeof(e));
-			x2apic = true;
-		}
+		aml_bytes(a, e, acpi_processor(e, c->topology, i, in));
+		x2apic |= e[0] == MADT_X2APIC;
 	}
 	return x2apic;
 }
@@ -179,7 +199,7 @@ static int place_madt(struct tables *t, const struct acpi_config *c, uint64_t *g
 	store_le32(head + 40, 1); /* there is an 8259 pair too */
 	aml_bytes(&a, head, sizeof(head));
 
-	bool x2apic = madt_processors(&a, c->topology);
+	bool x2apic = madt_processors(&a, c);
 
 	store_le32(ioapic + 4, IOAPIC_GPA);
 	aml_bytes(&a, ioapic, sizeof(ioapic));
@@ -265,7 +285,7 @@ static int place_viot(struct tables *t, const struct acpi_viommu *v, uint64_t *g
 /* XSDT: DSDT is the FADT's, everything else is listed. */
 static int place_all(struct tables *t, const struct acpi_config *c, uint64_t *xsdt)
 {
-	enum { LISTED_MAX = 5 };
+	enum { LISTED_MAX = 6 };
 	uint8_t x[ACPI_HEADER_BYTES + 8 * LISTED_MAX];
 	uint64_t dsdt, listed[LISTED_MAX];
 	unsigned int n = 4;
@@ -274,6 +294,8 @@ static int place_all(struct tables *t, const struct acpi_config *c, uint64_t *xs
 	if ((r = place(t, dsdt_aml_code, sizeof(dsdt_aml_code), &dsdt)) ||
 	    (r = place_fadt(t, c, dsdt, &listed[0])) || (r = place_madt(t, c, &listed[1])) ||
 	    (r = place_mcfg(t, c, &listed[2])) || (r = place_ssdt(t, c, &listed[3])))
+		return r;
+	if (c->cpus_port && (r = place(t, cpus_aml_code, sizeof(cpus_aml_code), &listed[n++])))
 		return r;
 	if (c->viommu && (r = place_viot(t, c->viommu, &listed[n++])))
 		return r;

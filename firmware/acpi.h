@@ -33,6 +33,11 @@ struct acpi_config {
 	uint8_t pci_last_bus; /* buses 0 to this one */
 	bool ecam_only;       /* config space cannot be reached by ports */
 	uint32_t rtc_gsi;
+	/* Where processors come and go: the registers of asl/cpus.asl, which begin with GPE0's
+	 * block, and who is in the machine, 32 bits in a word. 0: all of the topology are, for
+	 * good. */
+	uint16_t cpus_port;
+	uint32_t cpus_in[8];
 	const struct acpi_viommu *viommu; /* NULL: none */
 	/* SMBIOS */
 	uint8_t uuid[16];                             /* as displayed, first byte first */
@@ -42,8 +47,8 @@ struct acpi_config {
 	unsigned int n_oem_strings;                   /* to 255 */
 };
 
-/* Write RSDP, XSDT, FADT, MADT, MCFG, DSDT, SSDT, with a virtual IOMMU VIOT, and SMBIOS into guest
- * memory. */
+/* Write RSDP, XSDT, FADT, MADT, MCFG, DSDT, SSDT (two where processors come and go), VIOT with a
+ * virtual IOMMU, and SMBIOS into guest memory. */
 int acpi_build(struct gmem *gmem, const struct acpi_config *config, struct err *err);
 
 /* Their places, the same on every platform: below 1 MiB. */

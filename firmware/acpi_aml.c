@@ -20,10 +20,17 @@ enum {
 	OP_SCOPE = 0x10,
 	OP_BUFFER = 0x11,
 	OP_PACKAGE = 0x12,
+	OP_METHOD = 0x14,
 	OP_DUAL_NAME = 0x2e,
 	OP_MULTI_NAME = 0x2f,
 	OP_EXT = 0x5b,
 	OP_EXT_DEVICE = 0x82,
+	OP_ARG0 = 0x68,
+	OP_STORE = 0x70,
+	OP_NOTIFY = 0x86,
+	OP_EQUAL = 0x93,
+	OP_IF = 0xa0,
+	OP_RETURN = 0xa4,
 };
 
 void aml_done(struct aml *a)
@@ -193,6 +200,46 @@ size_t aml_package(struct aml *a, uint8_t elements)
 	return mark;
 }
 
+size_t aml_method(struct aml *a, const char *name, uint8_t args)
+{
+	byte(a, OP_METHOD);
+	size_t mark = a->len;
+	aml_path(a, name);
+	byte(a, args); /* not serialized */
+	return mark;
+}
+
+void aml_arg(struct aml *a, uint8_t n)
+{
+	byte(a, OP_ARG0 + n);
+}
+
+void aml_return(struct aml *a)
+{
+	byte(a, OP_RETURN);
+}
+
+void aml_store(struct aml *a)
+{
+	byte(a, OP_STORE);
+}
+
+void aml_notify(struct aml *a)
+{
+	byte(a, OP_NOTIFY);
+}
+
+size_t aml_if(struct aml *a)
+{
+	byte(a, OP_IF);
+	return a->len;
+}
+
+void aml_equal(struct aml *a)
+{
+	byte(a, OP_EQUAL);
+}
+
 /* PkgLength counts itself: 6 bits in one byte, or 4 + 8 per byte in up to four (20.2.4). */
 void aml_end(struct aml *a, size_t mark)
 {
@@ -214,6 +261,15 @@ void aml_end(struct aml *a, size_t mark)
 		enc[0] = (uint8_t)(body + 1);
 	}
 	insert(a, mark, enc, n);
+}
+
+void aml_buffer(struct aml *a, const void *bytes, size_t n)
+{
+	byte(a, OP_BUFFER);
+	size_t mark = a->len;
+	aml_integer(a, n);
+	aml_bytes(a, bytes, n);
+	aml_end(a, mark);
 }
 
 size_t aml_resources(struct aml *a)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * AML builder: bytes are only ever appended; a container's length is put in front of it when it is
- * closed. For the data of the run-time SSDT; code is written in ASL (asl/).
+ * closed. For the data of the run-time SSDT; code is written in ASL (asl/), but for the few methods
+ * that are each processor's own.
  *
  *     mark = aml_device(a, "COM1");
  *     aml_name(a, "_HID");  aml_eisaid(a, "PNP0501");
@@ -41,6 +42,18 @@ size_t aml_scope(struct aml *a, const char *path);
 size_t aml_device(struct aml *a, const char *name);
 size_t aml_package(struct aml *a, uint8_t elements);
 void aml_end(struct aml *a, size_t mark);
+
+/* Statements of a method, whose operands follow. A call is a path, and its arguments. */
+size_t aml_method(struct aml *a, const char *name, uint8_t args);
+void aml_arg(struct aml *a, uint8_t n);
+void aml_return(struct aml *a);
+void aml_store(struct aml *a);  /* what, where */
+void aml_notify(struct aml *a); /* whom, what */
+size_t aml_if(struct aml *a);   /* a container: the condition, then what is done */
+void aml_equal(struct aml *a);
+
+/* A buffer of these bytes. */
+void aml_buffer(struct aml *a, const void *bytes, size_t n);
 
 /* A resource template: descriptors up to aml_resources_end. */
 size_t aml_resources(struct aml *a);

@@ -12,6 +12,11 @@ enum { ACPI_HEADER_BYTES = 36 };
 void acpi_header(uint8_t h[static ACPI_HEADER_BYTES], const char signature[static 4],
 		 uint8_t revision);
 
+/* The MADT's entry of a processor, and its length. It is enabled, or else online capable. */
+enum { ACPI_PROCESSOR_BYTES = 16 };
+size_t acpi_processor(uint8_t e[static ACPI_PROCESSOR_BYTES], const struct arch_topology *topology,
+		      unsigned int number, bool enabled);
+
 /* Append the SSDT that holds this machine's data. Its length and checksum are the caller's. */
 void acpi_ssdt(struct aml *a, const struct acpi_config *config);
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The run-time SSDT: names whose values differ by machine. No methods, so nothing to interpret. */
+/* The run-time SSDT: names whose values differ by machine. No methods, so nothing to interpret, but
+ * where processors come and go: then each has those that are its own, and asl/cpus.asl the rest. */
 #include <stdio.h>
 
 #include "base/num.h"
@@ -81,19 +82,84 @@ static void isa_device(struct aml *a, const char *name, const char *eisaid, cons
 	aml_end(a, device);
 }
 
-static void processors(struct aml *a, unsigned int cpus)
+static const char *processor_name(char name[static 8], unsigned int number)
 {
-	for (unsigned int i = 0; i < cpus; i++) {
-		char name[8];
+	snprintf(name, 8, "C%03X", number & 0xfff);
+	return name;
+}
 
-		snprintf(name, sizeof(name), "C%03X", i & 0xfff);
-		size_t device = aml_device(a, name);
+/* It is there or not, and the guest can give it up: all but the first, with which it starts. */
+static void methods(struct aml *a, const struct acpi_config *config, unsigned int number)
+{
+	uint8_t e[ACPI_PROCESSOR_BYTES];
+	char word[] = {'C', 'I', 'N', (char)('0' + number / 32), '\0'};
+	size_t method;
+
+	/* The MADT says who is there when the guest starts: this is the entry of one that is. */
+	aml_name(a, "_MAT");
+	aml_buffer(a, e, acpi_processor(e, config->topology, number, true));
+	method = aml_method(a, "_STA", 0);
+	aml_return(a);
+	aml_path(a, "CSTA");
+	aml_path(a, word);
+	aml_integer(a, number % 32);
+	aml_end(a, method);
+	if (!number)
+		return;
+	method = aml_method(a, "_EJ0", 1);
+	aml_store(a);
+	aml_integer(a, number);
+	aml_path(a, "CEJC");
+	aml_end(a, method);
+	method = aml_method(a, "_OST", 3);
+	aml_path(a, "COST");
+	aml_integer(a, number);
+	aml_arg(a, 0);
+	aml_arg(a, 1);
+	aml_end(a, method);
+}
+
+/* CNTF (number, event) */
+static void notify(struct aml *a, unsigned int cpus)
+{
+	size_t method = aml_method(a, "CNTF", 2);
+	char name[8];
+
+	for (unsigned int i = 0; i < cpus; i++) {
+		size_t same = aml_if(a);
+
+		aml_equal(a);
+		aml_arg(a, 0);
+		aml_integer(a, i);
+		aml_notify(a);
+		aml_path(a, processor_name(name, i));
+		aml_arg(a, 1);
+		aml_end(a, same);
+	}
+	aml_end(a, method);
+}
+
+static void processors(struct aml *a, const struct acpi_config *config)
+{
+	unsigned int cpus = config->topology->cpus;
+	char name[8];
+
+	for (unsigned int i = 0; i < cpus; i++) {
+		size_t device = aml_device(a, processor_name(name, i));
+
 		aml_name(a, "_HID");
 		aml_string(a, "ACPI0007");
 		aml_name(a, "_UID"); /* as in the MADT */
 		aml_integer(a, i);
+		if (config->cpus_port)
+			methods(a, config, i);
 		aml_end(a, device);
 	}
+	if (!config->cpus_port)
+		return;
+	aml_name(a, "CPRT");
+	aml_integer(a, config->cpus_port);
+	notify(a, cpus);
 }
 
 void acpi_ssdt(struct aml *a, const struct acpi_config *config)
@@ -113,7 +179,7 @@ void acpi_ssdt(struct aml *a, const struct acpi_config *config)
 			   config->serial_gsi);
 	if (config->panic_port)
 		isa_device(a, "PEVT", NULL, "QEMU0001", 0, config->panic_port, 1, 0);
-	processors(a, config->topology->cpus);
+	processors(a, config);
 	aml_end(a, scope);
 
 	/* SLP_TYP for PM1a and PM1b, two reserved (ACPI 6.5, 7.4.2). */

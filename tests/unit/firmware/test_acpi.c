@@ -68,6 +68,19 @@ static void machine_init(struct machine *m, unsigned int sockets, unsigned int c
 	cr_assert_eq(gmem_commit(m->gmem, &err), 0, "%s", err.text);
 }
 
+/* Processors come and go, and these are there: every third. */
+static void come_and_go(struct machine *m)
+{
+	m->config.cpus_port = 0x640;
+	for (unsigned int i = 0; i < m->topology.cpus; i += 3)
+		m->config.cpus_in[i / 32] |= 1u << i % 32;
+}
+
+static bool is_in(unsigned int number)
+{
+	return number % 3 == 0;
+}
+
 static void machine_build(struct machine *m)
 {
 	struct err err = ERR_INIT;
@@ -98,8 +111,9 @@ static uint8_t sum(const uint8_t *p, size_t n)
 	return s;
 }
 
-/* The table with this signature, its checksum verified; it must exist. */
-static const uint8_t *table(struct machine *m, const char *signature)
+/* The table with this signature, of several the one of this number, its checksum verified; NULL:
+ * there is none. */
+static const uint8_t *find_table(struct machine *m, const char *signature, unsigned int number)
 {
 	const uint8_t *rsdp = at(m, m->tables.rsdp_gpa, 36), *t;
 	const uint8_t *xsdt = at(m, load_le64(rsdp + 24), 36);
@@ -116,14 +130,22 @@ static const uint8_t *table(struct machine *m, const char *signature)
 		} else if (memcmp(t, "FACP", 4) == 0 && strcmp(signature, "FACS") == 0) {
 			return at(m, load_le32(t + 36), 64); /* has no checksum */
 		}
-		if (memcmp(t, signature, 4) == 0) {
+		if (memcmp(t, signature, 4) == 0 && !number--) {
 			t = at(m, gpa, load_le32(t + 4));
 			cr_assert_eq(sum(t, load_le32(t + 4)), 0, "checksum of %s", signature);
 			return t;
 		}
 	}
-	cr_assert(false, "no table %s", signature);
 	return NULL;
+}
+
+/* It must exist. */
+static const uint8_t *table(struct machine *m, const char *signature)
+{
+	const uint8_t *t = find_table(m, signature, 0);
+
+	cr_assert_not_null(t, "no table %s", signature);
+	return t;
 }
 
 static void machine_done(struct machine *m)
@@ -144,21 +166,25 @@ static size_t append(const char *path, char *text, size_t used, size_t size)
 }
 
 /* Run iasl in the current folder: its exit status, and all that it says of a table and makes of it.
- * with: another table that this one refers to, or NULL. */
-static int decompile(const char *name, const char *with, char *text, size_t size)
+ * with, and: other tables that this one refers to, or NULL. */
+static int decompile(const char *name, const char *with, const char *and, char *text, size_t size)
 {
-	char table[32], source[32], with_table[32];
+	char table[32], source[32], with_table[32], and_table[32];
 	int status;
 
 	snprintf(table, sizeof(table), "%s.dat", name);
 	snprintf(source, sizeof(source), "%s.dsl", name);
 	snprintf(with_table, sizeof(with_table), "%s.dat", with ? with : name);
+	snprintf(and_table, sizeof(and_table), "%s.dat", and? and : name);
 	fflush(NULL);
 	pid_t child = fork();
 	if (child == 0) {
 		if (!freopen("said", "w", stdout) || dup2(1, 2) < 0)
 			_exit(127);
-		if (with)
+		if (and)
+			execl(getenv("IASL"), "iasl", "-e", with_table, "-e", and_table, "-d",
+			      table, NULL);
+		else if (with)
 			execl(getenv("IASL"), "iasl", "-e", with_table, "-d", table, NULL);
 		else
 			execl(getenv("IASL"), "iasl", "-d", table, NULL);
@@ -171,13 +197,13 @@ static int decompile(const char *name, const char *with, char *text, size_t size
 	return status;
 }
 
-static void expect_clean(const char *name, const char *with)
+static void expect_clean(const char *name, const char *with, const char *and)
 {
 	static const char *const complaints[] = {"Warning", "Error",     "Invalid",    "Unknown",
 						 "Unable",  "Could not", "unresolved", "Remark"};
 	static char text[4 << 20];
 
-	cr_assert_eq(decompile(name, with, text, sizeof(text)), 0, "%s: %s", name, text);
+	cr_assert_eq(decompile(name, with, and, text, sizeof(text)), 0, "%s: %s", name, text);
 	for (size_t i = 0; i < ARRAY_SIZE(complaints); i++)
 		cr_assert_null(strstr(text, complaints[i]), "%s: '%s' in:\n%s", name, complaints[i],
 			       text);
@@ -206,10 +232,10 @@ static void all_decompile(unsigned int sockets, unsigned int cores, unsigned int
 	machine_build(&m);
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		save(names[i], table(&m, names[i]));
-		expect_clean(names[i], NULL);
+		expect_clean(names[i], NULL, NULL);
 	}
 	/* and together: what the SSDT extends is in the DSDT */
-	expect_clean("SSDT", "DSDT");
+	expect_clean("SSDT", "DSDT", NULL);
 	machine_done(&m);
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		snprintf(path, sizeof(path), "%s.dat", names[i]);
@@ -217,6 +243,39 @@ static void all_decompile(unsigned int sockets, unsigned int cores, unsigned int
 	}
 	unlink("said");
 	cr_assert_eq(rmdir(dir), 0);
+}
+
+/* The two SSDTs refer to each other, so they are looked at together. */
+static void plug_decompiles(unsigned int sockets, unsigned int cores, unsigned int threads)
+{
+	char dir[] = "/tmp/hospes-acpi-XXXXXX";
+	struct machine m;
+
+	cr_assert_not_null(mkdtemp(dir));
+	cr_assert_eq(chdir(dir), 0);
+	machine_init(&m, sockets, cores, threads);
+	come_and_go(&m);
+	machine_build(&m);
+	save("DSDT", table(&m, "DSDT"));
+	save("FACP", table(&m, "FACP"));
+	save("APIC", table(&m, "APIC"));
+	save("SSDT", table(&m, "SSDT"));
+	save("CPUS", find_table(&m, "SSDT", 1));
+	expect_clean("FACP", NULL, NULL);
+	expect_clean("APIC", NULL, NULL);
+	expect_clean("SSDT", "DSDT", "CPUS");
+	expect_clean("CPUS", "DSDT", "SSDT");
+	machine_done(&m);
+	cr_assert_eq(system("rm -- *.dat said"), 0);
+	cr_assert_eq(rmdir(dir), 0);
+}
+
+Test(acpi, tables_of_cpus_that_come_and_go_decompile_clean, .timeout = 100)
+{
+	plug_decompiles(1, 2, 1);
+	plug_decompiles(1, 16, 1);
+	plug_decompiles(255, 1, 1);
+	plug_decompiles(17, 5, 3);
 }
 
 Test(acpi, tables_of_one_cpu_decompile_clean, .timeout = 60)
@@ -318,12 +377,20 @@ Test(acpi, the_bios_entry_writes_the_reset_register_with_a_rising_bit)
 	machine_done(&m);
 }
 
-static void check_madt(unsigned int sockets, unsigned int cores, unsigned int threads)
+/* ACPI 6.5, table 5.22: enabled, or online capable. */
+static uint32_t flags_of(bool plug, unsigned int number)
+{
+	return !plug || is_in(number) ? 1 << 0 : 1 << 1;
+}
+
+static void check_madt(unsigned int sockets, unsigned int cores, unsigned int threads, bool plug)
 {
 	struct machine m;
 	unsigned int cpus = 0, ioapics = 0, overrides = 0;
 
 	machine_init(&m, sockets, cores, threads);
+	if (plug)
+		come_and_go(&m);
 	machine_build(&m);
 	const uint8_t *t = table(&m, "APIC");
 	for (const uint8_t *e = t + 44, *end = t + load_le32(t + 4); e < end; e += e[1]) {
@@ -332,11 +399,13 @@ static void check_madt(unsigned int sockets, unsigned int cores, unsigned int th
 		switch (e[0]) {
 		case 0:
 			cr_assert_eq(e[2], cpus);
+			cr_assert_eq(load_le32(e + 4), flags_of(plug, cpus));
 			cr_assert_eq(e[3], arch_cpu_id(&m.topology, cpus++));
 			cr_assert_lt(e[3], 255);
 			break;
 		case 9:
 			cr_assert_eq(load_le32(e + 12), cpus);
+			cr_assert_eq(load_le32(e + 8), flags_of(plug, cpus));
 			cr_assert_eq(load_le32(e + 4), arch_cpu_id(&m.topology, cpus++));
 			break;
 		case 1:
@@ -361,10 +430,38 @@ static void check_madt(unsigned int sockets, unsigned int cores, unsigned int th
 
 Test(acpi, madt_lists_every_cpu_by_its_id)
 {
-	check_madt(1, 1, 1);
-	check_madt(2, 3, 2);
-	check_madt(255, 1, 1);
-	check_madt(17, 5, 3); /* ids beyond 8 bits */
+	check_madt(1, 1, 1, false);
+	check_madt(2, 3, 2, false);
+	check_madt(255, 1, 1, false);
+	check_madt(17, 5, 3, false); /* ids beyond 8 bits */
+}
+
+Test(acpi, madt_says_which_cpus_are_there_and_which_may_come)
+{
+	check_madt(2, 3, 2, true);
+	check_madt(255, 1, 1, true);
+	check_madt(17, 5, 3, true);
+}
+
+Test(acpi, fadt_has_an_event_block_where_cpus_come_and_go)
+{
+	struct machine m;
+	const uint8_t *f;
+
+	machine_init(&m, 1, 4, 1);
+	machine_build(&m);
+	f = table(&m, "FACP");
+	cr_assert_eq(load_le32(f + 80) + f[92] + load_le64(f + 224), 0u);
+	cr_assert_null(find_table(&m, "SSDT", 1), "the second SSDT is for them alone");
+	come_and_go(&m);
+	machine_build(&m);
+	f = table(&m, "FACP");
+	cr_assert_eq(load_le32(f + 80), 0x640u);
+	cr_assert_eq(f[92], 2);
+	cr_assert_eq(f[221], 16, "bits");
+	cr_assert_eq(load_le64(f + 224), 0x640u);
+	cr_assert_not_null(find_table(&m, "SSDT", 1));
+	machine_done(&m);
 }
 
 Test(acpi, mcfg_gives_the_ecam)
@@ -535,12 +632,36 @@ static void resources(const uint8_t *r, size_t size)
 	}
 }
 
+/* How many arguments what has this name takes. */
+static unsigned int arguments(const uint8_t *name)
+{
+	return memcmp(name, "CSTA", 4) == 0 ? 2 : memcmp(name, "COST", 4) == 0 ? 3 : 0;
+}
+
+/* A resource template, or an entry of the MADT (_MAT), by its type and length. */
+static void buffer(const uint8_t *b, size_t size)
+{
+	if (b[0] == 0 || b[0] == 9) {
+		cr_assert_eq(b[1], size, "a processor's entry");
+		cr_assert_eq(load_le32(b + (b[0] ? 8 : 4)), 1u, "enabled: it is there by then");
+		return;
+	}
+	resources(b, size);
+	cr_assert_eq(sum(b, size), 0, "a template's checksum");
+}
+
 static size_t term(const uint8_t *t, size_t i, size_t limit)
 {
 	size_t end = limit, elements = 0;
 	uint8_t op = t[i++];
 
 	cr_assert_lt(i, limit + 1);
+	if (op >= 'A' && op <= 'Z') {
+		end = i + 3;
+		for (unsigned int n = arguments(t + i - 1); n; n--)
+			end = term(t, end, limit);
+		return end;
+	}
 	switch (op) {
 	case 0x00:
 	case 0x01:
@@ -557,14 +678,34 @@ static size_t term(const uint8_t *t, size_t i, size_t limit)
 		return i + strlen((const char *)t + i) + 1;
 	case 0x08:
 		return term(t, name_string(t, i), limit);
+	case 0x68: /* arguments of a method */
+	case 0x69:
+		return i;
+	case 0xa4: /* return */
+		return term(t, i, limit);
+	case 0x70: /* store */
+	case 0x86: /* notify */
+	case 0x93: /* equal */
+		return term(t, term(t, i, limit), limit);
+	case 0xa0: /* if */
+		i = pkg_length(t, i, &end);
+		while (i < end)
+			i = term(t, i, end);
+		cr_assert_eq(i, end, "an If ends in the middle of a term");
+		break;
+	case 0x14: /* method */
+		i = 1 + name_string(t, pkg_length(t, i, &end));
+		while (i < end)
+			i = term(t, i, end);
+		cr_assert_eq(i, end, "a method ends in the middle of a term");
+		break;
 	case 0x11: {
 		uint64_t size = 0;
 		size_t body = term(t, pkg_length(t, i, &end), limit);
 		i = pkg_length(t, i, &end);
 		memcpy(&size, t + i + 1, body - i - 1); /* the size, as an integer */
 		cr_assert_eq(body + size, end, "a buffer's size");
-		resources(t + body, size);
-		cr_assert_eq(sum(t + body, size), 0, "a template's checksum");
+		buffer(t + body, size);
 		break;
 	}
 	case 0x12:
@@ -591,11 +732,13 @@ static size_t term(const uint8_t *t, size_t i, size_t limit)
 	return end;
 }
 
-static void check_ssdt(unsigned int cpus)
+static void check_ssdt(unsigned int cpus, bool plug)
 {
 	struct machine m;
 
 	machine_init(&m, cpus, 1, 1);
+	if (plug)
+		come_and_go(&m);
 	machine_build(&m);
 	const uint8_t *t = table(&m, "SSDT");
 	size_t len = load_le32(t + 4), i = 36, terms = 0;
@@ -609,7 +752,48 @@ static void check_ssdt(unsigned int cpus)
 Test(acpi, ssdt_containers_end_where_their_content_does)
 {
 	for (unsigned int cpus = 1; cpus <= 255; cpus++)
-		check_ssdt(cpus);
+		check_ssdt(cpus, false);
+}
+
+Test(acpi, methods_end_where_their_content_does)
+{
+	for (unsigned int cpus = 2; cpus <= 255; cpus++)
+		check_ssdt(cpus, true);
+}
+
+/* In how many places of its SSDT, which differs by machine, these bytes are. */
+static unsigned int occurrences(struct machine *m, const char *bytes, size_t n)
+{
+	const uint8_t *t = table(m, "SSDT"), *end = t + load_le32(t + 4);
+	unsigned int ret = 0;
+
+	while ((t = memmem(t, (size_t)(end - t), bytes, n))) {
+		t += n;
+		ret++;
+	}
+	return ret;
+}
+
+Test(acpi, every_cpu_but_the_first_can_be_given_up)
+{
+	struct machine m;
+
+	machine_init(&m, 1, 5, 1);
+	come_and_go(&m);
+	machine_build(&m);
+	cr_expect_eq(occurrences(&m, "_STA", 4), 5u);
+	cr_expect_eq(occurrences(&m, "_EJ0", 4), 4u);
+	cr_expect_eq(occurrences(&m, "_OST", 4), 4u);
+	/* _EJ0 of number 4 stores that in the register, _OST hands its number on, and the event
+	 * names it. */
+	cr_expect_eq(occurrences(&m, "_EJ0\1\x70\x0a\4CEJC", 12), 1u);
+	cr_expect_eq(occurrences(&m, "_OST\3COST\x0a\4hi", 13), 1u);
+	cr_expect_eq(occurrences(&m,
+				 "\x93h\x0a\4\x86"
+				 "C004i",
+				 10),
+		     1u);
+	machine_done(&m);
 }
 
 Test(acpi, built_again_gives_the_same_bytes)
