@@ -248,6 +248,17 @@ static int set_balloon(const char *what, const char *value)
 	return CLI_USAGE;
 }
 
+static int set_cpus(const char *what, const char *value)
+{
+	char *end;
+	unsigned long count = strtoul(value, &end, 10);
+
+	if (*value >= '0' && *value <= '9' && !*end && count <= INT32_MAX)
+		return put(what, "/v1/cpus", json_pack("{s:I}", "count", (json_int_t)count));
+	cli_error("cpus: takes a number, of the vCPUs that there are to be");
+	return CLI_USAGE;
+}
+
 static int set_one(const char *what, const char *word)
 {
 	const char *equals = strchr(word, '='), *dot = NULL;
@@ -262,8 +273,11 @@ static int set_one(const char *what, const char *word)
 		return set_strategy(what, equals + 1);
 	if (equals && strncmp(word, "balloon=", 8) == 0)
 		return set_balloon(what, equals + 1);
-	cli_error("set %s: takes strategy=NAME, balloon=SIZE, DISK.size=SIZE, NET.link=up|down, "
-		  "CONSOLE.terminal=80x24, or bytes_per_s and ops_per_s of a disk or net",
+	if (equals && strncmp(word, "cpus=", 5) == 0)
+		return set_cpus(what, equals + 1);
+	cli_error("set %s: takes cpus=N, strategy=NAME, balloon=SIZE, DISK.size=SIZE, "
+		  "NET.link=up|down, CONSOLE.terminal=80x24, or bytes_per_s and ops_per_s of a "
+		  "disk or net",
 		  word);
 	return CLI_USAGE;
 }
@@ -357,7 +371,8 @@ const struct command ctl_command = {
 		"  pause, resume         let the guest stand still, and go on\n"
 		"  shutdown              press the power button\n"
 		"  reset, stop           at once, whatever the guest is doing\n"
-		"  set KEY=VALUE...      strategy=NAME        of devices behind the virtual IOMMU\n"
+		"  set KEY=VALUE...      cpus=N               up to the max that it was started with\n"
+		"                        strategy=NAME        of devices behind the virtual IOMMU\n"
 		"                        balloon=SIZE         what the balloon takes from the guest\n"
 		"                        DISK.size=SIZE       of its backing; auto: ask the file\n"
 		"                        NET.link=up|down\n"
@@ -377,6 +392,7 @@ const struct command ctl_command = {
 	.notes = "Exit status: 0 it was done, 1 failure, 2 usage.\n",
 	.examples = "  hospes ctl web pause\n"
 		    "  hospes ctl web set strategy=strict net0.link=down\n"
+		    "  hospes ctl web set cpus=4\n"
 		    "  hospes ctl web add --disk path=data.img,id=data\n"
 		    "  hospes ctl web add --passthrough 0000:01:10.2,strategy=strict\n"
 		    "  hospes ctl ./web.sock events\n"

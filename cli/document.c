@@ -77,7 +77,9 @@ const struct option document_options[] = {
 	{"kernel-cache", "on|off|DIR", "keep unpacked kernels ($XDG_CACHE_HOME/hospes/kernels)",
 	 FLAG(FLAG_CACHE, "kernel", NULL, NULL)},
 	{"firmware", "FILE", "not built yet", FLAG(FLAG_VALUE, NULL, "firmware", NULL)},
-	{"cpus", "N[,sockets=S,cores=C,threads=T][,pin=0-3]", "vCPUs (1)",
+	{"cpus", "N[,max=M]",
+	 "vCPUs (1), and how many there can be ('hospes ctl NAME set cpus=M')\n"
+	 "[,sockets=S,cores=C,threads=T][,pin=0-3]",
 	 FLAG(FLAG_OBJECT, NULL, "cpus", "count")},
 	{"memory", "SIZE",
 	 "memory of the guest (256M), and how it is backed:\n"

@@ -25,6 +25,7 @@ static const char *const names[] = {
 	[HOSPES_EVENT_STRATEGY] = "strategy",
 	[HOSPES_EVENT_BALLOON] = "balloon",
 	[HOSPES_EVENT_DUMPED] = "dumped",
+	[HOSPES_EVENT_CPUS] = "cpus",
 };
 
 const char *events_state_name(enum hospes_state state)
@@ -128,6 +129,8 @@ static json_t *value_of(const struct event_record *record)
 	case HOSPES_EVENT_DEVICE_RESET:
 	case HOSPES_EVENT_DEVICE_RELEASED:
 		return json_pack("{s:i}", "index", record->value);
+	case HOSPES_EVENT_CPUS:
+		return json_pack("{s:i}", "count", record->value);
 	case HOSPES_EVENT_DEVICE_REMOVED:
 		return json_pack("{s:b}", "forced", record->value);
 	default:

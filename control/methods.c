@@ -87,6 +87,11 @@ static int set_balloon(struct call *call)
 	return hospes_vm_balloon(call->vm, (uint64_t)integer_of(call, "bytes"), &call->error);
 }
 
+static int set_cpus(struct call *call)
+{
+	return hospes_vm_set_cpus(call->vm, (unsigned int)integer_of(call, "count"), &call->error);
+}
+
 static int set_disk_size(struct call *call)
 {
 	uint64_t bytes = (uint64_t)integer_of(call, "bytes");
@@ -269,6 +274,11 @@ static const struct field balloon[] = {
 	{0},
 };
 
+static const struct field cpus[] = {
+	{"count", FIELD_INTEGER, 0, INT32_MAX, false, "how many there are to be, 1 to cpus.max"},
+	{0},
+};
+
 static const struct field rate[] = {
 	{"bytes_per_s", FIELD_INTEGER, 0, INT64_MAX, true, "bytes, at least 1024; 0: no limit"},
 	{"ops_per_s", FIELD_INTEGER, 0, UINT32_MAX, true,
@@ -323,6 +333,9 @@ const struct method methods[] = {
 	{"PUT", "/v1/balloon", "set_balloon",
 	 "What the balloon is to hold of the guest's memory; an event says when it does",
 	 .body = balloon, .answer = ANSWER_NOTHING, .run = set_balloon},
+	{"PUT", "/v1/cpus", "set_cpus",
+	 "How many vCPUs there are to be, as far as the guest agrees; an event says how it ended",
+	 .body = cpus, .answer = ANSWER_LATER, .run = set_cpus},
 	{"PUT", "/v1/devices/{id}/rate", "set_rate",
 	 "How much a disk or a network may move in a second; what is left out stays as it is",
 	 .body = rate, .answer = ANSWER_NOTHING, .run = set_rate},

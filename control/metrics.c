@@ -77,6 +77,9 @@ struct family {
 static const struct family families[] = {
 	{"hospes_memory_bytes", FROM_MACHINE, GAUGE, "memory_bytes",
 	 .help = "Memory of the guest."},
+	{"hospes_cpus", FROM_MACHINE, GAUGE, "cpus", "count", .help = "vCPUs in the machine."},
+	{"hospes_cpus_max", FROM_MACHINE, GAUGE, "cpus", "max",
+	 .help = "How many there can be while it runs."},
 	{"hospes_resets_total", FROM_MACHINE, COUNTER, "resets", .help = "Resets of the machine."},
 	{"hospes_exits_total", FROM_EXITS, COUNTER, .help = "Returns of KVM_RUN to hospes."},
 	{"hospes_region_accesses_total", FROM_REGIONS, COUNTER, "traps",

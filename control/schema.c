@@ -70,7 +70,7 @@ static json_t *success_of(const struct method *m)
 		return json_pack("{s:{s:s}}", "204", "description", "done");
 	case ANSWER_LATER:
 		return json_pack("{s:{s:s}}", "202", "description",
-				 "it has begun; device_removed or device_kept follows");
+				 "it has begun; an event says how it ended");
 	case ANSWER_STATE:
 		return json_pack("{s:{s:s, s:{s:{s:{s:s}}}}}", "200", "description",
 				 "done; the state of the machine then", "content",

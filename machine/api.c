@@ -360,6 +360,18 @@ static int do_net_link(struct hospes_vm *vm, void *arg, struct err *err)
 	return 0;
 }
 
+static int do_set_cpus(struct hospes_vm *vm, void *arg, struct err *err)
+{
+	return cpus_set(vm, *(unsigned int *)arg, err);
+}
+
+int hospes_vm_set_cpus(struct hospes_vm *vm, unsigned int count, struct hospes_error *error)
+{
+	struct err err = ERR_INIT;
+
+	return give(error, &err, vm_call(vm, do_set_cpus, &count, &err));
+}
+
 int hospes_vm_net_link(struct hospes_vm *vm, const char *id, int up, struct hospes_error *error)
 {
 	struct device_call call = {.id = id, .up = up != 0};

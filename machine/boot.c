@@ -141,6 +141,7 @@ int vm_prepare_boot(struct hospes_vm *vm, struct err *err)
 		.oem_strings = (const char *const *)vm->credentials.text,
 		.n_oem_strings = vm->credentials.n,
 	};
+	cpus_describe(vm, &acpi);
 	memcpy(acpi.uuid, vm->config.uuid.byte, sizeof(acpi.uuid));
 	rc = pci_root_assign(vm->pci, err);
 	vm_viommu_reset(vm);
@@ -155,7 +156,7 @@ int vm_prepare_boot(struct hospes_vm *vm, struct err *err)
 	if (!rc)
 		rc = loaded(vm, &entry, err);
 	kernel_seal(vm->kernel);
-	for (unsigned int i = 0; i < vm->config.cpus.count && !rc; i++)
+	for (unsigned int i = 0; i < vm->config.cpus.max && !rc; i++)
 		rc = arch_vcpu_reset(vcpus_get(vm->vcpus, i), i ? NULL : &entry, err);
 	return rc;
 }

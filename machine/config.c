@@ -54,6 +54,7 @@ static const char *const iommu_names[] = {
 
 static const struct schema_field cpus_fields[] = {
 	{"count", SCHEMA_UINT, AT(config_cpus, count), .min = 1, .max = 255},
+	{"max", SCHEMA_UINT, AT(config_cpus, max), .min = 0, .max = 255},
 	{"sockets", SCHEMA_UINT, AT(config_cpus, sockets), .min = 0, .max = 255},
 	{"cores", SCHEMA_UINT, AT(config_cpus, cores), .min = 0, .max = 255},
 	{"threads", SCHEMA_UINT, AT(config_cpus, threads), .min = 0, .max = 255},

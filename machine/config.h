@@ -17,9 +17,10 @@
 #include "machine/schema.h"
 
 struct config_cpus {
-	uint32_t count;
-	uint32_t sockets, cores, threads; /* 0: follow from the others */
-	struct schema_cpus pin;           /* none, or one host CPU per vCPU */
+	uint32_t count;                   /* at the start */
+	uint32_t max;                     /* that there can be while it runs; 0: count */
+	uint32_t sockets, cores, threads; /* of all max; 0: follow from the others */
+	struct schema_cpus pin;           /* none, or one host CPU for each of max */
 };
 
 struct config_memory {

@@ -118,7 +118,7 @@ static int build_vcpus(struct hospes_vm *vm, struct err *err)
 	struct vcpus_config config = {
 		.log = &vm->log,
 		.vm = vm->arch,
-		.count = cpus->count,
+		.count = cpus->max,
 		.mmio = vm->mmio,
 		.pio = vm->pio,
 		.event = vm_vcpu_event,
@@ -127,10 +127,10 @@ static int build_vcpus(struct hospes_vm *vm, struct err *err)
 	};
 
 	if (cpus->pin.n) {
-		pin = calloc(cpus->count, sizeof(*pin));
+		pin = calloc(cpus->max, sizeof(*pin));
 		if (!pin)
-			return err_set(err, -ENOMEM, "no memory for %u vCPUs", cpus->count);
-		for (unsigned int i = 0; i < cpus->count; i++) {
+			return err_set(err, -ENOMEM, "no memory for %u vCPUs", cpus->max);
+		for (unsigned int i = 0; i < cpus->max; i++) {
 			if (cpus->pin.cpu[i] >= CPU_SETSIZE)
 				return err_set(err, -EINVAL, "cpus.pin: there is no host CPU %u",
 					       cpus->pin.cpu[i]);
@@ -148,7 +148,7 @@ int vm_build(struct hospes_vm *vm, struct err *err)
 	int rc;
 
 	vm->topology = (struct arch_topology){
-		.cpus = cpus->count,
+		.cpus = cpus->max,
 		.sockets = cpus->sockets,
 		.cores = cpus->cores,
 		.threads = cpus->threads,

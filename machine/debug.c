@@ -208,7 +208,10 @@ static void describe(void *opaque, unsigned int thread, char *text, size_t bytes
 	struct hospes_vm *vm = opaque;
 	bool waits = arch_debug_waits(vcpus_get(vm->vcpus, thread));
 
-	snprintf(text, bytes, "vCPU %u [%s]", thread, waits ? "waiting" : "running");
+	if (!vcpus_is_in(vm->vcpus, thread))
+		snprintf(text, bytes, "vCPU %u [not in the machine]", thread);
+	else
+		snprintf(text, bytes, "vCPU %u [%s]", thread, waits ? "waiting" : "running");
 }
 
 /* The machine stands still, by whomever, and is the debugger's from now on. */
@@ -476,7 +479,7 @@ int vm_debug_create(struct hospes_vm *vm, struct err *err)
 	d->target = (struct gdb_target){
 		.ops = &target_ops,
 		.opaque = vm,
-		.n_threads = vm->config.cpus.count,
+		.n_threads = vm->config.cpus.max,
 		.description = d->description,
 	};
 	d->target.n_regs = arch_debug_regs(d->target.regs);

@@ -73,7 +73,7 @@ static_assert(sizeof(struct note) % 4 == 0, "ELF: notes are aligned to 4 bytes")
 
 static int make_head(struct hospes_vm *vm, struct vm_dump *d)
 {
-	unsigned int n_vcpus = vm->config.cpus.count, n_headers = d->n_ranges + 1;
+	unsigned int n_vcpus = cpus_count(vm), n_headers = d->n_ranges + 1;
 	size_t notes_at = sizeof(Elf64_Ehdr) + n_headers * sizeof(Elf64_Phdr);
 	size_t used = notes_at + n_vcpus * sizeof(struct note);
 	uint64_t at = d->head_bytes = align_up(used, PAGE_BYTES);
@@ -118,10 +118,12 @@ static int make_head(struct hospes_vm *vm, struct vm_dump *d)
 		};
 	}
 	note = (void *)(d->head + notes_at);
-	for (unsigned int i = 0; i < n_vcpus && !rc; i++, note++) {
+	for (unsigned int i = 0; i < vm->config.cpus.max && !rc; i++) {
+		if (!vcpus_is_in(vm->vcpus, i))
+			continue;
 		note->head = (Elf64_Nhdr){sizeof("CORE"), sizeof(note->status), NT_PRSTATUS};
 		memcpy(note->name, "CORE", sizeof("CORE"));
-		rc = arch_debug_status(vcpus_get(vm->vcpus, i), note->status);
+		rc = arch_debug_status(vcpus_get(vm->vcpus, i), note++->status);
 	}
 	return rc;
 }

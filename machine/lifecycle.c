@@ -153,17 +153,20 @@ static void resume_devices(struct hospes_vm *vm)
 	}
 }
 
-/* Of every vCPU, paused; NULL without memory. */
+/* Of every vCPU that is in the machine, paused; NULL without memory. */
 static char *registers(struct hospes_vm *vm)
 {
 	enum { VCPU_BYTES = 4096 };
-	unsigned int bytes = vm->config.cpus.count * VCPU_BYTES;
+	unsigned int bytes = cpus_count(vm) * VCPU_BYTES;
 	char *text = malloc(bytes);
 	unsigned int used = 0;
 
-	for (unsigned int i = 0; text && i < vm->config.cpus.count; i++)
-		used += (unsigned int)arch_vcpu_dump(vcpus_get(vm->vcpus, i), text + used,
-						     MIN(bytes - used, (unsigned int)VCPU_BYTES));
+	for (unsigned int i = 0; text && i < vm->config.cpus.max; i++) {
+		if (vcpus_is_in(vm->vcpus, i))
+			used += (unsigned int)arch_vcpu_dump(
+				vcpus_get(vm->vcpus, i), text + used,
+				MIN(bytes - used, (unsigned int)VCPU_BYTES));
+	}
 	return text;
 }
 
@@ -301,7 +304,9 @@ void vm_lifecycle_done(struct hospes_vm *vm)
 	if (vm->reset_waits)
 		loop_cancel(vm->loop, &vm->reset_timer);
 	hotplug_cancel(vm);
-	while ((vm->reset_waits || vm->hotplug.timer_set) && loop_iterate(vm->loop, true) >= 0)
+	cpus_cancel(vm);
+	while ((vm->reset_waits || vm->hotplug.timer_set || vm->cpus.timer_set) &&
+	       loop_iterate(vm->loop, true) >= 0)
 		;
 }
 
@@ -581,6 +586,7 @@ int vm_iterate(struct hospes_vm *vm, bool wait)
 	run_commands_locked(vm);
 	pthread_mutex_unlock(&vm->mutex);
 	vm_act(vm);
+	cpus_act(vm);
 	vm_dump_act(vm);
 	handle_request(vm);
 	return atomic_load(&vm->state) == HOSPES_STOPPED ? 0 : 1;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Devices that every machine has, and spare root ports; and what the document's devices share.
+#include "machine/cpus.h"
 #include "machine/hotplug.h"
 #include "machine/vm.h"
 #include "platform/platform.h"
@@ -47,5 +48,6 @@ int vm_create_platform(struct hospes_vm *vm, struct err *err)
 	if (rc)
 		return rc;
 	vm_adopt(vm, dev);
-	return ports_create_spare(vm, err);
+	rc = cpus_create(vm, err);
+	return rc ? rc : ports_create_spare(vm, err);
 }

@@ -17,11 +17,19 @@
 static int check_cpus(struct config_cpus *cpus, struct err *err)
 {
 	uint64_t product;
+	const char *whole;
 
+	if (!cpus->max)
+		cpus->max = cpus->count;
+	if (cpus->max < cpus->count)
+		return err_set(err, -EINVAL,
+			       "cpus.max: %u is less than count %u; give at least that", cpus->max,
+			       cpus->count);
+	whole = cpus->max == cpus->count ? "count" : "max";
 	if (!cpus->sockets && !cpus->cores && !cpus->threads) {
 		cpus->sockets = 1;
 		cpus->threads = 1;
-		cpus->cores = cpus->count;
+		cpus->cores = cpus->max;
 	} else {
 		/* What is left out follows from the rest, cores first: sockets are licensed. */
 		if (!cpus->threads)
@@ -29,20 +37,20 @@ static int check_cpus(struct config_cpus *cpus, struct err *err)
 		if (!cpus->cores && !cpus->sockets)
 			cpus->sockets = 1;
 		if (!cpus->cores)
-			cpus->cores = MAX(cpus->count / (cpus->sockets * cpus->threads), 1u);
+			cpus->cores = MAX(cpus->max / (cpus->sockets * cpus->threads), 1u);
 		if (!cpus->sockets)
-			cpus->sockets = MAX(cpus->count / (cpus->cores * cpus->threads), 1u);
+			cpus->sockets = MAX(cpus->max / (cpus->cores * cpus->threads), 1u);
 	}
 	product = (uint64_t)cpus->sockets * cpus->cores * cpus->threads;
-	if (product != cpus->count)
-		return err_set(err, -EINVAL,
-			       "cpus: %u sockets x %u cores x %u threads are %" PRIu64
-			       ", not count %u",
-			       cpus->sockets, cpus->cores, cpus->threads, product, cpus->count);
-	if (cpus->pin.n && cpus->pin.n != cpus->count)
+	if (product != cpus->max)
+		return err_set(
+			err, -EINVAL,
+			"cpus: %u sockets x %u cores x %u threads are %" PRIu64 ", not %s %u",
+			cpus->sockets, cpus->cores, cpus->threads, product, whole, cpus->max);
+	if (cpus->pin.n && cpus->pin.n != cpus->max)
 		return err_set(err, -EINVAL,
 			       "cpus.pin: names %u host CPUs for %u vCPUs; give one for each",
-			       cpus->pin.n, cpus->count);
+			       cpus->pin.n, cpus->max);
 	return 0;
 }
 

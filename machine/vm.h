@@ -29,6 +29,7 @@
 #include "hospes/hospes.h"
 #include "iommu/viommu.h"
 #include "machine/config.h"
+#include "machine/cpus.h"
 #include "machine/credentials.h"
 #include "machine/debug.h"
 #include "machine/dump.h"
@@ -107,6 +108,7 @@ struct hospes_vm {
 	struct pci_root *pci;
 	struct dma_space *dma;
 	struct vcpus *vcpus;
+	struct vm_cpus cpus;
 	struct loop *loop;
 	struct vm_io_thread io[VM_MAX_IO_THREADS];
 	struct loop *io_loops[VM_MAX_IO_THREADS];

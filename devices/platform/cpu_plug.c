@@ -218,6 +218,7 @@ void cpu_plug_forget(struct device *dev)
 		struct processor *p = &c->processors[i];
 
 		p->waits = CPU_PLUG_NONE;
+		p->refusal = 0;
 		if (p->event == CPU_PLUG_LEAVES)
 			p->event = CPU_PLUG_NONE;
 	}

@@ -63,8 +63,8 @@ bool cpu_plug_is_heard(struct device *dev);
 void cpu_plug_add(struct device *dev, unsigned int number);
 /* Ask the guest for it. */
 void cpu_plug_ask(struct device *dev, unsigned int number);
-/* No answer is waited for any more, and what has not been heard of a processor that was asked for
- * never will be. What was heard may still be followed. */
+/* No answer is waited for any more, and none that came is kept. A processor that is asked for, and
+ * of which the guest has not heard, is not asked for; what it has heard it may still do. */
 void cpu_plug_forget(struct device *dev);
 
 #endif

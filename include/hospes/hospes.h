@@ -105,6 +105,9 @@ enum hospes_event_type {
 	HOSPES_EVENT_STRATEGY, /* the strategy 'auto' of a device has chosen; text: what, and why */
 	HOSPES_EVENT_BALLOON,  /* the balloon holds what it was set to; text: its bytes */
 	HOSPES_EVENT_DUMPED,   /* hospes_vm_dump has ended: value 0, or a negative errno and why */
+	/* There are other vCPUs, or hospes_vm_set_cpus has ended: value is how many there are, text
+	 * "", or why they are not as many as were wanted. */
+	HOSPES_EVENT_CPUS,
 };
 
 struct hospes_event {
@@ -275,6 +278,15 @@ HOSPES_API int hospes_vm_set_rate(struct hospes_vm *vm, const char *id, uint64_t
  * guest's driver follows, as fast and as far as it can: HOSPES_EVENT_BALLOON when it is there.
  * -ENOENT: the machine has no balloon; -EINVAL: not a multiple of 4096, or all of the memory. */
 HOSPES_API int hospes_vm_balloon(struct hospes_vm *vm, uint64_t bytes, struct hospes_error *error);
+/* How many vCPUs there are, 1 to the document's cpus.max, while the guest runs: the call returns
+ * when the guest has been notified, by ACPI, and HOSPES_EVENT_CPUS says how it ended. More are in
+ * the machine at once, the guest's to use (Linux: once they are online). Fewer: the guest is asked
+ * for the last ones, and gives them up or not, within 30 s; the next call replaces what was asked.
+ * A guest that is reset starts with those that there are. -EINVAL: 0, or more than cpus.max;
+ * -EOPNOTSUPP: there can be no others (cpus.max); -EBUSY: not running, or the guest does not
+ * listen. */
+HOSPES_API int hospes_vm_set_cpus(struct hospes_vm *vm, unsigned int count,
+				  struct hospes_error *error);
 /* Link of a network device: up is 0 or 1. */
 HOSPES_API int hospes_vm_net_link(struct hospes_vm *vm, const char *id, int up,
 				  struct hospes_error *error);

@@ -43,10 +43,11 @@ static void create(const char *backing)
 	char document[512];
 
 	options.kvm_fd = rig.kvm_fd;
-	snprintf(document, sizeof(document),
-		 "{\"cpus\": {\"count\": 2}, \"memory\": {\"size\": \"64M\", \"backing\": \"%s\"}, "
-		 "\"kernel\": {\"path\": \"%s/kernel\", \"cache\": false}}",
-		 backing, rig.dir);
+	snprintf(
+		document, sizeof(document),
+		"{\"cpus\": {\"count\": 2, \"max\": 3}, \"memory\": {\"size\": \"64M\", \"backing\": \"%s\"}, "
+		"\"kernel\": {\"path\": \"%s/kernel\", \"cache\": false}}",
+		backing, rig.dir);
 	cr_assert_eq(vm_create(&vm, document, strlen(document), &options, rig.calls, &error), 0,
 		     "%s", error.text);
 	cr_assert_eq(gmem_write(vm->gmem, MARK_GPA, mark, sizeof(mark)), 0);

@@ -129,6 +129,13 @@ int hospes_vm_set_strategy(struct hospes_vm *vm, const char *strategy, struct ho
 	return call(error);
 }
 
+int hospes_vm_set_cpus(struct hospes_vm *vm, unsigned int count, struct hospes_error *error)
+{
+	(void)vm;
+	check(count <= INT32_MAX);
+	return call(error);
+}
+
 int hospes_vm_balloon(struct hospes_vm *vm, uint64_t bytes, struct hospes_error *error)
 {
 	(void)vm;

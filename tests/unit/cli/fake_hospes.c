@@ -184,6 +184,12 @@ int hospes_vm_balloon(struct hospes_vm *vm, uint64_t bytes, struct hospes_error 
 	return call(error, "balloon", "%llu", (unsigned long long)bytes);
 }
 
+int hospes_vm_set_cpus(struct hospes_vm *vm, unsigned int count, struct hospes_error *error)
+{
+	(void)vm;
+	return call(error, "set_cpus", "%u", count);
+}
+
 int hospes_vm_device_add(struct hospes_vm *vm, const char *json, size_t length, char **device,
 			 struct hospes_error *error)
 {

@@ -83,9 +83,11 @@ Test(dispatch, settings_reach_the_device_that_the_path_names)
 	ask("PUT", "/v1/consoles/console0/size", "{\"columns\": 80, \"rows\": 25}");
 	ask("PUT", "/v1/strategy", "{\"strategy\": \"staged,pool=8\"}");
 	ask("PUT", "/v1/balloon", "{\"bytes\": 8192}");
+	ask("PUT", "/v1/cpus", "{\"count\": 4}");
+	cr_assert_eq(answer.status, 202);
 	cr_assert_str_eq(fake.calls, "disk_resize(data, 4096) net_link(a b/, 0) "
 				     "console_resize(console0, 80, 25) set_strategy(staged,pool=8) "
-				     "balloon(8192) ");
+				     "balloon(8192) set_cpus(4) ");
 }
 
 Test(dispatch, a_failure_of_the_library_has_its_message_and_its_remedy)

@@ -78,6 +78,11 @@ Test(events, are_numbered_from_one)
 	json_decref(object);
 	cr_assert_null(line(&next));
 	cr_assert_eq(events_last(&events), 2u);
+	add(HOSPES_EVENT_CPUS, 3, "");
+	object = line(&next);
+	cr_assert_str_eq(text_of(object, "event"), "cpus");
+	cr_assert_eq(json_integer_value(json_object_get(object, "count")), 3);
+	json_decref(object);
 }
 
 Test(events, a_slow_reader_sees_a_gap_of_what_it_lost)

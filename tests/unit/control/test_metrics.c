@@ -9,7 +9,7 @@
 
 static const char status[] =
 	"{\"name\": \"a \\\"quoted\\\\ name\", \"state\": \"paused\", \"resets\": 3,"
-	" \"memory_bytes\": 4398046511104,"
+	" \"memory_bytes\": 4398046511104, \"cpus\": {\"count\": 2, \"max\": 16},"
 	" \"exits\": {\"total\": 30, \"io\": 10, \"mmio\": 20},"
 	" \"devices\": [{\"kind\": \"console\", \"id\": \"console0\", \"type\": \"serial\","
 	"                \"output_bytes\": 12},"
@@ -52,6 +52,8 @@ Test(metrics, numbers_keep_their_value_and_say_whose_they_are)
 		"hospes_state{state=\"paused\"} 1",
 		"hospes_state{state=\"running\"} 0",
 		"hospes_memory_bytes 4398046511104",
+		"hospes_cpus 2",
+		"hospes_cpus_max 16",
 		"hospes_resets_total 3",
 		"hospes_exits_total{reason=\"mmio\"} 20",
 		"hospes_device_info{device=\"nic\",kind=\"passthrough\",type=\"vfio-pci\"} 1",

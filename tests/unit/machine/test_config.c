@@ -148,7 +148,30 @@ Test(config, unknown_keys_name_the_nearest)
 	refused("{\"memroy\": {}}", -EINVAL, "did you mean 'memory'");
 	refused("{" K ", \"disks\": [{\"pth\": \"x\"}]}", -EINVAL,
 		"disks[0]: unknown key 'pth'; did you mean 'path'?");
-	refused("{" K ", \"cpus\": {\"flavour\": 1}}", -EINVAL, "has: count, sockets");
+	refused("{" K ", \"cpus\": {\"flavour\": 1}}", -EINVAL, "has: count, max, sockets");
+}
+
+Test(config, cpus_that_may_come_are_part_of_the_shape)
+{
+	struct config c;
+	struct err err;
+
+	cr_assert_eq(read_text(&c, "{" K ", \"cpus\": {\"count\": 3}}", &err), 0);
+	cr_expect_eq(c.cpus.max, 3u, "none by default");
+	config_done(&c);
+	cr_assert_eq(read_text(&c,
+			       "{" K ", \"cpus\": {\"count\": 3, \"max\": 12, \"threads\": 2,"
+			       " \"sockets\": 2, \"pin\": \"0-11\"}}",
+			       &err),
+		     0, "%s", err.text);
+	cr_expect_eq(c.cpus.count, 3u);
+	cr_expect_eq(c.cpus.max, 12u);
+	cr_expect_eq(c.cpus.cores, 3u);
+	config_done(&c);
+	refused("{" K ", \"cpus\": {\"count\": 3, \"max\": 2}}", -EINVAL, "less than count 3");
+	refused("{" K ", \"cpus\": {\"max\": 256}}", -ERANGE, "cpus.max: 256");
+	refused("{" K ", \"cpus\": {\"max\": 4, \"sockets\": 3}}", -EINVAL, "not max 4");
+	refused("{" K ", \"cpus\": {\"max\": 4, \"pin\": \"0\"}}", -EINVAL, "for 4 vCPUs");
 }
 
 Test(config, cpus_out_of_bounds_are_refused)

@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: Apache-2.0
+// vCPUs that come and go. See cpus.h.
+#include "machine/cpus.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/clock.h"
+#include "base/num.h"
+#include "machine/vm.h"
+#include "platform/cpu_plug.h"
+
+static_assert(8 * sizeof(((struct acpi_config *)0)->cpus_in) >= CPU_PLUG_MAX, "a bit for each");
+
+static void timer_done(struct loop_op *op, int result)
+{
+	struct vm_cpus *c = container_of(op, struct vm_cpus, timer);
+
+	(void)result; /* cpus_act follows */
+	c->timer_set = false;
+}
+
+/* In a vCPU thread. */
+static void changed(void *opaque)
+{
+	struct hospes_vm *vm = opaque;
+
+	atomic_store(&vm->cpus.changed, true);
+	loop_post(vm->loop, &vm->wake);
+}
+
+int cpus_create(struct hospes_vm *vm, struct err *err)
+{
+	const struct config_cpus *config = &vm->config.cpus;
+	const struct device_env env = vm_device_env(vm);
+	const struct cpu_plug_config plug = {
+		.max = config->max,
+		.in = config->count,
+		.changed = changed,
+		.opaque = vm,
+	};
+	struct vm_cpus *c = &vm->cpus;
+	int rc;
+
+	c->timer.done = timer_done;
+	c->reported = c->wanted = config->count;
+	if (config->max == config->count)
+		return 0;
+	rc = cpu_plug_create(&c->plug, &env, &plug, err);
+	if (!rc)
+		vm_adopt(vm, c->plug);
+	return rc;
+}
+
+/* Where the guest has given a processor up, its vCPU leaves. */
+static void follow(struct hospes_vm *vm)
+{
+	for (unsigned int i = 0; i < vm->config.cpus.max; i++) {
+		bool in = cpu_plug_look(vm->cpus.plug, i).in;
+
+		if (in != vcpus_is_in(vm->vcpus, i))
+			vcpus_plug(vm->vcpus, i, in);
+	}
+}
+
+void cpus_describe(struct hospes_vm *vm, struct acpi_config *acpi)
+{
+	vm_assert_own_thread(vm);
+	if (!vm->cpus.plug)
+		return;
+	follow(vm);
+	atomic_store(&vm->cpus.changed, true);
+	acpi->cpus_port = PLATFORM_CPUS_PORT;
+	for (unsigned int i = 0; i < vm->config.cpus.max; i++)
+		acpi->cpus_in[i / 32] |= (uint32_t)vcpus_is_in(vm->vcpus, i) << i % 32;
+}
+
+unsigned int cpus_count(struct hospes_vm *vm)
+{
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < vm->config.cpus.max; i++)
+		n += vcpus_is_in(vm->vcpus, i);
+	return n;
+}
+
+/* --- more and fewer --- */
+
+/* n more, the lowest numbers first. */
+static int bring_in(struct hospes_vm *vm, unsigned int n, struct err *err)
+{
+	bool comes[CPU_PLUG_MAX] = {false};
+	int rc = vm_pause_vcpus(vm, err);
+
+	if (rc)
+		return rc;
+	for (unsigned int i = 0; i < vm->config.cpus.max && n && !rc; i++) {
+		if (vcpus_is_in(vm->vcpus, i))
+			continue;
+		/* What it was sent while it was out, or did before, is void. */
+		rc = arch_vcpu_reset(vcpus_get(vm->vcpus, i), NULL, err);
+		comes[i] = true;
+		n--;
+	}
+	for (unsigned int i = 0; i < vm->config.cpus.max && !rc; i++) {
+		if (!comes[i])
+			continue;
+		vcpus_plug(vm->vcpus, i, true);
+		cpu_plug_add(vm->cpus.plug, i);
+	}
+	vcpus_resume(vm->vcpus);
+	return rc;
+}
+
+/* n fewer, the highest numbers first. */
+static void ask_for(struct hospes_vm *vm, unsigned int n)
+{
+	for (unsigned int i = vm->config.cpus.max - 1; i && n; i--) {
+		if (!vcpus_is_in(vm->vcpus, i))
+			continue;
+		cpu_plug_ask(vm->cpus.plug, i);
+		n--;
+	}
+}
+
+static int check(struct hospes_vm *vm, unsigned int count, struct err *err)
+{
+	unsigned int max = vm->config.cpus.max;
+
+	if (!vm->cpus.plug)
+		return err_set(err, -EOPNOTSUPP,
+			       "cpus: this machine has %u for good; start it with room for more "
+			       "(--cpus %u,max=N; cpus.max)",
+			       max, max);
+	if (!count || count > max)
+		return err_set(err, -EINVAL,
+			       "cpus: %u is not within 1 and %u; to have more, start the machine "
+			       "with a larger max (--cpus N,max=M; cpus.max)",
+			       count, max);
+	if (atomic_load(&vm->state) != HOSPES_RUNNING)
+		return vm_wrong_state(vm, "change the number of CPUs", err);
+	if (!cpu_plug_is_heard(vm->cpus.plug))
+		return err_set(
+			err, -EBUSY,
+			"cpus: the guest does not listen for them; one that boots does soon, "
+			"one without ACPI never (Linux: CONFIG_ACPI_HOTPLUG_CPU, and no "
+			"acpi=off)");
+	return 0;
+}
+
+int cpus_set(struct hospes_vm *vm, unsigned int count, struct err *err)
+{
+	struct vm_cpus *c = &vm->cpus;
+	int rc = check(vm, count, err);
+	unsigned int now;
+
+	vm_assert_own_thread(vm);
+	if (rc)
+		return rc;
+	/* What was asked for before is not wanted any more. */
+	cpu_plug_forget(c->plug);
+	follow(vm);
+	now = cpus_count(vm);
+	if (count > now)
+		rc = bring_in(vm, count - now, err);
+	else
+		ask_for(vm, now - count);
+	if (rc)
+		return rc;
+	c->wanted = count;
+	c->until_ns = clock_ns() + CPUS_ANSWER_NS;
+	/* The timer may be for another end. */
+	cpus_cancel(vm);
+	return 0;
+}
+
+/* --- what became of it --- */
+
+/* A status of _OST (ACPI 6.5, 6.3.5). Those of a CPU that came say no more than that it failed. */
+static const char *refusal(uint8_t status, bool came)
+{
+	switch (came ? 0 : status) {
+	case 0x80:
+		return "it does not support that (Linux: "
+		       "/sys/firmware/acpi/hotplug/processor/enabled is 0)";
+	case 0x81:
+		return "a program of it uses the CPU";
+	case 0x82:
+		return "the CPU is busy (Linux: programs or interrupts that run nowhere else)";
+	case 0x83:
+		return "something depends on the CPU";
+	default:
+		return "it failed (Linux: its log says why)";
+	}
+}
+
+/* Why it is not as it was wanted, for the event; "": it is. */
+static void explain(struct hospes_vm *vm, char *text, size_t bytes)
+{
+	unsigned int now = cpus_count(vm), silent = 0, n = 0;
+	bool paused = atomic_load(&vm->state) == HOSPES_PAUSED;
+
+	text[0] = '\0';
+	for (unsigned int i = 0; i < vm->config.cpus.max; i++) {
+		struct cpu_plug_view v = cpu_plug_look(vm->cpus.plug, i);
+
+		silent += v.waits != CPU_PLUG_NONE;
+		if (v.refusal && !n++)
+			snprintf(text, bytes,
+				 "%u of %u wanted: the guest refuses (CPU %u, status "
+				 "0x%02x of _OST): %s",
+				 now, vm->cpus.wanted, i, v.refusal,
+				 refusal(v.refusal, now <= vm->cpus.wanted));
+	}
+	if (silent && !n)
+		snprintf(text, bytes,
+			 "%u of %u wanted: the guest has not answered for %u of them: %s", now,
+			 vm->cpus.wanted, silent,
+			 paused ? "it is paused; resume the machine and try again"
+				: "its log may say why; try again, or reset the machine, which "
+				  "needs no answer");
+	if (!silent && !n && vm->cpus.until_ns && now != vm->cpus.wanted)
+		snprintf(text, bytes, "%u of %u wanted: the guest has given up others; try again",
+			 now, vm->cpus.wanted);
+}
+
+static void report(struct hospes_vm *vm)
+{
+	struct vm_cpus *c = &vm->cpus;
+	char text[300];
+
+	explain(vm, text, sizeof(text));
+	c->reported = cpus_count(vm);
+	c->until_ns = 0;
+	if (text[0])
+		log_warn(&vm->log, "cpus", "%s", text);
+	else
+		log_info(&vm->log, "cpus", "there are %u of %u", c->reported, vm->config.cpus.max);
+	cpu_plug_forget(c->plug);
+	vm_emit(vm, HOSPES_EVENT_CPUS, (int)c->reported, text);
+}
+
+static bool is_answered(struct hospes_vm *vm)
+{
+	for (unsigned int i = 0; i < vm->config.cpus.max; i++) {
+		if (cpu_plug_look(vm->cpus.plug, i).waits)
+			return false;
+	}
+	return true;
+}
+
+void cpus_act(struct hospes_vm *vm)
+{
+	struct vm_cpus *c = &vm->cpus;
+	uint64_t now_ns;
+
+	vm_assert_own_thread(vm);
+	if (!c->plug || atomic_load(&vm->state) == HOSPES_STOPPED)
+		return;
+	if (!atomic_exchange(&c->changed, false) && !c->until_ns)
+		return;
+	follow(vm);
+	now_ns = clock_ns();
+	if (c->until_ns ? now_ns >= c->until_ns || is_answered(vm) : cpus_count(vm) != c->reported)
+		report(vm);
+	if (!c->until_ns || c->timer_set)
+		return;
+	c->timer_set = true;
+	loop_timer(vm->loop, &c->timer, c->until_ns - now_ns);
+}
+
+void cpus_cancel(struct hospes_vm *vm)
+{
+	if (vm->cpus.timer_set)
+		loop_cancel(vm->loop, &vm->cpus.timer);
+}
+
+json_t *cpus_status(struct hospes_vm *vm)
+{
+	json_t *ret = json_pack("{s:i, s:i}", "count", (int)cpus_count(vm), "max",
+				(int)vm->config.cpus.max);
+
+	if (vm->cpus.until_ns)
+		json_object_set_new(ret, "wanted", json_integer(vm->cpus.wanted));
+	return ret;
+}
