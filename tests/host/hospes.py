@@ -45,7 +45,8 @@ class VM:
     device's id or None)."""
 
     def __init__(self, document, event=None):
-        self.vm, text = ctypes.c_void_p(), json.dumps(document).encode()
+        self.vm = ctypes.c_void_p()
+        text = json.dumps({"sandbox": "strict", **document}).encode()
         options = Options(size=ctypes.sizeof(Options), flags=1)
         if event:
             self.event = EventFn(lambda _, e: event(

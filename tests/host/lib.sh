@@ -10,6 +10,7 @@
 
 set -u
 TMP=$(mktemp -d)
+[ -z "${HOSPES_BUILD:-}" ] || PATH=$(readlink -f "$(dirname "${BASH_SOURCE[0]}")/../strict"):$PATH
 tap_count=0 tap_plan='' tap_failed=0
 declare -A guest_pid=() guest_stdin=()
 

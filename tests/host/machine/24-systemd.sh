@@ -12,7 +12,7 @@ chgrp kvm /dev/kvm 2>/dev/null || { groupadd -r kvm && chgrp kvm /dev/kvm; }
 chmod 660 /dev/kvm
 
 units=/etc/systemd/system
-program=$(command -v hospes)
+program=$HOSPES_BUILD/cli/hospes
 mkdir -p /etc/hospes "$units/hospes@web.service.d"
 sed "s,^ExecStart=[^ ]*,ExecStart=$program," "$HOSPES_BUILD/cli/hospes@.service" >"$units/hospes@.service"
 cp "$HOSPES_SRC/cli/systemd/hospes@.socket" "$units"

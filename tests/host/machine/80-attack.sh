@@ -5,7 +5,7 @@
 . "$(dirname "$0")/../lib.sh"
 plan 5
 
-attack=$(dirname "$(readlink -f "$(command -v hospes)")")/../tests/payload/attack
+attack=$HOSPES_BUILD/tests/payload/attack
 [ -x "$attack/attack-run" ] || skip_all "hospes is installed without its tests"
 
 cp --sparse=always "$HOSPES_GUEST_DISK" "$TMP/root.img"
