@@ -57,7 +57,8 @@ const struct option device_options[] = {
 	 FLAG(FLAG_VALUE, "rng", "enabled", NULL)},
 	{"balloon", "[on]",
 	 "takes memory from the guest ('hospes ctl NAME set balloon=SIZE')\n"
-	 "[,stats=SECONDS][,free_page_reporting=on][,deflate_on_oom=off]",
+	 "[,stats=SECONDS][,free_page_reporting=on][,deflate_on_oom=off]\n"
+	 "[,granule=256K]",
 	 .otherwise = "on", FLAG(FLAG_ENABLE, NULL, "balloon", "enabled")},
 	{"passthrough", "BDF|PATH|fd=N",
 	 "a PCI device of this host, bound to vfio-pci\n"

@@ -97,6 +97,7 @@ struct config_device {
 	bool enabled;            /* counts for kinds of which a machine has one at most */
 	bool viommu;             /* behind the virtual IOMMU */
 	bool shares_memory;      /* set by validation: it needs guest memory in a file */
+	bool small_pages;        /* set by validation: it needs it in pages of 4 KiB */
 	struct schema_pci addr;
 };
 
@@ -155,6 +156,8 @@ struct schema_pci *config_no_place(struct config_device *device);
 /* Does this device need guest memory in a file, or any? Then `auto` backing is a memfd. */
 bool config_device_shares_memory(const struct config_device *device);
 bool config_shares_memory(const struct config *config);
+/* Does any device need it without transparent huge pages? */
+bool config_has_small_pages(const struct config *config);
 /* The names of memory.backing, by enum gmem_backing; NULL ends them. */
 extern const char *const config_backing_names[];
 

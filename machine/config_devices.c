@@ -44,6 +44,17 @@ bool config_shares_memory(const struct config *config)
 	return false;
 }
 
+bool config_has_small_pages(const struct config *config)
+{
+	struct config_device *d = NULL;
+
+	while ((d = config_next(config, d, NULL))) {
+		if (d->small_pages)
+			return true;
+	}
+	return false;
+}
+
 /* --- ids --- */
 
 /* Who has it, of the devices before this one. */

@@ -19,6 +19,7 @@ static int add_ram(struct hospes_vm *vm, const char *name, uint64_t gpa, uint64_
 		.backing = (enum gmem_backing)vm->config.memory.backing,
 		.numa_node = vm->config.memory.numa_node,
 		.share = config_shares_memory(&vm->config),
+		.small_pages = config_has_small_pages(&vm->config),
 		.fd = -1,
 	};
 

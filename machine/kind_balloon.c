@@ -18,13 +18,26 @@ static const struct schema_field fields[] = {
 	{"stats", SCHEMA_UINT, AT(stats_s), .max = STATS_MAX_S},
 	{"deflate_on_oom", SCHEMA_BOOL, AT(deflate_on_oom)},
 	{"free_page_reporting", SCHEMA_BOOL, AT(reporting)},
+	{"granule", SCHEMA_SIZE, AT(granule_bytes), .min = RECLAIM_MIN_GRANULE,
+	 .max = RECLAIM_MAX_GRANULE},
 	{"addr", SCHEMA_PCI, AT(base.addr)},
 	{NULL},
 };
-static const struct config_balloon defaults = {.deflate_on_oom = true};
+static const struct config_balloon defaults = {
+	.deflate_on_oom = true,
+	.granule_bytes = RECLAIM_MAX_GRANULE,
+};
 
 static int validate(struct config *c, struct config_device *device, struct err *err)
 {
+	uint64_t granule = container_of(device, struct config_balloon, base)->granule_bytes;
+
+	if (!is_power_of_two(granule))
+		return err_set(err, -EINVAL,
+			       "balloon '%s': granule %llu is not a power of two; 256K, 512K, 1M "
+			       "or 2M",
+			       device->id, (unsigned long long)granule);
+	device->small_pages = granule < RECLAIM_MAX_GRANULE;
 	if (c->memory.backing != GMEM_HUGETLB_2M && c->memory.backing != GMEM_HUGETLB_1G)
 		return 0;
 	return err_set(err, -EINVAL,
@@ -61,12 +74,12 @@ static int create(struct vm_device *d, struct err *err)
 		.opaque = d,
 	};
 	struct virtio_device *vdev;
-	int rc = reclaim_enable(d->vm->gmem, err);
+	int rc = reclaim_enable(d->vm->gmem, c->granule_bytes, err);
 
 	if (rc == -EBUSY)
 		return err_prefix(err,
 				  "balloon '%s': give it at the start (--balloon), so that memory "
-				  "is mapped in parts that can leave",
+				  "is made and mapped in parts that can leave",
 				  d->config->id);
 	if (rc)
 		return err_prefix(err, "balloon '%s'", d->config->id);

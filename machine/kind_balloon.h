@@ -11,6 +11,7 @@ struct config_balloon {
 	uint32_t stats_s; /* statistics are asked for so often; 0: never */
 	bool deflate_on_oom;
 	bool reporting;
+	uint64_t granule_bytes; /* in which memory leaves that a device has all of */
 };
 
 extern const struct device_kind kind_balloon;

@@ -79,7 +79,7 @@ static int map_part(struct direct *direct, const struct gmem_region *region, uin
 		    uint64_t bytes)
 {
 	const struct reclaim *reclaim = gmem_reclaim(direct->strategy->config->gmem);
-	uint64_t done = 0, n;
+	uint64_t granule = reclaim ? reclaim_granule_bytes(reclaim) : 0, done = 0, n;
 	int ret = 0;
 
 	for (; done < bytes && !ret; done += ret ? 0 : n) {
@@ -87,7 +87,7 @@ static int map_part(struct direct *direct, const struct gmem_region *region, uin
 
 		n = bytes - done;
 		if (reclaim)
-			n = MIN(n, RECLAIM_GRANULE - gpa % RECLAIM_GRANULE);
+			n = MIN(n, granule - gpa % granule);
 		if (!reclaim_is_out(reclaim, gpa))
 			ret = map_area(direct, region, offset + done, n);
 	}

@@ -68,6 +68,7 @@ struct gmem_region_config {
 	unsigned int flags; /* enum gmem_flags */
 	int numa_node;      /* host node to bind to, -1 for none */
 	bool share;         /* something outside this process will map it */
+	bool small_pages;   /* no transparent huge pages: parts of one are to leave (reclaim.h) */
 	int fd;             /* GMEM_FD: duplicated; otherwise ignored */
 	uint64_t fd_offset;
 };
@@ -80,6 +81,7 @@ struct gmem_region {
 	int fd; /* -1 for anonymous memory */
 	uint64_t fd_offset;
 	uint64_t page_bytes; /* of the backing: 4 KiB, 2 MiB or 1 GiB */
+	bool small_pages;    /* of 4 KiB: and none of them transparently huge */
 	unsigned int flags;
 	int numa_node;
 	const char *name;

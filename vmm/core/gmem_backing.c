@@ -338,7 +338,9 @@ static int map_pages(struct gmem_region *region, const struct gmem_region_config
 	 * gives them (a hugetlb mapping has its own and refuses). */
 	madvise(at, len, MADV_DONTDUMP);
 	madvise(at, len, MADV_DONTFORK);
-	if (backing == GMEM_ANONYMOUS || backing == GMEM_MEMFD)
+	if (config->small_pages)
+		madvise(at, len, MADV_NOHUGEPAGE);
+	else if (backing == GMEM_ANONYMOUS || backing == GMEM_MEMFD)
 		madvise(at, len, MADV_HUGEPAGE);
 	return bind_node(region, config, err);
 }
@@ -359,7 +361,8 @@ int gmem_backing_map(struct gmem_region *ret, const struct gmem_region_config *c
 				    .size_bytes = config->size_bytes,
 				    .fd = -1,
 				    .flags = config->flags,
-				    .numa_node = config->numa_node};
+				    .numa_node = config->numa_node,
+				    .small_pages = config->small_pages};
 	if (add_overflows(config->size_bytes, other_bytes, &all_bytes) ||
 	    (backing != GMEM_FD && page_bytes == SMALL_PAGE && more_than_host(all_bytes)))
 		return no_memory(err, config, all_bytes);

@@ -8,7 +8,11 @@
  * Where every listener of the map can change the hardware page by page (a virtual IOMMU), or there
  * is none, a given page is discarded at once. Hardware that has all of memory (strategy 'direct')
  * can be changed by whole areas of it only: such a listener maps each granule as one area, and
- * memory leaves by granules. Memory leaves by gmem_discard only, and comes back by gmem_restore.
+ * memory leaves by granules. How large they are is a choice: of small ones more leave, and large
+ * ones cost fewer areas and keep the huge pages of the host and its IOMMU. A transparent huge page
+ * is freed as a whole, and not while a part of it is pinned: so granules that are smaller than one
+ * need memory without them (gmem_region_config.small_pages). Memory leaves by gmem_discard only,
+ * and comes back by gmem_restore.
  *
  * A given page is no memory for devices: a virtual IOMMU refuses to map it. So nothing is pinned
  * anew between the moment at which a page leaves the hardware and the discard.
@@ -27,14 +31,18 @@
 #include "base/err.h"
 #include "core/gmem.h"
 
-#define RECLAIM_GRANULE ((uint64_t)2 << 20)
+/* A granule is a power of two: at most a transparent huge page, at least one word of the bits. */
+#define RECLAIM_MIN_GRANULE ((uint64_t)256 << 10)
+#define RECLAIM_MAX_GRANULE ((uint64_t)2 << 20)
 
 struct reclaim;
 
 /* From now on parts of the map's memory can leave. Before a listener with `areas` comes; once is
- * enough. -EBUSY: there is such a listener. -EOPNOTSUPP: memory in huge pages, which the host
- * reserves: one that is given back may be gone. */
-int reclaim_enable(struct gmem *gmem, struct err *err);
+ * enough, and the granule stays. -EBUSY: there is such a listener, or the granule is another one,
+ * or smaller than the pages that memory may be in. -EOPNOTSUPP: memory in huge pages, which the
+ * host reserves: one that is given back may be gone. */
+int reclaim_enable(struct gmem *gmem, uint64_t granule_bytes, struct err *err);
+uint64_t reclaim_granule_bytes(const struct reclaim *r);
 void reclaim_destroy(struct reclaim *r); /* the map's */
 
 /* The guest gives [gpa, gpa + bytes), in base pages; what it has given already stays so. -EFAULT:

@@ -21,7 +21,7 @@ enum {
 	REPORT = 2, /* statistics are not negotiated */
 	QUEUE_SIZE = 16,
 	PAGE = 4096,
-	GRANULE_PAGES = RECLAIM_GRANULE / PAGE,
+	GRANULE_PAGES = RECLAIM_MAX_GRANULE / PAGE,
 	/* Pages that the rig does not use; the first and the last granule are not whole. */
 	FIRST = 16 * GRANULE_PAGES - 64,
 	PAGES = 4 * GRANULE_PAGES + 128,
@@ -57,8 +57,8 @@ static int hw_map(void *opaque, const struct gmem_region *region, struct err *er
 {
 	(void)opaque;
 	(void)err;
-	for (uint64_t gpa = region->gpa; gpa < 64 * MiB; gpa += RECLAIM_GRANULE)
-		lost[gpa / RECLAIM_GRANULE] = reclaim_is_out(gmem_reclaim(gmem), gpa);
+	for (uint64_t gpa = region->gpa; gpa < 64 * MiB; gpa += RECLAIM_MAX_GRANULE)
+		lost[gpa / RECLAIM_MAX_GRANULE] = reclaim_is_out(gmem_reclaim(gmem), gpa);
 	return 0;
 }
 
@@ -72,18 +72,18 @@ static void hw_unmap(void *opaque, const struct gmem_region *region)
 static int hw_leave(void *opaque, const struct gmem_region *region, uint64_t offset, uint64_t len)
 {
 	(void)opaque;
-	check(!region->gpa && !(offset % RECLAIM_GRANULE) && len == RECLAIM_GRANULE);
-	check(!lost[offset / RECLAIM_GRANULE]);
-	lost[offset / RECLAIM_GRANULE] = true;
+	check(!region->gpa && !(offset % RECLAIM_MAX_GRANULE) && len == RECLAIM_MAX_GRANULE);
+	check(!lost[offset / RECLAIM_MAX_GRANULE]);
+	lost[offset / RECLAIM_MAX_GRANULE] = true;
 	return 0;
 }
 
 static int hw_restore(void *opaque, const struct gmem_region *region, uint64_t offset, uint64_t len)
 {
 	(void)opaque;
-	check(!region->gpa && !(offset % RECLAIM_GRANULE) && len == RECLAIM_GRANULE);
-	check(lost[offset / RECLAIM_GRANULE]);
-	lost[offset / RECLAIM_GRANULE] = false;
+	check(!region->gpa && !(offset % RECLAIM_MAX_GRANULE) && len == RECLAIM_MAX_GRANULE);
+	check(lost[offset / RECLAIM_MAX_GRANULE]);
+	lost[offset / RECLAIM_MAX_GRANULE] = false;
 	return 0;
 }
 
@@ -151,7 +151,7 @@ static void compare(void)
 	}
 	virtio_balloon_status(d->vdev, &s);
 	check(s.given_bytes == n * PAGE && !s.waits);
-	check(s.out_bytes == (model.has_hw ? full * RECLAIM_GRANULE : n * PAGE));
+	check(s.out_bytes == (model.has_hw ? full * RECLAIM_MAX_GRANULE : n * PAGE));
 }
 
 /* What is given may have been discarded earlier than it has to be, with its neighbours. */
@@ -325,7 +325,7 @@ static void set_up(void)
 		return;
 	g = guest_create(&config);
 	gmem = guest_memory(g);
-	check(!reclaim_enable(gmem, NULL));
+	check(!reclaim_enable(gmem, RECLAIM_MAX_GRANULE, NULL));
 	setup.loop = guest_loop(g, 0);
 	setup.gmem = gmem;
 	check(!virtio_balloon_create(&vdev, &setup, guest_log(g), NULL));

@@ -220,8 +220,9 @@ Test(gmem, a_memfd_is_sealed_against_shrinking_and_growing)
 	cr_assert_eq(there, value, "and holds the guest's memory");
 }
 
-/* Has the kernel been asked for huge pages at this address ("hg" of VmFlags in smaps)? */
-static bool asks_for_huge_pages(const void *hva)
+/* Has the kernel been asked for huge pages at this address (" hg" of VmFlags in smaps), or not to
+ * (" nh")? */
+static bool advised(const void *hva, const char *flag)
 {
 	FILE *f = fopen("/proc/self/smaps", "re");
 	unsigned long first, end;
@@ -233,7 +234,7 @@ static bool asks_for_huge_pages(const void *hva)
 		if (sscanf(line, "%lx-%lx ", &first, &end) == 2)
 			here = first <= (uintptr_t)hva && (uintptr_t)hva < end;
 		else if (here && strncmp(line, "VmFlags:", 8) == 0)
-			ret = strstr(line, " hg") != NULL;
+			ret = strstr(line, flag) != NULL;
 	}
 	fclose(f);
 	return ret;
@@ -250,8 +251,24 @@ Test(gmem, memory_asks_for_huge_pages_whether_it_is_shared_or_not)
 	c.gpa = 8 * MiB;
 	c.share = true;
 	add(&c);
-	cr_assert(asks_for_huge_pages(gmem_host(gmem, 0, 1, false)), "anonymous");
-	cr_assert(asks_for_huge_pages(gmem_host(gmem, 8 * MiB, 1, false)), "memfd");
+	cr_assert(advised(gmem_host(gmem, 0, 1, false), " hg"), "anonymous");
+	cr_assert(advised(gmem_host(gmem, 8 * MiB, 1, false), " hg"), "memfd");
+}
+
+Test(gmem, memory_of_which_small_parts_are_to_leave_refuses_huge_pages)
+{
+	struct gmem_region_config c = ram("own", 0, 4 * MiB);
+
+	if (access("/sys/kernel/mm/transparent_hugepage", F_OK) < 0)
+		cr_skip("this kernel has none");
+	c.small_pages = true;
+	c.backing = GMEM_AUTO;
+	add(&c);
+	c.gpa = 8 * MiB;
+	c.share = true;
+	add(&c);
+	cr_assert(advised(gmem_host(gmem, 0, 1, false), " nh"), "anonymous");
+	cr_assert(advised(gmem_host(gmem, 8 * MiB, 1, false), " nh"), "memfd");
 }
 
 Test(gmem, auto_is_anonymous_when_nothing_shares)

@@ -18,6 +18,7 @@ static inline void guest_ram_add(struct gmem *gmem, const char *name, uint64_t g
 		.backing = GMEM_MEMFD,
 		.flags = flags,
 		.numa_node = -1,
+		.small_pages = true,
 		.fd = -1,
 	};
 	struct err err = ERR_INIT;

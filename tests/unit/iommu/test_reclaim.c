@@ -10,11 +10,11 @@
 #include "guest_ram.h"
 #include "retaining.h"
 
-#define GRANULE RECLAIM_GRANULE
+#define GRANULE RECLAIM_MAX_GRANULE
 
 /* --- all of memory is mapped: no virtual IOMMU --- */
 
-enum { GRANULES = 8, GRANULE_PAGES = RECLAIM_GRANULE / PAGE };
+enum { GRANULES = 8, GRANULE_PAGES = RECLAIM_MAX_GRANULE / PAGE };
 
 static struct gmem *gmem;
 static const struct log silent;
@@ -24,7 +24,7 @@ static struct iommu_endpoint *device;
 static struct reclaim *reclaim;
 static struct err err;
 
-static void set_up(void)
+static void set_up_with(uint64_t granule)
 {
 	const struct iommu_endpoint_config endpoint = {.name = "dev", .fd = -1};
 	struct hw_domain_config config = {.name = "a", .strategy = "direct", .log = &silent};
@@ -32,13 +32,18 @@ static void set_up(void)
 	cr_assert_eq(fake_iommu_create(&iommu, &silent, &err), 0);
 	cr_assert_eq(gmem_create(&gmem, NULL, &err), 0);
 	guest_ram_add(gmem, "low", 0, GRANULES * GRANULE, 0);
-	cr_assert_eq(reclaim_enable(gmem, &err), 0);
+	cr_assert_eq(reclaim_enable(gmem, granule, &err), 0);
 	reclaim = gmem_reclaim(gmem);
 	config.iommu = iommu;
 	config.gmem = gmem;
 	cr_assert_eq(hw_domain_create(&domain, &config, &err), 0, "%s", err.text);
 	cr_assert_eq(iommu_endpoint_create(&device, iommu, &endpoint, &err), 0);
 	cr_assert_eq(hw_domain_attach(domain, device, &err), 0, "%s", err.text);
+}
+
+static void set_up(void)
+{
+	set_up_with(GRANULE);
 }
 
 static void tear_down(void)
@@ -198,61 +203,128 @@ static unsigned int random_below(unsigned int n)
 	return (state >> 8) % n;
 }
 
-static bool model_is_out(unsigned int granule)
+static bool model_is_out(unsigned int first, unsigned int pages)
 {
-	for (unsigned int i = 0; i < GRANULE_PAGES; i++) {
-		if (!model[granule * GRANULE_PAGES + i])
+	for (unsigned int i = 0; i < pages; i++) {
+		if (!model[first + i])
 			return false;
 	}
 	return true;
 }
 
-static void check_model(void)
+static void check_model(unsigned int granule_pages)
 {
-	uint64_t pages = 0, granules = 0;
+	uint64_t pages = 0, gone = 0;
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(model); i++)
 		pages += model[i];
-	for (unsigned int i = 0; i < GRANULES; i++) {
-		granules += model_is_out(i);
-		cr_assert_eq(device_reaches(i * GRANULE + random_below(GRANULE_PAGES) * PAGE),
-			     !model_is_out(i));
+	for (unsigned int i = 0; i < ARRAY_SIZE(model); i += granule_pages) {
+		bool is_out = model_is_out(i, granule_pages);
+
+		gone += is_out ? granule_pages : 0;
+		cr_assert_eq(device_reaches((i + random_below(granule_pages)) * (uint64_t)PAGE),
+			     !is_out);
 	}
 	cr_assert_eq(given(), pages * PAGE);
-	cr_assert_eq(out(), granules * GRANULE);
-	cr_assert_eq(mapped(), (GRANULES - granules) * GRANULE);
+	cr_assert_eq(out(), gone * PAGE);
+	cr_assert_eq(mapped(), (ARRAY_SIZE(model) - gone) * PAGE);
 }
 
-Test(reclaim_all, any_sequence_leaves_devices_exactly_what_is_not_out)
+static void give_or_take(unsigned int granule_pages)
+{
+	unsigned int first = random_below(ARRAY_SIZE(model));
+	unsigned int n = 1 + random_below(3 * GRANULE_PAGES);
+	uint64_t gpa, bytes;
+	bool give = random_below(3) != 0;
+
+	/* At boundaries of granules more often than not. */
+	if (random_below(2))
+		first = first / granule_pages * granule_pages;
+	n = MIN(n, (unsigned int)ARRAY_SIZE(model) - first);
+	gpa = first * (uint64_t)PAGE;
+	bytes = n * (uint64_t)PAGE;
+	cr_assert_eq(give ? reclaim_give(reclaim, gpa, bytes) : reclaim_take(reclaim, gpa, bytes),
+		     0);
+	for (unsigned int i = 0; i < n; i++)
+		model[first + i] = give;
+}
+
+static void try_any_sequence(unsigned int granule_pages)
 {
 	for (unsigned int seed = 0; seed < 4; seed++) {
 		state = seed;
 		memset(model, 0, sizeof(model));
 		for (unsigned int step = 0; step < 500; step++) {
-			unsigned int first = random_below(ARRAY_SIZE(model));
-			unsigned int n = MIN(1 + random_below(3 * GRANULE_PAGES),
-					     (unsigned int)ARRAY_SIZE(model) - first);
-			bool give = random_below(3) != 0;
-			/* At boundaries of granules more often than not. */
-			if (random_below(2))
-				first = first / GRANULE_PAGES * GRANULE_PAGES;
-
-			n = MIN(n, (unsigned int)ARRAY_SIZE(model) - first);
-			if (give)
-				cr_assert_eq(reclaim_give(reclaim, first * (uint64_t)PAGE,
-							  n * (uint64_t)PAGE),
-					     0);
-			else
-				cr_assert_eq(reclaim_take(reclaim, first * (uint64_t)PAGE,
-							  n * (uint64_t)PAGE),
-					     0);
-			for (unsigned int i = 0; i < n; i++)
-				model[first + i] = give;
-			check_model();
+			give_or_take(granule_pages);
+			check_model(granule_pages);
 		}
 		for (uint64_t gpa = 0; reclaim_take_next(reclaim, &gpa) > 0;)
 			;
+		memset(model, 0, sizeof(model));
+		check_model(granule_pages);
 	}
+}
+
+Test(reclaim_all, any_sequence_leaves_devices_exactly_what_is_not_out)
+{
+	try_any_sequence(GRANULE_PAGES);
+}
+
+/* --- smaller granules --- */
+
+TestSuite(reclaim_granule, .fini = tear_down);
+
+Test(reclaim_granule, any_sequence_leaves_exactly_what_is_not_out_whatever_the_granule)
+{
+	for (uint64_t granule = RECLAIM_MIN_GRANULE; granule < GRANULE; granule *= 2) {
+		set_up_with(granule);
+		cr_assert_eq(reclaim_granule_bytes(reclaim), granule);
+		try_any_sequence((unsigned int)(granule / PAGE));
+		if (granule < GRANULE / 2)
+			tear_down();
+	}
+}
+
+Test(reclaim_granule, each_is_an_area_and_one_page_that_is_kept_costs_no_more_than_one)
+{
+	set_up_with(RECLAIM_MIN_GRANULE);
+	fake.areas = GRANULES * GRANULE / RECLAIM_MIN_GRANULE;
+	cr_assert_eq(reclaim_give(reclaim, PAGE, GRANULE - PAGE), 0);
+	cr_assert_eq(out(), GRANULE - RECLAIM_MIN_GRANULE);
+	cr_assert(device_reaches(0) && !device_reaches(RECLAIM_MIN_GRANULE));
+	cr_assert_eq(reclaim_take(reclaim, GRANULE - PAGE, PAGE), 0);
+	cr_assert_eq(out(), GRANULE - 2 * RECLAIM_MIN_GRANULE);
+}
+
+Test(reclaim_granule, it_stays_what_it_was_first)
+{
+	set_up_with(RECLAIM_MIN_GRANULE);
+	cr_assert_eq(reclaim_enable(gmem, GRANULE, &err), -EBUSY);
+	cr_assert(strstr(err.text, "granules of 256 KiB"), "%s", err.text);
+	cr_assert_eq(reclaim_enable(gmem, RECLAIM_MIN_GRANULE, &err), 0);
+}
+
+Test(reclaim_granule, is_no_part_of_a_huge_page)
+{
+	const struct gmem_region_config huge = {
+		.name = "huge",
+		.gpa = GRANULES * GRANULE,
+		.size_bytes = GRANULE,
+		.backing = GMEM_ANONYMOUS,
+		.numa_node = -1,
+		.fd = -1,
+	};
+	struct gmem *other;
+
+	set_up_with(GRANULE);
+	cr_assert_eq(gmem_create(&other, NULL, &err), 0);
+	cr_assert_eq(gmem_begin(other, &err), 0);
+	cr_assert_eq(gmem_add(other, &huge, &err), 0);
+	cr_assert_eq(gmem_commit(other, &err), 0);
+	cr_assert_eq(reclaim_enable(other, GRANULE / 2, &err), -EBUSY);
+	cr_assert(strstr(err.text, "use a granule of 2048 KiB"), "%s", err.text);
+	cr_assert_eq(reclaim_enable(other, GRANULE, &err), 0);
+	gmem_destroy(other);
 }
 
 /* --- a virtual IOMMU --- */
@@ -262,7 +334,7 @@ TestSuite(reclaim_viommu, .fini = stop);
 static void start_strict(void)
 {
 	start("strict");
-	cr_assert_eq(reclaim_enable(viommu->gmem, &err), 0, "%s", err.text);
+	cr_assert_eq(reclaim_enable(viommu->gmem, GRANULE, &err), 0, "%s", err.text);
 }
 
 Test(reclaim_viommu, a_page_that_the_guest_has_mapped_leaves_the_hardware_first)
@@ -340,10 +412,10 @@ Test(reclaim_viommu, memory_leaves_a_stage_that_has_all_of_it_by_granules)
 Test(reclaim_viommu, it_cannot_begin_where_memory_is_mapped_as_a_whole)
 {
 	start("staged");
-	cr_assert_eq(reclaim_enable(viommu->gmem, &err), -EBUSY);
+	cr_assert_eq(reclaim_enable(viommu->gmem, GRANULE, &err), -EBUSY);
 	cr_assert_null(gmem_reclaim(viommu->gmem));
 	switch_to("strict");
-	cr_assert_eq(reclaim_enable(viommu->gmem, &err), 0);
+	cr_assert_eq(reclaim_enable(viommu->gmem, GRANULE, &err), 0);
 }
 
 Test(reclaim_viommu, from_the_attach_to_all_of_memory_on_nothing_reported_is_discarded)

@@ -199,6 +199,10 @@ Test(config, memory_out_of_bounds_is_refused)
 	refused("{" K ", \"memory\": {\"size\": \"64M\", \"backing\": \"hugetlb-2M\"},"
 		" \"balloon\": {\"enabled\": true}}",
 		-EINVAL, "hugetlb-2M: this host reserves such pages");
+	refused("{" K ", \"balloon\": {\"enabled\": true, \"granule\": \"768K\"}}", -EINVAL,
+		"granule 786432 is not a power of two; 256K, 512K, 1M or 2M");
+	refused("{" K ", \"balloon\": {\"enabled\": true, \"granule\": \"128K\"}}", -ERANGE,
+		"balloon.granule");
 	refused("{" K ", \"memory\": {\"size\": \"1536M\", \"backing\": \"hugetlb-1G\"}}", -EINVAL,
 		"1G");
 }

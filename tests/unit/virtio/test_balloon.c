@@ -59,7 +59,7 @@ static int hw_leave(void *opaque, const struct gmem_region *region, uint64_t off
 {
 	(void)opaque;
 	(void)region;
-	cr_assert(!(offset % RECLAIM_GRANULE) && len == RECLAIM_GRANULE);
+	cr_assert(!(offset % RECLAIM_MAX_GRANULE) && len == RECLAIM_MAX_GRANULE);
 	unreachable += len;
 	return 0;
 }
@@ -109,7 +109,7 @@ static void start(unsigned int stats_s, uint64_t features)
 
 	g = guest_create(NULL);
 	gmem = guest_memory(g);
-	cr_assert_eq(reclaim_enable(gmem, &err), 0);
+	cr_assert_eq(reclaim_enable(gmem, RECLAIM_MAX_GRANULE, &err), 0);
 	setup.loop = guest_loop(g, 0);
 	setup.gmem = gmem;
 	cr_assert_eq(virtio_balloon_create(&vdev, &setup, guest_log(g), &err), 0);
@@ -187,9 +187,9 @@ Test(balloon, beside_hardware_that_has_all_memory_leaves_by_granules)
 	cr_assert_eq(unreachable, 0);
 	must(INFLATE, AREA + 511 * PAGE, 512, 1);
 	cr_assert_eq(*byte(AREA), 0);
-	cr_assert_eq(unreachable, RECLAIM_GRANULE);
+	cr_assert_eq(unreachable, RECLAIM_MAX_GRANULE);
 	cr_assert_eq(look()->given_bytes, 1023 * PAGE);
-	cr_assert_eq(status.out_bytes, RECLAIM_GRANULE);
+	cr_assert_eq(status.out_bytes, RECLAIM_MAX_GRANULE);
 	must(DEFLATE, AREA + 7 * PAGE, 1, 1);
 	cr_assert_eq(unreachable, 0);
 }
@@ -240,8 +240,8 @@ Test(balloon, a_reset_gives_everything_back_before_it_is_over)
 	start(0, F(MUST_TELL_HOST));
 	add_hw();
 	for (unsigned int i = 0; i < 4; i++)
-		must(INFLATE, AREA + i * RECLAIM_GRANULE, 512, 1);
-	cr_assert_eq(unreachable, 4 * RECLAIM_GRANULE);
+		must(INFLATE, AREA + i * RECLAIM_MAX_GRANULE, 512, 1);
+	cr_assert_eq(unreachable, 4 * RECLAIM_MAX_GRANULE);
 	slow = true;
 	drv_reset(d);
 	cr_assert_eq(unreachable, 0);
@@ -249,7 +249,7 @@ Test(balloon, a_reset_gives_everything_back_before_it_is_over)
 	cr_assert_eq(look()->given_bytes, 0);
 	drv_start(d, F(MUST_TELL_HOST), 64);
 	must(INFLATE, AREA, 512, 1);
-	cr_assert_eq(unreachable, RECLAIM_GRANULE);
+	cr_assert_eq(unreachable, RECLAIM_MAX_GRANULE);
 }
 
 Test(balloon, a_reset_of_the_machine_does_so_too_and_with_queues_that_are_off)
@@ -277,7 +277,7 @@ Test(balloon, what_a_reset_could_not_map_comes_before_the_next_driver)
 	refuse = -ENOMEM;
 	drv_reset(d);
 	cr_assert_eq(not_mapped, 1);
-	cr_assert_eq(unreachable, RECLAIM_GRANULE);
+	cr_assert_eq(unreachable, RECLAIM_MAX_GRANULE);
 	drv_start(d, F(MUST_TELL_HOST), 64);
 	ask(INFLATE, AREA + 2 * MiB, 1, 1);
 	turn(10);
@@ -298,7 +298,7 @@ Test(balloon, a_pause_keeps_what_is_given_and_what_is_asked)
 	cr_assert(guest_until(g, is_reported, NULL));
 	d->dev->ops->quiesce(d->dev, 0);
 	d->dev->ops->quiesce(d->dev, 1);
-	cr_assert_eq(look()->given_bytes, RECLAIM_GRANULE);
+	cr_assert_eq(look()->given_bytes, RECLAIM_MAX_GRANULE);
 	refuse = 0;
 	d->dev->ops->resume(d->dev);
 	cr_assert(drv_wait(d, DEFLATE, NULL, NULL));
@@ -399,14 +399,14 @@ Test(balloon, a_driver_that_lies_changes_nothing_but_its_own_pages)
 	must(DEFLATE, AREA, 512, 1); /* never given */
 	must(INFLATE, AREA, 512, 1);
 	must(INFLATE, AREA, 512, 1); /* twice */
-	cr_assert_eq(look()->given_bytes, RECLAIM_GRANULE);
+	cr_assert_eq(look()->given_bytes, RECLAIM_MAX_GRANULE);
 	must(INFLATE, 64 * MiB, 600, 1); /* no RAM */
 	must(INFLATE, UINT32_MAX * (uint64_t)PAGE, 1, 1);
 	must(INFLATE, 64 * MiB - PAGE, 2, 1); /* the last page, and beyond */
 	must(DEFLATE, 64 * MiB - PAGE, 2, 1);
 	must(DEFLATE, UINT32_MAX * (uint64_t)PAGE, 1, 1);
 	must(INFLATE, 4 * GiB, 1, 1);
-	cr_assert_eq(look()->given_bytes, RECLAIM_GRANULE + PAGE);
+	cr_assert_eq(look()->given_bytes, RECLAIM_MAX_GRANULE + PAGE);
 	/* Nothing, or a part of a number; buffers of the wrong direction. */
 	drv_add(d, INFLATE, &(struct drv_sg){guest_alloc(g, 8, 8), 3}, 1, NULL, 0);
 	in.gpa = guest_alloc(g, 64, 8);

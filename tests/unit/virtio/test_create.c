@@ -101,7 +101,7 @@ static int make_balloon(struct virtio_device **ret, struct guest *g, struct give
 	};
 
 	(void)given;
-	cr_assert_eq(reclaim_enable(c.gmem, err), 0);
+	cr_assert_eq(reclaim_enable(c.gmem, RECLAIM_MAX_GRANULE, err), 0);
 	return virtio_balloon_create(ret, &c, guest_log(g), err);
 }
 

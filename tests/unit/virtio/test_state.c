@@ -616,7 +616,7 @@ Test(virtio_state, balloon_goes_on_to_its_target_and_has_nothing_given)
 	for (unsigned int i = 1; i < ARRAY_SIZE(all); i++) {
 		setup.loop = guest_loop(all[i]->g, 0);
 		setup.gmem = guest_memory(all[i]->g);
-		cr_assert_eq(reclaim_enable(setup.gmem, &err), 0);
+		cr_assert_eq(reclaim_enable(setup.gmem, RECLAIM_MAX_GRANULE, &err), 0);
 		cr_assert_eq(virtio_balloon_create(&vdev, &setup, guest_log(all[i]->g), &err), 0);
 		add(all[i], vdev);
 	}
