@@ -91,6 +91,10 @@ static const char *looks_like(const struct head *head)
 		;
 	if (i == head->bytes)
 		return "all zeroes at its start";
+	if (head->byte[0] == 'M' && head->byte[1] == 'Z' &&
+	    memmem(head->byte, head->bytes, ".linux\0", 8))
+		return "a unified kernel image; take out what is in it first: 'objcopy -O binary "
+		       "--only-section=.linux UKI KERNEL', and .initrd and .cmdline likewise";
 	if (head->byte[0] == 'M' && head->byte[1] == 'Z')
 		return "an EFI or Windows program without a Linux setup header";
 	if (head->bytes > BOOT_SECTOR_MAGIC_AT + 1 && head->byte[BOOT_SECTOR_MAGIC_AT] == 0x55 &&

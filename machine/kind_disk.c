@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/fd.h"
 #include "machine/open.h"
@@ -92,6 +93,41 @@ static struct vm_disk *of(struct vm_device *d)
 	return container_of(d, struct vm_disk, d);
 }
 
+/* What one descriptor and its duplicates lead to is one to a lock of the file. */
+static bool same_file(int a, int b)
+{
+	struct stat sa, sb;
+
+	if (fstat(a, &sa) != 0 || fstat(b, &sb) != 0)
+		return false;
+	if (S_ISBLK(sa.st_mode) && S_ISBLK(sb.st_mode))
+		return sa.st_rdev == sb.st_rdev;
+	return sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+}
+
+static bool is_readonly(const struct vm_device *d)
+{
+	return container_of(d->config, struct config_disk, base)->readonly;
+}
+
+static int refuse_twice(struct vm_device *d, struct err *err)
+{
+	struct vm_device *other = NULL;
+
+	while ((other = vm_next_device(d->vm, other, &kind_disk))) {
+		if (other == d || of(other)->size_fd < 0 ||
+		    (is_readonly(d) && is_readonly(other)) ||
+		    !same_file(of(d)->size_fd, of(other)->size_fd))
+			continue;
+		return err_set(
+			err, -EBUSY,
+			"disk '%s': in use: it is the file of disk '%s' too; give each a file "
+			"of its own, or use readonly=on for both",
+			d->config->id, other->config->id);
+	}
+	return 0;
+}
+
 static int open_it(struct vm_device *d, struct err *err)
 {
 	struct vm_disk *disk = of(d);
@@ -102,9 +138,10 @@ static int open_it(struct vm_device *d, struct err *err)
 	if (rc)
 		return rc;
 	disk->size_fd = fd_dup(disk->file.fd);
-	return disk->size_fd < 0 ? err_set(err, disk->size_fd, "disk '%s': %s", d->config->id,
-					   err_name(disk->size_fd))
-				 : 0;
+	if (disk->size_fd < 0)
+		return err_set(err, disk->size_fd, "disk '%s': %s", d->config->id,
+			       err_name(disk->size_fd));
+	return refuse_twice(d, err);
 }
 
 static int create(struct vm_device *d, struct err *err)

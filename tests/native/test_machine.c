@@ -3,6 +3,7 @@
 // refused when something fails on the way, and that nothing is left behind.
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <limits.h>
 #include <poll.h>
@@ -92,6 +93,42 @@ Test(machine, a_disk_is_not_resized_beyond_its_backing, .init = set_up, .fini = 
 	cr_expect_eq(hospes_vm_disk_resize(vm, "disk0", MiB + 512, &error), 0, "%s", error.text);
 	cr_expect_eq(hospes_vm_disk_resize(vm, "disk0", 0, &error), 0, "%s", error.text);
 	hospes_vm_destroy(vm);
+}
+
+/* The lock of an open file is one for all descriptors of it. */
+Test(machine, one_file_is_no_two_disks_whatever_leads_to_it, .init = set_up, .fini = tear_down)
+{
+	static const struct {
+		const char *readonly;
+		int wanted;
+	} rows[] = {{"", -EBUSY}, {", \"readonly\": true", 0}};
+	char path[128], document[512];
+	struct hospes_error error;
+	struct hospes_vm *vm;
+	int fd, twin;
+
+	snprintf(path, sizeof(path), "%s/disk", rig.dir);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	twin = dup(fd);
+	cr_assert(fd >= 0 && twin >= 0);
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		const int second[] = {fd, twin};
+
+		for (size_t j = 0; j < ARRAY_SIZE(second); j++) {
+			snprintf(document, sizeof(document),
+				 "{\"memory\": {\"size\": \"32M\"}, \"kernel\": {\"path\": "
+				 "\"{dir}/kernel\"}, \"disks\": [{\"fd\": %d%s}, {\"fd\": %d%s}]}",
+				 fd, rows[i].readonly, second[j], rows[i].readonly);
+			cr_expect_eq(rig_try(&rig, &vm, document, 0, &error), rows[i].wanted,
+				     "%s: %s", document, error.text);
+			cr_expect(!rows[i].wanted || strstr(error.text, "file of disk 'disk0' too"),
+				  "%s", error.text);
+			if (!rows[i].wanted)
+				hospes_vm_destroy(vm);
+		}
+	}
+	close(fd);
+	close(twin);
 }
 
 Test(machine, created_and_destroyed_fifty_times_leaves_nothing, .init = set_up, .fini = tear_down,

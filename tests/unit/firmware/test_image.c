@@ -131,6 +131,9 @@ Test(image, other_architectures_are_named)
 	refused(head, sizeof(head), -ENOEXEC, "for RISC-V");
 	store_le32(head + 56, 0);
 	refused(head, sizeof(head), -ENOEXEC, "EFI or Windows program");
+	/* The name of a section in a table of sections. */
+	memcpy(head + 400, ".linux", 6);
+	refused(head, sizeof(head), -ENOEXEC, "objcopy -O binary --only-section=.linux");
 }
 
 Test(image, elf_files_of_other_machines_are_named)
