@@ -241,13 +241,14 @@ static bool find_loop(const struct search *s)
 
 /* --- targets, which open it without claiming it --- */
 
-static bool exports(const struct search *s, const char *file)
+/* One that `opens` has it open while it knows its name; others when they are enabled. */
+static bool exports(const struct search *s, const char *file, bool opens)
 {
 	const char *in = file + strlen(s->root);
 	char path[PATH_MAX], line[PATH_MAX];
 
 	snprintf(path, sizeof(path), "%.*s/enable", (int)(strrchr(in, '/') - in), in);
-	return read_line(s, path, line, sizeof(line)) && *line == '1' &&
+	return (opens || (read_line(s, path, line, sizeof(line)) && *line == '1')) &&
 	       read_line(s, in, line, sizeof(line)) && is_it(s, line);
 }
 
@@ -255,10 +256,14 @@ static bool find_target(const struct search *s)
 {
 	static const struct {
 		const char *pattern, *kind;
+		bool opens;
 		unsigned int up; /* its name is that many parts before the end of the path */
 	} targets[] = {
-		{"/sys/kernel/config/nvmet/subsystems/*/namespaces/*/device_path", "NVMe", 3},
-		{"/sys/kernel/config/target/core/*/*/udev_path", "SCSI", 1},
+		{"/sys/kernel/config/nvmet/subsystems/*/namespaces/*/device_path", "NVMe target",
+		 false, 3},
+		{"/sys/kernel/config/target/core/*/*/udev_path", "SCSI target", false, 1},
+		{"/sys/kernel/config/usb_gadget/*/functions/mass_storage.*/lun.*/file",
+		 "USB gadget", true, 4},
 	};
 	bool found = false;
 
@@ -271,12 +276,12 @@ static bool find_target(const struct search *s)
 			continue;
 		for (size_t i = 0; i < files.gl_pathc && !found; i++) {
 			path = files.gl_pathv[i];
-			found = exports(s, path);
+			found = exports(s, path, targets[t].opens);
 		}
 		for (unsigned int i = 0; found && i < targets[t].up; i++)
 			*strrchr(path, '/') = '\0';
 		if (found)
-			snprintf(s->text, s->bytes, "the %s target %s exports it", targets[t].kind,
+			snprintf(s->text, s->bytes, "the %s %s exports it", targets[t].kind,
 				 strrchr(path, '/') + 1);
 		globfree(&files);
 	}

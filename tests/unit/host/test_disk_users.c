@@ -160,6 +160,19 @@ Test(disk_users, what_an_nvme_target_exports_is_used)
 	cr_expect_not(file_used("other"), "%s", text);
 }
 
+Test(disk_users, what_a_usb_gadget_shows_is_used)
+{
+	char path[PATH_MAX];
+
+	put("image", "x");
+	snprintf(path, sizeof(path), "%s/image\n", dir);
+	put("sys/kernel/config/usb_gadget/g1/functions/mass_storage.0/lun.0/file", "\n");
+	cr_expect_not(file_used("image"), "%s", text);
+	put("sys/kernel/config/usb_gadget/g1/functions/mass_storage.0/lun.1/file", path);
+	cr_expect(file_used("image"));
+	cr_expect_str_eq(text, "the USB gadget g1 exports it");
+}
+
 Test(disk_users, what_a_scsi_target_exports_is_used)
 {
 	char path[PATH_MAX];
