@@ -127,6 +127,8 @@ static uint8_t read_data(struct serial *s)
 static void write_data(struct serial *s, uint8_t byte)
 {
 	s->thre_pending = false;
+	if (!(s->mcr & UART_MCR_LOOP))
+		viewer_put(&s->viewer, &byte, 1);
 	if (s->mcr & UART_MCR_LOOP) {
 		if (s->fifo_count < fifo_depth(s))
 			fifo_put(s, byte);
@@ -384,9 +386,9 @@ static const struct state_field serial_fields[] = {
 
 STATE_DERIVED(struct serial, "made by serial_create", dev, pio, region, loop, config, line);
 STATE_DERIVED(struct serial, "follows from the registers", irq);
-STATE_DERIVED(struct serial, "where the machine stands", quiesced, frozen, stopping);
+STATE_DERIVED(struct serial, "where the machine stands", quiesced, frozen, stopping, turning);
 STATE_DERIVED(struct serial, "of this host's end of the line", out_dead, in_end, dropping, full,
-	      dropped, output_bytes, written, at_stall);
+	      dropped, output_bytes, written, at_stall, viewer);
 STATE_DERIVED(struct serial, "nothing is in flight while it is frozen", kicked, kick, read_op,
 	      write_op, delay_op, stall_op, reading, writing, delaying, stalling, read_waits,
 	      write_waits);

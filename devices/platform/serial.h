@@ -26,6 +26,13 @@ struct serial_config {
 /* Bytes that the guest has written since it was created, read by anybody or not. Any thread. */
 uint64_t serial_output_bytes(struct device *dev);
 
+/* This socket looks on and types from now on (core/viewer.h): what in_fd has waits meanwhile.
+ * -EBUSY: another one does already; take: in its place. -EINVAL: no stream socket. On failure
+ * nothing has changed. Machine's thread; turns the loop. */
+int serial_view(struct device *dev, int fd, bool take, struct err *err);
+/* Is there a viewer? Machine's thread. */
+bool serial_is_viewed(struct device *dev);
+
 int serial_create(struct device **ret, const struct device_env *env,
 		  const struct serial_config *config, struct err *err);
 

@@ -167,12 +167,20 @@ static void write_done(struct loop_op *op, int result)
 	start_write(s);
 }
 
+/* Who types: the viewer, or whoever did before; -1: nobody. */
+static int input_fd(const struct serial *s)
+{
+	if (viewer_fd(&s->viewer) >= 0)
+		return viewer_fd(&s->viewer);
+	return s->in_end ? -1 : s->config.in_fd;
+}
+
 /* Ready for as many bytes as are contiguous behind what the ring holds. */
 static void start_read(struct serial *s)
 {
 	size_t tail, n;
 
-	if (s->reading || s->frozen || s->stopping || s->in_end || s->config.in_fd < 0)
+	if (s->reading || s->frozen || s->stopping || s->turning || input_fd(s) < 0)
 		return;
 	pthread_mutex_lock(&s->dev.lock);
 	if (!s->rx.count)
@@ -184,7 +192,7 @@ static void start_read(struct serial *s)
 		return;
 	s->reading = true;
 	s->read_waits = false;
-	loop_read(s->loop, &s->read_op, s->config.in_fd, s->rx.bytes + tail, (unsigned int)n, -1);
+	loop_read(s->loop, &s->read_op, input_fd(s), s->rx.bytes + tail, (unsigned int)n, -1);
 }
 
 static void took_input(struct serial *s, size_t n)
@@ -195,6 +203,14 @@ static void took_input(struct serial *s, size_t n)
 	pthread_mutex_unlock(&s->dev.lock);
 }
 
+static void input_ends(struct serial *s)
+{
+	if (viewer_fd(&s->viewer) >= 0)
+		viewer_end(&s->viewer);
+	else
+		s->in_end = true;
+}
+
 static void read_done(struct loop_op *op, int result)
 {
 	struct serial *s = container_of(op, struct serial, read_op);
@@ -203,19 +219,20 @@ static void read_done(struct loop_op *op, int result)
 	s->reading = false;
 	if (result == -ECANCELED && (s->stopping || s->frozen))
 		return;
-	if (!waited && result == -EAGAIN && !s->frozen) {
+	if (!waited && result == -EAGAIN && !s->frozen && !s->turning) {
 		s->reading = true;
 		s->read_waits = true;
-		loop_poll(s->loop, &s->read_op, s->config.in_fd, POLLIN);
+		loop_poll(s->loop, &s->read_op, input_fd(s), POLLIN);
 		return;
 	}
 	if (!waited && result > 0) {
 		took_input(s, (size_t)result);
 	} else if (!waited && result == 0) {
-		s->in_end = true;
+		input_ends(s);
 	} else if (result < 0 && result != -EINTR && result != -EAGAIN && result != -ECANCELED) {
-		log_info(s->dev.log, s->dev.name, "input ends: %s", err_name(result));
-		s->in_end = true;
+		if (viewer_fd(&s->viewer) < 0)
+			log_info(s->dev.log, s->dev.name, "input ends: %s", err_name(result));
+		input_ends(s);
 	}
 	start_read(s);
 }
@@ -269,6 +286,7 @@ void serial_host_init(struct serial *s, const struct serial_line *line)
 	s->line = line;
 	s->tx = (struct serial_ring){.bytes = s->tx_bytes, .size = sizeof(s->tx_bytes)};
 	s->rx = (struct serial_ring){.bytes = s->rx_bytes, .size = sizeof(s->rx_bytes)};
+	viewer_init(&s->viewer, s->loop);
 	s->kick.done = kick_done;
 	s->read_op.done = read_done;
 	s->write_op.done = write_done;
@@ -343,4 +361,27 @@ void serial_host_stop(struct serial *s)
 	if (s->config.out_fd >= 0 && !s->frozen)
 		flush(s);
 	end_ops(s);
+	viewer_done(&s->viewer);
+}
+
+int serial_view(struct device *dev, int fd, bool take, struct err *err)
+{
+	struct serial *s = container_of(dev, struct serial, dev);
+	int ret;
+
+	if (!take && viewer_is_there(&s->viewer))
+		return err_set(err, -EBUSY, "somebody looks at it already");
+	s->turning = true;
+	loop_cancel(s->loop, &s->read_op);
+	while (s->reading && loop_iterate(s->loop, true) >= 0)
+		;
+	ret = viewer_begin(&s->viewer, fd, err);
+	s->turning = false;
+	start_read(s);
+	return ret;
+}
+
+bool serial_is_viewed(struct device *dev)
+{
+	return viewer_is_there(&container_of(dev, struct serial, dev)->viewer);
 }

@@ -20,6 +20,7 @@
 #include "core/device.h"
 #include "core/irq.h"
 #include "core/loop.h"
+#include "core/viewer.h"
 #include "platform/serial.h"
 
 enum {
@@ -67,6 +68,7 @@ struct serial {
 	uint8_t tx_bytes[SERIAL_TX_BYTES];
 	uint8_t rx_bytes[SERIAL_RX_BYTES];
 
+	struct viewer viewer; /* types in the place of in_fd */
 	const struct serial_line *line;
 	bool kicked;   /* kick is posted */
 	bool out_dead; /* nobody takes output any more: it is discarded */
@@ -77,9 +79,10 @@ struct serial {
 	/* The loop's. */
 	struct loop_op kick, read_op, write_op, delay_op, stall_op;
 	bool reading, writing, delaying, stalling;
-	uint64_t written;  /* bytes */
-	uint64_t at_stall; /* of them, when stall_op began */
-	bool stopping, in_end;
+	uint64_t written;             /* bytes */
+	uint64_t at_stall;            /* of them, when stall_op began */
+	bool stopping, in_end;        /* in_end: of in_fd */
+	bool turning;                 /* to another reader: nothing is read */
 	bool read_waits, write_waits; /* the op in flight is a poll for readiness */
 };
 

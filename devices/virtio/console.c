@@ -21,6 +21,7 @@
 #include "base/mem.h"
 #include "base/num.h"
 #include "core/state.h"
+#include "core/viewer.h"
 
 enum {
 	CONSOLE_QUEUE_SIZE = 64,
@@ -35,7 +36,6 @@ enum io {
 	IO_IDLE,
 	IO_BUSY, /* read or write in flight */
 	IO_POLL, /* not ready: waiting until it is */
-	IO_END,  /* nothing more will come */
 };
 
 struct console {
@@ -47,7 +47,12 @@ struct console {
 	struct virtq_chain rx, tx; /* tx: in flight unless out_state is IO_IDLE */
 	struct iovec rx_segments[VIRTQ_MAX_SEGMENTS], tx_segments[VIRTQ_MAX_SEGMENTS];
 
+	struct viewer viewer; /* types in the place of in_fd */
+	bool shown;           /* the next chain was, before a quiesce */
+
 	enum io in_state;
+	bool in_end;  /* nothing more will come from in_fd */
+	bool turning; /* to another reader: nothing is read */
 	struct loop_op in_op;
 	unsigned int in_start; /* given to the guest up to here */
 	unsigned int in_bytes; /* read up to here; where a read in flight goes on */
@@ -76,11 +81,27 @@ static struct console *of_vdev(struct virtio_device *vdev)
 
 /* Input */
 
+/* Who types: the viewer, or whoever did before; -1: nobody. */
+static int input_fd(const struct console *c)
+{
+	if (viewer_fd(&c->viewer) >= 0)
+		return viewer_fd(&c->viewer);
+	return c->in_end ? -1 : c->in_fd;
+}
+
+static void input_ends(struct console *c)
+{
+	if (viewer_fd(&c->viewer) >= 0)
+		viewer_end(&c->viewer);
+	else
+		c->in_end = true;
+}
+
 static void read_more(struct console *c)
 {
 	struct virtio_queue *q = &c->vdev.queues[RX];
 
-	if (c->in_state != IO_IDLE || c->in_fd < 0 || !virtio_queue_running(q))
+	if (c->in_state != IO_IDLE || c->turning || input_fd(c) < 0 || !virtio_queue_running(q))
 		return;
 	/* Only now may bytes move: no read is in flight behind them. */
 	c->in_bytes -= c->in_start;
@@ -90,8 +111,8 @@ static void read_more(struct console *c)
 		return;
 	c->in_state = IO_BUSY;
 	virtio_queue_hold(q);
-	loop_read(q->loop, &c->in_op, c->in_fd, c->in + c->in_bytes, CONSOLE_IN_BYTES - c->in_bytes,
-		  -1);
+	loop_read(q->loop, &c->in_op, input_fd(c), c->in + c->in_bytes,
+		  CONSOLE_IN_BYTES - c->in_bytes, -1);
 }
 
 static void in_done(struct loop_op *op, int result)
@@ -100,18 +121,19 @@ static void in_done(struct loop_op *op, int result)
 	struct virtio_queue *q = &c->vdev.queues[RX];
 	bool polled = c->in_state == IO_POLL;
 
-	if (result == -EAGAIN && virtio_queue_running(q)) {
+	if (result == -EAGAIN && virtio_queue_running(q) && !c->turning) {
 		c->in_state = IO_POLL;
-		loop_poll(q->loop, op, c->in_fd, POLLIN);
+		loop_poll(q->loop, op, input_fd(c), POLLIN);
 		return;
 	}
 	c->in_state = IO_IDLE;
 	if (result == 0 && !polled) {
-		c->in_state = IO_END;
+		input_ends(c);
 	} else if (result < 0 && result != -EAGAIN && result != -EINTR && result != -ECANCELED) {
-		log_guest(c->vdev.log, &c->vdev.limit, c->vdev.name, "no more input: %s",
-			  err_name(result));
-		c->in_state = IO_END;
+		if (viewer_fd(&c->viewer) < 0)
+			log_guest(c->vdev.log, &c->vdev.limit, c->vdev.name, "no more input: %s",
+				  err_name(result));
+		input_ends(c);
 	} else if (result > 0 && !polled) {
 		c->in_bytes += (unsigned int)result;
 	}
@@ -241,6 +263,7 @@ static void tx_end(struct console *c, struct virtio_queue *q)
 	c->out_state = IO_IDLE;
 	if (paused && c->out_at < c->tx.out_bytes) {
 		c->out_skip = c->out_at;
+		c->shown = true;
 		virtq_unpop(q->vq, &c->tx);
 	} else {
 		virtq_push(q->vq, &c->tx, 0);
@@ -281,6 +304,14 @@ static void out_done(struct loop_op *op, int result)
 		tx_end(c, q);
 }
 
+/* The viewer's copy of the chain. */
+static void show(struct console *c)
+{
+	for (unsigned int i = 0; i < c->tx.n_out && !c->shown; i++)
+		viewer_put(&c->viewer, c->tx.out[i].iov_base, c->tx.out[i].iov_len);
+	c->shown = false;
+}
+
 static bool tx_serve(struct virtio_queue *q)
 {
 	struct console *c = of_vdev(q->vdev);
@@ -294,6 +325,7 @@ static bool tx_serve(struct virtio_queue *q)
 				log_guest(c->vdev.log, &c->vdev.limit, c->vdev.name,
 					  "output is lost: more than %d segments of it at once",
 					  VIRTQ_MAX_SEGMENTS);
+			show(c);
 			c->out_at = MIN(c->out_skip, c->tx.out_bytes);
 			c->output_bytes += c->tx.out_bytes - c->out_at;
 			c->out_skip = 0;
@@ -324,8 +356,10 @@ static void tx_cancel(struct virtio_queue *q)
 	loop_cancel(q->loop, &c->stall_op);
 	loop_cancel(q->loop, &c->ready_op);
 	end_dropping(c);
-	if (virtq_state(q->vq) == VIRTQ_ABANDONING)
+	if (virtq_state(q->vq) == VIRTQ_ABANDONING) {
 		c->out_skip = 0;
+		c->shown = false;
+	}
 }
 
 static const struct virtio_queue_ops tx_ops = {
@@ -349,6 +383,7 @@ static void console_config_read(struct virtio_device *vdev, uint32_t offset, voi
 static void console_reset(struct virtio_device *vdev)
 {
 	of_vdev(vdev)->out_skip = 0;
+	of_vdev(vdev)->shown = false;
 }
 
 static void console_destroy(struct virtio_device *vdev)
@@ -356,6 +391,7 @@ static void console_destroy(struct virtio_device *vdev)
 	if (!vdev)
 		return;
 	virtio_device_done(vdev);
+	viewer_done(&of_vdev(vdev)->viewer);
 	free(of_vdev(vdev));
 }
 
@@ -368,9 +404,10 @@ static const struct state_field console_fields[] = {
 
 STATE_DERIVED(struct console, "has sections of its own", vdev);
 STATE_DERIVED(struct console, "of this host's terminal", in_fd, out_fd, size, patience_ns, written,
-	      at_stall, dropping, dropped, output_bytes);
+	      at_stall, dropping, dropped, output_bytes, viewer, shown, in_end);
 STATE_DERIVED(struct console, "nothing is in flight while the queues are off", rx, tx, rx_segments,
-	      tx_segments, in_state, in_op, out_state, out_op, out_at, out, stall_op, ready_op);
+	      tx_segments, in_state, turning, in_op, out_state, out_op, out_at, out, stall_op,
+	      ready_op);
 
 static int console_check(const void *record, const void *live, uint32_t i, struct err *err)
 {
@@ -402,6 +439,31 @@ uint64_t virtio_console_output_bytes(const struct virtio_device *vdev)
 		->output_bytes;
 }
 
+int virtio_console_view(struct virtio_device *vdev, int fd, bool take, struct err *err)
+{
+	struct console *c = of_vdev(vdev);
+	struct loop *loop = vdev->queues[RX].loop;
+	int ret;
+
+	if (!take && viewer_is_there(&c->viewer))
+		return err_set(err, -EBUSY, "somebody looks at it already");
+	c->turning = true;
+	loop_cancel(loop, &c->in_op);
+	while (c->in_state != IO_IDLE && loop_iterate(loop, true) >= 0)
+		;
+	ret = viewer_begin(&c->viewer, fd, err);
+	c->turning = false;
+	read_more(c);
+	return ret;
+}
+
+bool virtio_console_is_viewed(const struct virtio_device *vdev)
+{
+	return viewer_is_there(
+		&container_of((struct virtio_device *)(uintptr_t)vdev, struct console, vdev)
+			 ->viewer);
+}
+
 void virtio_console_resize(struct virtio_device *vdev, uint16_t columns, uint16_t rows)
 {
 	/* Offered when a size is known before the driver looks. */
@@ -426,6 +488,7 @@ int virtio_console_create(struct virtio_device **ret, const struct virtio_consol
 		return r;
 	}
 	c->vdev.config_bytes = sizeof(struct virtio_console_config);
+	viewer_init(&c->viewer, setup->loop);
 	c->in_fd = setup->in_fd;
 	c->out_fd = setup->out_fd;
 	c->in_op.done = in_done;

@@ -25,6 +25,12 @@ int virtio_console_create(struct virtio_device **ret, const struct virtio_consol
 			  const struct log *log, struct err *err);
 /* Bytes that the guest has written, read by anybody or not. The thread of its loop. */
 uint64_t virtio_console_output_bytes(const struct virtio_device *vdev);
+/* This socket looks on and types from now on (core/viewer.h): what in_fd has waits meanwhile.
+ * -EBUSY: another one does already; take: in its place. -EINVAL: no stream socket. On failure
+ * nothing has changed. On its bus; thread of its loop, which it turns. */
+int virtio_console_view(struct virtio_device *vdev, int fd, bool take, struct err *err);
+/* Is there a viewer? */
+bool virtio_console_is_viewed(const struct virtio_device *vdev);
 /* The terminal's size, for VIRTIO_CONSOLE_F_SIZE. Machine's thread. */
 void virtio_console_resize(struct virtio_device *vdev, uint16_t columns, uint16_t rows);
 

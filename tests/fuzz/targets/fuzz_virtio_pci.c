@@ -4,6 +4,8 @@
 // always completes; and after it, by the driver or by the machine, the device works.
 #include <stdint.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "driver.h"
 #include "fuzz.h"
@@ -76,6 +78,7 @@ static void set_up(void)
 	struct virtio_console_setup console = {.name = "console0", .in_fd = -1, .out_fd = -1};
 	struct virtio_device *vdev;
 	struct err err = ERR_INIT;
+	int ends[2]; /* of a viewer who never reads, and who types a little */
 
 	if (g)
 		return;
@@ -83,7 +86,10 @@ static void set_up(void)
 	console.loop = guest_loop(g, 0);
 	check(!virtio_console_create(&vdev, &console, guest_log(g), &err));
 	virtio_console_resize(vdev, 80, 25);
+	check(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends));
+	check(write(ends[1], "typed", 5) == 5);
 	d = drv_create(g, vdev);
+	check(!virtio_console_view(vdev, ends[0], false, &err));
 	rings = guest_alloc(g, RING_BYTES, 4096);
 }
 

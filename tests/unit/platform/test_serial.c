@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The serial port: the registers of a 16550A as a driver sees them, and a line that loses
  * nothing. */
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -520,4 +522,131 @@ Test(serial, flood_of_input_by_interrupts_loses_none, .timeout = 60)
 	pthread_join(thread, &complaint);
 	cr_assert_null(complaint, "%s", (char *)complaint);
 	line_done(&l);
+}
+
+/* --- a viewer --- */
+
+static int view(struct line *l, bool take)
+{
+	struct err err = ERR_INIT;
+	int ends[2], rc;
+
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+	rc = serial_view(l->dev, ends[0], take, &err);
+	close(ends[0]);
+	if (rc == 0)
+		return ends[1];
+	close(ends[1]);
+	return rc;
+}
+
+static void say(struct line *l, const char *text)
+{
+	for (; *text; text++)
+		out8(&l->h, THR, (uint8_t)*text);
+}
+
+/* It comes here, and nothing else. */
+static void hears(struct line *l, int fd, const char *text)
+{
+	char got[64];
+	size_t n = 0;
+
+	while (n < strlen(text)) {
+		struct pollfd in = {.fd = fd, .events = POLLIN};
+
+		cr_assert_eq(loop_iterate(l->h.loop, !poll(&in, 1, 0)), 0);
+		if (poll(&in, 1, 0) > 0)
+			n += (size_t)read(fd, got + n, sizeof(got) - n);
+	}
+	got[n] = '\0';
+	cr_assert_str_eq(got, text);
+}
+
+Test(serial, a_viewer_reads_what_the_guest_writes_beside_the_output, .timeout = 60)
+{
+	struct line l = {0};
+	int viewer;
+
+	line_init(&l, false, true);
+	line_open(&l, 0x01);
+	say(&l, "before");
+	hears(&l, l.out[0], "before");
+	viewer = view(&l, false);
+	cr_assert(viewer >= 0 && serial_is_viewed(l.dev));
+	say(&l, "for both");
+	hears(&l, viewer, "for both");
+	hears(&l, l.out[0], "for both");
+	out8(&l.h, MCR, 0x1b); /* loopback: nobody's */
+	say(&l, "x");
+	out8(&l.h, MCR, 0x0b);
+	close(viewer);
+	cr_assert_not(serial_is_viewed(l.dev));
+	say(&l, "after");
+	hears(&l, l.out[0], "after");
+	line_done(&l);
+}
+
+Test(serial, a_viewer_reads_it_also_where_nobody_else_does, .timeout = 60)
+{
+	struct line l = {.patience_ns = 1000000};
+	int viewer;
+
+	line_init(&l, false, false);
+	line_open(&l, 0x01);
+	viewer = view(&l, false);
+	say(&l, "hello");
+	hears(&l, viewer, "hello");
+	close(viewer);
+	line_done(&l);
+}
+
+Test(serial, a_viewer_types_and_what_the_input_has_waits_for_him_to_leave, .timeout = 60)
+{
+	struct line l = {0};
+	int viewer;
+
+	line_init(&l, true, true);
+	line_open(&l, 0x01);
+	loop_iterate(l.h.loop, false); /* it reads */
+	viewer = view(&l, false);
+	cr_assert_eq(write(l.in[1], "m", 1), 1);
+	cr_assert_eq(write(viewer, "v", 1), 1);
+	turn_until_received(&l);
+	cr_assert_eq(in8(&l.h, RBR), 'v');
+	for (unsigned int i = 0; i < 20; i++)
+		loop_iterate(l.h.loop, false);
+	cr_assert_eq(in8(&l.h, LSR) & 1, 0, "the other one waits");
+	cr_assert_eq(write(viewer, "w", 1), 1);
+	close(viewer);
+	turn_until_received(&l);
+	cr_assert_eq(in8(&l.h, RBR), 'w', "typed before he left");
+	turn_until_received(&l);
+	cr_assert_eq(in8(&l.h, RBR), 'm');
+	line_done(&l);
+}
+
+Test(serial, one_viewer_at_a_time_unless_another_takes_his_place, .timeout = 60)
+{
+	struct line l = {0};
+	int first, second;
+
+	line_init(&l, true, true);
+	line_open(&l, 0x01);
+	first = view(&l, false);
+	cr_assert_eq(view(&l, false), -EBUSY);
+	say(&l, "still");
+	hears(&l, first, "still");
+	second = view(&l, true);
+	cr_assert_geq(second, 0);
+	hears(&l, first, "\r\n[hospes: somebody else has taken this console]\r\n");
+	cr_assert_eq(recv(first, (char[1]){0}, 1, MSG_DONTWAIT), 0, "closed");
+	close(first);
+	cr_assert_eq(write(second, "s", 1), 1);
+	turn_until_received(&l);
+	cr_assert_eq(in8(&l.h, RBR), 's');
+	say(&l, "mine");
+	hears(&l, second, "mine");
+	line_done(&l);
+	close(second);
 }

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -348,6 +349,109 @@ Test(console, the_end_of_input_is_quiet)
 		say(&r, 10);
 		cr_assert(guest_until(r.g, all_received, &r));
 		cr_assert_eq(guest_log_lines(r.g), 0);
+	}
+}
+
+/* A viewer */
+
+static int view(struct rig *r, bool take)
+{
+	struct err err = ERR_INIT;
+	int ends[2], rc;
+
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
+	rc = virtio_console_view(r->d->vdev, ends[0], take, &err);
+	close(ends[0]);
+	if (rc == 0)
+		return ends[1];
+	close(ends[1]);
+	return rc;
+}
+
+static struct {
+	int fd;
+	unsigned int seen;
+} viewer;
+
+static bool all_seen(void *opaque)
+{
+	const struct rig *r = opaque;
+	uint8_t buf[8192];
+	ssize_t n = recv(viewer.fd, buf, sizeof(buf), MSG_DONTWAIT);
+
+	for (ssize_t i = 0; i < n; i++)
+		cr_assert_eq(buf[i], pattern(viewer.seen + (unsigned int)i),
+			     "byte %u of the viewer", viewer.seen + (unsigned int)i);
+	viewer.seen += n > 0 ? (unsigned int)n : 0;
+	return viewer.seen == r->sent;
+}
+
+Test(console, a_viewer_reads_all_output_once_whatever_the_other_reader_and_pauses_do)
+{
+	FOR_ALL(r)
+	{
+		viewer.fd = view(&r, false); /* before the driver */
+		viewer.seen = 0;
+		cr_assert_geq(viewer.fd, 0);
+		drv_start(r.d, 0, 32);
+		for (unsigned int i = 0; i < 10; i++) {
+			say(&r, 3000);
+			turns(&r);
+			r.d->dev->ops->quiesce(r.d->dev, 0);
+			r.d->dev->ops->quiesce(r.d->dev, 1);
+			drain(&r, 1000);
+			r.d->dev->ops->resume(r.d->dev);
+			turns(&r);
+		}
+		cr_assert(guest_until(r.g, all_received, &r));
+		cr_assert(guest_until(r.g, all_seen, &r));
+		close(viewer.fd);
+		cr_assert_not(virtio_console_is_viewed(r.d->vdev));
+		say(&r, 100);
+		cr_assert(guest_until(r.g, all_received, &r));
+	}
+}
+
+static bool given_one(void *opaque)
+{
+	struct rig *r = opaque;
+
+	return drv_used_idx(r->d, RX) == viewer.seen;
+}
+
+Test(console, a_viewer_types_and_what_the_input_has_waits_for_him_to_leave)
+{
+	FOR_ALL(r)
+	{
+		uint8_t *at = guest_ptr(r.g, r.data + 0x80000, 1);
+
+		drv_start(r.d, 0, 32);
+		for (unsigned int i = 0; i < 3; i++)
+			give_buffer(&r, 16);
+		turns(&r); /* it reads */
+		viewer.fd = view(&r, false);
+		cr_assert_eq(view(&r, false), -EBUSY);
+		cr_assert_eq(write(r.in[1], "m", 1), 1);
+		cr_assert_eq(write(viewer.fd, "v", 1), 1);
+		viewer.seen = 1;
+		cr_assert(guest_until(r.g, given_one, &r));
+		turns(&r);
+		cr_assert_eq(drv_used_idx(r.d, RX), 1, "the other one waits");
+		cr_assert_eq(at[0], 'v');
+		close(viewer.fd);
+		viewer.seen = 2;
+		cr_assert(guest_until(r.g, given_one, &r));
+		cr_assert_eq(at[0x1000], 'm');
+		/* Also when the input has ended. */
+		fd_close(&r.in[1]);
+		turns(&r);
+		viewer.fd = view(&r, false);
+		cr_assert_eq(write(viewer.fd, "w", 1), 1);
+		viewer.seen = 3;
+		cr_assert(guest_until(r.g, given_one, &r));
+		cr_assert_eq(at[0x2000], 'w');
+		cr_assert_eq(guest_log_lines(r.g), 0);
+		close(viewer.fd);
 	}
 }
 
