@@ -217,6 +217,20 @@ static int do_dump(struct call *call)
 	return hospes_vm_dump(call->vm, call->fds[place], &call->error);
 }
 
+static int view_console(struct call *call)
+{
+	bool take = json_is_true(json_object_get(call->body, "take"));
+	json_int_t place = integer_of(call, "fd");
+
+	if (place >= (json_int_t)call->n_fds)
+		return invalid(call,
+			       "fd: not the place of one of the %u file descriptors that came; "
+			       "'hospes ctl NAME console' makes a socketpair and sends one end",
+			       call->n_fds);
+	return hospes_vm_console_view(call->vm, call->id, call->fds[place],
+				      take ? HOSPES_VIEW_TAKE : 0, &call->error);
+}
+
 static int remove_device(struct call *call)
 {
 	const json_t *timeout = json_object_get(call->query, "timeout_ms");
@@ -297,6 +311,13 @@ static const struct field console_size[] = {
 	{0},
 };
 
+static const struct field view[] = {
+	{"fd", FIELD_INTEGER, 0, HOSPES_DEVICE_FDS - 1, false,
+	 "the place, among the descriptors that come with the request, of one end of a socketpair"},
+	{"take", FIELD_BOOLEAN, .optional = true, .text = "in the place of another viewer"},
+	{0},
+};
+
 const struct method methods[] = {
 	{"GET", "/v1/status", "status", "The status document (docs/configuration.md)",
 	 .answer = ANSWER_OBJECT, .run = get_status},
@@ -346,5 +367,8 @@ const struct method methods[] = {
 	{"PUT", "/v1/consoles/{id}/size", "set_console_size",
 	 "Size of the terminal behind a virtio console", .body = console_size,
 	 .answer = ANSWER_NOTHING, .run = set_console_size},
+	{"POST", "/v1/consoles/{id}/view", "view_console",
+	 "Look at a console and type on it, by a socket that comes with the request", .body = view,
+	 .takes_fds = true, .answer = ANSWER_NOTHING, .run = view_console},
 	{0},
 };

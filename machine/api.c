@@ -11,6 +11,7 @@
 #include "hospes/hospes.h"
 #include "machine/api.h"
 #include "machine/kind_balloon.h"
+#include "machine/kind_console.h"
 #include "machine/kind_disk.h"
 #include "machine/vm.h"
 #include "virtio/console.h"
@@ -395,6 +396,36 @@ int hospes_vm_set_rate(struct hospes_vm *vm, const char *id, uint64_t bytes_per_
 	struct err err = ERR_INIT;
 
 	return give(error, &err, vm_call(vm, do_set_rate, &call, &err));
+}
+
+struct view_call {
+	const char *id;
+	int fd;
+	bool take;
+};
+
+static int do_console_view(struct hospes_vm *vm, void *arg, struct err *err)
+{
+	const struct view_call *call = arg;
+	struct vm_device *console = vm_find_device(vm, "console", call->id, err);
+
+	if (!console)
+		return -ENOENT;
+	if (atomic_load(&vm->state) == HOSPES_STOPPED)
+		return err_set(err, -EBUSY, "console '%s': the machine has stopped", call->id);
+	return console_view(console, call->fd, call->take, err);
+}
+
+int hospes_vm_console_view(struct hospes_vm *vm, const char *id, int fd, unsigned int flags,
+			   struct hospes_error *error)
+{
+	struct view_call call = {.id = id, .fd = fd, .take = flags & HOSPES_VIEW_TAKE};
+	struct err err = ERR_INIT;
+	int rc = 0;
+
+	if (flags & ~(unsigned int)HOSPES_VIEW_TAKE)
+		rc = err_set(&err, -EINVAL, "flags: 0x%x is unknown", flags);
+	return give(error, &err, rc ? rc : vm_call(vm, do_console_view, &call, &err));
 }
 
 static int do_console_resize(struct hospes_vm *vm, void *arg, struct err *err)

@@ -160,12 +160,32 @@ static int create(struct vm_device *d, struct err *err)
 	return rc ? rc : vm_device_plug_virtio(d, vdev, err);
 }
 
+int console_view(struct vm_device *d, int fd, bool take, struct err *err)
+{
+	const char *id = d->config->id;
+	int rc;
+
+	if (!d->dev)
+		return err_set(err, -ENODEV, "console '%s': it has left the machine", id);
+	rc = d->vdev ? virtio_console_view(d->vdev, fd, take, err)
+		     : serial_view(d->dev, fd, take, err);
+	if (rc == -EBUSY)
+		return err_set(err, rc,
+			       "console '%s': somebody looks at it already; take it from them: "
+			       "'hospes ctl NAME console %s force'",
+			       id, id);
+	return rc ? err_prefix(err, "console '%s'", id) : 0;
+}
+
 static void status(struct vm_device *d, json_t *item)
 {
 	uint64_t bytes =
 		d->vdev ? virtio_console_output_bytes(d->vdev) : serial_output_bytes(d->dev);
 
 	json_object_set_new(item, "output_bytes", json_integer((json_int_t)bytes));
+	json_object_set_new(item, "viewed",
+			    json_boolean(d->vdev ? virtio_console_is_viewed(d->vdev)
+						 : serial_is_viewed(d->dev)));
 }
 
 static void close_it(struct vm_device *d)

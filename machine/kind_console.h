@@ -26,6 +26,10 @@ struct config_console {
 
 extern const struct device_kind kind_console;
 
+/* This socket looks at the console and types on it from now on. -EBUSY: another one does; take: in
+ * its place. -EINVAL: no stream socket. */
+int console_view(struct vm_device *d, int fd, bool take, struct err *err);
+
 /* Is one of the consoles a serial port? */
 bool config_has_serial(const struct config *config);
 

@@ -293,6 +293,18 @@ HOSPES_API int hospes_vm_net_link(struct hospes_vm *vm, const char *id, int up,
 /* Size of the terminal behind a virtio console, in characters. */
 HOSPES_API int hospes_vm_console_resize(struct hospes_vm *vm, const char *id, uint16_t columns,
 					uint16_t rows, struct hospes_error *error);
+enum {
+	HOSPES_VIEW_TAKE = 1 << 0, /* in the place of another viewer */
+};
+/* Look at a console and type on it, by a socket: one end of a socketpair (AF_UNIX, SOCK_STREAM),
+ * which is duplicated. What the guest writes from now on goes there too, and still to where it goes
+ * anyway; what is sent there is the guest's input, and that of the console's own `in` waits. It
+ * ends when the other end is closed, or the machine or the console ends. A viewer who does not read
+ * costs the machine nothing: output beyond 64 KiB is lost to him, and a line says how much. One at
+ * a time: -EBUSY; with HOSPES_VIEW_TAKE the other one's socket is closed. -EINVAL: no stream
+ * socket. */
+HOSPES_API int hospes_vm_console_view(struct hospes_vm *vm, const char *id, int fd,
+				      unsigned int flags, struct hospes_error *error);
 
 /* SR-IOV: virtual functions (VFs) of a card's physical function (PF). No machine is needed. A
  * device is named by its address ("0000:01:10.0", "01:10.0") or a path in sysfs. A call that fails

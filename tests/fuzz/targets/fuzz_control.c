@@ -122,6 +122,14 @@ int hospes_vm_console_resize(struct hospes_vm *vm, const char *id, uint16_t colu
 	return call(error);
 }
 
+int hospes_vm_console_view(struct hospes_vm *vm, const char *id, int fd, unsigned int flags,
+			   struct hospes_error *error)
+{
+	(void)vm;
+	check(strlen(id) >= 1 && fd >= 0 && !(flags & ~(unsigned int)HOSPES_VIEW_TAKE));
+	return call(error);
+}
+
 int hospes_vm_set_strategy(struct hospes_vm *vm, const char *strategy, struct hospes_error *error)
 {
 	(void)vm;

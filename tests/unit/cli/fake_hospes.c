@@ -252,6 +252,17 @@ int hospes_vm_console_resize(struct hospes_vm *vm, const char *id, uint16_t colu
 	return call(error, "console_resize", "%s, %u, %u", id, columns, rows);
 }
 
+int hospes_vm_console_view(struct hospes_vm *vm, const char *id, int fd, unsigned int flags,
+			   struct hospes_error *error)
+{
+	int rc = call(error, "console_view", "%s, %u", id, flags);
+
+	(void)vm;
+	if (rc == 0 && fake.console_says)
+		cr_assert_gt(write(fd, fake.console_says, strlen(fake.console_says)), 0);
+	return rc;
+}
+
 const char *hospes_version(void)
 {
 	return "9.9.9";

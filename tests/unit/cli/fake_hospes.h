@@ -22,7 +22,8 @@ extern struct fake {
 	sigset_t blocked_at_start;
 	int free_at_create; /* the lowest number that no file had, from 3 */
 	int free_at_start;
-	int started_fd; /* if it is not 0, a byte is written there by hospes_vm_start */
+	const char *console_says; /* to a viewer, who is left then */
+	int started_fd;           /* if it is not 0, a byte is written there by hospes_vm_start */
 } fake;
 
 /* Run a command; its status. What it prints is in fake_out and fake_err. */

@@ -90,6 +90,14 @@ Test(dispatch, settings_reach_the_device_that_the_path_names)
 				     "balloon(8192) set_cpus(4) ");
 }
 
+Test(dispatch, a_viewer_comes_with_a_descriptor)
+{
+	ask("POST", "/v1/consoles/console0/view", "{\"fd\": 0}");
+	refused(400, "invalid", "not the place of one of the 0");
+	ask("POST", "/v1/consoles/console0/view", "{\"take\": true}");
+	refused(400, "invalid", "fd");
+}
+
 Test(dispatch, a_failure_of_the_library_has_its_message_and_its_remedy)
 {
 	fake.fails = "pause";
