@@ -18,7 +18,6 @@
 
 enum {
 	WORDS_MAX = 16,
-	TARGET_BYTES = 512,
 };
 
 struct words {
@@ -114,19 +113,18 @@ static int request(const char *what, const char *verb, const char *target, const
 
 /* --- set --- */
 
-/* /v1/KIND/ID/WHAT, the id as a segment of a path. */
-static bool make_target(char target[TARGET_BYTES], const char *kind, const char *id, size_t n,
-			const char *what)
+bool ctl_target(char target[CTL_TARGET_BYTES], const char *kind, const char *id, size_t n,
+		const char *what)
 {
-	size_t at = (size_t)snprintf(target, TARGET_BYTES, "/v1/%s/", kind);
+	size_t at = (size_t)snprintf(target, CTL_TARGET_BYTES, "/v1/%s/", kind);
 
 	for (size_t i = 0; i < n; i++) {
-		if (at + 3 + strlen(what) + 2 >= TARGET_BYTES)
+		if (at + 3 + strlen(what) + 2 >= CTL_TARGET_BYTES)
 			return false;
-		at += (size_t)snprintf(target + at, TARGET_BYTES - at, "%%%02x",
+		at += (size_t)snprintf(target + at, CTL_TARGET_BYTES - at, "%%%02x",
 				       (unsigned char)id[i]);
 	}
-	snprintf(target + at, TARGET_BYTES - at, "/%s", what);
+	snprintf(target + at, CTL_TARGET_BYTES - at, "/%s", what);
 	return true;
 }
 
@@ -208,15 +206,15 @@ static int put(const char *what, const char *target, json_t *body)
 static int set_device(const char *what, const char *word, const char *dot, const char *equals)
 {
 	size_t n = (size_t)(equals - dot - 1);
-	char target[TARGET_BYTES];
+	char target[CTL_TARGET_BYTES];
 	json_t *body;
 
 	for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++) {
 		if (strlen(settings[i].key) != n || strncmp(settings[i].key, dot + 1, n) != 0)
 			continue;
 		body = settings[i].body(equals + 1);
-		if (!body || !make_target(target, settings[i].kind, word, (size_t)(dot - word),
-					  settings[i].what)) {
+		if (!body || !ctl_target(target, settings[i].kind, word, (size_t)(dot - word),
+					 settings[i].what)) {
 			cli_error("%s: takes %s", word, settings[i].takes);
 			json_decref(body);
 			return CLI_USAGE;
@@ -300,20 +298,32 @@ static int take_word(void *into, char *text)
 static int remove_device(const struct words *words)
 {
 	const char *id = words->word[2];
-	char target[TARGET_BYTES];
+	char target[CTL_TARGET_BYTES];
 	size_t at;
 
 	if (words->n > 4 || (words->n == 4 && strcmp(words->word[3], "force") != 0)) {
 		cli_error("remove: takes a device, and 'force'");
 		return CLI_USAGE;
 	}
-	if (!make_target(target, "devices", id, strlen(id), "")) {
+	if (!ctl_target(target, "devices", id, strlen(id), "")) {
 		cli_error("remove %s: no device has so long an id", id);
 		return CLI_USAGE;
 	}
 	at = strlen(target) - 1; /* its last slash */
 	snprintf(target + at, sizeof(target) - at, "%s", words->n == 4 ? "?force=1" : "");
 	return request(words->word[0], "DELETE", target, NULL);
+}
+
+/* console [ID [force]] */
+static int open_console(const struct words *words)
+{
+	const char *id = words->n > 2 ? words->word[2] : NULL;
+
+	if (words->n > 4 || (words->n == 4 && strcmp(words->word[3], "force") != 0)) {
+		cli_error("console: takes a console, and 'force'");
+		return CLI_USAGE;
+	}
+	return ctl_console(words->word[0], id, words->n == 4);
 }
 
 static int act(const struct words *words)
@@ -338,6 +348,8 @@ static int act(const struct words *words)
 	}
 	if (strcmp(verb, "remove") == 0 && words->n > 2)
 		return remove_device(words);
+	if (strcmp(verb, "console") == 0)
+		return open_console(words);
 	if (strcmp(verb, "dump") == 0 && words->n == 3)
 		return ctl_dump(machine, words->word[2]);
 	for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
@@ -381,6 +393,9 @@ const struct command ctl_command = {
 		"  add DEVICE-OPTION...   open a device and hand it over; its id is printed\n"
 		"  remove DEVICE [force]  ask the guest to give it up; an event says how it ended.\n"
 		"                        force: after 30 s, take it in any case\n"
+		"  console [ID [force]]  this terminal on a console of it, the first by default; Ctrl-A "
+		"x leaves.\n"
+		"                        force: also where somebody else looks at it\n"
 		"  events                what happens, a line of JSON each, until it ends\n"
 		"  dump FILE             memory and registers, as an ELF core for gdb\n"
 		"  metrics               the status document's numbers for Prometheus\n"
@@ -395,6 +410,7 @@ const struct command ctl_command = {
 		    "  hospes ctl web set cpus=4\n"
 		    "  hospes ctl web add --disk path=data.img,id=data\n"
 		    "  hospes ctl web add --passthrough 0000:01:10.2,strategy=strict\n"
+		    "  hospes ctl web console\n"
 		    "  hospes ctl ./web.sock events\n"
 		    "  curl --unix-socket $XDG_RUNTIME_DIR/hospes/web.sock "
 		    "http://localhost/v1/status\n",

@@ -4,9 +4,16 @@
 #define CLI_CTL_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdio.h>
 
 #include "ask.h"
+
+enum { CTL_TARGET_BYTES = 512 };
+
+/* /v1/KIND/ID/WHAT, n bytes of id as a segment of a path. False: it is too long. */
+bool ctl_target(char target[CTL_TARGET_BYTES], const char *kind, const char *id, size_t n,
+		const char *what);
 
 /* Ask the machine that `what` names; to and reply as for ask. CLI_OK, or another enum cli_status;
  * free reply->body. */
@@ -18,5 +25,9 @@ int ctl_add(const char *what, const json_t *devices);
 
 /* The machine writes its memory into this file, which must not exist; until it is done. */
 int ctl_dump(const char *what, const char *path);
+
+/* This terminal, or standard input and output, on a console of the machine, until either ends. id
+ * NULL: its first. take: also where somebody else looks at it, who loses it. */
+int ctl_console(const char *what, const char *id, bool take);
 
 #endif

@@ -57,6 +57,14 @@ static void fatal(int signal)
 	raise(signal);
 }
 
+void terminal_restore_at(int signal)
+{
+	struct sigaction action = {.sa_handler = fatal, .sa_flags = (int)SA_RESETHAND}, was;
+
+	if (sigaction(signal, NULL, &was) == 0 && was.sa_handler != SIG_IGN)
+		sigaction(signal, &action, NULL);
+}
+
 bool terminal_raw(void)
 {
 	static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGQUIT};

@@ -18,6 +18,8 @@ bool terminal_is_ours(void);
 bool terminal_raw(void);
 /* Put it back; harmless when it is not raw. */
 void terminal_restore(void);
+/* Also before this signal ends the process, unless it is ignored. */
+void terminal_restore_at(int signal);
 
 enum terminal_command {
 	TERMINAL_NONE,

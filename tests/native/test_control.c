@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <pty.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +13,10 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
+#include <utmp.h>
 
 #include "base/num.h"
 #include "core/kvm.h"
@@ -325,4 +329,163 @@ Test(control, a_client_opens_by_the_rules_of_a_machine)
 		cr_expect(strstr(error.text, cases[i].words), "%s", error.text);
 		cr_expect_eq(fds_soon(before), before, "%s", cases[i].device);
 	}
+}
+
+/* --- viewers of a console --- */
+
+static void add_console(void)
+{
+	struct hospes_error error;
+	char answer[4096];
+
+	cr_assert_eq(open_and_send("{\"console\": {\"id\": \"tty\", \"type\": \"virtio\"}}", answer,
+				   sizeof(answer), &error),
+		     0, "%s", error.text);
+	cr_assert(strstr(answer, "200 OK"), "%s", answer);
+}
+
+/* The viewer's end, or -1; answer: what the machine says. */
+static int view(const char *body, char *answer, size_t room)
+{
+	char request[256];
+	int ends[2];
+
+	snprintf(request, sizeof(request),
+		 "POST /v1/consoles/tty/view HTTP/1.1\r\nConnection: close\r\n"
+		 "Content-Length: %zu\r\n\r\n%s",
+		 strlen(body), body);
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+	send_with_fds(request, &ends[0], 1, answer, room);
+	close(ends[0]);
+	if (strstr(answer, " 204 "))
+		return ends[1];
+	close(ends[1]);
+	return -1;
+}
+
+Test(control, one_viewer_of_a_console_until_he_or_it_leaves)
+{
+	unsigned int before = rig_fds();
+	char answer[4096], text[128] = "";
+	int first, second;
+
+	add_console();
+	answers(URL "/v1/status", "\"viewed\": false");
+	first = view("{\"fd\": 0}", answer, sizeof(answer));
+	cr_assert_geq(first, 0, "%s", answer);
+	answers(URL "/v1/status", "\"viewed\": true");
+	cr_assert_eq(view("{\"fd\": 0}", answer, sizeof(answer)), -1);
+	cr_assert(strstr(answer, "looks at it already") && strstr(answer, "console tty force"),
+		  "%s", answer);
+	second = view("{\"fd\": 0, \"take\": true}", answer, sizeof(answer));
+	cr_assert_geq(second, 0, "%s", answer);
+	cr_assert_gt(read(first, text, sizeof(text) - 1), 0);
+	cr_assert(strstr(text, "somebody else has taken"), "%s", text);
+	cr_assert_eq(read(first, text, 1), 0);
+	close(first);
+	ask("-X DELETE '" URL "/v1/devices/tty?timeout_ms=0&force=1'");
+	cr_assert_eq(read(second, text, 1), 0, "it ends with the console");
+	close(second);
+	cr_assert_eq(fds_soon(before), before);
+	answers("-X POST -d '{\"fd\": 0}' " URL "/v1/consoles/tty/view", "hospes ctl NAME console");
+}
+
+Test(control, a_file_is_no_viewer)
+{
+	static const char request[] = "POST /v1/consoles/tty/view HTTP/1.1\r\nConnection: close\r\n"
+				      "Content-Length: 9\r\n\r\n{\"fd\": 0}";
+	int file = open("/dev/null", O_RDWR | O_CLOEXEC);
+	char answer[4096];
+
+	add_console();
+	send_with_fds(request, &file, 1, answer, sizeof(answer));
+	cr_assert(strstr(answer, "400 ") && strstr(answer, "no stream socket"), "%s", answer);
+	close(file);
+}
+
+/* 'hospes ctl' on a terminal of its own, raw by now; its process. */
+static pid_t open_terminal(int *terminal, struct termios *was)
+{
+	struct termios now;
+	pid_t pid;
+	int theirs;
+
+	cr_assert_eq(openpty(terminal, &theirs, NULL, NULL, NULL), 0);
+	fcntl(*terminal, F_SETFD, FD_CLOEXEC);
+	tcgetattr(theirs, was);
+	pid = fork();
+	cr_assert_geq(pid, 0);
+	if (pid == 0) {
+		if (login_tty(theirs) == 0)
+			execl(HOSPES_COMMAND, "hospes", "ctl", address.sun_path, "console", "tty",
+			      (char *)NULL);
+		_exit(127);
+	}
+	do {
+		struct pollfd says = {.fd = *terminal, .events = POLLIN};
+		char text[256];
+
+		if (poll(&says, 1, 10) > 0)
+			cr_assert_gt(read(*terminal, text, sizeof(text)), 0);
+		tcgetattr(*terminal, &now);
+	} while (now.c_lflag & ICANON && waitpid(pid, NULL, WNOHANG) == 0);
+	cr_assert_not(now.c_lflag & (ICANON | ECHO | ISIG));
+	close(theirs);
+	return pid;
+}
+
+static void is_as_it_was(int terminal, const struct termios *was)
+{
+	struct termios now;
+
+	cr_assert_eq(tcgetattr(terminal, &now), 0);
+	cr_assert_eq(now.c_lflag, was->c_lflag);
+	cr_assert_eq(now.c_iflag, was->c_iflag);
+	cr_assert_eq(now.c_oflag, was->c_oflag);
+}
+
+Test(control, ctl_console_gives_the_terminal_back_however_it_ends)
+{
+	static const int ends[] = {0, SIGTERM, SIGHUP, SIGINT};
+	struct termios was;
+
+	add_console();
+	for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++) {
+		int terminal, status, keeper;
+		pid_t pid = open_terminal(&terminal, &was);
+
+		keeper = open(ptsname(terminal), O_RDWR | O_NOCTTY | O_CLOEXEC);
+		answers(URL "/v1/status", "\"viewed\": true");
+		if (ends[i])
+			cr_assert_eq(kill(pid, ends[i]), 0);
+		else
+			cr_assert_eq(write(terminal, "\001x", 2), 2);
+		cr_assert_eq(waitpid(pid, &status, 0), pid);
+		if (ends[i])
+			cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == ends[i], "%x", status);
+		else
+			cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%x", status);
+		is_as_it_was(terminal, &was);
+		answers(URL "/v1/status", "\"viewed\": false");
+		close(keeper);
+		close(terminal);
+	}
+}
+
+Test(control, ctl_console_ends_with_the_machine)
+{
+	struct termios was;
+	int terminal, status, keeper;
+	pid_t pid;
+
+	add_console();
+	pid = open_terminal(&terminal, &was);
+	keeper = open(ptsname(terminal), O_RDWR | O_NOCTTY | O_CLOEXEC);
+	ask("-X POST " URL "/v1/stop");
+	end();
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%x", status);
+	is_as_it_was(terminal, &was);
+	close(keeper);
+	close(terminal);
 }

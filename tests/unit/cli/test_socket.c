@@ -118,6 +118,28 @@ Test(socket, of_a_machine_is_for_its_user_alone_and_goes_with_it)
 	cr_assert_eq(stat(path, &st), -1);
 }
 
+Test(socket, ctl_console_shows_what_comes_from_the_first_or_the_one_that_is_named)
+{
+	fake.status = "{\"devices\": [{\"kind\": \"disk\", \"id\": \"disk0\"}, {\"kind\": "
+		      "\"console\", \"id\": \"tty\"}, {\"kind\": \"console\", \"id\": \"b\"}]}";
+	fake.console_says = "login: ";
+	begin();
+	cr_assert_eq(CTL("web", "console"), CLI_OK, "%s", fake_err);
+	cr_assert_str_eq(fake_out, "login: ");
+	cr_assert_str_eq(fake.calls, "status() console_view(tty, 0) ");
+	cr_assert_eq(CTL("web", "console", "b", "force"), CLI_OK, "%s", fake_err);
+	cr_assert_str_eq(fake.calls, "console_view(b, 1) ");
+	cr_assert_eq(CTL("web", "console", "b", "now"), CLI_USAGE);
+	fake.fails = "console_view";
+	fake.failure = "console 'b': somebody looks at it already; take it";
+	cr_assert_eq(CTL("web", "console", "b"), CLI_FAILED);
+	cr_assert(strstr(fake_err, "looks at it already; take it"), "%s", fake_err);
+	fake.status = "{\"devices\": []}";
+	cr_assert_eq(CTL("web", "console"), CLI_FAILED);
+	cr_assert(strstr(fake_err, "add --console virtio"), "%s", fake_err);
+	end();
+}
+
 Test(socket, ctl_asks_by_name_and_by_path)
 {
 	begin();
