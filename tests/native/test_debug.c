@@ -367,6 +367,28 @@ Test(debug_alone, the_guest_waits_for_the_debugger_if_that_is_asked)
 	cr_expect_gt(stub_kvm_totals().runs, 0u);
 }
 
+Test(debug_alone, a_vcpu_that_is_out_of_the_machine_is_a_thread_and_says_so)
+{
+	static const char out[] = "vCPU 2 [not in the machine]";
+	char text[sizeof(out)] = "";
+
+	start("{\"cpus\": {\"count\": 2, \"max\": 3}, \"memory\": {\"size\": \"32M\"}, \"kernel\":"
+	      " {\"path\": \"{dir}/kernel\", \"cache\": false}, \"gdb\": {\"path\": \"{dir}/gdb\"}}");
+	client = connect_client();
+	cr_expect_str_eq(ask("qfThreadInfo"), "m1,2,3");
+	cr_assert(gdb_hex_read(ask("qThreadExtraInfo,3"), (uint8_t *)text, sizeof(out) - 1));
+	cr_expect_str_eq(text, out);
+	/* All go on, it does not, and all stop. */
+	choose_start();
+	tell("c");
+	while (hospes_vm_state(vm) != HOSPES_RUNNING)
+		sched_yield();
+	cr_assert_eq(send(client, "\x03", 1, MSG_NOSIGNAL), 1);
+	cr_assert(await());
+	cr_expect_not(vcpus_is_in(vm->vcpus, 2));
+	cr_expect_eq(hospes_vm_state(vm), HOSPES_PAUSED);
+}
+
 Test(debug_alone, the_socket_is_the_users_own_and_goes_with_the_machine)
 {
 	char path[128];
