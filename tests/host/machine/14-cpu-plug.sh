@@ -52,7 +52,7 @@ guest_start vm hospes run --name cpus --kernel "$HOSPES_GUEST_BZIMAGE" --initrd 
 	--cpus "1,max=$max" --cmdline 'console=ttyS0'
 ok "a guest runs with one of $max" guest_wait_for vm '^has 1 online 0 rounds' 90 || guest_show vm
 is "$(ctl status | jq -c .cpus)" "{\"count\":1,\"max\":$max}" "so says the status"
-ctl events >"$TMP/events" &
+hospes ctl cpus events >"$TMP/events" &
 wait_for "$TMP/events" '"event":"stream"' 20
 
 like "$(change "$max")" "\"count\":$max}" "all of them come: the guest says that it has found them"
