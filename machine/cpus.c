@@ -165,9 +165,9 @@ int cpus_set(struct hospes_vm *vm, unsigned int count, struct err *err)
 		rc = bring_in(vm, count - now, err);
 	else
 		ask_for(vm, now - count);
+	c->wanted = rc ? now : count;
 	if (rc)
 		return rc;
-	c->wanted = count;
 	c->until_ns = clock_ns() + CPUS_ANSWER_NS;
 	/* The timer may be for another end. */
 	cpus_cancel(vm);
@@ -194,11 +194,21 @@ static const char *refusal(uint8_t status, bool came)
 	}
 }
 
+/* What helps where the guest says nothing. */
+static const char *remedy(const struct hospes_vm *vm, bool came)
+{
+	if (atomic_load(&vm->state) == HOSPES_PAUSED)
+		return "it is paused; resume the machine and try again";
+	return came ? "its log may say why; after a reset it finds them"
+		    : "its log may say why; ask again, and reset the machine meanwhile, which "
+		      "takes them";
+}
+
 /* Why it is not as it was wanted, for the event; "": it is. */
 static void explain(struct hospes_vm *vm, char *text, size_t bytes)
 {
 	unsigned int now = cpus_count(vm), silent = 0, n = 0;
-	bool paused = atomic_load(&vm->state) == HOSPES_PAUSED;
+	bool came = now <= vm->cpus.wanted;
 
 	text[0] = '\0';
 	for (unsigned int i = 0; i < vm->config.cpus.max; i++) {
@@ -209,16 +219,12 @@ static void explain(struct hospes_vm *vm, char *text, size_t bytes)
 			snprintf(text, bytes,
 				 "%u of %u wanted: the guest refuses (CPU %u, status "
 				 "0x%02x of _OST): %s",
-				 now, vm->cpus.wanted, i, v.refusal,
-				 refusal(v.refusal, now <= vm->cpus.wanted));
+				 now, vm->cpus.wanted, i, v.refusal, refusal(v.refusal, came));
 	}
 	if (silent && !n)
 		snprintf(text, bytes,
 			 "%u of %u wanted: the guest has not answered for %u of them: %s", now,
-			 vm->cpus.wanted, silent,
-			 paused ? "it is paused; resume the machine and try again"
-				: "its log may say why; try again, or reset the machine, which "
-				  "needs no answer");
+			 vm->cpus.wanted, silent, remedy(vm, came));
 	if (!silent && !n && vm->cpus.until_ns && now != vm->cpus.wanted)
 		snprintf(text, bytes, "%u of %u wanted: the guest has given up others; try again",
 			 now, vm->cpus.wanted);

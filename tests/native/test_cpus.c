@@ -269,6 +269,37 @@ Test(cpus, a_guest_that_says_nothing_keeps_them_and_the_event_says_so)
 	hospes_vm_destroy(vm);
 }
 
+Test(cpus, those_that_came_stay_where_the_guest_says_nothing_and_it_may_hear_of_them_later)
+{
+	struct hospes_vm *vm = started(MACHINE("\"count\": 1, \"max\": 4"));
+
+	out8(vm, GPE_EN, 1);
+	set(vm, 2);
+	vm->cpus.until_ns = 1;
+	iterate(vm);
+	cr_expect_eq(seen.n, 1u);
+	cr_expect_eq(seen.value, 2);
+	cr_expect_not_null(strstr(seen.text, "2 of 2 wanted: the guest has not answered for 1"),
+			   "%s", seen.text);
+	cr_expect_not_null(strstr(seen.text, "after a reset it finds them"), "%s", seen.text);
+	cr_expect_eq(in32(vm, EVENT), 1u | 1 << 16);
+	hospes_vm_destroy(vm);
+}
+
+Test(cpus, a_machine_that_is_paused_meanwhile_says_so)
+{
+	struct hospes_vm *vm = started(MACHINE("\"count\": 2, \"max\": 4"));
+
+	out8(vm, GPE_EN, 1);
+	set(vm, 1);
+	cr_assert_eq(hospes_vm_pause(vm, &error), 0, "%s", error.text);
+	vm->cpus.until_ns = 1;
+	iterate(vm);
+	cr_expect_eq(seen.n, 1u);
+	cr_expect_not_null(strstr(seen.text, "it is paused; resume the machine"), "%s", seen.text);
+	hospes_vm_destroy(vm);
+}
+
 Test(cpus, a_new_wish_replaces_the_one_before)
 {
 	struct hospes_vm *vm = started(MACHINE("\"count\": 4, \"max\": 6"));
