@@ -7,13 +7,17 @@
 
 #include "control/method.h"
 
-enum { LABELS_BYTES = 512 };
+enum {
+	LABELS_BYTES = 512,
+	HISTOGRAM_BUCKETS = 23, /* up to 2^22 microseconds; what took longer is in the last */
+};
 
 /* What has samples: one, or each member of a list or object. */
 enum source {
 	FROM_MACHINE,      /* the document */
 	FROM_EXITS,        /* each reason */
 	FROM_DEVICES,      /* each device */
+	FROM_QUEUES,       /* each queue of those that have them */
 	FROM_REGIONS,      /* each register region */
 	FROM_SPACES,       /* each I/O address space */
 	FROM_SPACE_OPS,    /* each kind of operation of each of them */
@@ -23,7 +27,7 @@ enum source {
 	FROM_ENDPOINT_OPS, /* each kind of operation of their I/O address spaces */
 };
 
-enum type { GAUGE, COUNTER };
+enum type { GAUGE, COUNTER, HISTOGRAM };
 
 struct family {
 	const char *name;
@@ -90,6 +94,18 @@ static const struct family families[] = {
 	 .help = "Interrupt vectors that a passed-through device uses."},
 	{"hospes_device_trapped_accesses_total", FROM_DEVICES, COUNTER, "trapped",
 	 .help = "Accesses to a passed-through device that hospes served."},
+	{"hospes_device_requests_total", FROM_QUEUES, COUNTER, "requests",
+	 .help = "Requests of the guest to a disk, packets of a network."},
+	{"hospes_device_bytes_total", FROM_QUEUES, COUNTER, "bytes",
+	 .help = "Their bytes, headers included."},
+	{"hospes_device_kicks_total", FROM_QUEUES, COUNTER, "kicks",
+	 .help = "Times that the guest's notification was heard."},
+	{"hospes_device_interrupts_total", FROM_QUEUES, COUNTER, "interrupts",
+	 .help = "Interrupts of the guest."},
+	{"hospes_device_suppressed_interrupts_total", FROM_QUEUES, COUNTER, "suppressed",
+	 .help = "Times that the guest wanted none."},
+	{"hospes_device_request_seconds", FROM_DEVICES, HISTOGRAM, "latency", .scale = 1e-6,
+	 .help = "From when a disk's request is taken to its answer; one of 16 is measured."},
 	{"hospes_balloon_target_bytes", FROM_DEVICES, GAUGE, "target_bytes",
 	 .help = "What the balloon is to hold of the guest's memory."},
 	{"hospes_balloon_actual_bytes", FROM_DEVICES, GAUGE, "actual_bytes",
@@ -161,17 +177,25 @@ struct output {
 	bool begun; /* its HELP and TYPE were written */
 };
 
-static void sample(struct output *out, const char *labels, const json_t *value)
+static void begin_family(struct output *out)
 {
-	static const char *const types[] = {[GAUGE] = "gauge", [COUNTER] = "counter"};
+	static const char *const types[] = {
+		[GAUGE] = "gauge", [COUNTER] = "counter", [HISTOGRAM] = "histogram"};
 	const struct family *f = out->family;
 
-	if (!json_is_number(value))
-		return;
 	if (!out->begun)
 		fprintf(out->to, "# HELP %s %s\n# TYPE %s %s\n", f->name, f->help, f->name,
 			types[f->type]);
 	out->begun = true;
+}
+
+static void sample(struct output *out, const char *labels, const json_t *value)
+{
+	const struct family *f = out->family;
+
+	if (!json_is_number(value))
+		return;
+	begin_family(out);
 	fprintf(out->to, "%s%s%s%s ", f->name, *labels ? "{" : "", labels, *labels ? "}" : "");
 	if (f->scale != 0)
 		fprintf(out->to, "%.9g\n", json_number_value(value) * f->scale);
@@ -181,10 +205,39 @@ static void sample(struct output *out, const char *labels, const json_t *value)
 		fprintf(out->to, "%.9g\n", json_number_value(value));
 }
 
+/* Buckets are cumulative. Those between the document's are there too: a series does not begin
+ * late. */
+static void histogram(struct output *out, const char *labels, const json_t *latency)
+{
+	const struct family *f = out->family;
+	json_t *us = json_object_get(latency, "us");
+	long long n = json_integer_value(json_object_get(latency, "measured")), so_far = 0;
+	double ns = json_number_value(json_object_get(latency, "ns"));
+
+	if (!us)
+		return;
+	begin_family(out);
+	for (unsigned int i = 0; i < HISTOGRAM_BUCKETS; i++) {
+		char key[16];
+
+		snprintf(key, sizeof(key), "%u", 1u << i);
+		so_far += json_integer_value(json_object_get(us, key));
+		fprintf(out->to, "%s_bucket{%s,le=\"%g\"} %lld\n", f->name, labels,
+			(double)(1u << i) * f->scale, so_far);
+	}
+	fprintf(out->to, "%s_bucket{%s,le=\"+Inf\"} %lld\n", f->name, labels, n);
+	fprintf(out->to, "%s_sum{%s} %.9g\n%s_count{%s} %lld\n", f->name, labels, ns * 1e-9,
+		f->name, labels, n);
+}
+
 static void sample_of(struct output *out, const char *labels, const json_t *object)
 {
 	const json_t *value = json_object_get(object, out->family->key);
 
+	if (out->family->type == HISTOGRAM) {
+		histogram(out, labels, value);
+		return;
+	}
 	if (out->family->key2)
 		value = json_object_get(value, out->family->key2);
 	sample(out, labels, value);
@@ -233,6 +286,25 @@ static void each_of_list(struct output *out, const json_t *list, const char *lab
 	}
 }
 
+static void each_queue(struct output *out, const json_t *devices)
+{
+	const json_t *device, *queue;
+	size_t i, number;
+
+	json_array_foreach(devices, i, device)
+	{
+		json_array_foreach(json_object_get(device, "queues"), number, queue)
+		{
+			char labels[LABELS_BYTES] = "", text[24];
+
+			snprintf(text, sizeof(text), "%zu", number);
+			add_label(labels, "device", text_of(device, "id"));
+			add_label(labels, "queue", text);
+			sample_of(out, labels, queue);
+		}
+	}
+}
+
 static void write_family(struct output *out, const json_t *status)
 {
 	const json_t *viommu = json_object_get(status, "viommu");
@@ -248,6 +320,9 @@ static void write_family(struct output *out, const json_t *status)
 		break;
 	case FROM_DEVICES:
 		each_of_list(out, json_object_get(status, "devices"), "device", "id");
+		break;
+	case FROM_QUEUES:
+		each_queue(out, json_object_get(status, "devices"));
 		break;
 	case FROM_REGIONS:
 		each_of_list(out, json_object_get(status, "regions"), "region", "name");

@@ -10,6 +10,7 @@
 
 #include "base/fd.h"
 #include "machine/open.h"
+#include "machine/queues.h"
 #include "machine/vm.h"
 #include "virtio/blk.h"
 
@@ -196,6 +197,12 @@ int disk_resize(struct vm_device *d, uint64_t size_bytes, struct err *err)
 	return virtio_blk_resize(d->vdev, size_bytes ? size_bytes : there, err);
 }
 
+static void status(struct vm_device *d, json_t *item)
+{
+	vm_device_queues_status(d, item);
+	vm_device_latency_status(d, item);
+}
+
 const struct device_kind kind_disk = {
 	.schema = {"disk", fields, sizeof(struct config_disk), &defaults},
 	.key = "disks",
@@ -206,4 +213,5 @@ const struct device_kind kind_disk = {
 	.open = open_it,
 	.create = create,
 	.close = close_it,
+	.status = status,
 };

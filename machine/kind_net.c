@@ -10,6 +10,7 @@
 #include "base/fd.h"
 #include "base/rand.h"
 #include "host/links.h"
+#include "machine/queues.h"
 #include "machine/vm.h"
 #include "virtio/net.h"
 
@@ -241,6 +242,13 @@ static void close_it(struct vm_device *d)
 	net->n = 0;
 }
 
+/* Where the host's kernel serves the queues there is nothing to say. */
+static void status(struct vm_device *d, json_t *item)
+{
+	if (!container_of(d->config, struct config_net, base)->vhost)
+		vm_device_queues_status(d, item);
+}
+
 const struct device_kind kind_net = {
 	.schema = {"net", fields, sizeof(struct config_net), &defaults},
 	.key = "nets",
@@ -251,4 +259,5 @@ const struct device_kind kind_net = {
 	.open = open_it,
 	.create = create,
 	.close = close_it,
+	.status = status,
 };

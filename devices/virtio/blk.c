@@ -225,7 +225,7 @@ STATE_DERIVED(struct blk, "has sections of its own", vdev);
 STATE_DERIVED(struct blk, "the setup, and made from it", fd, block_bytes, align_bytes, readonly,
 	      discard, cache_writeback, zeroes, id);
 STATE_DERIVED(struct blk, "what this host's file has refused", no_punch, no_zero_range);
-STATE_DERIVED(struct blk, "empty while the queues are off", queues);
+STATE_DERIVED(struct blk, "empty while the queues are off, but for what was measured here", queues);
 
 static const struct virtio_device_ops blk_ops = {
 	.id = VIRTIO_ID_BLOCK,
@@ -343,6 +343,20 @@ int virtio_blk_create(struct virtio_device **ret, const struct virtio_blk_setup 
 fail:
 	blk_destroy(&blk->vdev);
 	return r;
+}
+
+void virtio_blk_latency(const struct virtio_device *vdev, struct latency *ret)
+{
+	const struct blk *blk = container_of(vdev, struct blk, vdev);
+
+	*ret = (struct latency){0};
+	for (unsigned int i = 0; i < vdev->n_queues; i++) {
+		const struct latency *l = &blk->queues[i].latency;
+
+		for (unsigned int b = 0; b < LATENCY_BUCKETS; b++)
+			counter_add(&ret->n[b], counter_read(&l->n[b]));
+		counter_add(&ret->total_ns, counter_read(&l->total_ns));
+	}
 }
 
 int virtio_blk_resize(struct virtio_device *vdev, uint64_t size_bytes, struct err *err)

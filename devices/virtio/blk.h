@@ -13,6 +13,7 @@
 #ifndef VIRTIO_BLK_H
 #define VIRTIO_BLK_H
 
+#include "base/counter.h"
 #include "virtio/virtio.h"
 
 enum virtio_blk_cache {
@@ -37,9 +38,15 @@ struct virtio_blk_setup {
 	unsigned int n_loops;
 };
 
+/* One request of so many is measured, from when it is taken to its answer: two looks at the clock
+ * for each would be more than its other counts cost together. */
+enum { VIRTIO_BLK_MEASURED = 16 };
+
 int virtio_blk_create(struct virtio_device **ret, const struct virtio_blk_setup *setup,
 		      const struct log *log, struct err *err);
 /* The disk has a new size: the guest is notified. -EINVAL: not a multiple of the block size. */
 int virtio_blk_resize(struct virtio_device *vdev, uint64_t size_bytes, struct err *err);
+/* How long requests took, of all queues. Any thread. */
+void virtio_blk_latency(const struct virtio_device *vdev, struct latency *ret);
 
 #endif

@@ -15,6 +15,8 @@
 
 #include <linux/virtio_blk.h>
 
+#include "base/clock.h"
+#include "base/counter.h"
 #include "base/le.h"
 #include "base/list.h"
 #include "base/num.h"
@@ -58,7 +60,8 @@ struct blk_request {
 	bool zeroing; /* write zeroes by writing them */
 	int mode;     /* of the fallocate in flight */
 	uint8_t retries;
-	int bounce; /* slot, or -1 */
+	int bounce;        /* slot, or -1 */
+	uint64_t began_ns; /* 0: how long it takes is not measured */
 	uint8_t *status;
 	uint64_t offset; /* of the data on the disk, bytes */
 	uint64_t bytes;
@@ -86,6 +89,8 @@ struct blk_queue {
 	struct list waiting;      /* for a bounce buffer */
 	uint8_t *bounce;          /* BLK_BOUNCE_SLOTS buffers, NULL when the fd takes any */
 	unsigned int bounce_free; /* bit per slot */
+	unsigned int turn;        /* of measuring how long a request takes */
+	struct latency latency;
 };
 
 struct blk {

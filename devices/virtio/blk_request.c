@@ -155,6 +155,8 @@ void blk_request_finish(struct blk_request *req, uint8_t status)
 {
 	struct blk_queue *q = req->queue;
 
+	if (req->began_ns)
+		latency_add(&q->latency, clock_ns() - req->began_ns);
 	if (virtq_state(q->base->vq) != VIRTQ_ABANDONING)
 		*req->status = (uint8_t)status;
 	/* The status is the last byte, so all of it counts as written. */
@@ -401,6 +403,7 @@ void blk_request_start(struct blk_request *req)
 	struct virtio_blk_outhdr header;
 
 	req->bounce = -1;
+	req->began_ns = req->queue->turn++ % VIRTIO_BLK_MEASURED ? 0 : clock_ns();
 	req->syncing = false;
 	req->zeroing = false;
 	req->retries = 0;

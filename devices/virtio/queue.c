@@ -16,6 +16,7 @@
 
 #include <linux/virtio_ring.h>
 
+#include "base/counter.h"
 #include "base/fd.h"
 #include "base/le.h"
 #include "base/mem.h"
@@ -66,6 +67,8 @@ struct virtq {
 	/* Read by any thread; written under the device's lock, or by the thread below. */
 	_Atomic uint8_t state; /* enum virtq_state */
 	_Atomic int interrupt_fd;
+	/* Read by any thread; counted by whoever serves the queue. */
+	_Atomic uint64_t interrupts, suppressed;
 	/* Whoever serves the queue (queue.h). */
 	bool event_idx;
 	bool indirect;
@@ -719,6 +722,7 @@ void virtq_flush(struct virtq *q)
 	wanted = interrupt_wanted(q);
 	q->unflushed = 0;
 	rings_leave(q);
+	counter_add(wanted ? &q->interrupts : &q->suppressed, 1);
 	if (!wanted)
 		return;
 	fd = atomic_load_explicit(&q->interrupt_fd, memory_order_relaxed);
@@ -728,6 +732,12 @@ void virtq_flush(struct virtq *q)
 	}
 	probe_interrupt(fd);
 	fd_event_signal(fd);
+}
+
+uint64_t virtq_interrupts(const struct virtq *q, uint64_t *suppressed)
+{
+	*suppressed = counter_read(&q->suppressed);
+	return counter_read(&q->interrupts);
 }
 
 void virtq_kick_disable(struct virtq *q)

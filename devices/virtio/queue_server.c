@@ -36,6 +36,12 @@ static bool may_serve(const struct virtio_queue *q)
 	       !atomic_load_explicit(&q->owner->broken, memory_order_relaxed);
 }
 
+static void count_request(struct virtio_queue *q, uint64_t bytes)
+{
+	counter_add(&q->counts.requests, 1);
+	counter_add(&q->counts.bytes, bytes);
+}
+
 /* Chain by chain, for devices that answer at once. */
 static bool handle_chains(struct virtio_queue *q)
 {
@@ -52,6 +58,7 @@ static bool handle_chains(struct virtio_queue *q)
 				return false;
 			}
 			virtq_push(q->vq, &q->chain, (uint32_t)written);
+			count_request(q, (uint64_t)written);
 			if (now_ns() >= end_ns)
 				return true;
 		}
@@ -68,7 +75,7 @@ static bool serve_share(struct virtio_queue *q)
 /* What is left of it is the loop's. */
 static void serve_locked(struct virtio_queue *q)
 {
-	atomic_store(&q->notified, false);
+	counter_add(&q->counts.kicks, atomic_exchange(&q->notified, false));
 	if (!may_serve(q))
 		return;
 	if (serve_share(q))
@@ -150,6 +157,7 @@ void virtio_queue_wake(struct virtio_queue *q)
 
 bool virtio_queue_spend(struct virtio_queue *q, uint64_t bytes)
 {
+	count_request(q, bytes);
 	q->share_bytes -= MIN(q->share_bytes, MAX(bytes, (uint64_t)VIRTIO_CHAIN_BYTES_MIN));
 	if (!virtio_rate_limits(q->rate))
 		return q->share_bytes;
@@ -358,6 +366,7 @@ static void kick_done(struct loop_op *op, int result)
 
 	if (result >= 0) {
 		probe_kick(q->vdev->name, q->index);
+		counter_add(&q->counts.kicks, 1);
 		serve(q);
 	} else if (stopping(q)) {
 		stop_if_nothing_held(q);

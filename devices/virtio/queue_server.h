@@ -33,6 +33,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/counter.h"
 #include "base/err.h"
 #include "core/loop.h"
 #include "virtio/queue.h"
@@ -125,6 +126,12 @@ struct virtio_queue {
 	int given_call_fd; /* the eventfd by which the other side interrupts */
 	uint64_t share_bytes;
 	struct virtq_chain chain; /* `handle`'s */
+
+	/* Since the device was made; by whoever serves it, for anyone. Bytes have headers in them.
+	 * What another process or the kernel serves is not counted. */
+	struct {
+		_Atomic uint64_t requests, bytes, kicks;
+	} counts;
 
 	_Atomic bool woken;        /* `wake` is posted */
 	_Atomic bool notified;     /* with serve_in_vcpu: nobody has looked since */

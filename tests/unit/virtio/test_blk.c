@@ -32,6 +32,33 @@ Test(blk, writes_and_reads_back)
 	disk_close(&d);
 }
 
+/* The first of each sixteen is measured, be it refused. */
+Test(blk, requests_are_counted_and_some_measured)
+{
+	enum { REQUESTS = 2 * VIRTIO_BLK_MEASURED + 1 };
+	const struct virtio_queue *q;
+	uint64_t measured = 0, suppressed;
+	struct latency l;
+	struct disk d;
+
+	disk_open(&d);
+	q = &d.rig.vdev->queues[0];
+	for (unsigned int i = 0; i < REQUESTS; i++)
+		cr_expect_eq(simple(&d, i % 2 ? IN : OUT, i ? 0 : 1ull << 40, 4096),
+			     i ? OK : IOERR);
+	virtio_blk_latency(d.rig.vdev, &l);
+	for (unsigned int i = 0; i < LATENCY_BUCKETS; i++)
+		measured += counter_read(&l.n[i]);
+	cr_expect_eq(measured, 3);
+	cr_expect_gt(counter_read(&l.total_ns), 0);
+	cr_expect_eq(counter_read(&q->counts.requests), REQUESTS);
+	cr_expect_geq(counter_read(&q->counts.bytes), (REQUESTS - 1) * 4096ull);
+	cr_expect_lt(counter_read(&q->counts.bytes), (REQUESTS + 1) * 4096ull);
+	cr_expect_eq(counter_read(&q->counts.kicks), REQUESTS);
+	cr_expect_eq(virtq_interrupts(q->vq, &suppressed) + suppressed, REQUESTS);
+	disk_close(&d);
+}
+
 Test(blk, read_reports_data_and_status_as_written)
 {
 	struct disk d;
