@@ -251,11 +251,13 @@ static int do_set(const struct vf_options *o)
 /* Of a name or a number. */
 static bool find_user(const char *text, uid_t *ret)
 {
-	const struct passwd *user = getpwnam(text);
-	char *end;
+	struct passwd entry, *user = NULL;
+	char buffer[4096], *end;
 	unsigned long number = strtoul(text, &end, 10);
 	bool is_number = *text >= '0' && *text <= '9' && !*end && number < UINT32_MAX;
 
+	if (getpwnam_r(text, &entry, buffer, sizeof(buffer), &user) != 0)
+		user = NULL;
 	if (!user && !is_number) {
 		cli_error("vf bind --owner %s: there is no such user; give a name or a number",
 			  text);

@@ -148,16 +148,22 @@ enum hospes_outcome hospes_vm_outcome(const struct hospes_vm *vm)
 
 int hospes_vm_status(struct hospes_vm *vm, char **json, struct hospes_error *error)
 {
+	int rc = call(error, "status", "%s", "");
+
 	(void)vm;
-	*json = strdup(fake.status ? fake.status : "the status");
-	return call(error, "status", "%s", "");
+	if (rc == 0)
+		*json = strdup(fake.status ? fake.status : "the status");
+	return rc;
 }
 
 int hospes_vm_registers(struct hospes_vm *vm, char **text, struct hospes_error *error)
 {
+	int rc = call(error, "registers", "%s", "");
+
 	(void)vm;
-	*text = strdup("the registers");
-	return call(error, "registers", "%s", "");
+	if (rc == 0)
+		*text = strdup("the registers");
+	return rc;
 }
 
 int hospes_vm_dump(struct hospes_vm *vm, int fd, struct hospes_error *error)
