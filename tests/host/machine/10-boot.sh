@@ -61,7 +61,9 @@ fi
 
 debian=(--kernel "$HOSPES_DEBIAN_BZIMAGE" --initrd "$HOSPES_DEBIAN_INITRD"
 	--cmdline 'console=ttyS0 hospes.test=hello,info')
-for shape in '1 256' '4 6144'; do
+shapes=('4 6144')
+[ "$(times 0 1)" = 0 ] || shapes+=('1 256')
+for shape in "${shapes[@]}"; do
 	read -r cpus mib <<<"$shape"
 	name=debian-$cpus-$mib
 	ok "$name powers off" boot "$name" 480 "${debian[@]}" --cpus "$cpus" --memory "${mib}M"
