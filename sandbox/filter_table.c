@@ -81,6 +81,7 @@ const struct filter_call filter_calls[] = {
 	ALLOW(brk, EACH),
 	ALLOW(mincore, EACH),
 	ALLOW(memfd_create, MACHINE), /* by which a passed-through device's holder is known */
+	ALLOW(mbind, MACHINE),        /* of memory that comes while the guest runs */
 
 	/* Files that are open. */
 	ALLOW(close, EACH),

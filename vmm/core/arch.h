@@ -53,6 +53,7 @@ struct arch_platform {
 	unsigned int phys_bits;        /* guest address width */
 	uint64_t low_bytes;            /* RAM at [0, low_bytes) */
 	uint64_t high_gpa, high_bytes; /* RAM above 4 GiB; high_bytes may be 0 */
+	uint64_t plug_gpa, plug_bytes; /* kept for memory that comes and goes; or both 0 */
 	struct pci_windows pci;
 	uint32_t intx_gsi; /* first of the four GSIs of INTx */
 	uint32_t sci_gsi;
@@ -80,6 +81,8 @@ struct arch_avoid {
 
 struct arch_layout {
 	uint64_t memory_bytes;
+	uint64_t plug_bytes;   /* that may come while the guest runs; 0 */
+	uint64_t plug_align;   /* a power of two; ignored where plug_bytes is 0 */
 	uint64_t mmio64_bytes; /* what is known to go into the window of 64-bit BARs; 0 */
 	const struct arch_avoid *avoid;
 	unsigned int n_avoid;

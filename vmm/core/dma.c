@@ -155,6 +155,11 @@ void dma_space_drain(struct dma_space *space)
 	pthread_mutex_unlock(&space->lock);
 }
 
+void dma_space_forget(struct dma_space *space)
+{
+	atomic_fetch_add_explicit(&space->generation, 1, memory_order_release);
+}
+
 uint64_t dma_generation(const struct dma_port *port)
 {
 	return atomic_load_explicit(&port->space->generation, memory_order_acquire);

@@ -114,4 +114,8 @@ int dma_write(struct dma_port *port, uint64_t iova, const void *buf, size_t len)
  * from a port's own thread with a bracket open. */
 void dma_space_drain(struct dma_space *space);
 
+/* Memory has been removed, and stays mapped in hospes (gmem.h): brackets that are open may still
+ * use it, later ones do not find it. Any thread; does not wait. */
+void dma_space_forget(struct dma_space *space);
+
 #endif

@@ -19,6 +19,8 @@ struct region {
 	char *name;
 	bool leaving;        /* the open transaction removes it */
 	_Atomic bool closed; /* that is being committed: no device gets at it any more */
+	bool is_given;       /* the embedder's: GMEM_FD */
+	bool returns;        /* in gmem->adding: it was in gmem->retired */
 	struct region *next; /* in gmem->adding or gmem->retired */
 };
 
@@ -29,6 +31,8 @@ struct table {
 	struct region *regions[];
 };
 
+enum { RETIRED_TABLES = 4096 };
+
 struct gmem {
 	const struct log *log;
 	struct table *_Atomic table;
@@ -37,11 +41,13 @@ struct gmem {
 	struct list listeners;        /* in order of registration */
 	_Atomic unsigned int n_areas; /* of them, with `areas` */
 	struct reclaim *_Atomic reclaim;
+	uint64_t expected; /* constant once somebody reads it */
 	/* Of the machine's thread. */
 	bool in_transaction;
 	struct region *adding;
 	struct region *retired;
 	struct table *retired_tables;
+	unsigned int n_retired_tables;
 };
 
 static const struct table *table_of(const struct gmem *gmem)
@@ -118,6 +124,19 @@ void gmem_quiesce(struct gmem *gmem)
 		gmem->retired_tables = table->next;
 		free(table);
 	}
+	gmem->n_retired_tables = 0;
+}
+
+int gmem_empty_removed(struct gmem *gmem)
+{
+	int ret = 0;
+
+	for (struct region *r = gmem->retired; r; r = r->next) {
+		int rc = gmem_backing_discard(&r->pub, 0, r->pub.size_bytes);
+
+		ret = ret ? ret : rc;
+	}
+	return ret;
 }
 
 /* --- transactions --- */
@@ -139,8 +158,30 @@ int gmem_begin(struct gmem *gmem, struct err *err)
 		gmem_release(gmem);
 		return err_set(err, -EBUSY, "guest memory: another change is under way");
 	}
+	if (gmem->n_retired_tables == RETIRED_TABLES) {
+		gmem_release(gmem);
+		return err_set(err, -ENOSPC,
+			       "guest memory: it has had %u shapes since the machine was started, "
+			       "which is the most; stop the machine and start it again",
+			       RETIRED_TABLES);
+	}
 	gmem->in_transaction = true;
 	return 0;
+}
+
+static void retire(struct gmem *gmem, struct region *region)
+{
+	region->next = gmem->retired;
+	gmem->retired = region;
+}
+
+/* It was to come, and does not. */
+static void drop(struct gmem *gmem, struct region *region)
+{
+	if (region && region->returns)
+		retire(gmem, region);
+	else
+		region_free(region);
 }
 
 void gmem_abort(struct gmem *gmem)
@@ -153,7 +194,7 @@ void gmem_abort(struct gmem *gmem)
 		struct region *region = gmem->adding;
 
 		gmem->adding = region->next;
-		region_free(region);
+		drop(gmem, region);
 	}
 	for (unsigned int i = 0; i < table->n; i++) {
 		table->regions[i]->leaving = false;
@@ -185,24 +226,86 @@ static bool is_ram(const struct gmem_region *region)
 	return !(region->flags & GMEM_READONLY);
 }
 
-int gmem_add(struct gmem *gmem, const struct gmem_region_config *config, struct err *err)
+/* What was there before and is mapped still comes back, empty: whoever may hold a pointer into it
+ * keeps one into guest memory. Huge pages, which the host reserves, and the embedder's are mapped
+ * anew. */
+static struct region *take_retired(struct gmem *gmem, const struct gmem_region_config *config)
+{
+	enum gmem_backing backing = gmem_backing_for(config->backing, config->share);
+
+	if (backing != GMEM_ANONYMOUS && backing != GMEM_MEMFD)
+		return NULL;
+	for (struct region **link = &gmem->retired; *link; link = &(*link)->next) {
+		struct region *r = *link;
+
+		if (r->pub.gpa != config->gpa || r->pub.size_bytes != config->size_bytes ||
+		    r->pub.flags != config->flags || r->pub.numa_node != config->numa_node ||
+		    r->is_given || r->pub.small_pages != config->small_pages || (r->pub.fd >= 0) != (backing == GMEM_MEMFD) ||
+		    strcmp(r->name, config->name) != 0 ||
+		    gmem_backing_discard(&r->pub, 0, r->pub.size_bytes))
+			continue;
+		*link = r->next;
+		r->leaving = false;
+		r->closed = false;
+		r->returns = true;
+		return r;
+	}
+	return NULL;
+}
+
+static int map_new(struct gmem *gmem, struct region **ret, const struct gmem_region_config *config,
+		   struct err *err)
 {
 	uint64_t others = gmem_ram_bytes(gmem);
-	const struct region *there;
-	struct region *region, **link;
-	int ret;
+	struct region *region;
+	int rc;
 
-	assert(gmem->in_transaction);
 	if (!mem_new(region) || !(region->name = strdup(config->name))) {
 		free(region);
 		return err_set(err, -ENOMEM, "memory '%s': out of memory", config->name);
 	}
 	for (struct region *r = gmem->adding; r; r = r->next)
 		others += is_ram(&r->pub) ? r->pub.size_bytes : 0;
-	ret = gmem_backing_map(&region->pub, config, others, err);
+	rc = gmem_backing_map(&region->pub, config, others, err);
+	if (rc) {
+		region_free(region);
+		return rc;
+	}
+	region->pub.name = region->name;
+	region->is_given = config->backing == GMEM_FD;
+	*ret = region;
+	return 0;
+}
+
+static int populate(const struct gmem_region *region, struct err *err)
+{
+	int rc = gmem_backing_populate(region, region->hva, region->size_bytes);
+
+	return rc ? err_set(err, rc,
+			    "memory '%s': cannot touch %llu MiB: %s; %llu MiB are available on "
+			    "this host",
+			    region->name, (unsigned long long)(region->size_bytes / MiB),
+			    err_name(rc),
+			    (unsigned long long)(gmem_host_meminfo("MemAvailable") / MiB))
+		  : 0;
+}
+
+int gmem_add(struct gmem *gmem, const struct gmem_region_config *config, struct err *err)
+{
+	const struct region *there;
+	struct region *region, **link;
+	int ret = 0;
+
+	assert(gmem->in_transaction);
+	region = take_retired(gmem, config);
+	if (!region)
+		ret = map_new(gmem, &region, config, err);
+	if (ret)
+		return ret;
+	if (config->populate)
+		ret = populate(&region->pub, err);
 	if (ret)
 		goto fail;
-	region->pub.name = region->name;
 	there = find_overlap(gmem, config->gpa, config->size_bytes);
 	if (there) {
 		ret = err_set(err, -EEXIST,
@@ -220,7 +323,7 @@ int gmem_add(struct gmem *gmem, const struct gmem_region_config *config, struct 
 	*link = region;
 	return 0;
 fail:
-	region_free(region);
+	drop(gmem, region);
 	return ret;
 }
 
@@ -358,20 +461,36 @@ static unsigned int count_adding(const struct gmem *gmem)
 	return n;
 }
 
+/* One that was published before and has the same regions is used again, so that memory which comes
+ * and goes does not leave a table behind each time. Readers may be in it still. */
+static struct table *known(struct gmem *gmem, struct table *table)
+{
+	for (struct table **link = &gmem->retired_tables; *link; link = &(*link)->next) {
+		struct table *old = *link;
+
+		if (old->n != table->n ||
+		    memcmp(old->regions, table->regions, table->n * sizeof(table->regions[0])) != 0)
+			continue;
+		*link = old->next;
+		gmem->n_retired_tables--;
+		free(table);
+		return old;
+	}
+	return table;
+}
+
 static void publish(struct gmem *gmem, struct table *table)
 {
-	struct table *old = atomic_exchange_explicit(&gmem->table, table, memory_order_acq_rel);
+	struct table *old =
+		atomic_exchange_explicit(&gmem->table, known(gmem, table), memory_order_acq_rel);
 
 	for (unsigned int i = 0; i < old->n; i++) {
-		struct region *r = old->regions[i];
-
-		if (r->leaving) {
-			r->next = gmem->retired;
-			gmem->retired = r;
-		}
+		if (old->regions[i]->leaving)
+			retire(gmem, old->regions[i]);
 	}
 	old->next = gmem->retired_tables;
 	gmem->retired_tables = old;
+	gmem->n_retired_tables++;
 	gmem->adding = NULL;
 	gmem->in_transaction = false;
 	gmem_release(gmem);
@@ -584,6 +703,16 @@ int gmem_walk(const struct gmem *gmem, gmem_walk_fn *fn, void *opaque)
 	for (unsigned int i = 0; i < table->n && !ret; i++)
 		ret = fn(opaque, &table->regions[i]->pub);
 	return ret;
+}
+
+void gmem_expect(struct gmem *gmem, uint64_t end)
+{
+	gmem->expected = end;
+}
+
+uint64_t gmem_expected(const struct gmem *gmem)
+{
+	return gmem->expected;
 }
 
 uint64_t gmem_ram_bytes(const struct gmem *gmem)

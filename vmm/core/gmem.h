@@ -17,7 +17,8 @@
  * thread. That lock is taken before those of listeners: whoever changes listeners under a lock that
  * a listener takes, holds the map first (gmem_hold). gmem_host() and friends may be called by any
  * thread at any time: the table they read is swapped as a whole, and a region that is removed stays
- * mapped in hospes until gmem_quiesce() or destroy.
+ * mapped in hospes until gmem_quiesce() or destroy. While it is, adding it again (the same place,
+ * size and name, in base pages) brings it back, empty.
  *
  * A region may be private one day (confidential guests): then gmem_host() fails for it. So no code
  * may keep "the pointer to all guest memory".
@@ -69,6 +70,7 @@ struct gmem_region_config {
 	int numa_node;      /* host node to bind to, -1 for none */
 	bool share;         /* something outside this process will map it */
 	bool small_pages;   /* no transparent huge pages: parts of one are to leave (reclaim.h) */
+	bool populate;      /* touch all of its pages at once */
 	int fd;             /* GMEM_FD: duplicated; otherwise ignored */
 	uint64_t fd_offset;
 };
@@ -166,6 +168,10 @@ int gmem_write(const struct gmem *gmem, uint64_t gpa, const void *buf, size_t le
 typedef int gmem_walk_fn(void *opaque, const struct gmem_region *region);
 int gmem_walk(const struct gmem *gmem, gmem_walk_fn *fn, void *opaque);
 
+/* Memory may come later, up to this address. Before anything asks for it; 0, if nobody says so. */
+void gmem_expect(struct gmem *gmem, uint64_t end);
+uint64_t gmem_expected(const struct gmem *gmem);
+
 /* Total RAM in bytes (regions without GMEM_READONLY). */
 uint64_t gmem_ram_bytes(const struct gmem *gmem);
 
@@ -191,6 +197,10 @@ void gmem_set_reclaim(struct gmem *gmem, struct reclaim *reclaim);
 /* The machine calls this when no thread can hold a pointer into a removed region (vCPUs out of
  * KVM_RUN, loops idle): frees what removals retired. */
 void gmem_quiesce(struct gmem *gmem);
+
+/* At any time: the host has the pages of removed regions again, and whoever still has a pointer
+ * into one finds zeroes. The first failure of the kernel's. By who makes transactions. */
+int gmem_empty_removed(struct gmem *gmem);
 
 /* Dirty marking for memory that hospes itself writes, used by dma.h and by nothing else: no-op
  * unless a tracker is set. mark may be called by any thread, at the same time. The tracker is the

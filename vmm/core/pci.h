@@ -76,7 +76,7 @@ struct pci_windows {
 	/* A guest that ignores the tables may put a memory BAR anywhere below `top` (exclusive),
 	 * but for these: memory, ECAM, interrupt controllers. bytes 0: no range. */
 	uint64_t top;
-	struct pci_range kept[4];
+	struct pci_range kept[5];
 };
 
 struct pci_root_config {

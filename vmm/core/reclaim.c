@@ -107,6 +107,15 @@ uint64_t reclaim_granule_bytes(const struct reclaim *r)
 	return r->granule_bytes;
 }
 
+static bool all_given(const struct reclaim *r, uint64_t start)
+{
+	for (uint64_t at = start; at < start + r->granule_bytes; at += WORD_BYTES) {
+		if (~atomic_load(&r->words[at / WORD_BYTES]))
+			return false;
+	}
+	return true;
+}
+
 /* One that is no RAM in a part, or in two regions, never is. */
 bool reclaim_is_out(const struct reclaim *r, uint64_t gpa)
 {
@@ -115,11 +124,7 @@ bool reclaim_is_out(const struct reclaim *r, uint64_t gpa)
 	if (!r || gpa >= r->top)
 		return false;
 	start = align_down(gpa, r->granule_bytes);
-	for (uint64_t at = start; at < start + r->granule_bytes; at += WORD_BYTES) {
-		if (~atomic_load(&r->words[at / WORD_BYTES]))
-			return false;
-	}
-	return part(r, start, r->granule_bytes) == r->granule_bytes;
+	return all_given(r, start) && part(r, start, r->granule_bytes) == r->granule_bytes;
 }
 
 static int give_part(struct reclaim *r, uint64_t gpa, uint64_t bytes, bool areas)
@@ -247,6 +252,23 @@ int reclaim_report(struct reclaim *r, uint64_t gpa, uint64_t bytes)
 	return ret;
 }
 
+void reclaim_forget(struct reclaim *r, uint64_t gpa, uint64_t bytes)
+{
+	if (!r)
+		return;
+	assert(is_aligned(gpa | bytes, r->granule_bytes));
+	gmem_hold(r->gmem);
+	for (uint64_t end = gpa + bytes; gpa < end && gpa < r->top; gpa += r->granule_bytes) {
+		struct span span;
+
+		if (all_given(r, gpa))
+			atomic_fetch_sub(&r->n_out, 1);
+		span_of(&span, gpa, r->granule_bytes);
+		clear(r, &span);
+	}
+	gmem_release(r->gmem);
+}
+
 bool reclaim_has(const struct reclaim *r, uint64_t gpa, uint64_t bytes)
 {
 	if (!r || !atomic_load(&r->n_given))
@@ -307,7 +329,7 @@ static int check_memory(struct gmem *gmem, struct look *memory, struct err *err)
 
 int reclaim_enable(struct gmem *gmem, uint64_t granule_bytes, struct err *err)
 {
-	struct look memory = {.granule_bytes = granule_bytes};
+	struct look memory = {.granule_bytes = granule_bytes, .top = gmem_expected(gmem)};
 	struct reclaim *r = gmem_reclaim(gmem);
 	int ret;
 

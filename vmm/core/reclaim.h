@@ -17,7 +17,8 @@
  * A given page is no memory for devices: a virtual IOMMU refuses to map it. So nothing is pinned
  * anew between the moment at which a page leaves the hardware and the discard.
  *
- * It belongs to its map, and lasts as long. Memory that is added to the map later is not covered.
+ * It belongs to its map, and lasts as long. Memory that is added to the map later is covered where it was
+ * expected (gmem_expect).
  *
  * Threads: any; give, take and report hold the map (gmem_hold), so no lock of a listener may be
  * held. Errors: 0 or a negative errno.
@@ -59,6 +60,10 @@ int reclaim_take_next(struct reclaim *r, uint64_t *gpa);
 /* The guest has no content in [gpa, gpa + bytes) now, and will not say when it uses it again:
  * discard it. -EBUSY: there is hardware that would not notice, so it stays. -EFAULT: no RAM. */
 int reclaim_report(struct reclaim *r, uint64_t gpa, uint64_t bytes);
+
+/* Whole granules, of regions that have just been removed: nothing of them is given any more. NULL:
+ * nothing was. */
+void reclaim_forget(struct reclaim *r, uint64_t gpa, uint64_t bytes);
 
 /* Is a page of it given? NULL: nothing is. Any thread, no lock. */
 bool reclaim_has(const struct reclaim *r, uint64_t gpa, uint64_t bytes);

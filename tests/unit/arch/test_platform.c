@@ -183,3 +183,78 @@ Test(platform, the_window_is_large_enough_for_known_bars)
 	cr_assert_eq(x86_layout(&p, 36, false, &layout, &err), 0, "%s", err.text);
 	cr_assert_eq(p.pci.mmio64_bytes, 16 * GiB);
 }
+
+static int with_plug(struct arch_platform *ret, unsigned int bits, bool amd, uint64_t memory,
+		     uint64_t plug, struct err *err)
+{
+	const struct arch_layout layout = {
+		.memory_bytes = memory, .plug_bytes = plug, .plug_align = 2 * GiB};
+
+	return x86_layout(ret, bits, amd, &layout, err);
+}
+
+Test(platform, memory_that_may_come_has_a_place_of_its_own_above_ram)
+{
+	static const uint64_t sizes[] = {256 * MiB, 3 * GiB,    4 * GiB,
+					 31 * GiB,  1008 * GiB, 2 * TiB};
+	unsigned int good = 0;
+
+	for (unsigned int bits = 36; bits <= 52; bits++) {
+		for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+			for (size_t k = 0; k < 2 * ARRAY_SIZE(sizes); k++) {
+				bool amd = k % 2;
+				uint64_t plug = sizes[k / 2];
+				struct arch_platform p;
+				struct err err = ERR_INIT;
+				int rc = with_plug(&p, bits, amd, sizes[i], plug, &err);
+
+				if (rc) {
+					cr_assert_eq(rc, -EINVAL);
+					cr_assert_not_null(strstr(err.text, "memory"), "%s",
+							   err.text);
+					continue;
+				}
+				good++;
+				check(&p, sizes[i]);
+				cr_assert_eq(p.plug_bytes, plug);
+				cr_assert(is_aligned(p.plug_gpa, 2 * GiB));
+				cr_assert_geq(p.plug_gpa, MAX(4 * GiB, p.high_gpa + p.high_bytes));
+				cr_assert_leq(p.plug_gpa + plug, p.pci.mmio64_gpa);
+				cr_assert(!amd || !ranges_overlap(p.plug_gpa, plug, 0xfd00000000,
+								  0x300000000));
+				cr_assert_eq(p.pci.kept[2].gpa, p.plug_gpa, "no BAR goes there");
+				cr_assert_eq(p.pci.kept[2].bytes, plug);
+			}
+		}
+	}
+	cr_assert_gt(good, 300u);
+}
+
+Test(platform, without_memory_that_may_come_the_layout_has_none)
+{
+	struct arch_platform p;
+	struct err err = ERR_INIT;
+
+	cr_assert_eq(lay_out(&p, 40, false, 6 * GiB, &err), 0);
+	cr_assert_eq(p.plug_gpa | p.plug_bytes, 0u);
+}
+
+Test(platform, memory_that_may_come_is_laid_out_around_what_devices_cannot_reach)
+{
+	struct arch_avoid avoid = {5 * GiB, 7 * GiB - 1, "0000:00:02.0: reserved (direct)"};
+	const struct arch_layout layout = {.memory_bytes = GiB,
+					   .plug_bytes = 4 * GiB,
+					   .plug_align = 2 * GiB,
+					   .avoid = &avoid,
+					   .n_avoid = 1};
+	struct arch_platform p;
+	struct err err = ERR_INIT;
+
+	cr_assert_eq(x86_layout(&p, 40, false, &layout, &err), 0, "%s", err.text);
+	cr_assert_eq(p.plug_gpa, 8 * GiB);
+	/* An aperture that ends in it. */
+	avoid = (struct arch_avoid){6 * GiB, UINT64_MAX, "0000:00:02.0: reserved (direct)"};
+	cr_assert_eq(x86_layout(&p, 40, false, &layout, &err), -EINVAL);
+	cr_assert_not_null(strstr(err.text, "memory.max: 4096 MiB beyond memory.size reach"), "%s",
+			   err.text);
+}

@@ -529,6 +529,114 @@ Test(gmem, removed_memory_stays_readable_until_quiesce)
 	cr_assert_eq(mincore(p, 4096, &(unsigned char){0}), -1);
 }
 
+static void remove_at(uint64_t gpa)
+{
+	cr_assert_eq(gmem_begin(gmem, &err), 0, "%s", err.text);
+	cr_assert_eq(gmem_remove(gmem, gpa, &err), 0, "%s", err.text);
+	cr_assert_eq(gmem_commit(gmem, &err), 0, "%s", err.text);
+}
+
+static bool is_resident(void *p)
+{
+	unsigned char in;
+
+	cr_assert_eq(mincore(p, 4096, &in), 0);
+	return in & 1;
+}
+
+static void comes_back(enum gmem_backing backing)
+{
+	struct gmem_region_config c = ram("unit", 8 * MiB, 2 * MiB);
+	char *p;
+
+	c.backing = backing;
+	add_ram(0, MiB);
+	add(&c);
+	p = gmem_host(gmem, c.gpa, c.size_bytes, true);
+	p[MiB] = 7;
+	remove_at(c.gpa);
+	cr_assert_eq(gmem_ram_bytes(gmem), MiB);
+	cr_assert_eq(gmem_empty_removed(gmem), 0);
+	cr_assert_not(is_resident(p + MiB), "the host has it back");
+	/* A request that was in flight. */
+	p[MiB] = 8;
+	cr_assert_null(gmem_host(gmem, c.gpa, 1, false));
+	add(&c);
+	cr_assert_eq(gmem_host(gmem, c.gpa, c.size_bytes, true), p, "where it was");
+	cr_assert_eq(p[MiB], 0, "and empty");
+	/* One that is to be somewhere else, or of another kind, is another one. */
+	remove_at(c.gpa);
+	c.backing = backing == GMEM_MEMFD ? GMEM_ANONYMOUS : GMEM_MEMFD;
+	add(&c);
+	cr_assert_neq(gmem_host(gmem, c.gpa, c.size_bytes, true), p);
+}
+
+Test(gmem, what_was_removed_is_the_hosts_again_and_comes_back_empty_in_its_place)
+{
+	comes_back(GMEM_ANONYMOUS);
+}
+
+Test(gmem, what_was_removed_comes_back_from_its_memfd_too)
+{
+	comes_back(GMEM_MEMFD);
+}
+
+Test(gmem, one_that_could_not_come_back_can_later)
+{
+	struct gmem_region_config c = ram("unit", 8 * MiB, 2 * MiB);
+	struct gmem_region_config overlap = ram("other", 9 * MiB, 2 * MiB);
+	char *p;
+
+	add(&c);
+	p = gmem_host(gmem, c.gpa, c.size_bytes, true);
+	remove_at(c.gpa);
+	cr_assert_eq(gmem_begin(gmem, &err), 0);
+	cr_assert_eq(gmem_add(gmem, &c, &err), 0);
+	cr_assert_eq(gmem_add(gmem, &overlap, &err), -EEXIST);
+	gmem_abort(gmem);
+	p[0] = 1; /* it is mapped still */
+	add(&overlap);
+	cr_assert_eq(gmem_begin(gmem, &err), 0);
+	cr_assert_eq(gmem_add(gmem, &c, &err), -EEXIST);
+	gmem_abort(gmem);
+	remove_at(overlap.gpa);
+	add(&c);
+	cr_assert_eq(gmem_host(gmem, c.gpa, c.size_bytes, true), p);
+}
+
+/* 200000 tables would be some MiB, and are refused long before. */
+Test(gmem, memory_that_comes_and_goes_leaves_nothing_behind)
+{
+	struct gmem_region_config c = ram("unit", 8 * MiB, 2 * MiB);
+	char *p;
+
+	add_ram(0, MiB);
+	add(&c);
+	p = gmem_host(gmem, c.gpa, c.size_bytes, true);
+	for (unsigned int i = 0; i < 5000; i++) {
+		remove_at(c.gpa);
+		add(&c);
+	}
+	cr_assert_eq(gmem_host(gmem, c.gpa, c.size_bytes, true), p);
+}
+
+Test(gmem, a_map_of_ever_new_shapes_has_an_end)
+{
+	unsigned int n = 0;
+
+	while (!gmem_begin(gmem, &err)) {
+		struct gmem_region_config c = ram("ever", 0, 4096);
+
+		c.gpa = n * 4096ull;
+		cr_assert_lt(n++, 10000u);
+		cr_assert_eq(gmem_add(gmem, &c, &err), 0, "%s", err.text);
+		cr_assert_eq(gmem_commit(gmem, &err), 0, "%s", err.text);
+	}
+	cr_assert_not_null(strstr(err.text, "4096 shapes"), "%s", err.text);
+	gmem_quiesce(gmem);
+	add_ram(64 * MiB, MiB);
+}
+
 /* --- prefault, discard, dirty --- */
 
 static size_t resident(uint64_t gpa, size_t pages)
@@ -555,6 +663,15 @@ Test(gmem, prefault_touches_every_page_and_changes_none)
 	cr_assert_eq(resident(16 * MiB, 70 * 256), 70 * 256);
 	gmem_read(gmem, 0x2000, &w, 4);
 	cr_assert_eq(w, v);
+}
+
+Test(gmem, a_region_can_be_touched_as_it_comes)
+{
+	struct gmem_region_config c = ram("ram", 0, MiB);
+
+	c.populate = true;
+	add(&c);
+	cr_assert_eq(resident(0, 256), 256u);
 }
 
 Test(gmem, discard_gives_zeroes_back)

@@ -270,6 +270,75 @@ Test(reclaim_all, any_sequence_leaves_devices_exactly_what_is_not_out)
 	try_any_sequence(GRANULE_PAGES);
 }
 
+/* Memory that came later can be given up too, and when it leaves nothing of it is. */
+Test(reclaim_all, memory_that_comes_is_covered_and_what_leaves_is_forgotten)
+{
+	struct gmem *other;
+	struct reclaim *r;
+	struct reclaim_totals t;
+
+	cr_assert_eq(gmem_create(&other, NULL, &err), 0);
+	guest_ram_add(other, "low", 0, GRANULE, 0);
+	gmem_expect(other, 16 * GRANULE);
+	cr_assert_eq(reclaim_enable(other, GRANULE, &err), 0);
+	r = gmem_reclaim(other);
+	cr_assert_eq(reclaim_give(r, 8 * GRANULE, GRANULE), -EFAULT, "nothing is there");
+	guest_ram_add(other, "unit", 8 * GRANULE, 2 * GRANULE, 0);
+	cr_assert_eq(reclaim_give(r, 0, PAGE), 0);
+	cr_assert_eq(reclaim_give(r, 8 * GRANULE, GRANULE + 3 * PAGE), 0);
+	cr_assert(reclaim_is_out(r, 8 * GRANULE));
+	cr_assert_eq(gmem_begin(other, &err), 0);
+	cr_assert_eq(gmem_remove(other, 8 * GRANULE, &err), 0);
+	cr_assert_eq(gmem_commit(other, &err), 0);
+	reclaim_forget(r, 8 * GRANULE, 2 * GRANULE);
+	reclaim_totals(r, &t);
+	cr_assert_eq(t.given_bytes, PAGE);
+	cr_assert_not(reclaim_has(r, 8 * GRANULE, 2 * GRANULE));
+	guest_ram_add(other, "unit", 8 * GRANULE, 2 * GRANULE, 0);
+	cr_assert_not(reclaim_is_out(r, 8 * GRANULE));
+	cr_assert_eq(reclaim_give(r, 8 * GRANULE, GRANULE), 0);
+	cr_assert(reclaim_is_out(r, 8 * GRANULE));
+	reclaim_forget(r, 14 * GRANULE, 8 * GRANULE);
+	reclaim_forget(NULL, 0, GRANULE);
+	gmem_destroy(other);
+}
+
+/* A unit of memory of which granules are out comes and goes with a device that has all of it. */
+Test(reclaim_all, a_device_follows_memory_that_comes_and_goes)
+{
+	uint64_t at = GRANULES * GRANULE;
+
+	guest_ram_add(gmem, "unit", at, 2 * GRANULE, 0);
+	cr_assert(device_reaches(at) && device_reaches(at + 2 * GRANULE - 1));
+	cr_assert_eq(gmem_begin(gmem, &err), 0);
+	cr_assert_eq(gmem_remove(gmem, at, &err), 0);
+	cr_assert_eq(gmem_commit(gmem, &err), 0);
+	cr_assert_not(device_reaches(at));
+	cr_assert_eq(mapped(), GRANULES * GRANULE);
+}
+
+Test(reclaim_all, memory_that_a_device_cannot_have_does_not_come)
+{
+	const struct gmem_region_config unit = {.name = "unit",
+						.gpa = GRANULES * GRANULE,
+						.size_bytes = 2 * GRANULE,
+						.backing = GMEM_ANONYMOUS,
+						.numa_node = -1,
+						.fd = -1};
+
+	fake.areas = GRANULES + 1;
+	cr_assert_eq(gmem_begin(gmem, &err), 0);
+	cr_assert_eq(gmem_add(gmem, &unit, &err), 0);
+	cr_assert_eq(gmem_commit(gmem, &err), -ENOSPC);
+	cr_assert_not_null(strstr(err.text, "a: memory 'unit'"), "%s", err.text);
+	cr_assert_eq(gmem_ram_bytes(gmem), GRANULES * GRANULE);
+	cr_assert_not(device_reaches(unit.gpa));
+	cr_assert_eq(mapped(), GRANULES * GRANULE);
+	fake.areas = 0;
+	guest_ram_add(gmem, "unit", unit.gpa, unit.size_bytes, 0);
+	cr_assert(device_reaches(unit.gpa + GRANULE));
+}
+
 /* --- smaller granules --- */
 
 TestSuite(reclaim_granule, .fini = tear_down);

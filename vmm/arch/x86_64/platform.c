@@ -6,6 +6,7 @@
 //   0xe0000000   ECAM, 256 MiB
 //   0xfec00000   I/O APIC; 0xfee00000 local APIC; 0xfeffc000 four pages of KVM's own
 //   4 GiB        the rest of RAM (at 1 TiB on AMD when it would reach the HyperTransport range)
+//   above that   memory that comes and goes, at a multiple of 1 GiB, if the machine can have any
 //   top / 4 * 3  window of 64-bit BARs: a quarter of the guest's address space, at its top
 //
 // The hole does not depend on the machine, so that the same machine looks the same on every host;
@@ -108,6 +109,7 @@ static void keep_from_bars(struct arch_platform *p)
 	const struct pci_range kept[] = {
 		{0, p->low_bytes},
 		{p->high_gpa, p->high_bytes},
+		{p->plug_gpa, p->plug_bytes},
 		{p->pci.ecam_gpa, 256 * MiB},
 		{APICS_START, HIGH_START - APICS_START},
 	};
@@ -117,15 +119,42 @@ static void keep_from_bars(struct arch_platform *p)
 	p->pci.top = (uint64_t)1 << p->phys_bits;
 }
 
+/* Above all RAM, beside what is to be avoided. Its end is in *end. */
+static int place_plug(struct arch_platform *p, const struct arch_layout *layout, bool amd,
+		      uint64_t *end, struct err *err)
+{
+	uint64_t align = MAX(layout->plug_align, GiB);
+	const struct arch_avoid *a;
+
+	if (!layout->plug_bytes)
+		return 0;
+	p->plug_bytes = layout->plug_bytes;
+	p->plug_gpa = align_up(MAX(*end, HIGH_START), align);
+	if (amd && ranges_overlap(p->plug_gpa, p->plug_bytes, HT_START, HT_END - HT_START))
+		p->plug_gpa = align_up(HT_END, align);
+	while ((a = find_avoid(layout, p->plug_gpa, p->plug_bytes)) && a->last < INT64_MAX)
+		p->plug_gpa = align_up(a->last + 1, align);
+	if (a)
+		return err_set(err, -EINVAL,
+			       "memory.max: %llu MiB beyond memory.size reach 0x%llx, and %s at "
+			       "0x%llx to 0x%llx; use less, or leave that device out",
+			       (unsigned long long)(p->plug_bytes / MiB),
+			       (unsigned long long)(p->plug_gpa + p->plug_bytes), a->what,
+			       (unsigned long long)a->first, (unsigned long long)a->last);
+	*end = p->plug_gpa + p->plug_bytes;
+	return 0;
+}
+
 static int place_high(struct arch_platform *p, const struct arch_layout *layout, bool amd,
 		      struct err *err)
 {
 	unsigned int bits = MIN(p->phys_bits, USEFUL_BITS);
 	uint64_t top = (uint64_t)1 << bits, end, window;
+	uint64_t gap = layout->plug_bytes ? MAX(layout->plug_align, GiB) : 0;
 	int rc;
 
 	p->high_gpa = HIGH_START;
-	if (p->high_bytes > top)
+	if (p->high_bytes > top || layout->plug_bytes > top)
 		goto too_much;
 	if (amd && p->high_gpa + p->high_bytes > HT_START)
 		p->high_gpa = HT_END;
@@ -133,6 +162,9 @@ static int place_high(struct arch_platform *p, const struct arch_layout *layout,
 	if (rc)
 		return rc;
 	end = p->high_gpa + p->high_bytes;
+	rc = place_plug(p, layout, amd, &end, err);
+	if (rc)
+		return rc;
 	window = MIN(top / 4, WINDOW_MAX);
 	/* Twice what must go in leaves room for alignment and for spare bridge windows. */
 	if (layout->mmio64_bytes && layout->mmio64_bytes <= top / 4)
@@ -147,10 +179,11 @@ static int place_high(struct arch_platform *p, const struct arch_layout *layout,
 too_much:
 	return err_set(
 		err, -EINVAL,
-		"memory: %llu MiB do not fit the %u address bits that this host's KVM gives a guest; use at "
+		"memory: %llu MiB%s do not fit the %u address bits that this host's KVM gives a guest; use at "
 		"most %llu MiB",
-		(unsigned long long)(layout->memory_bytes / MiB), p->phys_bits,
-		(unsigned long long)(most(bits, amd) / MiB));
+		(unsigned long long)((layout->memory_bytes + layout->plug_bytes) / MiB),
+		layout->plug_bytes ? " (memory.max)" : "", p->phys_bits,
+		(unsigned long long)((most(bits, amd) - gap) / MiB));
 }
 
 int x86_layout(struct arch_platform *ret, unsigned int phys_bits, bool amd,
