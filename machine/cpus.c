@@ -8,9 +8,9 @@
 #include "base/clock.h"
 #include "base/num.h"
 #include "machine/vm.h"
-#include "platform/cpu_plug.h"
+#include "platform/plug.h"
 
-static_assert(8 * sizeof(((struct acpi_config *)0)->cpus_in) >= CPU_PLUG_MAX, "a bit for each");
+static_assert(8 * sizeof(((struct acpi_config *)0)->cpus_in) >= PLUG_MAX, "a bit for each");
 
 static void timer_done(struct loop_op *op, int result)
 {
@@ -33,7 +33,10 @@ int cpus_create(struct hospes_vm *vm, struct err *err)
 {
 	const struct config_cpus *config = &vm->config.cpus;
 	const struct device_env env = vm_device_env(vm);
-	const struct cpu_plug_config plug = {
+	const struct plug_config plug = {
+		.name = "cpus",
+		.port = PLATFORM_CPUS_PORT,
+		.first_stays = true,
 		.max = config->max,
 		.in = config->count,
 		.changed = changed,
@@ -46,7 +49,7 @@ int cpus_create(struct hospes_vm *vm, struct err *err)
 	c->reported = c->wanted = config->count;
 	if (config->max == config->count)
 		return 0;
-	rc = cpu_plug_create(&c->plug, &env, &plug, err);
+	rc = plug_create(&c->plug, &env, &plug, err);
 	if (!rc)
 		vm_adopt(vm, c->plug);
 	return rc;
@@ -56,7 +59,7 @@ int cpus_create(struct hospes_vm *vm, struct err *err)
 static void follow(struct hospes_vm *vm)
 {
 	for (unsigned int i = 0; i < vm->config.cpus.max; i++) {
-		bool in = cpu_plug_look(vm->cpus.plug, i).in;
+		bool in = plug_look(vm->cpus.plug, i).in;
 
 		if (in != vcpus_is_in(vm->vcpus, i))
 			vcpus_plug(vm->vcpus, i, in);
@@ -89,7 +92,7 @@ unsigned int cpus_count(struct hospes_vm *vm)
 /* n more, the lowest numbers first. */
 static int bring_in(struct hospes_vm *vm, unsigned int n, struct err *err)
 {
-	bool comes[CPU_PLUG_MAX] = {false};
+	bool comes[PLUG_MAX] = {false};
 	int rc = vm_pause_vcpus(vm, err);
 
 	if (rc)
@@ -106,7 +109,7 @@ static int bring_in(struct hospes_vm *vm, unsigned int n, struct err *err)
 		if (!comes[i])
 			continue;
 		vcpus_plug(vm->vcpus, i, true);
-		cpu_plug_add(vm->cpus.plug, i);
+		plug_add(vm->cpus.plug, i);
 	}
 	vcpus_resume(vm->vcpus);
 	return rc;
@@ -118,7 +121,7 @@ static void ask_for(struct hospes_vm *vm, unsigned int n)
 	for (unsigned int i = vm->config.cpus.max - 1; i && n; i--) {
 		if (!vcpus_is_in(vm->vcpus, i))
 			continue;
-		cpu_plug_ask(vm->cpus.plug, i);
+		plug_ask(vm->cpus.plug, i);
 		n--;
 	}
 }
@@ -139,7 +142,7 @@ static int check(struct hospes_vm *vm, unsigned int count, struct err *err)
 			       count, max);
 	if (atomic_load(&vm->state) != HOSPES_RUNNING)
 		return vm_wrong_state(vm, "change the number of CPUs", err);
-	if (!cpu_plug_is_heard(vm->cpus.plug))
+	if (!plug_is_heard(vm->cpus.plug))
 		return err_set(
 			err, -EBUSY,
 			"cpus: the guest does not listen for them; one that boots does soon, "
@@ -158,7 +161,7 @@ int cpus_set(struct hospes_vm *vm, unsigned int count, struct err *err)
 	if (rc)
 		return rc;
 	/* What was asked for before is not wanted any more. */
-	cpu_plug_forget(c->plug);
+	plug_forget(c->plug);
 	follow(vm);
 	now = cpus_count(vm);
 	if (count > now)
@@ -212,9 +215,9 @@ static void explain(struct hospes_vm *vm, char *text, size_t bytes)
 
 	text[0] = '\0';
 	for (unsigned int i = 0; i < vm->config.cpus.max; i++) {
-		struct cpu_plug_view v = cpu_plug_look(vm->cpus.plug, i);
+		struct plug_view v = plug_look(vm->cpus.plug, i);
 
-		silent += v.waits != CPU_PLUG_NONE;
+		silent += v.waits != PLUG_NONE;
 		if (v.refusal && !n++)
 			snprintf(text, bytes,
 				 "%u of %u wanted: the guest refuses (CPU %u, status "
@@ -242,14 +245,14 @@ static void report(struct hospes_vm *vm)
 		log_warn(&vm->log, "cpus", "%s", text);
 	else
 		log_info(&vm->log, "cpus", "there are %u of %u", c->reported, vm->config.cpus.max);
-	cpu_plug_forget(c->plug);
+	plug_forget(c->plug);
 	vm_emit(vm, HOSPES_EVENT_CPUS, (int)c->reported, text);
 }
 
 static bool is_answered(struct hospes_vm *vm)
 {
 	for (unsigned int i = 0; i < vm->config.cpus.max; i++) {
-		if (cpu_plug_look(vm->cpus.plug, i).waits)
+		if (plug_look(vm->cpus.plug, i).waits)
 			return false;
 	}
 	return true;

@@ -3,7 +3,7 @@
  * Which vCPUs are in the machine. All that there can be (cpus.max) are made at the start, with
  * their threads, since KVM gives none up alone and a confined machine makes no more: those that are
  * out wait there (core/vcpu.h). Where there can be more than at the start, the guest hears of them
- * by ACPI (platform/cpu_plug.h), which also says who is in; vCPUs follow it.
+ * by ACPI (platform/plug.h), which also says who is in; vCPUs follow it.
  *
  *   cpus_set ─┬─► more: in at once, and the guest hears it ─► it answers ─┐
  *             └─► fewer: the guest is asked ─► it gives them up ──────────┼─► event: how many there

@@ -28,8 +28,9 @@ enum {
 	PLATFORM_RTC_GSI = 8,
 	PLATFORM_PM_PORT = 0x600, /* PM1 event (4), control (2); timer at + 8 (4): pm.c */
 	PLATFORM_SCI_GSI = 9,
-	PLATFORM_CPUS_PORT = 0x640, /* cpu_plug.h; GPE0's block is its beginning */
-	PLATFORM_CPUS_PORTS = 0x40,
+	PLATFORM_CPUS_PORT = 0x640,   /* plug.h; GPE0's block is its beginning */
+	PLATFORM_MEMORY_PORT = 0x680, /* and of another GPE1's */
+	PLATFORM_PLUG_PORTS = 0x40,
 	PLATFORM_PANIC_PORT = 0x505, /* pvpanic */
 	PLATFORM_RESET_PORT = 0xcf9,
 	PLATFORM_RESET_VALUE = 0x06, /* hard reset */

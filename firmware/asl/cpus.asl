@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * SSDT of machines whose processors come and go: how the guest hears of them. The registers are in
- * devices/platform/cpu_plug.h. What differs by machine is in the run-time SSDT (acpi_ssdt.c): where the
+ * devices/platform/plug.h. What differs by machine is in the run-time SSDT (acpi_ssdt.c): where the
  * registers are (\_SB.CPRT), the processors, and \_SB.CNTF (number, event), which notifies one.
  */
 DefinitionBlock ("", "SSDT", 2, "HOSPES", "CPUS", 0x00000001)

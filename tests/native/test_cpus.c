@@ -11,7 +11,7 @@
 #include "base/le.h"
 #include "base/num.h"
 #include "machine/vm.h"
-#include "platform/cpu_plug.h"
+#include "platform/plug.h"
 #include "rig.h"
 #include "stub_kvm.h"
 
@@ -110,7 +110,7 @@ static unsigned int act(struct hospes_vm *vm, uint8_t status)
 		uint32_t number = event & 0xffff, code = event >> 16;
 
 		out32(vm, EVENT, event);
-		if (code == CPU_PLUG_LEAVES && !status)
+		if (code == PLUG_LEAVES && !status)
 			out32(vm, EJECT, number);
 		out32(vm, ANSWER, number | (uint32_t)status << 8 | code << 16);
 		n++;

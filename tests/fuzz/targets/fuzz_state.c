@@ -18,7 +18,7 @@
 #include "core/gmem.h"
 #include "core/loop.h"
 #include "core/state.h"
-#include "platform/cpu_plug.h"
+#include "platform/plug.h"
 #include "platform/platform.h"
 #include "platform/serial.h"
 #include "virtio/console.h"
@@ -99,7 +99,12 @@ static void machine_make(struct machine *m)
 					     .in_fd = -1,
 					     .out_fd = null_fd};
 	const struct root_port_config port = {.name = "port0", .slot_number = 1};
-	const struct cpu_plug_config cpus = {.max = 6, .in = 2, .changed = changed};
+	const struct plug_config cpus = {.name = "cpus",
+					 .port = PLATFORM_CPUS_PORT,
+					 .first_stays = true,
+					 .max = 6,
+					 .in = 2,
+					 .changed = changed};
 
 	pci_host_init(&m->pci, &chip_ops, &silent);
 	const struct device_env env = {.log = &silent,
@@ -115,7 +120,7 @@ static void machine_make(struct machine *m)
 	check(!pvpanic_create(&m->dev[3], &env, &sink, NULL));
 	check(!reset_create(&m->dev[4], &env, m->pci.root, &sink, NULL));
 	check(!root_port_create(&m->dev[5], &env, m->pci.root, &port, NULL));
-	check(!cpu_plug_create(&m->dev[6], &env, &cpus, NULL));
+	check(!plug_create(&m->dev[6], &env, &cpus, NULL));
 	add_virtio(m, &env);
 }
 
@@ -172,9 +177,9 @@ static void plug(struct machine *m, unsigned int number, uint8_t value)
 	uint32_t v = (value & 3u) << 16 | value >> 2, in;
 
 	if (number == 5 && value & 1)
-		cpu_plug_ask(m->dev[6], 1u + (value >> 1) % 5);
+		plug_ask(m->dev[6], 1u + (value >> 1) % 5);
 	else if (number == 5)
-		cpu_plug_add(m->dev[6], 1u + (value >> 1) % 5);
+		plug_add(m->dev[6], 1u + (value >> 1) % 5);
 	if (!number)
 		v = (uint32_t)value << 8;
 	(void)bus_write(m->pci.pio, (uint16_t)(PLATFORM_CPUS_PORT + 4 * number), &v, 4);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Processors that come and go: the registers as the ACPI methods use them, as a hostile guest does,
- * and as a stream has them. */
+/* Parts of the machine that come and go: the registers as the ACPI methods use them, as a hostile
+ * guest does, and as a stream has them. */
 #include <errno.h>
 #include <string.h>
 
 #include "harness.h"
 #include "state_rig.h"
-#include "platform/cpu_plug.h"
+#include "platform/plug.h"
 
 enum {
 	GPE_STS = PLATFORM_CPUS_PORT,
@@ -33,13 +33,18 @@ static void changed(void *opaque)
 
 static void rig_init(struct rig *r, unsigned int max, unsigned int in)
 {
-	const struct cpu_plug_config config = {
-		.max = max, .in = in, .changed = changed, .opaque = r};
+	const struct plug_config config = {.name = "cpus",
+					   .port = PLATFORM_CPUS_PORT,
+					   .first_stays = true,
+					   .max = max,
+					   .in = in,
+					   .changed = changed,
+					   .opaque = r};
 	struct err err = ERR_INIT;
 
 	harness_init(&r->h);
 	r->changes = 0;
-	cr_assert_eq(cpu_plug_create(&r->dev, &r->h.env, &config, &err), 0, "%s", err.text);
+	cr_assert_eq(plug_create(&r->dev, &r->h.env, &config, &err), 0, "%s", err.text);
 }
 
 static void rig_done(struct rig *r)
@@ -66,17 +71,17 @@ static bool sci(struct rig *r)
 	return r->h.level[PLATFORM_SCI_GSI];
 }
 
-static void expect(struct rig *r, unsigned int number, bool in, enum cpu_plug_event waits,
+static void expect(struct rig *r, unsigned int number, bool in, enum plug_event waits,
 		   uint8_t refusal)
 {
-	struct cpu_plug_view v = cpu_plug_look(r->dev, number);
+	struct plug_view v = plug_look(r->dev, number);
 
 	cr_expect_eq(v.in, in, "%u is %s", number, v.in ? "in" : "out");
 	cr_expect_eq(v.waits, waits, "%u waits for %d", number, (int)v.waits);
 	cr_expect_eq(v.refusal, refusal, "%u: 0x%x", number, v.refusal);
 }
 
-Test(cpu_plug, at_first_those_below_a_number_are_in)
+Test(plug, at_first_those_below_a_number_are_in)
 {
 	struct rig r;
 
@@ -87,20 +92,20 @@ Test(cpu_plug, at_first_those_below_a_number_are_in)
 	for (uint16_t i = 8; i < 32; i += 4)
 		cr_expect_eq(in32(&r, IN + i), 0);
 	cr_expect_eq(in32(&r, EVENT), 0);
-	cr_expect_not(cpu_plug_is_heard(r.dev));
+	cr_expect_not(plug_is_heard(r.dev));
 	rig_done(&r);
 }
 
 /* What Linux does, by asl/cpus.asl. */
-Test(cpu_plug, one_that_comes_is_heard_and_answered)
+Test(plug, one_that_comes_is_heard_and_answered)
 {
 	struct rig r;
 
 	rig_init(&r, 4, 1);
 	out8(&r.h, GPE_EN, 1);
-	cr_expect(cpu_plug_is_heard(r.dev));
+	cr_expect(plug_is_heard(r.dev));
 	cr_expect_not(sci(&r));
-	cpu_plug_add(r.dev, 2);
+	plug_add(r.dev, 2);
 	cr_expect(sci(&r));
 	cr_expect_eq(in8(&r.h, GPE_STS), 1);
 	cr_expect_eq(in32(&r, IN), 5);
@@ -112,30 +117,30 @@ Test(cpu_plug, one_that_comes_is_heard_and_answered)
 	out8(&r.h, GPE_STS, 1);
 	out8(&r.h, GPE_EN, 1);
 	cr_expect_not(sci(&r));
-	expect(&r, 2, true, CPU_PLUG_COMES, 0);
+	expect(&r, 2, true, PLUG_COMES, 0);
 	cr_expect_eq(r.changes, 0);
 	out32(&r, ANSWER, 2 | 0x80 << 8 | 1 << 16);
-	expect(&r, 2, true, CPU_PLUG_COMES, 0);
+	expect(&r, 2, true, PLUG_COMES, 0);
 	out32(&r, ANSWER, 2 | 1 << 16);
-	expect(&r, 2, true, CPU_PLUG_NONE, 0);
+	expect(&r, 2, true, PLUG_NONE, 0);
 	cr_expect_eq(r.changes, 1);
 	rig_done(&r);
 }
 
-Test(cpu_plug, one_that_is_asked_for_leaves_when_it_is_ejected)
+Test(plug, one_that_is_asked_for_leaves_when_it_is_ejected)
 {
 	struct rig r;
 
 	rig_init(&r, 4, 3);
 	out8(&r.h, GPE_EN, 1);
-	cpu_plug_ask(r.dev, 2);
+	plug_ask(r.dev, 2);
 	cr_expect_eq(in32(&r, EVENT), 2 | 3 << 16);
 	out32(&r, EVENT, 2 | 3 << 16);
 	out32(&r, ANSWER, 2 | 0x84 << 8 | 3 << 16);
-	expect(&r, 2, true, CPU_PLUG_LEAVES, 0);
+	expect(&r, 2, true, PLUG_LEAVES, 0);
 	cr_expect_eq(r.changes, 0, "in progress is no answer");
 	out32(&r, EJECT, 2);
-	expect(&r, 2, false, CPU_PLUG_NONE, 0);
+	expect(&r, 2, false, PLUG_NONE, 0);
 	cr_expect_eq(r.changes, 1);
 	cr_expect_eq(in32(&r, IN), 3, "at once, since the guest looks");
 	out32(&r, ANSWER, 2 | 3 << 16);
@@ -143,40 +148,40 @@ Test(cpu_plug, one_that_is_asked_for_leaves_when_it_is_ejected)
 	rig_done(&r);
 }
 
-Test(cpu_plug, a_refusal_is_kept_until_it_is_asked_again)
+Test(plug, a_refusal_is_kept_until_it_is_asked_again)
 {
 	struct rig r;
 
 	rig_init(&r, 2, 2);
-	cpu_plug_ask(r.dev, 1);
+	plug_ask(r.dev, 1);
 	out32(&r, ANSWER, 1 | BUSY << 8 | 3 << 16);
-	expect(&r, 1, true, CPU_PLUG_NONE, BUSY);
+	expect(&r, 1, true, PLUG_NONE, BUSY);
 	cr_expect_eq(r.changes, 1);
-	cpu_plug_ask(r.dev, 1);
-	expect(&r, 1, true, CPU_PLUG_LEAVES, 0);
+	plug_ask(r.dev, 1);
+	expect(&r, 1, true, PLUG_LEAVES, 0);
 	rig_done(&r);
 }
 
-Test(cpu_plug, success_without_ejection_is_no_answer)
+Test(plug, success_without_ejection_is_no_answer)
 {
 	struct rig r;
 
 	rig_init(&r, 2, 2);
-	cpu_plug_ask(r.dev, 1);
+	plug_ask(r.dev, 1);
 	out32(&r, ANSWER, 1 | 3 << 16);
-	expect(&r, 1, true, CPU_PLUG_LEAVES, 0);
+	expect(&r, 1, true, PLUG_LEAVES, 0);
 	cr_expect_eq(r.changes, 0);
 	rig_done(&r);
 }
 
-Test(cpu_plug, events_come_one_by_one_and_none_is_lost)
+Test(plug, events_come_one_by_one_and_none_is_lost)
 {
 	struct rig r;
 
 	rig_init(&r, 255, 1);
 	out8(&r.h, GPE_EN, 1);
 	for (unsigned int i = 1; i < 255; i++)
-		cpu_plug_add(r.dev, i);
+		plug_add(r.dev, i);
 	for (uint32_t i = 1; i < 255; i++) {
 		cr_expect(sci(&r));
 		cr_expect_eq(in32(&r, EVENT), i | 1 << 16);
@@ -185,69 +190,97 @@ Test(cpu_plug, events_come_one_by_one_and_none_is_lost)
 	cr_expect_eq(in32(&r, EVENT), 0);
 	cr_expect_not(sci(&r));
 	/* One that replaces another between the guest's read and its write is still to be heard. */
-	cpu_plug_ask(r.dev, 7);
+	plug_ask(r.dev, 7);
 	cr_expect_eq(in32(&r, EVENT), 7 | 3 << 16);
-	cpu_plug_add(r.dev, 7);
+	plug_add(r.dev, 7);
 	out32(&r, EVENT, 7 | 3 << 16);
 	cr_expect_eq(in32(&r, EVENT), 7 | 1 << 16);
 	rig_done(&r);
 }
 
-Test(cpu_plug, what_was_asked_for_can_be_forgotten_but_not_what_has_come)
+Test(plug, what_was_asked_for_can_be_forgotten_but_not_what_has_come)
 {
 	struct rig r;
 
 	rig_init(&r, 4, 3);
-	cpu_plug_ask(r.dev, 2);
-	cpu_plug_add(r.dev, 3);
-	cpu_plug_forget(r.dev);
-	expect(&r, 2, true, CPU_PLUG_NONE, 0);
-	expect(&r, 3, true, CPU_PLUG_NONE, 0);
+	plug_ask(r.dev, 2);
+	plug_add(r.dev, 3);
+	plug_forget(r.dev);
+	expect(&r, 2, true, PLUG_NONE, 0);
+	expect(&r, 3, true, PLUG_NONE, 0);
 	cr_expect_eq(in32(&r, EVENT), 3 | 1 << 16);
 	rig_done(&r);
 }
 
-Test(cpu_plug, the_guest_may_give_up_any_but_the_first)
+Test(plug, the_guest_may_give_up_any_but_the_first)
 {
 	struct rig r;
 
 	rig_init(&r, 4, 3);
 	out32(&r, EJECT, 0);
-	expect(&r, 0, true, CPU_PLUG_NONE, 0);
+	expect(&r, 0, true, PLUG_NONE, 0);
 	out32(&r, EJECT, 1);
 	cr_expect_eq(in32(&r, IN), 5);
 	cr_expect_eq(r.changes, 1);
 	out32(&r, EJECT, 1);
 	out32(&r, EJECT, 3);
 	cr_expect_eq(r.changes, 1, "those that are out do not leave");
-	cpu_plug_ask(r.dev, 1);
-	expect(&r, 1, false, CPU_PLUG_NONE, 0);
+	plug_ask(r.dev, 1);
+	expect(&r, 1, false, PLUG_NONE, 0);
 	rig_done(&r);
 }
 
-Test(cpu_plug, reset_takes_what_was_asked_for_and_leaves_no_event)
+Test(plug, where_none_has_to_stay_the_guest_may_give_up_the_first_too)
+{
+	struct rig r;
+	const struct plug_config config = {.name = "memory",
+					   .port = PLATFORM_MEMORY_PORT,
+					   .max = 32,
+					   .changed = changed,
+					   .opaque = &r};
+	const uint16_t by = PLATFORM_MEMORY_PORT - PLATFORM_CPUS_PORT;
+	struct device *memory;
+	struct err err = ERR_INIT;
+
+	rig_init(&r, 4, 2);
+	cr_assert_eq(plug_create(&memory, &r.h.env, &config, &err), 0, "%s", err.text);
+	cr_expect_eq(in32(&r, IN + by), 0u, "none is in at first");
+	plug_add(memory, 0);
+	plug_add(memory, 31);
+	cr_expect_eq(in32(&r, IN + by), 0x80000001u);
+	cr_expect_eq(in32(&r, IN), 3u, "the other device is another one");
+	cr_expect_eq(in32(&r, EVENT + by), 1u << 16);
+	out32(&r, EJECT + by, 0);
+	cr_expect_eq(in32(&r, IN + by), 0x80000000u);
+	cr_expect_not(plug_look(memory, 0).in);
+	out32(&r, EJECT + by, 32);
+	memory->ops->destroy(memory);
+	rig_done(&r);
+}
+
+Test(plug, reset_takes_what_was_asked_for_and_leaves_no_event)
 {
 	struct rig r;
 
 	rig_init(&r, 4, 3);
 	out8(&r.h, GPE_EN, 1);
-	cpu_plug_ask(r.dev, 1);
-	cpu_plug_add(r.dev, 3);
+	plug_ask(r.dev, 1);
+	plug_add(r.dev, 3);
 	cr_expect(sci(&r));
 	r.dev->ops->reset(r.dev);
 	cr_expect_not(sci(&r));
-	cr_expect_not(cpu_plug_is_heard(r.dev));
+	cr_expect_not(plug_is_heard(r.dev));
 	cr_expect_eq(in8(&r.h, GPE_EN), 0);
 	cr_expect_eq(in32(&r, EVENT), 0);
 	cr_expect_eq(in32(&r, IN), 0xd);
 	for (unsigned int i = 0; i < 4; i++)
-		expect(&r, i, i != 1, CPU_PLUG_NONE, 0);
+		expect(&r, i, i != 1, PLUG_NONE, 0);
 	rig_done(&r);
 }
 
-/* Every port, every width, many values: what is there of processors stays within what there can be,
+/* Every port, every width, many values: what is there of parts stays within what there can be,
  * and nothing that was not said in a register's own width counts. */
-Test(cpu_plug, a_hostile_guest_changes_nothing_but_what_it_has)
+Test(plug, a_hostile_guest_changes_nothing_but_what_it_has)
 {
 	static const uint32_t values[] = {
 		0,          1,          3,          4,          254,        255,
@@ -257,7 +290,7 @@ Test(cpu_plug, a_hostile_guest_changes_nothing_but_what_it_has)
 
 	rig_init(&r, 4, 2);
 	for (unsigned int width = 1; width <= 4; width *= 2) {
-		for (uint16_t port = 0; port + width <= PLATFORM_CPUS_PORTS; port++) {
+		for (uint16_t port = 0; port + width <= PLATFORM_PLUG_PORTS; port++) {
 			for (unsigned int i = 0; i < ARRAY_SIZE(values); i++) {
 				uint32_t v = values[i];
 
@@ -277,30 +310,30 @@ Test(cpu_plug, a_hostile_guest_changes_nothing_but_what_it_has)
 
 /* --- state --- */
 
-Test(cpu_plug, state_moves)
+Test(plug, state_moves)
 {
 	struct rig from, to;
 
 	rig_init(&from, 40, 3);
 	rig_init(&to, 40, 3);
 	out8(&from.h, GPE_EN, 1);
-	cpu_plug_add(from.dev, 33);
-	cpu_plug_ask(from.dev, 2);
+	plug_add(from.dev, 33);
+	plug_ask(from.dev, 2);
 	out32(&from, EVENT, 2 | 3 << 16);
 	out32(&from, EJECT, 1);
 	state_move(from.dev, to.dev);
 	cr_expect(sci(&to));
-	cr_expect(cpu_plug_is_heard(to.dev));
+	cr_expect(plug_is_heard(to.dev));
 	cr_expect_geq(to.changes, 1, "the machine's vCPUs follow");
 	cr_expect_eq(in32(&to, IN), 5);
 	cr_expect_eq(in32(&to, IN + 4), 2);
 	cr_expect_eq(in32(&to, EVENT), 33 | 1 << 16);
-	expect(&to, 2, true, CPU_PLUG_LEAVES, 0);
+	expect(&to, 2, true, PLUG_LEAVES, 0);
 	rig_done(&to);
 	rig_done(&from);
 }
 
-/* The record of a processor is in, event, waits, refusal; all are before the stream's end. */
+/* The record of a part is in, event, waits, refusal; all are before the stream's end. */
 static void refuse(unsigned int number, unsigned int member, uint8_t value, const char *why)
 {
 	struct state_buffer state, before, after;
@@ -323,18 +356,18 @@ static void refuse(unsigned int number, unsigned int member, uint8_t value, cons
 	rig_done(&from);
 }
 
-Test(cpu_plug, impossible_states_are_refused)
+Test(plug, impossible_states_are_refused)
 {
-	refuse(0, 0, 0, "the first processor cannot leave");
-	refuse(0, 1, 3, "the first processor cannot leave");
-	refuse(3, 1, 1, "processor 3 is not in the machine");
-	refuse(3, 2, 3, "processor 3 is not in the machine");
-	refuse(1, 1, 2, "processor 1 has one that there is not");
+	refuse(0, 0, 0, "number 0 cannot leave");
+	refuse(0, 1, 3, "number 0 cannot leave");
+	refuse(3, 1, 1, "number 3 is not in the machine");
+	refuse(3, 2, 3, "number 3 is not in the machine");
+	refuse(1, 1, 2, "number 1 has one that there is not");
 	refuse(1, 1, 4, "event is 4");
 	refuse(1, 0, 2, "in is 2");
 }
 
-Test(cpu_plug, the_state_of_a_machine_of_another_size_is_refused)
+Test(plug, the_state_of_a_machine_of_another_size_is_refused)
 {
 	struct state_buffer state;
 	struct err err = ERR_INIT;
