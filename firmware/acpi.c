@@ -7,9 +7,9 @@
  *   0xffff0  the BIOS's entry after a reset, which resets the machine: reserved
  *
  * Not hardware-reduced: PM1 registers, so that the power button and S5 need neither interpreted
- * code nor GPEs (of which there is one, where processors come and go), and the 8259 and PIT that
- * KVM has anyway are declared as they are. The PM timer is the clock of a guest without kvmclock
- * whose TSC cannot be trusted.
+ * code nor GPEs (of which there is one where processors come and go, and one for memory), and the
+ * 8259 and PIT that KVM has anyway are declared as they are. The PM timer is the clock of a guest
+ * without kvmclock whose TSC cannot be trusted.
  */
 #include <errno.h>
 #include <string.h>
@@ -21,6 +21,7 @@
 
 #include "cpus.hex"
 #include "dsdt.hex"
+#include "memory.hex"
 
 enum {
 	ACPI_AREA_GPA = 0xe0000,
@@ -54,7 +55,8 @@ enum {
 	BOOT_NO_VGA = 1 << 2,
 
 	CMOS_CENTURY = 0x32,
-	GPE0_BYTES = 2, /* status and enable, of 8 events */
+	GPE_BYTES = 2, /* of each block: status and enable, of 8 events */
+	GPE1_BASE = 8,
 };
 
 /* The area under construction. */
@@ -118,8 +120,14 @@ static int place_fadt(struct tables *t, const struct acpi_config *c, uint64_t ds
 	f[91] = 4; /* PM_TMR_LEN */
 	if (c->cpus_port) {
 		store_le32(f + 80, c->cpus_port); /* GPE0_BLK */
-		f[92] = GPE0_BYTES;
-		port_gas(f + 220, c->cpus_port, 8 * GPE0_BYTES, 1);
+		f[92] = GPE_BYTES;
+		port_gas(f + 220, c->cpus_port, 8 * GPE_BYTES, 1);
+	}
+	if (c->memory_port) {
+		store_le32(f + 84, c->memory_port); /* GPE1_BLK */
+		f[93] = GPE_BYTES;
+		f[94] = GPE1_BASE;
+		port_gas(f + 232, c->memory_port, 8 * GPE_BYTES, 1);
 	}
 	store_le16(f + 96, 0xfff); /* C2 latency: not supported */
 	store_le16(f + 98, 0xfff); /* C3 */
@@ -285,7 +293,7 @@ static int place_viot(struct tables *t, const struct acpi_viommu *v, uint64_t *g
 /* XSDT: DSDT is the FADT's, everything else is listed. */
 static int place_all(struct tables *t, const struct acpi_config *c, uint64_t *xsdt)
 {
-	enum { LISTED_MAX = 6 };
+	enum { LISTED_MAX = 7 };
 	uint8_t x[ACPI_HEADER_BYTES + 8 * LISTED_MAX];
 	uint64_t dsdt, listed[LISTED_MAX];
 	unsigned int n = 4;
@@ -296,6 +304,9 @@ static int place_all(struct tables *t, const struct acpi_config *c, uint64_t *xs
 	    (r = place_mcfg(t, c, &listed[2])) || (r = place_ssdt(t, c, &listed[3])))
 		return r;
 	if (c->cpus_port && (r = place(t, cpus_aml_code, sizeof(cpus_aml_code), &listed[n++])))
+		return r;
+	if (c->memory_port &&
+	    (r = place(t, memory_aml_code, sizeof(memory_aml_code), &listed[n++])))
 		return r;
 	if (c->viommu && (r = place_viot(t, c->viommu, &listed[n++])))
 		return r;

@@ -38,6 +38,11 @@ struct acpi_config {
 	 * good. */
 	uint16_t cpus_port;
 	uint32_t cpus_in[8];
+	/* Where memory comes and goes: the registers of asl/memory.asl, which begin with GPE1's
+	 * block, and its units, one behind the other. 0: none does. */
+	uint16_t memory_port;
+	uint64_t memory_gpa, memory_unit_bytes;
+	unsigned int memory_units;        /* to 32 */
 	const struct acpi_viommu *viommu; /* NULL: none */
 	/* SMBIOS */
 	uint8_t uuid[16];                             /* as displayed, first byte first */
@@ -47,8 +52,8 @@ struct acpi_config {
 	unsigned int n_oem_strings;                   /* to 255 */
 };
 
-/* Write RSDP, XSDT, FADT, MADT, MCFG, DSDT, SSDT (two where processors come and go), VIOT with a
- * virtual IOMMU, and SMBIOS into guest memory. */
+/* Write RSDP, XSDT, FADT, MADT, MCFG, DSDT, SSDT (more where processors or memory come and go),
+ * VIOT with a virtual IOMMU, and SMBIOS into guest memory. */
 int acpi_build(struct gmem *gmem, const struct acpi_config *config, struct err *err);
 
 /* Their places, the same on every platform: below 1 MiB. */

@@ -341,6 +341,7 @@ enum {
 	GENERAL_CONSUMER = 0x01,
 	GENERAL_FIXED = 0x0c, /* minimum and maximum are fixed */
 	MEMORY_RW = 0x01,     /* writable, not cacheable */
+	MEMORY_RAM = 0x03,    /* writable, cacheable */
 	IO_ENTIRE_RANGE = 0x03,
 };
 
@@ -374,18 +375,24 @@ void aml_res_io_window(struct aml *a, uint16_t base, uint32_t len)
 		      len);
 }
 
-static void memory_space(struct aml *a, uint8_t general, uint64_t base, uint64_t len)
+static void memory_space(struct aml *a, uint8_t general, uint8_t specific, uint64_t base,
+			 uint64_t len)
 {
-	address_space(a, base + (len - 1) <= UINT32_MAX ? 4 : 8, SPACE_MEMORY, general, MEMORY_RW,
+	address_space(a, base + (len - 1) <= UINT32_MAX ? 4 : 8, SPACE_MEMORY, general, specific,
 		      base, len);
 }
 
 void aml_res_memory_window(struct aml *a, uint64_t base, uint64_t len)
 {
-	memory_space(a, GENERAL_FIXED, base, len);
+	memory_space(a, GENERAL_FIXED, MEMORY_RW, base, len);
 }
 
 void aml_res_memory64(struct aml *a, uint64_t base, uint64_t len)
 {
-	memory_space(a, GENERAL_FIXED | GENERAL_CONSUMER, base, len);
+	memory_space(a, GENERAL_FIXED | GENERAL_CONSUMER, MEMORY_RW, base, len);
+}
+
+void aml_res_ram(struct aml *a, uint64_t base, uint64_t len)
+{
+	memory_space(a, GENERAL_FIXED | GENERAL_CONSUMER, MEMORY_RAM, base, len);
 }

@@ -2,7 +2,7 @@
 /*
  * AML builder: bytes are only ever appended; a container's length is put in front of it when it is
  * closed. For the data of the run-time SSDT; code is written in ASL (asl/), but for the few methods
- * that are each processor's own.
+ * that are each part's own.
  *
  *     mark = aml_device(a, "COM1");
  *     aml_name(a, "_HID");  aml_eisaid(a, "PNP0501");
@@ -68,5 +68,7 @@ void aml_res_io_window(struct aml *a, uint16_t base, uint32_t len);
 void aml_res_memory_window(struct aml *a, uint64_t base, uint64_t len);
 /* A device's own memory, above 4 GiB or below. */
 void aml_res_memory64(struct aml *a, uint64_t base, uint64_t len);
+/* Memory. */
+void aml_res_ram(struct aml *a, uint64_t base, uint64_t len);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The run-time SSDT: names whose values differ by machine. No methods, so nothing to interpret, but
- * where processors come and go: then each has those that are its own, and asl/cpus.asl the rest. */
+ * where processors or memory come and go: then each has those that are its own, and asl/ the
+ * rest. */
 #include <stdio.h>
 
 #include "base/num.h"
@@ -82,61 +83,86 @@ static void isa_device(struct aml *a, const char *name, const char *eisaid, cons
 	aml_end(a, device);
 }
 
-static const char *processor_name(char name[static 8], unsigned int number)
+/* What comes and goes: C... are processors, M... units of memory, whose methods are in
+ * asl/cpus.asl and asl/memory.asl. */
+static const char *part_name(char name[static 8], char kind, unsigned int number)
 {
-	snprintf(name, 8, "C%03X", number & 0xfff);
+	snprintf(name, 8, "%c%03X", kind, number & 0xfff);
 	return name;
 }
 
-/* It is there or not, and the guest can give it up: all but the first, with which it starts. */
-static void methods(struct aml *a, const struct acpi_config *config, unsigned int number)
+static const char *method_name(char name[static 5], char kind, const char *rest)
 {
-	uint8_t e[ACPI_PROCESSOR_BYTES];
-	char word[] = {'C', 'I', 'N', (char)('0' + number / 32), '\0'};
-	size_t method;
+	snprintf(name, 5, "%c%s", kind, rest);
+	return name;
+}
 
-	/* The MADT says who is there when the guest starts: this is the entry of one that is. */
-	aml_name(a, "_MAT");
-	aml_buffer(a, e, acpi_processor(e, config->topology, number, true));
-	method = aml_method(a, "_STA", 0);
+/* It is there or not. */
+static void is_there(struct aml *a, char kind, unsigned int number)
+{
+	const char word[] = {'I', 'N', (char)('0' + number / 32), '\0'};
+	size_t method = aml_method(a, "_STA", 0);
+	char name[5];
+
 	aml_return(a);
-	aml_path(a, "CSTA");
-	aml_path(a, word);
+	aml_path(a, method_name(name, kind, "STA"));
+	aml_path(a, method_name(name, kind, word));
 	aml_integer(a, number % 32);
 	aml_end(a, method);
-	if (!number)
-		return;
-	method = aml_method(a, "_EJ0", 1);
+}
+
+/* The guest can give it up. */
+static void can_leave(struct aml *a, char kind, unsigned int number)
+{
+	size_t method = aml_method(a, "_EJ0", 1);
+	char name[5];
+
 	aml_store(a);
 	aml_integer(a, number);
-	aml_path(a, "CEJC");
+	aml_path(a, method_name(name, kind, "EJC"));
 	aml_end(a, method);
 	method = aml_method(a, "_OST", 3);
-	aml_path(a, "COST");
+	aml_path(a, method_name(name, kind, "OST"));
 	aml_integer(a, number);
 	aml_arg(a, 0);
 	aml_arg(a, 1);
 	aml_end(a, method);
 }
 
-/* CNTF (number, event) */
-static void notify(struct aml *a, unsigned int cpus)
+/* CNTF or MNTF (number, event), and CPRT or MPRT. */
+static void notify(struct aml *a, char kind, unsigned int parts, uint16_t port)
 {
-	size_t method = aml_method(a, "CNTF", 2);
+	size_t method;
 	char name[8];
 
-	for (unsigned int i = 0; i < cpus; i++) {
+	aml_name(a, method_name(name, kind, "PRT"));
+	aml_integer(a, port);
+	method = aml_method(a, method_name(name, kind, "NTF"), 2);
+	for (unsigned int i = 0; i < parts; i++) {
 		size_t same = aml_if(a);
 
 		aml_equal(a);
 		aml_arg(a, 0);
 		aml_integer(a, i);
 		aml_notify(a);
-		aml_path(a, processor_name(name, i));
+		aml_path(a, part_name(name, kind, i));
 		aml_arg(a, 1);
 		aml_end(a, same);
 	}
 	aml_end(a, method);
+}
+
+/* All but the first, with which the guest starts, can leave. */
+static void plug_processor(struct aml *a, const struct acpi_config *config, unsigned int number)
+{
+	uint8_t e[ACPI_PROCESSOR_BYTES];
+
+	/* The MADT says who is there when the guest starts: this is the entry of one that is. */
+	aml_name(a, "_MAT");
+	aml_buffer(a, e, acpi_processor(e, config->topology, number, true));
+	is_there(a, 'C', number);
+	if (number)
+		can_leave(a, 'C', number);
 }
 
 static void processors(struct aml *a, const struct acpi_config *config)
@@ -145,21 +171,43 @@ static void processors(struct aml *a, const struct acpi_config *config)
 	char name[8];
 
 	for (unsigned int i = 0; i < cpus; i++) {
-		size_t device = aml_device(a, processor_name(name, i));
+		size_t device = aml_device(a, part_name(name, 'C', i));
 
 		aml_name(a, "_HID");
 		aml_string(a, "ACPI0007");
 		aml_name(a, "_UID"); /* as in the MADT */
 		aml_integer(a, i);
 		if (config->cpus_port)
-			methods(a, config, i);
+			plug_processor(a, config, i);
 		aml_end(a, device);
 	}
-	if (!config->cpus_port)
+	if (config->cpus_port)
+		notify(a, 'C', cpus, config->cpus_port);
+}
+
+static void memory(struct aml *a, const struct acpi_config *config)
+{
+	uint64_t bytes = config->memory_unit_bytes;
+	char name[8];
+
+	if (!config->memory_port)
 		return;
-	aml_name(a, "CPRT");
-	aml_integer(a, config->cpus_port);
-	notify(a, cpus);
+	for (unsigned int i = 0; i < config->memory_units; i++) {
+		size_t device = aml_device(a, part_name(name, 'M', i)), res;
+
+		aml_name(a, "_HID");
+		aml_eisaid(a, "PNP0C80");
+		aml_name(a, "_UID");
+		aml_integer(a, i);
+		aml_name(a, "_CRS");
+		res = aml_resources(a);
+		aml_res_ram(a, config->memory_gpa + i * bytes, bytes);
+		aml_resources_end(a, res);
+		is_there(a, 'M', i);
+		can_leave(a, 'M', i);
+		aml_end(a, device);
+	}
+	notify(a, 'M', config->memory_units, config->memory_port);
 }
 
 void acpi_ssdt(struct aml *a, const struct acpi_config *config)
@@ -180,6 +228,7 @@ void acpi_ssdt(struct aml *a, const struct acpi_config *config)
 	if (config->panic_port)
 		isa_device(a, "PEVT", NULL, "QEMU0001", 0, config->panic_port, 1, 0);
 	processors(a, config);
+	memory(a, config);
 	aml_end(a, scope);
 
 	/* SLP_TYP for PM1a and PM1b, two reserved (ACPI 6.5, 7.4.2). */

@@ -301,6 +301,10 @@ static int build_map(struct placing *p, const struct arch_platform *platform,
 {
 	int r = memmap_from_gmem(&p->map, p->gmem);
 
+	/* Memory that can leave is no place for what stays: the guest finds it by ACPI. */
+	if (!r && platform->plug_bytes)
+		r = memmap_remove(&p->map, platform->plug_gpa, platform->plug_bytes);
+
 	p->free = p->map;
 	if (!r)
 		r = memmap_set(&p->map, LEGACY_START, LEGACY_END - LEGACY_START, MEMMAP_RESERVED);

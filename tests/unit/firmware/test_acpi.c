@@ -76,6 +76,15 @@ static void come_and_go(struct machine *m)
 		m->config.cpus_in[i / 32] |= 1u << i % 32;
 }
 
+/* Memory comes and goes, in so many units. */
+static void memory_comes_and_goes(struct machine *m, unsigned int units)
+{
+	m->config.memory_port = 0x680;
+	m->config.memory_gpa = 5 * GiB;
+	m->config.memory_unit_bytes = 256 * MiB;
+	m->config.memory_units = units;
+}
+
 static bool is_in(unsigned int number)
 {
 	return number % 3 == 0;
@@ -268,6 +277,35 @@ static void plug_decompiles(unsigned int sockets, unsigned int cores, unsigned i
 	machine_done(&m);
 	cr_assert_eq(system("rm -- *.dat said"), 0);
 	cr_assert_eq(rmdir(dir), 0);
+}
+
+static void memory_decompiles(unsigned int units)
+{
+	char dir[] = "/tmp/hospes-acpi-XXXXXX";
+	struct machine m;
+
+	cr_assert_not_null(mkdtemp(dir));
+	cr_assert_eq(chdir(dir), 0);
+	machine_init(&m, 1, 2, 1);
+	memory_comes_and_goes(&m, units);
+	machine_build(&m);
+	save("DSDT", table(&m, "DSDT"));
+	save("FACP", table(&m, "FACP"));
+	save("SSDT", table(&m, "SSDT"));
+	save("MEMORY", find_table(&m, "SSDT", 1));
+	expect_clean("FACP", NULL, NULL);
+	expect_clean("SSDT", "DSDT", "MEMORY");
+	expect_clean("MEMORY", "DSDT", "SSDT");
+	machine_done(&m);
+	cr_assert_eq(system("rm -- *.dat said"), 0);
+	cr_assert_eq(rmdir(dir), 0);
+}
+
+Test(acpi, tables_of_memory_that_comes_and_goes_decompile_clean, .timeout = 100)
+{
+	memory_decompiles(1);
+	memory_decompiles(17);
+	memory_decompiles(32);
 }
 
 Test(acpi, tables_of_cpus_that_come_and_go_decompile_clean, .timeout = 100)
@@ -464,6 +502,30 @@ Test(acpi, fadt_has_an_event_block_where_cpus_come_and_go)
 	machine_done(&m);
 }
 
+Test(acpi, fadt_has_another_event_block_where_memory_comes_and_goes)
+{
+	struct machine m;
+	const uint8_t *f;
+
+	machine_init(&m, 1, 4, 1);
+	machine_build(&m);
+	f = table(&m, "FACP");
+	cr_assert_eq(load_le32(f + 84) + f[93] + f[94] + load_le64(f + 236), 0u);
+	memory_comes_and_goes(&m, 4);
+	machine_build(&m);
+	f = table(&m, "FACP");
+	cr_assert_eq(load_le32(f + 80) + f[92], 0u, "the other is processors'");
+	cr_assert_eq(load_le32(f + 84), 0x680u);
+	cr_assert_eq(f[93], 2);
+	cr_assert_eq(f[94], 8, "its events are numbered from");
+	cr_assert_eq(f[233], 16, "bits");
+	cr_assert_eq(load_le64(f + 236), 0x680u);
+	come_and_go(&m);
+	machine_build(&m);
+	cr_assert_not_null(find_table(&m, "SSDT", 2), "one for each");
+	machine_done(&m);
+}
+
 Test(acpi, mcfg_gives_the_ecam)
 {
 	struct machine m;
@@ -635,7 +697,7 @@ static void resources(const uint8_t *r, size_t size)
 /* How many arguments what has this name takes. */
 static unsigned int arguments(const uint8_t *name)
 {
-	return memcmp(name, "CSTA", 4) == 0 ? 2 : memcmp(name, "COST", 4) == 0 ? 3 : 0;
+	return memcmp(name + 1, "STA", 3) == 0 ? 2 : memcmp(name + 1, "OST", 3) == 0 ? 3 : 0;
 }
 
 /* A resource template, or an entry of the MADT (_MAT), by its type and length. */
@@ -737,8 +799,10 @@ static void check_ssdt(unsigned int cpus, bool plug)
 	struct machine m;
 
 	machine_init(&m, cpus, 1, 1);
-	if (plug)
+	if (plug) {
 		come_and_go(&m);
+		memory_comes_and_goes(&m, 1 + cpus % 32);
+	}
 	machine_build(&m);
 	const uint8_t *t = table(&m, "SSDT");
 	size_t len = load_le32(t + 4), i = 36, terms = 0;
@@ -793,6 +857,27 @@ Test(acpi, every_cpu_but_the_first_can_be_given_up)
 				 "C004i",
 				 10),
 		     1u);
+	machine_done(&m);
+}
+
+Test(acpi, every_unit_of_memory_has_its_place_and_can_be_given_up)
+{
+	/* ACPI 6.4.3.5.1: memory, fixed, cacheable and writable; granularity 0, from, to. */
+	static const uint8_t place[] = {
+		0x8a, 0x2b, 0,    0, 0x0d, 0x03, 0, 0,    0,    0,    0,    0, 0, 0, 0,
+		0,    0,    0x60, 1, 0,    0,    0, 0xff, 0xff, 0xff, 0x6f, 1, 0, 0, 0,
+	};
+	struct machine m;
+
+	machine_init(&m, 1, 1, 1);
+	memory_comes_and_goes(&m, 3);
+	machine_build(&m);
+	cr_expect_eq(occurrences(&m, "_STA", 4), 3u);
+	cr_expect_eq(occurrences(&m, "_EJ0", 4), 3u);
+	cr_expect_eq(occurrences(&m, "\x0c\x41\xd0\x0c\x80", 5), 3u, "PNP0C80");
+	cr_expect_eq(occurrences(&m, "_EJ0\1\x70\x0a\2MEJC", 12), 1u);
+	cr_expect_eq(occurrences(&m, "_OST\3MOST\x0a\2hi", 13), 1u);
+	cr_expect_eq(occurrences(&m, (const char *)place, sizeof(place)), 1u, "number 2");
 	machine_done(&m);
 }
 

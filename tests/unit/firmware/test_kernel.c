@@ -673,6 +673,33 @@ Test(kernel, a_small_guest_gets_the_kernel_where_it_fits)
 	cr_assert_eq(gpa, 2 * MiB);
 }
 
+/* Memory that can leave: at a reset it is in the machine, and the guest finds it by ACPI. */
+Test(kernel, memory_that_can_leave_is_neither_in_the_map_nor_a_place_for_the_kernel)
+{
+	struct gmem_region_config unit = {.name = "unit",
+					  .gpa = 4 * GiB,
+					  .size_bytes = 64 * MiB,
+					  .backing = GMEM_ANONYMOUS,
+					  .numa_node = -1,
+					  .fd = -1};
+	struct synth s = {.codec = CODEC_LZ4, .lists = 3};
+	uint64_t gpa;
+
+	cr_assert_eq(gmem_begin(gmem, &err), 0);
+	cr_assert_eq(gmem_add(gmem, &unit, &err), 0);
+	cr_assert_eq(gmem_commit(gmem, &err), 0);
+	platform.plug_gpa = unit.gpa;
+	platform.plug_bytes = 2 * unit.size_bytes;
+	open_synth(&s, KASLR_ON);
+	for (unsigned int i = 0; i < 30; i++) {
+		cr_assert_eq(load(), 0, "%s", err.text);
+		placed(&s, &gpa);
+		cr_assert_lt(gpa, RAM);
+	}
+	cr_assert_null(e820_of(unit.gpa));
+	cr_assert_not_null(e820_of(RAM - 1));
+}
+
 Test(kernel, a_long_command_line_is_refused_with_its_limit)
 {
 	cleanup_blob struct blob b = synth_bzimage(&(struct synth){.codec = CODEC_LZ4}, NULL);
