@@ -257,6 +257,16 @@ static int set_cpus(const char *what, const char *value)
 	return CLI_USAGE;
 }
 
+static int set_memory(const char *what, const char *value)
+{
+	uint64_t bytes;
+
+	if (parse_bytes(value, &bytes))
+		return put(what, "/v1/memory", json_pack("{s:I}", "size_bytes", (json_int_t)bytes));
+	cli_error("memory: takes a size like 2G, of all the memory that there is to be");
+	return CLI_USAGE;
+}
+
 static int set_one(const char *what, const char *word)
 {
 	const char *equals = strchr(word, '='), *dot = NULL;
@@ -273,7 +283,9 @@ static int set_one(const char *what, const char *word)
 		return set_balloon(what, equals + 1);
 	if (equals && strncmp(word, "cpus=", 5) == 0)
 		return set_cpus(what, equals + 1);
-	cli_error("set %s: takes cpus=N, strategy=NAME, balloon=SIZE, DISK.size=SIZE, "
+	if (equals && strncmp(word, "memory=", 7) == 0)
+		return set_memory(what, equals + 1);
+	cli_error("set %s: takes cpus=N, memory=SIZE, strategy=NAME, balloon=SIZE, DISK.size=SIZE, "
 		  "NET.link=up|down, CONSOLE.terminal=80x24, or bytes_per_s and ops_per_s of a "
 		  "disk or net",
 		  word);
@@ -384,6 +396,7 @@ const struct command ctl_command = {
 		"  shutdown              press the power button\n"
 		"  reset, stop           at once, whatever the guest is doing\n"
 		"  set KEY=VALUE...      cpus=N               up to the max that it was started with\n"
+		"                        memory=SIZE          likewise\n"
 		"                        strategy=NAME        of devices behind the virtual IOMMU\n"
 		"                        balloon=SIZE         what the balloon takes from the guest\n"
 		"                        DISK.size=SIZE       of its backing; auto: ask the file\n"
@@ -407,7 +420,7 @@ const struct command ctl_command = {
 	.notes = "Exit status: 0 it was done, 1 failure, 2 usage.\n",
 	.examples = "  hospes ctl web pause\n"
 		    "  hospes ctl web set strategy=strict net0.link=down\n"
-		    "  hospes ctl web set cpus=4\n"
+		    "  hospes ctl web set cpus=4 memory=2G\n"
 		    "  hospes ctl web add --disk path=data.img,id=data\n"
 		    "  hospes ctl web add --passthrough 0000:01:10.2,strategy=strict\n"
 		    "  hospes ctl web console\n"

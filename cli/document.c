@@ -82,8 +82,9 @@ const struct option document_options[] = {
 	 "vCPUs (1), and how many there can be ('hospes ctl NAME set cpus=M')\n"
 	 "[,sockets=S,cores=C,threads=T][,pin=0-3]",
 	 FLAG(FLAG_OBJECT, NULL, "cpus", "count")},
-	{"memory", "SIZE",
-	 "memory of the guest (256M), and how it is backed:\n"
+	{"memory", "SIZE[,max=MAX]",
+	 "memory of the guest (256M), and how much there can be\n"
+	 "('hospes ctl NAME set memory=MAX'); how it is backed:\n"
 	 "[,backing=auto|anonymous|memfd|hugetlb-2M|hugetlb-1G]\n"
 	 "[,prefault=on][,numa_node=N]",
 	 FLAG(FLAG_OBJECT, NULL, "memory", "size")},

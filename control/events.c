@@ -26,6 +26,7 @@ static const char *const names[] = {
 	[HOSPES_EVENT_BALLOON] = "balloon",
 	[HOSPES_EVENT_DUMPED] = "dumped",
 	[HOSPES_EVENT_CPUS] = "cpus",
+	[HOSPES_EVENT_MEMORY] = "memory",
 };
 
 const char *events_state_name(enum hospes_state state)
@@ -131,6 +132,8 @@ static json_t *value_of(const struct event_record *record)
 		return json_pack("{s:i}", "index", record->value);
 	case HOSPES_EVENT_CPUS:
 		return json_pack("{s:i}", "count", record->value);
+	case HOSPES_EVENT_MEMORY:
+		return json_pack("{s:I}", "bytes", (json_int_t)record->value << 20);
 	case HOSPES_EVENT_DEVICE_REMOVED:
 		return json_pack("{s:b}", "forced", record->value);
 	default:

@@ -92,6 +92,12 @@ static int set_cpus(struct call *call)
 	return hospes_vm_set_cpus(call->vm, (unsigned int)integer_of(call, "count"), &call->error);
 }
 
+static int set_memory(struct call *call)
+{
+	return hospes_vm_set_memory(call->vm, (uint64_t)integer_of(call, "size_bytes"),
+				    &call->error);
+}
+
 static int set_disk_size(struct call *call)
 {
 	uint64_t bytes = (uint64_t)integer_of(call, "bytes");
@@ -293,6 +299,12 @@ static const struct field cpus[] = {
 	{0},
 };
 
+static const struct field memory[] = {
+	{"size_bytes", FIELD_INTEGER, 0, INT64_MAX, false,
+	 "how much there is to be, memory.size to memory.max, in whole units"},
+	{0},
+};
+
 static const struct field rate[] = {
 	{"bytes_per_s", FIELD_INTEGER, 0, INT64_MAX, true, "bytes, at least 1024; 0: no limit"},
 	{"ops_per_s", FIELD_INTEGER, 0, UINT32_MAX, true,
@@ -357,6 +369,9 @@ const struct method methods[] = {
 	{"PUT", "/v1/cpus", "set_cpus",
 	 "How many vCPUs there are to be, as far as the guest agrees; an event says how it ended",
 	 .body = cpus, .answer = ANSWER_LATER, .run = set_cpus},
+	{"PUT", "/v1/memory", "set_memory",
+	 "How much memory there is to be, as far as the guest agrees; an event says how it ended",
+	 .body = memory, .answer = ANSWER_LATER, .run = set_memory},
 	{"PUT", "/v1/devices/{id}/rate", "set_rate",
 	 "How much a disk or a network may move in a second; what is left out stays as it is",
 	 .body = rate, .answer = ANSWER_NOTHING, .run = set_rate},

@@ -81,6 +81,8 @@ struct family {
 static const struct family families[] = {
 	{"hospes_memory_bytes", FROM_MACHINE, GAUGE, "memory_bytes",
 	 .help = "Memory of the guest."},
+	{"hospes_memory_max_bytes", FROM_MACHINE, GAUGE, "memory", "max_bytes",
+	 .help = "How much there can be while it runs."},
 	{"hospes_cpus", FROM_MACHINE, GAUGE, "cpus", "count", .help = "vCPUs in the machine."},
 	{"hospes_cpus_max", FROM_MACHINE, GAUGE, "cpus", "max",
 	 .help = "How many there can be while it runs."},

@@ -373,6 +373,18 @@ int hospes_vm_set_cpus(struct hospes_vm *vm, unsigned int count, struct hospes_e
 	return give(error, &err, vm_call(vm, do_set_cpus, &count, &err));
 }
 
+static int do_set_memory(struct hospes_vm *vm, void *arg, struct err *err)
+{
+	return memory_set(vm, *(uint64_t *)arg, err);
+}
+
+int hospes_vm_set_memory(struct hospes_vm *vm, uint64_t bytes, struct hospes_error *error)
+{
+	struct err err = ERR_INIT;
+
+	return give(error, &err, vm_call(vm, do_set_memory, &bytes, &err));
+}
+
 int hospes_vm_net_link(struct hospes_vm *vm, const char *id, int up, struct hospes_error *error)
 {
 	struct device_call call = {.id = id, .up = up != 0};

@@ -142,6 +142,7 @@ int vm_prepare_boot(struct hospes_vm *vm, struct err *err)
 		.n_oem_strings = vm->credentials.n,
 	};
 	cpus_describe(vm, &acpi);
+	memory_describe(vm, &acpi);
 	memcpy(acpi.uuid, vm->config.uuid.byte, sizeof(acpi.uuid));
 	rc = pci_root_assign(vm->pci, err);
 	vm_viommu_reset(vm);

@@ -67,6 +67,7 @@ static const struct schema cpus_schema = {"cpus", cpus_fields, sizeof(struct con
 
 static const struct schema_field memory_fields[] = {
 	{"size", SCHEMA_SIZE, AT(config_memory, size_bytes), .min = 0, .max = 64 * TiB},
+	{"max", SCHEMA_SIZE, AT(config_memory, max_bytes), .min = 0, .max = 64 * TiB},
 	{"backing", SCHEMA_ENUM, AT(config_memory, backing), .names = config_backing_names},
 	{"prefault", SCHEMA_BOOL, AT(config_memory, prefault)},
 	{"prefault_threads", SCHEMA_UINT, AT(config_memory, prefault_threads), .max = 1024},

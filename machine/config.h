@@ -24,8 +24,9 @@ struct config_cpus {
 };
 
 struct config_memory {
-	uint64_t size_bytes;
-	int backing; /* enum gmem_backing, up to GMEM_HUGETLB_1G */
+	uint64_t size_bytes; /* at the start */
+	uint64_t max_bytes;  /* that there can be while it runs; 0: size_bytes */
+	int backing;         /* enum gmem_backing, up to GMEM_HUGETLB_1G */
 	bool prefault;
 	uint32_t prefault_threads; /* 0: as many as the host has CPUs */
 	int numa_node;             /* -1: none */
@@ -121,6 +122,11 @@ struct config {
 	int on_reset;
 	int sandbox; /* enum sandbox_mode */
 };
+
+/* In what units memory comes and goes: as small as Linux can, which is 128 MiB, or 2 GiB in a large
+ * machine, but not more of them than vhost has room for (64 regions, by default) with the rest. */
+enum { CONFIG_MEMORY_UNITS = 32 };
+uint64_t config_memory_unit(const struct config_memory *memory);
 
 /* ret is to be released with config_done, also after an error. */
 int config_read(struct config *ret, const char *json, size_t len, struct err *err);

@@ -9,49 +9,6 @@
 #include "machine/open.h"
 #include "machine/vm.h"
 
-static int add_ram(struct hospes_vm *vm, const char *name, uint64_t gpa, uint64_t size_bytes,
-		   struct err *err)
-{
-	const struct gmem_region_config region = {
-		.name = name,
-		.gpa = gpa,
-		.size_bytes = size_bytes,
-		.backing = (enum gmem_backing)vm->config.memory.backing,
-		.numa_node = vm->config.memory.numa_node,
-		.share = config_shares_memory(&vm->config),
-		.small_pages = config_has_small_pages(&vm->config),
-		.fd = -1,
-	};
-
-	return size_bytes ? gmem_add(vm->gmem, &region, err) : 0;
-}
-
-static int build_memory(struct hospes_vm *vm, struct err *err)
-{
-	const struct config_memory *memory = &vm->config.memory;
-	int rc = gmem_create(&vm->gmem, &vm->log, err);
-
-	if (rc)
-		return rc;
-	rc = gmem_begin(vm->gmem, err);
-	if (rc)
-		return rc;
-	rc = add_ram(vm, "ram-low", 0, vm->platform.low_bytes, err);
-	if (!rc)
-		rc = add_ram(vm, "ram-high", vm->platform.high_gpa, vm->platform.high_bytes, err);
-	if (rc) {
-		gmem_abort(vm->gmem);
-		return err_prefix(err, "memory");
-	}
-	rc = gmem_commit(vm->gmem, err);
-	if (!rc && memory->prefault) {
-		log_info(&vm->log, "memory", "touching %llu MiB",
-			 (unsigned long long)(memory->size_bytes / MiB));
-		rc = gmem_prefault(vm->gmem, memory->prefault_threads, err);
-	}
-	return rc ? err_prefix(err, "memory") : 0;
-}
-
 static int build_loops(struct hospes_vm *vm, struct err *err)
 {
 	struct loop_config config = {.log = &vm->log, .name = "main"};
@@ -145,7 +102,7 @@ static int build_vcpus(struct hospes_vm *vm, struct err *err)
 int vm_build(struct hospes_vm *vm, struct err *err)
 {
 	const struct config_cpus *cpus = &vm->config.cpus;
-	struct vm_layout layout = {.arch.memory_bytes = vm->config.memory.size_bytes};
+	struct vm_layout layout = {.arch = {.memory_bytes = 0}};
 	int rc;
 
 	vm->topology = (struct arch_topology){
@@ -154,6 +111,7 @@ int vm_build(struct hospes_vm *vm, struct err *err)
 		.cores = cpus->cores,
 		.threads = cpus->threads,
 	};
+	memory_layout(vm, &layout.arch);
 	rc = sandbox_create(&vm->sandbox, (enum sandbox_mode)vm->config.sandbox, &vm->log, err);
 	if (!rc)
 		rc = open_kvm(&vm->kvm, vm->options.kvm_fd, err);
@@ -169,7 +127,7 @@ int vm_build(struct hospes_vm *vm, struct err *err)
 	if (!rc)
 		rc = build_loops(vm, err);
 	if (!rc)
-		rc = build_memory(vm, err);
+		rc = memory_build(vm, err);
 	if (!rc)
 		vm_start_loading(vm);
 	if (!rc)

@@ -305,7 +305,9 @@ void vm_lifecycle_done(struct hospes_vm *vm)
 		loop_cancel(vm->loop, &vm->reset_timer);
 	hotplug_cancel(vm);
 	cpus_cancel(vm);
-	while ((vm->reset_waits || vm->hotplug.timer_set || vm->cpus.timer_set) &&
+	memory_cancel(vm);
+	while ((vm->reset_waits || vm->hotplug.timer_set || vm->cpus.timer_set ||
+		vm->memory.timer_set) &&
 	       loop_iterate(vm->loop, true) >= 0)
 		;
 }
@@ -587,6 +589,7 @@ int vm_iterate(struct hospes_vm *vm, bool wait)
 	pthread_mutex_unlock(&vm->mutex);
 	vm_act(vm);
 	cpus_act(vm);
+	memory_act(vm);
 	vm_dump_act(vm);
 	handle_request(vm);
 	return atomic_load(&vm->state) == HOSPES_STOPPED ? 0 : 1;

@@ -49,5 +49,7 @@ int vm_create_platform(struct hospes_vm *vm, struct err *err)
 		return rc;
 	vm_adopt(vm, dev);
 	rc = cpus_create(vm, err);
+	if (!rc)
+		rc = memory_create(vm, err);
 	return rc ? rc : ports_create_spare(vm, err);
 }

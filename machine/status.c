@@ -132,6 +132,7 @@ char *vm_status(struct hospes_vm *vm)
 	char *text;
 
 	json_object_set_new(root, "cpus", cpus_status(vm));
+	json_object_set_new(root, "memory", memory_status(vm));
 	json_object_set_new(root, "sandbox", sandbox_status(vm->sandbox));
 	if (iommu)
 		json_object_set_new(root, "iommu", iommu);

@@ -61,7 +61,50 @@ static uint64_t page_of_backing(int backing)
 	return 2 * MiB;
 }
 
-static int check_memory(const struct config_memory *memory, struct err *err)
+uint64_t config_memory_unit(const struct config_memory *memory)
+{
+	uint64_t more = memory->max_bytes - memory->size_bytes;
+	uint64_t unit = memory->size_bytes >= 64 * GiB ? 2 * GiB : 128 * MiB;
+
+	while (more > CONFIG_MEMORY_UNITS * unit)
+		unit *= 2;
+	return unit;
+}
+
+/* What there can be beside `size`. */
+static int check_max(const struct config_memory *memory, uint64_t total, struct err *err)
+{
+	uint64_t more = memory->max_bytes - memory->size_bytes, unit, below;
+
+	if (memory->max_bytes < memory->size_bytes)
+		return err_set(err, -EINVAL,
+			       "memory.max: %" PRIu64 "M is less than size %" PRIu64
+			       "M; give at least that",
+			       memory->max_bytes / MiB, memory->size_bytes / MiB);
+	if (!more)
+		return 0;
+	if (page_of_backing(memory->backing) == GiB || memory->backing == GMEM_HUGETLB_2M)
+		return err_set(err, -EINVAL,
+			       "memory.max: memory.backing is %s: this host reserves such pages, "
+			       "so none come or go; use auto",
+			       config_backing_names[memory->backing]);
+	unit = config_memory_unit(memory);
+	if (!is_aligned(more, unit)) {
+		below = memory->size_bytes + align_down(more, unit);
+		return err_set(err, -EINVAL,
+			       "memory.max: %" PRIu64
+			       " bytes: beyond size it is in units of %" PRIu64
+			       "M; the nearest are %" PRIu64 "M and %" PRIu64 "M",
+			       memory->max_bytes, unit / MiB, below / MiB, (below + unit) / MiB);
+	}
+	if (memory->max_bytes > total)
+		return err_set(err, -ENOMEM,
+			       "memory.max: %" PRIu64 "M, but this host has %" PRIu64 "M in all",
+			       memory->max_bytes / MiB, total / MiB);
+	return 0;
+}
+
+static int check_memory(struct config_memory *memory, struct err *err)
 {
 	uint64_t page = page_of_backing(memory->backing);
 	struct sysinfo host;
@@ -78,11 +121,13 @@ static int check_memory(const struct config_memory *memory, struct err *err)
 			       align_up(memory->size_bytes, page) / MiB);
 	if (sysinfo(&host) == 0)
 		total = (uint64_t)host.totalram * host.mem_unit;
+	if (!memory->max_bytes)
+		memory->max_bytes = memory->size_bytes;
 	if (memory->size_bytes > total)
 		return err_set(err, -ENOMEM,
 			       "memory.size: %" PRIu64 "M, but this host has %" PRIu64 "M in all",
 			       memory->size_bytes / MiB, total / MiB);
-	return 0;
+	return check_max(memory, total, err);
 }
 
 static int check_iommu(const struct config *c, struct err *err)

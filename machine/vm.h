@@ -36,6 +36,7 @@
 #include "machine/hotplug.h"
 #include "machine/kind.h"
 #include "machine/kind_passthrough.h"
+#include "machine/memory.h"
 #include "platform/platform.h"
 #include "sandbox/sandbox.h"
 #include "virtio/virtio.h"
@@ -109,6 +110,7 @@ struct hospes_vm {
 	struct dma_space *dma;
 	struct vcpus *vcpus;
 	struct vm_cpus cpus;
+	struct vm_memory memory;
 	struct loop *loop;
 	struct vm_io_thread io[VM_MAX_IO_THREADS];
 	struct loop *io_loops[VM_MAX_IO_THREADS];

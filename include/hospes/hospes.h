@@ -108,6 +108,9 @@ enum hospes_event_type {
 	/* There are other vCPUs, or hospes_vm_set_cpus has ended: value is how many there are, text
 	 * "", or why they are not as many as were wanted. */
 	HOSPES_EVENT_CPUS,
+	/* There is another amount of memory, or hospes_vm_set_memory has ended: value is how many
+	 * MiB there are, text "", or why they are not as many as were wanted. */
+	HOSPES_EVENT_MEMORY,
 };
 
 struct hospes_event {
@@ -287,6 +290,16 @@ HOSPES_API int hospes_vm_balloon(struct hospes_vm *vm, uint64_t bytes, struct ho
  * listen. */
 HOSPES_API int hospes_vm_set_cpus(struct hospes_vm *vm, unsigned int count,
 				  struct hospes_error *error);
+/* How much memory there is, from the document's memory.size to its memory.max, while the guest
+ * runs: the call returns when the guest has been notified, by ACPI, and HOSPES_EVENT_MEMORY says
+ * how it ended. More is mapped for the guest and its devices before the call returns, or the call
+ * fails and there is no more than before. Less: the guest is asked for the last units, and gives
+ * them up or not, within 30 s; the next call replaces what was asked. A guest that is reset starts
+ * with what there is. -EINVAL: out of bounds, or not a whole number of units beside memory.size
+ * (the message names the nearest sizes); -EOPNOTSUPP: there can be no other (memory.max); -EBUSY:
+ * not running, or the guest does not listen; -ENOMEM and others: it cannot be mapped, and why. */
+HOSPES_API int hospes_vm_set_memory(struct hospes_vm *vm, uint64_t bytes,
+				    struct hospes_error *error);
 /* Link of a network device: up is 0 or 1. */
 HOSPES_API int hospes_vm_net_link(struct hospes_vm *vm, const char *id, int up,
 				  struct hospes_error *error);

@@ -240,7 +240,8 @@ static struct region *take_retired(struct gmem *gmem, const struct gmem_region_c
 
 		if (r->pub.gpa != config->gpa || r->pub.size_bytes != config->size_bytes ||
 		    r->pub.flags != config->flags || r->pub.numa_node != config->numa_node ||
-		    r->is_given || r->pub.small_pages != config->small_pages || (r->pub.fd >= 0) != (backing == GMEM_MEMFD) ||
+		    r->is_given || r->pub.small_pages != config->small_pages ||
+		    (r->pub.fd >= 0) != (backing == GMEM_MEMFD) ||
 		    strcmp(r->name, config->name) != 0 ||
 		    gmem_backing_discard(&r->pub, 0, r->pub.size_bytes))
 			continue;

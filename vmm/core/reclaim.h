@@ -17,8 +17,8 @@
  * A given page is no memory for devices: a virtual IOMMU refuses to map it. So nothing is pinned
  * anew between the moment at which a page leaves the hardware and the discard.
  *
- * It belongs to its map, and lasts as long. Memory that is added to the map later is covered where it was
- * expected (gmem_expect).
+ * It belongs to its map, and lasts as long. Memory that is added to the map later is covered where
+ * it was expected (gmem_expect).
  *
  * Threads: any; give, take and report hold the map (gmem_hold), so no lock of a listener may be
  * held. Errors: 0 or a negative errno.

@@ -144,6 +144,13 @@ int hospes_vm_set_cpus(struct hospes_vm *vm, unsigned int count, struct hospes_e
 	return call(error);
 }
 
+int hospes_vm_set_memory(struct hospes_vm *vm, uint64_t bytes, struct hospes_error *error)
+{
+	(void)vm;
+	check(bytes <= INT64_MAX);
+	return call(error);
+}
+
 int hospes_vm_balloon(struct hospes_vm *vm, uint64_t bytes, struct hospes_error *error)
 {
 	(void)vm;

@@ -196,6 +196,12 @@ int hospes_vm_set_cpus(struct hospes_vm *vm, unsigned int count, struct hospes_e
 	return call(error, "set_cpus", "%u", count);
 }
 
+int hospes_vm_set_memory(struct hospes_vm *vm, uint64_t bytes, struct hospes_error *error)
+{
+	(void)vm;
+	return call(error, "set_memory", "%llu", (unsigned long long)bytes);
+}
+
 int hospes_vm_device_add(struct hospes_vm *vm, const char *json, size_t length, char **device,
 			 struct hospes_error *error)
 {

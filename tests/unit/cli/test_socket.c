@@ -155,17 +155,19 @@ Test(socket, ctl_sets_what_each_device_has)
 {
 	begin();
 	cr_assert_eq(CTL("web", "set", "data.size=1G", "a.b.link=down", "console0.terminal=80x24",
-			 "strategy=staged,pool=8", "balloon=64K", "cpus=16"),
+			 "strategy=staged,pool=8", "balloon=64K", "cpus=16", "memory=2G"),
 		     CLI_OK, "%s", fake_err);
 	cr_assert_str_eq(fake.calls, "disk_resize(data, 1073741824) net_link(a.b, 0) "
 				     "console_resize(console0, 80, 24) set_strategy(staged,pool=8) "
-				     "balloon(65536) set_cpus(16) ");
+				     "balloon(65536) set_cpus(16) set_memory(2147483648) ");
 	cr_assert_eq(CTL("web", "set", "balloon=0"), CLI_OK, "%s", fake_err);
 	cr_assert_str_eq(fake.calls, "balloon(0) ");
 	cr_assert_eq(CTL("web", "set", "balloon=auto"), CLI_USAGE);
 	cr_assert_eq(CTL("web", "set", "cpus=-1"), CLI_USAGE);
 	cr_assert_eq(CTL("web", "set", "cpus=2x"), CLI_USAGE);
 	cr_assert_eq(CTL("web", "set", "cpus="), CLI_USAGE);
+	cr_assert_eq(CTL("web", "set", "memory=all"), CLI_USAGE);
+	cr_assert_eq(CTL("web", "set", "memory="), CLI_USAGE);
 	cr_assert_eq(CTL("web", "set", "data.bytes_per_s=10M", "net0.ops_per_s=0"), CLI_OK, "%s",
 		     fake_err);
 	cr_assert_str_eq(fake.calls, "set_rate(data, 10485760, -1) set_rate(net0, -1, 0) ");
@@ -267,7 +269,7 @@ Test(socket, ctl_refuses_what_it_does_not_know_before_it_asks)
 		{"set", "net0.link=on"},
 		{"set", "data.bytes_per_s=fast"},
 		{"set", "data.ops_per_s=-1"},
-		{"set", "memory=2G"},
+		{"set", "memroy=2G"},
 		{"set", "c.terminal=80x24x"},
 		{"set", "data.colour=red"},
 		{"set", "size"},

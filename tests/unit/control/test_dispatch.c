@@ -85,9 +85,11 @@ Test(dispatch, settings_reach_the_device_that_the_path_names)
 	ask("PUT", "/v1/balloon", "{\"bytes\": 8192}");
 	ask("PUT", "/v1/cpus", "{\"count\": 4}");
 	cr_assert_eq(answer.status, 202);
+	ask("PUT", "/v1/memory", "{\"size_bytes\": 1073741824}");
+	cr_assert_eq(answer.status, 202);
 	cr_assert_str_eq(fake.calls, "disk_resize(data, 4096) net_link(a b/, 0) "
 				     "console_resize(console0, 80, 25) set_strategy(staged,pool=8) "
-				     "balloon(8192) set_cpus(4) ");
+				     "balloon(8192) set_cpus(4) set_memory(1073741824) ");
 }
 
 Test(dispatch, a_viewer_comes_with_a_descriptor)

@@ -83,6 +83,11 @@ Test(events, are_numbered_from_one)
 	cr_assert_str_eq(text_of(object, "event"), "cpus");
 	cr_assert_eq(json_integer_value(json_object_get(object, "count")), 3);
 	json_decref(object);
+	add(HOSPES_EVENT_MEMORY, 3072, "");
+	object = line(&next);
+	cr_assert_str_eq(text_of(object, "event"), "memory");
+	cr_assert_eq(json_integer_value(json_object_get(object, "bytes")), 3221225472);
+	json_decref(object);
 }
 
 Test(events, a_slow_reader_sees_a_gap_of_what_it_lost)

@@ -10,6 +10,7 @@
 static const char status[] =
 	"{\"name\": \"a \\\"quoted\\\\ name\", \"state\": \"paused\", \"resets\": 3,"
 	" \"memory_bytes\": 4398046511104, \"cpus\": {\"count\": 2, \"max\": 16},"
+	" \"memory\": {\"max_bytes\": 8796093022208},"
 	" \"exits\": {\"total\": 30, \"io\": 10, \"mmio\": 20},"
 	" \"devices\": [{\"kind\": \"console\", \"id\": \"console0\", \"type\": \"serial\","
 	"                \"output_bytes\": 12},"
@@ -56,6 +57,7 @@ Test(metrics, numbers_keep_their_value_and_say_whose_they_are)
 		"hospes_state{state=\"paused\"} 1",
 		"hospes_state{state=\"running\"} 0",
 		"hospes_memory_bytes 4398046511104",
+		"hospes_memory_max_bytes 8796093022208",
 		"hospes_cpus 2",
 		"hospes_cpus_max 16",
 		"hospes_resets_total 3",

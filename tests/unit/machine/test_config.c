@@ -174,6 +174,53 @@ Test(config, cpus_that_may_come_are_part_of_the_shape)
 	refused("{" K ", \"cpus\": {\"max\": 4, \"pin\": \"0\"}}", -EINVAL, "for 4 vCPUs");
 }
 
+Test(config, memory_that_may_come_is_in_whole_units)
+{
+	struct config c;
+	struct err err;
+
+	cr_assert_eq(read_text(&c, "{" K ", \"memory\": {\"size\": \"96M\"}}", &err), 0);
+	cr_expect_eq(c.memory.max_bytes, 96 * MiB, "none by default");
+	config_done(&c);
+	cr_assert_eq(
+		read_text(&c, "{" K ", \"memory\": {\"size\": \"96M\", \"max\": \"224M\"}}", &err),
+		0, "%s", err.text);
+	cr_expect_eq(c.memory.max_bytes, 224 * MiB);
+	cr_expect_eq(config_memory_unit(&c.memory), 128 * MiB);
+	config_done(&c);
+	refused("{" K ", \"memory\": {\"size\": \"96M\", \"max\": \"64M\"}}", -EINVAL,
+		"memory.max: 64M is less than size 96M; give at least that");
+	refused("{" K ", \"memory\": {\"size\": \"96M\", \"max\": \"225M\"}}", -EINVAL,
+		"in units of 128M; the nearest are 224M and 352M");
+	refused("{" K ", \"memory\": {\"size\": \"96M\", \"max\": \"2097248M\"}}", -ENOMEM,
+		"memory.max: 2097248M, but this host has");
+	refused("{" K ", \"memory\": {\"size\": \"96M\", \"max\": \"224M\","
+		" \"backing\": \"hugetlb-2M\"}}",
+		-EINVAL, "memory.backing is hugetlb-2M: this host reserves such pages");
+}
+
+Test(config, units_of_memory_are_few_and_such_as_the_guest_takes)
+{
+	static const struct {
+		uint64_t size, max, unit;
+	} shapes[] = {
+		{256 * MiB, 2 * GiB, 128 * MiB}, {256 * MiB, 4352 * MiB, 128 * MiB},
+		{GiB, 65 * GiB, 2 * GiB},        {64 * GiB, 66 * GiB, 2 * GiB},
+		{64 * GiB, 64 * TiB, 2 * TiB},   {32 * MiB, 32 * MiB, 128 * MiB},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(shapes); i++) {
+		const struct config_memory memory = {.size_bytes = shapes[i].size,
+						     .max_bytes = shapes[i].max};
+		uint64_t unit = config_memory_unit(&memory);
+
+		cr_expect_eq(unit, shapes[i].unit, "%zu: %llu M", i,
+			     (unsigned long long)(unit / MiB));
+		cr_expect_leq((shapes[i].max - shapes[i].size + unit - 1) / unit,
+			      CONFIG_MEMORY_UNITS);
+	}
+}
+
 Test(config, cpus_out_of_bounds_are_refused)
 {
 	refused("{" K ", \"cpus\": {\"count\": 0}}", -ERANGE, "cpus.count: 0");
