@@ -253,7 +253,7 @@ static bool segment_has(const struct vmlinux_segment *s, const struct elf_source
 
 bool vmlinux_has_text(const struct vmlinux *v, const struct elf_source *source, const char *text)
 {
-	enum { WINDOW = 1 << 20 };
+	enum { WINDOW = 64 << 10 };
 	cleanup_free void *window = malloc(WINDOW);
 	bool found = false;
 
