@@ -207,8 +207,8 @@ guest_where() {
 # guest_wait NAME SECONDS: until it has ended; its exit status, or 124.
 guest_wait() {
 	local name=$1 pid=${guest_pid[$1]} watch status=0
-	# tail ends with the process that it watches.
-	timeout "$2" tail -f -s 0.2 --pid="$pid" /dev/null || return 124
+	# tail ends with the process that it watches, unless L1 loses its timers: then look.
+	timeout "$2" tail -f -s 0.2 --pid="$pid" /dev/null || ! kill -0 "$pid" 2>/dev/null || return 124
 	wait "$pid" || status=$?
 	watch=${guest_stdin[$name]}
 	exec {watch}>&-
