@@ -2,7 +2,7 @@
 # testhost: --cpus 4 --memory 8G --timeout 900
 # The README's examples, as they are written there, do what it says.
 . "$(dirname "$0")/../lib.sh"
-plan 24
+plan 26
 
 # The commands of a section, continued lines joined: those that begin with the words given.
 examples() {
@@ -81,6 +81,9 @@ ok "a machine with a balloon and a debugger: its guest is up" guest_wait_for cha
 ok "it is asked for memory" eval "$(example 'hospes ctl web set balloon' 1)"
 held() { hospes ctl web status | jq -e '.devices[] | select(.id == "balloon") | .actual_bytes == 134217728' >/dev/null; }
 ok "and gives it" retry 60 held
+ok "it gets memory" eval "$(example 'hospes ctl web set memory' 1)"
+more() { hospes ctl web status | jq -e '.memory.bytes == 2147483648' >/dev/null; }
+ok "and has it" retry 60 more
 ok "its disk's share is set" eval "$(example 'hospes ctl web set disk0' 1)"
 ln -s "$HOSPES_GUEST_VMLINUX" vmlinux
 like "$(eval "$(example gdb 1) -batch -ex 'info threads'" 2>&1 </dev/null)" 'Thread 1' "a debugger sees its vCPU"
