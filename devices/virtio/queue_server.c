@@ -5,8 +5,8 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/num.h"
 #include "base/probe.h"
@@ -21,14 +21,6 @@ static bool stopping(const struct virtio_queue *q)
 }
 
 /* --- service --- */
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 static bool may_serve(const struct virtio_queue *q)
 {
@@ -45,7 +37,7 @@ static void count_request(struct virtio_queue *q, uint64_t bytes)
 /* Chain by chain, for devices that answer at once. */
 static bool handle_chains(struct virtio_queue *q)
 {
-	uint64_t end_ns = now_ns() + VIRTIO_SHARE_NS;
+	uint64_t end_ns = clock_ns() + VIRTIO_SHARE_NS;
 
 	do {
 		virtq_kick_disable(q->vq);
@@ -59,7 +51,7 @@ static bool handle_chains(struct virtio_queue *q)
 			}
 			virtq_push(q->vq, &q->chain, (uint32_t)written);
 			count_request(q, (uint64_t)written);
-			if (now_ns() >= end_ns)
+			if (clock_ns() >= end_ns)
 				return true;
 		}
 	} while (virtq_kick_enable(q->vq));
