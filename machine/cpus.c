@@ -5,61 +5,16 @@
 #include <errno.h>
 #include <stdio.h>
 
-#include "base/clock.h"
 #include "base/num.h"
 #include "machine/vm.h"
-#include "platform/plug.h"
 
 static_assert(8 * sizeof(((struct acpi_config *)0)->cpus_in) >= PLUG_MAX, "a bit for each");
-
-static void timer_done(struct loop_op *op, int result)
-{
-	struct vm_cpus *c = container_of(op, struct vm_cpus, timer);
-
-	(void)result; /* cpus_act follows */
-	c->timer_set = false;
-}
-
-/* In a vCPU thread. */
-static void changed(void *opaque)
-{
-	struct hospes_vm *vm = opaque;
-
-	atomic_store(&vm->cpus.changed, true);
-	loop_post(vm->loop, &vm->wake);
-}
-
-int cpus_create(struct hospes_vm *vm, struct err *err)
-{
-	const struct config_cpus *config = &vm->config.cpus;
-	const struct device_env env = vm_device_env(vm);
-	const struct plug_config plug = {
-		.name = "cpus",
-		.port = PLATFORM_CPUS_PORT,
-		.first_stays = true,
-		.max = config->max,
-		.in = config->count,
-		.changed = changed,
-		.opaque = vm,
-	};
-	struct vm_cpus *c = &vm->cpus;
-	int rc;
-
-	c->timer.done = timer_done;
-	c->reported = c->wanted = config->count;
-	if (config->max == config->count)
-		return 0;
-	rc = plug_create(&c->plug, &env, &plug, err);
-	if (!rc)
-		vm_adopt(vm, c->plug);
-	return rc;
-}
 
 /* Where the guest has given a processor up, its vCPU leaves. */
 static void follow(struct hospes_vm *vm)
 {
 	for (unsigned int i = 0; i < vm->config.cpus.max; i++) {
-		bool in = plug_look(vm->cpus.plug, i).in;
+		bool in = plug_look(vm->cpus.parts.plug, i).in;
 
 		if (in != vcpus_is_in(vm->vcpus, i))
 			vcpus_plug(vm->vcpus, i, in);
@@ -69,10 +24,9 @@ static void follow(struct hospes_vm *vm)
 void cpus_describe(struct hospes_vm *vm, struct acpi_config *acpi)
 {
 	vm_assert_own_thread(vm);
-	if (!vm->cpus.plug)
+	if (!vm->cpus.parts.plug)
 		return;
-	follow(vm);
-	atomic_store(&vm->cpus.changed, true);
+	parts_restart(&vm->cpus.parts);
 	acpi->cpus_port = PLATFORM_CPUS_PORT;
 	for (unsigned int i = 0; i < vm->config.cpus.max; i++)
 		acpi->cpus_in[i / 32] |= (uint32_t)vcpus_is_in(vm->vcpus, i) << i % 32;
@@ -109,7 +63,7 @@ static int bring_in(struct hospes_vm *vm, unsigned int n, struct err *err)
 		if (!comes[i])
 			continue;
 		vcpus_plug(vm->vcpus, i, true);
-		plug_add(vm->cpus.plug, i);
+		plug_add(vm->cpus.parts.plug, i);
 	}
 	vcpus_resume(vm->vcpus);
 	return rc;
@@ -121,7 +75,7 @@ static void ask_for(struct hospes_vm *vm, unsigned int n)
 	for (unsigned int i = vm->config.cpus.max - 1; i && n; i--) {
 		if (!vcpus_is_in(vm->vcpus, i))
 			continue;
-		plug_ask(vm->cpus.plug, i);
+		plug_ask(vm->cpus.parts.plug, i);
 		n--;
 	}
 }
@@ -130,7 +84,7 @@ static int check(struct hospes_vm *vm, unsigned int count, struct err *err)
 {
 	unsigned int max = vm->config.cpus.max;
 
-	if (!vm->cpus.plug)
+	if (!vm->cpus.parts.plug)
 		return err_set(err, -EOPNOTSUPP,
 			       "cpus: this machine has %u for good; start it with room for more "
 			       "(--cpus %u,max=N; cpus.max)",
@@ -142,7 +96,7 @@ static int check(struct hospes_vm *vm, unsigned int count, struct err *err)
 			       count, max);
 	if (atomic_load(&vm->state) != HOSPES_RUNNING)
 		return vm_wrong_state(vm, "change the number of CPUs", err);
-	if (!plug_is_heard(vm->cpus.plug))
+	if (!plug_is_heard(vm->cpus.parts.plug))
 		return err_set(
 			err, -EBUSY,
 			"cpus: the guest does not listen for them; one that boots does soon, "
@@ -160,21 +114,16 @@ int cpus_set(struct hospes_vm *vm, unsigned int count, struct err *err)
 	vm_assert_own_thread(vm);
 	if (rc)
 		return rc;
-	/* What was asked for before is not wanted any more. */
-	plug_forget(c->plug);
-	follow(vm);
+	parts_begin(&c->parts);
 	now = cpus_count(vm);
 	if (count > now)
 		rc = bring_in(vm, count - now, err);
 	else
 		ask_for(vm, now - count);
 	c->wanted = rc ? now : count;
-	if (rc)
-		return rc;
-	c->until_ns = clock_ns() + CPUS_ANSWER_NS;
-	/* The timer may be for another end. */
-	cpus_cancel(vm);
-	return 0;
+	if (!rc)
+		parts_wait(&c->parts);
+	return rc;
 }
 
 /* --- what became of it --- */
@@ -210,78 +159,59 @@ static const char *remedy(const struct hospes_vm *vm, bool came)
 /* Why it is not as it was wanted, for the event; "": it is. */
 static void explain(struct hospes_vm *vm, char *text, size_t bytes)
 {
-	unsigned int now = cpus_count(vm), silent = 0, n = 0;
+	const struct parts_answers a = parts_answers(&vm->cpus.parts);
+	unsigned int now = cpus_count(vm);
 	bool came = now <= vm->cpus.wanted;
 
 	text[0] = '\0';
-	for (unsigned int i = 0; i < vm->config.cpus.max; i++) {
-		struct plug_view v = plug_look(vm->cpus.plug, i);
-
-		silent += v.waits != PLUG_NONE;
-		if (v.refusal && !n++)
-			snprintf(text, bytes,
-				 "%u of %u wanted: the guest refuses (CPU %u, status "
-				 "0x%02x of _OST): %s",
-				 now, vm->cpus.wanted, i, v.refusal, refusal(v.refusal, came));
-	}
-	if (silent && !n)
+	if (a.refused)
+		snprintf(text, bytes,
+			 "%u of %u wanted: the guest refuses (CPU %u, status 0x%02x of _OST): %s",
+			 now, vm->cpus.wanted, a.number, a.status, refusal(a.status, came));
+	else if (a.silent)
 		snprintf(text, bytes,
 			 "%u of %u wanted: the guest has not answered for %u of them: %s", now,
-			 vm->cpus.wanted, silent, remedy(vm, came));
-	if (!silent && !n && vm->cpus.until_ns && now != vm->cpus.wanted)
+			 vm->cpus.wanted, a.silent, remedy(vm, came));
+	else if (vm->cpus.parts.until_ns && now != vm->cpus.wanted)
 		snprintf(text, bytes, "%u of %u wanted: the guest has given up others; try again",
 			 now, vm->cpus.wanted);
 }
 
-static void report(struct hospes_vm *vm)
+static void report(struct hospes_vm *vm, const char *text)
 {
 	struct vm_cpus *c = &vm->cpus;
-	char text[300];
 
-	explain(vm, text, sizeof(text));
 	c->reported = cpus_count(vm);
-	c->until_ns = 0;
-	if (text[0])
+	if (*text)
 		log_warn(&vm->log, "cpus", "%s", text);
 	else
 		log_info(&vm->log, "cpus", "there are %u of %u", c->reported, vm->config.cpus.max);
-	plug_forget(c->plug);
 	vm_emit(vm, HOSPES_EVENT_CPUS, (int)c->reported, text);
 }
 
-static bool is_answered(struct hospes_vm *vm)
+static bool differ(struct hospes_vm *vm)
 {
-	for (unsigned int i = 0; i < vm->config.cpus.max; i++) {
-		if (plug_look(vm->cpus.plug, i).waits)
-			return false;
-	}
-	return true;
+	return cpus_count(vm) != vm->cpus.reported;
 }
 
-void cpus_act(struct hospes_vm *vm)
+/* --- as parts --- */
+
+static const struct parts_ops ops = {follow, differ, explain, report};
+
+int cpus_create(struct hospes_vm *vm, struct err *err)
 {
+	const struct config_cpus *config = &vm->config.cpus;
+	const struct plug_config plug = {
+		.name = "cpus",
+		.port = PLATFORM_CPUS_PORT,
+		.first_stays = true,
+		.max = config->max,
+		.in = config->count,
+	};
 	struct vm_cpus *c = &vm->cpus;
-	uint64_t now_ns;
 
-	vm_assert_own_thread(vm);
-	if (!c->plug || atomic_load(&vm->state) == HOSPES_STOPPED)
-		return;
-	if (!atomic_exchange(&c->changed, false) && !c->until_ns)
-		return;
-	follow(vm);
-	now_ns = clock_ns();
-	if (c->until_ns ? now_ns >= c->until_ns || is_answered(vm) : cpus_count(vm) != c->reported)
-		report(vm);
-	if (!c->until_ns || c->timer_set)
-		return;
-	c->timer_set = true;
-	loop_timer(vm->loop, &c->timer, c->until_ns - now_ns);
-}
-
-void cpus_cancel(struct hospes_vm *vm)
-{
-	if (vm->cpus.timer_set)
-		loop_cancel(vm->loop, &vm->cpus.timer);
+	c->reported = c->wanted = config->count;
+	return config->max == config->count ? 0 : parts_create(&c->parts, vm, &ops, &plug, err);
 }
 
 json_t *cpus_status(struct hospes_vm *vm)
@@ -289,7 +219,7 @@ json_t *cpus_status(struct hospes_vm *vm)
 	json_t *ret = json_pack("{s:i, s:i}", "count", (int)cpus_count(vm), "max",
 				(int)vm->config.cpus.max);
 
-	if (vm->cpus.until_ns)
+	if (vm->cpus.parts.until_ns)
 		json_object_set_new(ret, "wanted", json_integer(vm->cpus.wanted));
 	return ret;
 }

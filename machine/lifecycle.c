@@ -304,10 +304,10 @@ void vm_lifecycle_done(struct hospes_vm *vm)
 	if (vm->reset_waits)
 		loop_cancel(vm->loop, &vm->reset_timer);
 	hotplug_cancel(vm);
-	cpus_cancel(vm);
-	memory_cancel(vm);
-	while ((vm->reset_waits || vm->hotplug.timer_set || vm->cpus.timer_set ||
-		vm->memory.timer_set) &&
+	parts_cancel(&vm->cpus.parts);
+	parts_cancel(&vm->memory.parts);
+	while ((vm->reset_waits || vm->hotplug.timer_set || vm->cpus.parts.timer_set ||
+		vm->memory.parts.timer_set) &&
 	       loop_iterate(vm->loop, true) >= 0)
 		;
 }
@@ -588,8 +588,8 @@ int vm_iterate(struct hospes_vm *vm, bool wait)
 	run_commands_locked(vm);
 	pthread_mutex_unlock(&vm->mutex);
 	vm_act(vm);
-	cpus_act(vm);
-	memory_act(vm);
+	parts_act(&vm->cpus.parts);
+	parts_act(&vm->memory.parts);
 	vm_dump_act(vm);
 	handle_request(vm);
 	return atomic_load(&vm->state) == HOSPES_STOPPED ? 0 : 1;

@@ -6,11 +6,9 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "base/clock.h"
 #include "base/num.h"
 #include "core/reclaim.h"
 #include "machine/vm.h"
-#include "platform/plug.h"
 
 static_assert(CONFIG_MEMORY_UNITS <= 32, "a bit for each");
 
@@ -73,46 +71,6 @@ int memory_build(struct hospes_vm *vm, struct err *err)
 		rc = gmem_prefault(vm->gmem, config->prefault_threads, err);
 	}
 	return rc ? err_prefix(err, "memory") : 0;
-}
-
-/* In a vCPU thread. */
-static void changed(void *opaque)
-{
-	struct hospes_vm *vm = opaque;
-
-	atomic_store(&vm->memory.changed, true);
-	loop_post(vm->loop, &vm->wake);
-}
-
-static void timer_done(struct loop_op *op, int result)
-{
-	struct vm_memory *m = container_of(op, struct vm_memory, timer);
-
-	(void)result; /* memory_act follows */
-	m->timer_set = false;
-}
-
-int memory_create(struct hospes_vm *vm, struct err *err)
-{
-	const struct device_env env = vm_device_env(vm);
-	const struct plug_config plug = {
-		.name = "memory",
-		.port = PLATFORM_MEMORY_PORT,
-		.max = vm->memory.n_units,
-		.changed = changed,
-		.opaque = vm,
-	};
-	struct vm_memory *m = &vm->memory;
-	int rc;
-
-	m->timer.done = timer_done;
-	m->reported_bytes = m->wanted_bytes = vm->config.memory.size_bytes;
-	if (!m->n_units)
-		return 0;
-	rc = plug_create(&m->plug, &env, &plug, err);
-	if (!rc)
-		vm_adopt(vm, m->plug);
-	return rc;
 }
 
 /* --- units --- */
@@ -186,7 +144,7 @@ static uint32_t units_in(struct hospes_vm *vm)
 	uint32_t ret = 0;
 
 	for (unsigned int i = 0; i < vm->memory.n_units; i++)
-		ret |= (uint32_t)plug_look(vm->memory.plug, i).in << i;
+		ret |= (uint32_t)plug_look(vm->memory.parts.plug, i).in << i;
 	return ret;
 }
 
@@ -215,10 +173,9 @@ static uint64_t bytes_of(struct hospes_vm *vm)
 void memory_describe(struct hospes_vm *vm, struct acpi_config *acpi)
 {
 	vm_assert_own_thread(vm);
-	if (!vm->memory.plug)
+	if (!vm->memory.parts.plug)
 		return;
-	follow(vm);
-	atomic_store(&vm->memory.changed, true);
+	parts_restart(&vm->memory.parts);
 	acpi->memory_port = PLATFORM_MEMORY_PORT;
 	acpi->memory_gpa = vm->platform.plug_gpa;
 	acpi->memory_unit_bytes = vm->memory.unit_bytes;
@@ -244,7 +201,7 @@ static int bring_in(struct hospes_vm *vm, unsigned int n, struct err *err)
 	rc = map_units(vm, come & ~m->mapped, err);
 	for (unsigned int i = 0; i < m->n_units && !rc; i++) {
 		if (come >> i & 1)
-			plug_add(m->plug, i);
+			plug_add(m->parts.plug, i);
 	}
 	return rc;
 }
@@ -257,7 +214,7 @@ static void ask_for(struct hospes_vm *vm, unsigned int n)
 	for (unsigned int i = vm->memory.n_units; i && n; i--) {
 		if (!(in >> (i - 1) & 1))
 			continue;
-		plug_ask(vm->memory.plug, i - 1);
+		plug_ask(vm->memory.parts.plug, i - 1);
 		n--;
 	}
 }
@@ -267,7 +224,7 @@ static int check(struct hospes_vm *vm, uint64_t bytes, struct err *err)
 	const struct config_memory *config = &vm->config.memory;
 	uint64_t unit = vm->memory.unit_bytes;
 
-	if (!vm->memory.plug)
+	if (!vm->memory.parts.plug)
 		return err_set(err, -EOPNOTSUPP,
 			       "memory: this machine has %" PRIu64 "M for good; start it with room "
 			       "for more (--memory %" PRIu64 "M,max=SIZE; memory.max)",
@@ -289,7 +246,7 @@ static int check(struct hospes_vm *vm, uint64_t bytes, struct err *err)
 	}
 	if (atomic_load(&vm->state) != HOSPES_RUNNING)
 		return vm_wrong_state(vm, "change the memory", err);
-	if (!plug_is_heard(vm->memory.plug))
+	if (!plug_is_heard(vm->memory.parts.plug))
 		return err_set(err, -EBUSY,
 			       "memory: the guest does not listen for it; one that boots does "
 			       "soon, one without ACPI never (Linux: "
@@ -306,9 +263,7 @@ int memory_set(struct hospes_vm *vm, uint64_t bytes, struct err *err)
 	vm_assert_own_thread(vm);
 	if (rc)
 		return rc;
-	/* What was asked for before is not wanted any more. */
-	plug_forget(m->plug);
-	follow(vm);
+	parts_begin(&m->parts);
 	now = bytes_of(vm);
 	if (bytes > now)
 		rc = bring_in(vm, (unsigned int)((bytes - now) / m->unit_bytes), err);
@@ -317,9 +272,7 @@ int memory_set(struct hospes_vm *vm, uint64_t bytes, struct err *err)
 	if (rc)
 		return rc;
 	m->wanted_bytes = bytes;
-	m->until_ns = clock_ns() + MEMORY_ANSWER_NS;
-	/* The timer may be for another end. */
-	memory_cancel(vm);
+	parts_wait(&m->parts);
 	return 0;
 }
 
@@ -348,88 +301,66 @@ static const char *refusal(uint8_t status, bool came)
 static void explain(struct hospes_vm *vm, char *text, size_t bytes)
 {
 	const struct vm_memory *m = &vm->memory;
+	const struct parts_answers a = parts_answers(&m->parts);
 	uint64_t now = bytes_of(vm);
-	unsigned int silent = 0, n = 0;
 	bool paused = atomic_load(&vm->state) == HOSPES_PAUSED;
 
 	text[0] = '\0';
-	for (unsigned int i = 0; i < m->n_units; i++) {
-		struct plug_view v = plug_look(m->plug, i);
-
-		silent += v.waits != PLUG_NONE;
-		if (v.refusal && !n++)
-			snprintf(text, bytes,
-				 "%" PRIu64 "M of %" PRIu64 "M wanted: the guest refuses (unit "
-				 "%u at 0x%" PRIx64 ", status 0x%02x of _OST): %s",
-				 now / MiB, m->wanted_bytes / MiB, i, unit_gpa(vm, i), v.refusal,
-				 refusal(v.refusal, now <= m->wanted_bytes));
-	}
-	if (silent && !n)
+	if (a.refused)
+		snprintf(text, bytes,
+			 "%" PRIu64 "M of %" PRIu64
+			 "M wanted: the guest refuses (unit %u at 0x%" PRIx64
+			 ", status 0x%02x of _OST): %s",
+			 now / MiB, m->wanted_bytes / MiB, a.number, unit_gpa(vm, a.number),
+			 a.status, refusal(a.status, now <= m->wanted_bytes));
+	else if (a.silent)
 		snprintf(text, bytes,
 			 "%" PRIu64 "M of %" PRIu64 "M wanted: the guest has not answered for %u "
 			 "units: %s",
-			 now / MiB, m->wanted_bytes / MiB, silent,
+			 now / MiB, m->wanted_bytes / MiB, a.silent,
 			 paused ? "it is paused; resume the machine and try again"
 				: "its log may say why; try again, or reset the machine, which "
 				  "needs no answer");
-	if (!silent && !n && m->until_ns && now != m->wanted_bytes)
+	else if (m->parts.until_ns && now != m->wanted_bytes)
 		snprintf(text, bytes,
 			 "%" PRIu64 "M of %" PRIu64 "M wanted: the guest has given up other units; "
 			 "try again",
 			 now / MiB, m->wanted_bytes / MiB);
 }
 
-static void report(struct hospes_vm *vm)
+static void report(struct hospes_vm *vm, const char *text)
 {
 	struct vm_memory *m = &vm->memory;
-	char text[360];
 
-	explain(vm, text, sizeof(text));
 	m->reported_bytes = bytes_of(vm);
-	m->until_ns = 0;
-	if (text[0])
+	if (*text)
 		log_warn(&vm->log, "memory", "%s", text);
 	else
 		log_info(&vm->log, "memory", "there are %" PRIu64 "M of %" PRIu64 "M",
 			 m->reported_bytes / MiB, vm->config.memory.max_bytes / MiB);
-	plug_forget(m->plug);
 	vm_emit(vm, HOSPES_EVENT_MEMORY, (int)(m->reported_bytes / MiB), text);
 }
 
-static bool is_answered(struct hospes_vm *vm)
+static bool differ(struct hospes_vm *vm)
 {
-	for (unsigned int i = 0; i < vm->memory.n_units; i++) {
-		if (plug_look(vm->memory.plug, i).waits)
-			return false;
-	}
-	return true;
+	return bytes_of(vm) != vm->memory.reported_bytes;
 }
 
-void memory_act(struct hospes_vm *vm)
+/* --- as parts --- */
+
+static const struct parts_ops ops = {follow, differ, explain, report};
+
+int memory_create(struct hospes_vm *vm, struct err *err)
 {
 	struct vm_memory *m = &vm->memory;
-	uint64_t now_ns;
+	const struct plug_config plug = {
+		.name = "memory",
+		.port = PLATFORM_MEMORY_PORT,
+		.max = m->n_units,
+	};
 
-	vm_assert_own_thread(vm);
-	if (!m->plug || atomic_load(&vm->state) == HOSPES_STOPPED)
-		return;
-	if (!atomic_exchange(&m->changed, false) && !m->until_ns)
-		return;
-	follow(vm);
-	now_ns = clock_ns();
-	if (m->until_ns ? now_ns >= m->until_ns || is_answered(vm)
-			: bytes_of(vm) != m->reported_bytes)
-		report(vm);
-	if (!m->until_ns || m->timer_set)
-		return;
-	m->timer_set = true;
-	loop_timer(vm->loop, &m->timer, m->until_ns - now_ns);
-}
-
-void memory_cancel(struct hospes_vm *vm)
-{
-	if (vm->memory.timer_set)
-		loop_cancel(vm->loop, &vm->memory.timer);
+	m->reported_bytes = m->wanted_bytes = vm->config.memory.size_bytes;
+	return m->n_units ? parts_create(&m->parts, vm, &ops, &plug, err) : 0;
 }
 
 json_t *memory_status(struct hospes_vm *vm)
@@ -438,9 +369,9 @@ json_t *memory_status(struct hospes_vm *vm)
 	json_t *ret = json_pack("{s:I, s:I}", "bytes", (json_int_t)gmem_ram_bytes(vm->gmem),
 				"max_bytes", (json_int_t)vm->config.memory.max_bytes);
 
-	if (m->plug)
+	if (m->parts.plug)
 		json_object_set_new(ret, "unit_bytes", json_integer((json_int_t)m->unit_bytes));
-	if (m->until_ns)
+	if (m->parts.until_ns)
 		json_object_set_new(ret, "wanted_bytes", json_integer((json_int_t)m->wanted_bytes));
 	return ret;
 }

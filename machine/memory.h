@@ -13,7 +13,7 @@
  * the host has its pages again; its addresses in hospes stay mapped, so that whoever still looks
  * there (a request in flight, a ring in the wrong place) finds memory of the guest.
  *
- * The guest has MEMORY_ANSWER_NS for all of it. After a reset it starts with what is in, of which
+ * The guest has 30 s for all of it. After a reset it starts with what is in, of which
  * it hears by ACPI, not from its memory map; units that it was asked for have left.
  *
  * Threads: the machine's. Not inside a callback of a loop.
@@ -22,32 +22,24 @@
 #define MACHINE_MEMORY_H
 
 #include <jansson.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
-#include "core/loop.h"
+#include "machine/parts.h"
 
 struct acpi_config;
 struct arch_layout;
-struct device;
 struct hospes_vm;
 
-#define MEMORY_ANSWER_NS 30000000000ull
-
 struct vm_memory {
-	struct device *plug;     /* NULL: none comes or goes */
+	struct vm_parts parts;   /* none where it stays as it is */
 	uint64_t unit_bytes;     /* constant, as are: */
 	unsigned int n_units;    /* of them there can be */
 	bool share, small_pages; /* as gmem_region_config has them */
 	uint32_t mapped;         /* bit by number: the unit is a region of guest memory */
 	uint64_t reported_bytes; /* how much the last event said there is */
 	uint64_t wanted_bytes;   /* how much there is to be */
-	uint64_t until_ns;       /* the guest's time is over; 0: nothing is asked of it */
-	_Atomic bool changed;    /* at the guest's side, set by any thread: memory_act is to look */
-	struct loop_op timer;    /* until then */
-	bool timer_set;
 };
 
 /* What the document says, for the layout. */
@@ -61,10 +53,6 @@ int memory_create(struct hospes_vm *vm, struct err *err);
 void memory_describe(struct hospes_vm *vm, struct acpi_config *acpi);
 /* So much from now on, as far as the guest agrees. */
 int memory_set(struct hospes_vm *vm, uint64_t bytes, struct err *err);
-/* After an iteration of the loop: what the guest has given up and answered, or has not. */
-void memory_act(struct hospes_vm *vm);
-/* Before the loop is destroyed: turn it until timer_set is false. */
-void memory_cancel(struct hospes_vm *vm);
 /* A new reference; NULL: no memory. */
 json_t *memory_status(struct hospes_vm *vm);
 

@@ -3,7 +3,6 @@
 // answers, which these tests play, by the registers that the ACPI methods use.
 #include <criterion/criterion.h>
 #include <errno.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,125 +11,28 @@
 #include "base/num.h"
 #include "machine/vm.h"
 #include "platform/plug.h"
-#include "rig.h"
+#include "plug_rig.h"
 #include "stub_kvm.h"
-
-enum {
-	GPE_EN = PLATFORM_CPUS_PORT + 1,
-	EVENT = PLATFORM_CPUS_PORT + 4,
-	EJECT = PLATFORM_CPUS_PORT + 8,
-	ANSWER = PLATFORM_CPUS_PORT + 0xc,
-	IN = PLATFORM_CPUS_PORT + 0x20,
-	BUSY = 0x82,
-};
 
 #define MACHINE(cpus)                                                                \
 	"{\"memory\": {\"size\": \"32M\"}, \"kernel\": {\"path\": \"{dir}/kernel\"," \
 	" \"cache\": false}, \"cpus\": {" cpus "}}"
 
-static struct rig rig;
-static struct hospes_error error;
-
-/* The last event about CPUs, and how many there were. */
-static struct {
-	unsigned int n;
-	int value;
-	char text[400];
-} seen;
-
-static void on_event(void *opaque, const struct hospes_event *event)
-{
-	(void)opaque;
-	if (event->type != HOSPES_EVENT_CPUS)
-		return;
-	seen.n++;
-	seen.value = event->value;
-	snprintf(seen.text, sizeof(seen.text), "%s", event->text);
-}
-
 static void set_up(void)
 {
-	rig_init(&rig, true);
+	plug_rig_init(PLATFORM_CPUS_PORT, HOSPES_EVENT_CPUS);
 }
 
-static void tear_down(void)
-{
-	rig_done(&rig);
-}
-
-TestSuite(cpus, .init = set_up, .fini = tear_down, .timeout = 120);
-
-/* In the embedder's loop, so that all is done in this thread. */
-static struct hospes_vm *started(const char *document)
-{
-	struct hospes_vm *vm = rig_create(&rig, document, 0);
-
-	vm->options.event = on_event;
-	seen.n = 0;
-	cr_assert_eq(hospes_vm_start(vm, &error), 0, "%s", error.text);
-	return vm;
-}
-
-static void out8(struct hospes_vm *vm, uint16_t port, uint8_t v)
-{
-	cr_assert(bus_write(vm->pio, port, &v, 1));
-}
-
-static void out32(struct hospes_vm *vm, uint16_t port, uint32_t v)
-{
-	cr_assert(bus_write(vm->pio, port, &v, 4));
-}
-
-static uint32_t in32(struct hospes_vm *vm, uint16_t port)
-{
-	uint32_t v = 0;
-
-	cr_assert(bus_read(vm->pio, port, &v, 4));
-	return v;
-}
+TestSuite(cpus, .init = set_up, .fini = plug_rig_done, .timeout = 120);
 
 static void set(struct hospes_vm *vm, unsigned int count)
 {
 	cr_assert_eq(hospes_vm_set_cpus(vm, count, &error), 0, "%s", error.text);
 }
 
-static void iterate(struct hospes_vm *vm)
-{
-	for (unsigned int i = 0; i < 3; i++)
-		cr_assert_eq(hospes_vm_iterate(vm), 1);
-}
-
-/* As its methods do: each event is answered, a request to leave with this status; 0: it leaves. */
-static unsigned int act(struct hospes_vm *vm, uint8_t status)
-{
-	unsigned int n = 0;
-	uint32_t event;
-
-	while ((event = in32(vm, EVENT))) {
-		uint32_t number = event & 0xffff, code = event >> 16;
-
-		out32(vm, EVENT, event);
-		if (code == PLUG_LEAVES && !status)
-			out32(vm, EJECT, number);
-		out32(vm, ANSWER, number | (uint32_t)status << 8 | code << 16);
-		n++;
-	}
-	iterate(vm);
-	return n;
-}
-
 static unsigned int count(struct hospes_vm *vm, const char *key)
 {
-	json_t *root;
-	char *text;
-	unsigned int n;
-
-	cr_assert_eq(hospes_vm_status(vm, &text, &error), 0, "%s", error.text);
-	root = json_loads(text, 0, NULL);
-	n = (unsigned int)json_integer_value(json_object_get(json_object_get(root, "cpus"), key));
-	json_decref(root);
-	hospes_free(text);
-	return n;
+	return (unsigned int)number_of(vm, "cpus", key);
 }
 
 static void expect_refused(struct hospes_vm *vm, unsigned int n, int code, const char *text)
@@ -253,7 +155,7 @@ Test(cpus, a_guest_that_says_nothing_keeps_them_and_the_event_says_so)
 	set(vm, 1);
 	iterate(vm);
 	cr_expect_eq(seen.n, 0u);
-	vm->cpus.until_ns = 1; /* long ago */
+	vm->cpus.parts.until_ns = 1; /* long ago */
 	iterate(vm);
 	cr_expect_eq(seen.n, 1u);
 	cr_expect_eq(seen.value, 3);
@@ -275,7 +177,7 @@ Test(cpus, those_that_came_stay_where_the_guest_says_nothing_and_it_may_hear_of_
 
 	out8(vm, GPE_EN, 1);
 	set(vm, 2);
-	vm->cpus.until_ns = 1;
+	vm->cpus.parts.until_ns = 1;
 	iterate(vm);
 	cr_expect_eq(seen.n, 1u);
 	cr_expect_eq(seen.value, 2);
@@ -293,7 +195,7 @@ Test(cpus, a_machine_that_is_paused_meanwhile_says_so)
 	out8(vm, GPE_EN, 1);
 	set(vm, 1);
 	cr_assert_eq(hospes_vm_pause(vm, &error), 0, "%s", error.text);
-	vm->cpus.until_ns = 1;
+	vm->cpus.parts.until_ns = 1;
 	iterate(vm);
 	cr_expect_eq(seen.n, 1u);
 	cr_expect_not_null(strstr(seen.text, "it is paused; resume the machine"), "%s", seen.text);

@@ -3,7 +3,6 @@
 // answers, which these tests play, by the registers that the ACPI methods use.
 #include <criterion/criterion.h>
 #include <errno.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,83 +12,20 @@
 #include "core/reclaim.h"
 #include "machine/vm.h"
 #include "platform/plug.h"
-#include "rig.h"
+#include "plug_rig.h"
 #include "stub_kvm.h"
-
-enum {
-	GPE_EN = PLATFORM_MEMORY_PORT + 1,
-	EVENT = PLATFORM_MEMORY_PORT + 4,
-	EJECT = PLATFORM_MEMORY_PORT + 8,
-	ANSWER = PLATFORM_MEMORY_PORT + 0xc,
-	IN = PLATFORM_MEMORY_PORT + 0x20,
-	BUSY = 0x82,
-};
 
 #define UNIT (128 * MiB)
 #define MACHINE(memory, more)                                                                  \
 	"{\"memory\": {\"size\": \"32M\"" memory "}, \"kernel\": {\"path\": \"{dir}/kernel\"," \
 	" \"cache\": false}" more "}"
 
-static struct rig rig;
-static struct hospes_error error;
-
-/* The last event about memory, and how many there were. */
-static struct {
-	unsigned int n;
-	int value;
-	char text[400];
-} seen;
-
-static void on_event(void *opaque, const struct hospes_event *event)
-{
-	(void)opaque;
-	if (event->type != HOSPES_EVENT_MEMORY)
-		return;
-	seen.n++;
-	seen.value = event->value;
-	snprintf(seen.text, sizeof(seen.text), "%s", event->text);
-}
-
 static void set_up(void)
 {
-	rig_init(&rig, true);
+	plug_rig_init(PLATFORM_MEMORY_PORT, HOSPES_EVENT_MEMORY);
 }
 
-static void tear_down(void)
-{
-	rig_done(&rig);
-}
-
-TestSuite(memory, .init = set_up, .fini = tear_down, .timeout = 120);
-
-/* In the embedder's loop, so that all is done in this thread. */
-static struct hospes_vm *started(const char *document)
-{
-	struct hospes_vm *vm = rig_create(&rig, document, 0);
-
-	vm->options.event = on_event;
-	seen.n = 0;
-	cr_assert_eq(hospes_vm_start(vm, &error), 0, "%s", error.text);
-	return vm;
-}
-
-static void out8(struct hospes_vm *vm, uint16_t port, uint8_t v)
-{
-	cr_assert(bus_write(vm->pio, port, &v, 1));
-}
-
-static void out32(struct hospes_vm *vm, uint16_t port, uint32_t v)
-{
-	cr_assert(bus_write(vm->pio, port, &v, 4));
-}
-
-static uint32_t in32(struct hospes_vm *vm, uint16_t port)
-{
-	uint32_t v = 0;
-
-	cr_assert(bus_read(vm->pio, port, &v, 4));
-	return v;
-}
+TestSuite(memory, .init = set_up, .fini = plug_rig_done, .timeout = 120);
 
 /* Beside the 32 MiB of the start. */
 static void set(struct hospes_vm *vm, unsigned int units)
@@ -98,43 +34,9 @@ static void set(struct hospes_vm *vm, unsigned int units)
 		     error.text);
 }
 
-static void iterate(struct hospes_vm *vm)
-{
-	for (unsigned int i = 0; i < 3; i++)
-		cr_assert_eq(hospes_vm_iterate(vm), 1);
-}
-
-/* As its methods do: each event is answered, a request to leave with this status; 0: it leaves. */
-static unsigned int act(struct hospes_vm *vm, uint8_t status)
-{
-	unsigned int n = 0;
-	uint32_t event;
-
-	while ((event = in32(vm, EVENT))) {
-		uint32_t number = event & 0xffff, code = event >> 16;
-
-		out32(vm, EVENT, event);
-		if (code == PLUG_LEAVES && !status)
-			out32(vm, EJECT, number);
-		out32(vm, ANSWER, number | (uint32_t)status << 8 | code << 16);
-		n++;
-	}
-	iterate(vm);
-	return n;
-}
-
 static uint64_t of(struct hospes_vm *vm, const char *key)
 {
-	json_t *root;
-	char *text;
-	uint64_t n;
-
-	cr_assert_eq(hospes_vm_status(vm, &text, &error), 0, "%s", error.text);
-	root = json_loads(text, 0, NULL);
-	n = (uint64_t)json_integer_value(json_object_get(json_object_get(root, "memory"), key));
-	json_decref(root);
-	hospes_free(text);
-	return n;
+	return number_of(vm, "memory", key);
 }
 
 /* What the vCPUs have. */
@@ -239,7 +141,7 @@ Test(memory, a_guest_that_refuses_keeps_it_and_the_event_says_why)
 	cr_expect_not_null(strstr(seen.text, "online_movable"), "%s", seen.text);
 	cr_expect_eq(in_slots(), before + 2 * UNIT);
 	set(vm, 0);
-	vm->memory.until_ns = 1; /* long ago */
+	vm->memory.parts.until_ns = 1; /* long ago */
 	iterate(vm);
 	cr_expect_eq(seen.n, 3u);
 	cr_expect_not_null(strstr(seen.text, "the guest has not answered for 2 units"), "%s",
