@@ -77,7 +77,8 @@ const struct option document_options[] = {
 	 FLAG(FLAG_VALUE, "kernel", "kaslr", NULL)},
 	{"kernel-cache", "on|off|DIR", "keep unpacked kernels ($XDG_CACHE_HOME/hospes/kernels)",
 	 FLAG(FLAG_CACHE, "kernel", NULL, NULL)},
-	{"firmware", "FILE", "not built yet", FLAG(FLAG_VALUE, NULL, "firmware", NULL)},
+	{"firmware", "FILE", "UEFI that boots what is on a disk, instead of a kernel: CLOUDHV.fd",
+	 FLAG(FLAG_VALUE, NULL, "firmware", NULL)},
 	{"cpus", "N[,max=M]",
 	 "vCPUs (1), and how many there can be ('hospes ctl NAME set cpus=M')\n"
 	 "[,sockets=S,cores=C,threads=T][,pin=0-3]",

@@ -22,7 +22,9 @@ bool silence_is_likely(const json_t *document)
 
 	json_array_foreach(consoles, i, console)
 	{
-		if (strstr(cmdline, name_of(console)))
+		if (json_object_get(document, "firmware")
+			    ? strcmp(name_of(console), "console=ttyS0") == 0
+			    : strstr(cmdline, name_of(console)) != NULL)
 			return false;
 	}
 	return json_array_size(consoles) > 0;
@@ -45,7 +47,10 @@ bool silence_explain(const json_t *document, char *status)
 	bool silent = answer && output_bytes(answer) == 0;
 
 	json_decref(answer);
-	if (silent)
+	if (silent && json_object_get(document, "firmware"))
+		cli_error("the guest has written nothing to its console; firmware writes to a "
+			  "serial one: --console serial");
+	else if (silent)
 		cli_error("the guest has written nothing to its console; --cmdline '%s' shows a "
 			  "Linux kernel's messages there",
 			  name_of(json_array_get(json_object_get(document, "consoles"), 0)));

@@ -25,6 +25,7 @@
 #define ARM64_MAGIC          0x644d5241u /* "ARM\x64" */
 #define RISCV_MAGIC_AT       56
 #define RISCV_MAGIC          0x05435352u /* "RSC\x05" */
+#define VOLUME_MAGIC_AT      40          /* of a UEFI firmware volume */
 
 struct head {
 	uint8_t byte[HEAD_BYTES];
@@ -277,30 +278,69 @@ static int recognise_bzimage(struct image *image, const struct head *head, int f
 	return find_payload(image, fd, path, err);
 }
 
-int image_recognise(struct image *ret, int fd, const char *path, struct err *err)
+static int read_head(struct image *ret, struct head *head, int fd, const char *what,
+		     const char *path, struct err *err)
 {
-	struct head head = {.bytes = 0};
 	struct stat st;
 	int r;
 
 	memset(ret, 0, sizeof(*ret));
 	if (fstat(fd, &st))
-		return err_set(err, -errno, "kernel '%s': %s", path, err_name(errno));
+		return err_set(err, -errno, "%s '%s': %s", what, path, err_name(errno));
 	if (S_ISDIR(st.st_mode))
-		return err_set(err, -EISDIR, "kernel '%s': is a directory", path);
+		return err_set(err, -EISDIR, "%s '%s': is a directory", what, path);
 	if (!S_ISREG(st.st_mode))
-		return err_set(err, -EINVAL, "kernel '%s': not a regular file", path);
+		return err_set(err, -EINVAL, "%s '%s': not a regular file", what, path);
 	if (!st.st_size)
-		return err_set(err, -EINVAL, "kernel '%s': is empty", path);
+		return err_set(err, -EINVAL, "%s '%s': is empty", what, path);
 	ret->file_bytes = (uint64_t)st.st_size;
-	head.bytes = MIN(ret->file_bytes, sizeof(head.byte));
-	r = fd_read_full(fd, head.byte, head.bytes, 0);
+	head->bytes = MIN(ret->file_bytes, sizeof(head->byte));
+	r = fd_read_full(fd, head->byte, head->bytes, 0);
 	if (r)
-		return err_set(err, r, "kernel '%s': cannot read it: %s", path, err_name(r));
+		return err_set(err, r, "%s '%s': cannot read it: %s", what, path, err_name(r));
+	return 0;
+}
+
+int image_recognise(struct image *ret, int fd, const char *path, struct err *err)
+{
+	struct head head = {.bytes = 0};
+	int r = read_head(ret, &head, fd, "kernel", path, err);
+
+	if (r)
+		return r;
 	if (head.bytes > SELFMAG && !memcmp(head.byte, ELFMAG, SELFMAG))
 		return recognise_elf(ret, &head, path, err);
 	if (head.bytes < HDRS_AT + 4 || load_le32(head.byte + HDRS_AT) != HDRS ||
 	    load_le16(head.byte + BOOT_SECTOR_MAGIC_AT) != 0xaa55)
 		return not_a_kernel(&head, path, err);
 	return recognise_bzimage(ret, &head, fd, path, err);
+}
+
+/* What people have that is not it: Debian's OVMF, SeaBIOS, a kernel. */
+static const char *not_firmware(const struct head *head)
+{
+	if (head->bytes >= VOLUME_MAGIC_AT + 4 && !memcmp(head->byte + VOLUME_MAGIC_AT, "_FVH", 4))
+		return "a flash image for QEMU (OVMF), which wants QEMU's own devices";
+	if (head->bytes >= HDRS_AT + 4 && load_le32(head->byte + HDRS_AT) == HDRS)
+		return "a Linux kernel, which is given by --kernel";
+	return looks_like(head);
+}
+
+int image_recognise_firmware(struct image *ret, int fd, const char *path, struct err *err)
+{
+	struct head head = {.bytes = 0};
+	int r = read_head(ret, &head, fd, "firmware", path, err);
+
+	if (r)
+		return r;
+	if (head.bytes < sizeof(Elf64_Ehdr) || memcmp(head.byte, ELFMAG, SELFMAG))
+		return err_set(
+			err, -ENOEXEC,
+			"firmware '%s': it looks like %s; give a CLOUDHV.fd (edk2's build for "
+			"virtual machines, which hospes's tools/firmware makes)",
+			path, not_firmware(&head));
+	ret->format = IMAGE_VMLINUX;
+	ret->codec = CODEC_NONE;
+	ret->codec_name = "none";
+	return 0;
 }

@@ -53,4 +53,7 @@ struct image {
 /* fd: a regular file. -EINVAL, -ENOEXEC (not a kernel for this machine) or a read error. */
 int image_recognise(struct image *ret, int fd, const char *path, struct err *err);
 
+/* Firmware: an ELF file with a PVH note, which vmlinux_parse looks for. The same errors. */
+int image_recognise_firmware(struct image *ret, int fd, const char *path, struct err *err);
+
 #endif

@@ -34,8 +34,10 @@ enum protocol {
 
 struct kernel {
 	const struct log *log;
+	const char *what; /* "kernel" or "firmware" */
 	char *path, *initrd_path, *cmdline;
 	int fd, initrd_fd;
+	bool firmware;
 	enum kaslr_mode mode;
 	struct cache cache;
 	bool placed; /* at least once: guest memory may hold what an earlier kernel left */
@@ -141,11 +143,11 @@ static int prepare_bzimage(struct kernel *k, bool use_cache, struct err *err)
 
 static int prepare_vmlinux(struct kernel *k, struct err *err)
 {
-	struct elf_source source = {NULL, k->fd, k->image.file_bytes};
+	struct elf_source source = {NULL, k->fd, k->image.file_bytes, k->firmware};
 	int r = vmlinux_parse(&k->elf, &source, err);
 
 	if (r)
-		return err_prefix(err, "kernel '%s'", k->path);
+		return err_prefix(err, "%s '%s'", k->what, k->path);
 	k->protocol = k->elf.pvh_entry ? PROTOCOL_PVH : PROTOCOL_DIRECT;
 	k->cached = false;
 	/* Every Linux kernel has that text. The 64-bit entry of anything else would be handed
@@ -166,7 +168,8 @@ static int prepare(struct kernel *k, bool use_cache, struct err *err)
 
 	if (k->ready)
 		return 0;
-	r = image_recognise(&k->image, k->fd, k->path, err);
+	r = k->firmware ? image_recognise_firmware(&k->image, k->fd, k->path, err)
+			: image_recognise(&k->image, k->fd, k->path, err);
 	if (!r)
 		r = k->image.format == IMAGE_BZIMAGE ? prepare_bzimage(k, use_cache, err)
 						     : prepare_vmlinux(k, err);
@@ -211,14 +214,16 @@ static int initrd_size(const struct kernel *k, uint64_t *ret, struct err *err)
 
 static int open_copies(struct kernel *k, const struct kernel_config *config, struct err *err)
 {
-	k->path = strdup(config->path ? config->path : "kernel");
+	k->firmware = config->firmware;
+	k->what = k->firmware ? "firmware" : "kernel";
+	k->path = strdup(config->path ? config->path : k->what);
 	k->initrd_path = strdup(config->initrd_path ? config->initrd_path : "initrd");
 	k->cmdline = strdup(config->cmdline ? config->cmdline : "");
 	if (!k->path || !k->initrd_path || !k->cmdline)
 		return err_set(err, -ENOMEM, "no memory");
 	k->fd = fd_dup(config->kernel_fd);
 	if (k->fd < 0)
-		return err_set(err, k->fd, "kernel '%s': %s", k->path, err_name(k->fd));
+		return err_set(err, k->fd, "%s '%s': %s", k->what, k->path, err_name(k->fd));
 	if (config->initrd_fd >= 0) {
 		k->initrd_fd = fd_dup(config->initrd_fd);
 		if (k->initrd_fd < 0)
@@ -287,7 +292,9 @@ void kernel_describe(const struct kernel *k, struct kernel_info *ret)
 	};
 
 	*ret = (struct kernel_info){
-		.format = k->image.format == IMAGE_BZIMAGE ? "bzImage" : "vmlinux",
+		.format = k->firmware                        ? "firmware"
+			  : k->image.format == IMAGE_BZIMAGE ? "bzImage"
+							     : "vmlinux",
 		.protocol = protocol[k->protocol],
 		.compression = k->image.codec_name,
 		.cached = k->cached,
@@ -386,9 +393,9 @@ static int too_large(const struct placing *p, uint64_t bytes, struct err *err)
 
 	return err_set(
 		err, -ENOSPC,
-		"kernel '%s': needs %lu MiB of contiguous memory%s; the guest has %lu MiB of memory in "
+		"%s '%s': needs %lu MiB of contiguous memory%s; the guest has %lu MiB of memory in "
 		"all; give it more",
-		p->kernel->path, (bytes + MiB - 1) / MiB, beside, ram / MiB);
+		p->kernel->what, p->kernel->path, (bytes + MiB - 1) / MiB, beside, ram / MiB);
 }
 
 /* At its own address where that is free, else at the lowest that is; anywhere when randomised. */
@@ -423,8 +430,8 @@ static uint8_t *kernel_memory(struct placing *p, uint64_t gpa, uint64_t bytes, s
 	void *hva = gmem_host(p->gmem, gpa, bytes, true);
 
 	if (!hva)
-		err_set(err, -EFAULT, "kernel '%s': no guest memory at 0x%lx", p->kernel->path,
-			gpa);
+		err_set(err, -EFAULT, "%s '%s': no guest memory at 0x%lx", p->kernel->what,
+			p->kernel->path, gpa);
 	p->params.kernel_gpa = gpa;
 	p->params.kernel_bytes = bytes;
 	return hva;
@@ -498,7 +505,7 @@ static int place_vmlinux(struct placing *p, struct arch_entry *entry, struct err
 		r = fd_read_full(k->fd, image + s->image_offset, s->file_bytes,
 				 (off_t)s->file_offset);
 		if (r)
-			return err_set(err, r, "kernel '%s': cannot read it: %s", k->path,
+			return err_set(err, r, "%s '%s': cannot read it: %s", k->what, k->path,
 				       err_name(r));
 	}
 	entry->rip = k->protocol == PROTOCOL_PVH ? v->pvh_entry : v->base_gpa + v->entry_offset;

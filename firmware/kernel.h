@@ -37,6 +37,7 @@ struct kernel_config {
 	const char *cmdline;
 	enum kaslr_mode kaslr;
 	const char *cache_dir; /* NULL: no cache */
+	bool firmware;         /* no kernel but UEFI, entered by PVH; no initrd, no command line */
 };
 
 /* Opened, recognised, unpacked: what does not change from one boot to the next. */
@@ -49,7 +50,7 @@ void kernel_seal(struct kernel *kernel);
 
 /* What was done, for the log and the status. */
 struct kernel_info {
-	const char *format;      /* "bzImage", "vmlinux" */
+	const char *format;      /* "bzImage", "vmlinux", "firmware" */
 	const char *protocol;    /* "64-bit", "PVH", "decompressor" */
 	const char *compression; /* "zstd", …, or "none" */
 	bool cached;             /* the unpacked image came from the cache */

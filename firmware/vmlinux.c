@@ -218,7 +218,8 @@ int vmlinux_parse(struct vmlinux *ret, const struct elf_source *source, struct e
 	if (r)
 		return r;
 	if (memcmp(e.e_ident, ELFMAG, SELFMAG) || e.e_ident[EI_CLASS] != ELFCLASS64 ||
-	    e.e_ident[EI_DATA] != ELFDATA2LSB || e.e_machine != EM_X86_64)
+	    e.e_ident[EI_DATA] != ELFDATA2LSB ||
+	    (e.e_machine != EM_X86_64 && !(source->firmware && e.e_machine == EM_386)))
 		return err_set(err, -ENOEXEC, "not an x86-64 ELF file");
 	if (e.e_type != ET_EXEC && e.e_type != ET_DYN)
 		return err_set(err, -ENOEXEC, "an ELF file that is not a program (type %u)",
@@ -226,8 +227,10 @@ int vmlinux_parse(struct vmlinux *ret, const struct elf_source *source, struct e
 	r = walk_program_headers(ret, &e, source, err);
 	if (!r)
 		r = settle_segments(ret, err);
+	if (!r && source->firmware && !ret->pvh_entry)
+		return err_set(err, -ENOEXEC, "an ELF file without a PVH entry");
 	if (!r)
-		r = settle_entries(ret, e.e_entry, err);
+		r = settle_entries(ret, source->firmware ? ret->base_gpa : e.e_entry, err);
 	if (!r)
 		r = find_end(ret, &e, source, err);
 	return r;

@@ -21,6 +21,7 @@ struct elf_source {
 	const uint8_t *buf; /* NULL: fd */
 	int fd;
 	uint64_t bytes;
+	bool firmware; /* entered by its PVH note alone; it may call itself a program for i386 */
 };
 
 struct vmlinux_segment {

@@ -19,13 +19,15 @@ int vm_open_kernel(struct hospes_vm *vm, struct err *err)
 	cleanup_fd int kernel_fd = -1;
 	cleanup_fd int initrd_fd = -1;
 	struct kernel_config config;
-	const char *trouble = cmdline_trouble(kernel->cmdline);
+	const char *firmware = vm->config.firmware;
+	const char *path = firmware ? firmware : kernel->path;
+	const char *trouble = firmware ? NULL : cmdline_trouble(kernel->cmdline);
 	struct kernel_info info;
 	int rc;
 
 	if (trouble)
 		log_warn(&vm->log, "kernel", "the command line has %s", trouble);
-	kernel_fd = open_boot_file("kernel", kernel->path, err);
+	kernel_fd = open_boot_file(firmware ? "firmware" : "kernel", path, err);
 	if (kernel_fd < 0)
 		return kernel_fd;
 	if (kernel->initrd) {
@@ -38,7 +40,8 @@ int vm_open_kernel(struct hospes_vm *vm, struct err *err)
 		return rc;
 	config = (struct kernel_config){
 		.log = &vm->log,
-		.path = kernel->path,
+		.path = path,
+		.firmware = firmware != NULL,
 		.kernel_fd = kernel_fd,
 		.initrd_fd = initrd_fd,
 		.initrd_path = kernel->initrd,
@@ -50,7 +53,7 @@ int vm_open_kernel(struct hospes_vm *vm, struct err *err)
 	if (rc)
 		return rc;
 	kernel_describe(vm->kernel, &info);
-	log_info(&vm->log, "kernel", "%s: %s, %s%s, entered by %s%s", kernel->path, info.format,
+	log_info(&vm->log, "kernel", "%s: %s, %s%s, entered by %s%s", path, info.format,
 		 info.compression, info.cached ? " (unpacked before)" : "", info.protocol,
 		 info.kaslr ? ", randomised" : "");
 	if (vm_ecam_only(vm))

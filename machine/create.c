@@ -31,6 +31,9 @@ static int build_loops(struct hospes_vm *vm, struct err *err)
 	return rc;
 }
 
+/* By which edk2's CLOUDHV.fd knows a machine that has no devices of QEMU's (CloudHv.h). */
+enum { FIRMWARE_HOST_DEVICE = 0x0d57 };
+
 static int build_platform(struct hospes_vm *vm, struct err *err)
 {
 	struct arch_vm_config arch;
@@ -63,6 +66,7 @@ static int build_platform(struct hospes_vm *vm, struct err *err)
 		.irq = vm->irq,
 		.windows = vm->platform.pci,
 		.ecam_only = vm_ecam_only(vm),
+		.host_device = vm->config.firmware ? FIRMWARE_HOST_DEVICE : 0,
 		.intx_gsi = vm->platform.intx_gsi,
 	};
 	rc = pci_root_create(&vm->pci, &pci, err);

@@ -38,6 +38,7 @@ void memory_layout(struct hospes_vm *vm, struct arch_layout *layout)
 	struct vm_memory *m = &vm->memory;
 
 	layout->memory_bytes = config->size_bytes;
+	layout->firmware = vm->config.firmware != NULL;
 	layout->plug_bytes = config->max_bytes - config->size_bytes;
 	layout->plug_align = m->unit_bytes = config_memory_unit(config);
 	m->n_units = (unsigned int)(layout->plug_bytes / m->unit_bytes);

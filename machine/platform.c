@@ -36,7 +36,7 @@ int vm_create_platform(struct hospes_vm *vm, struct err *err)
 	if (rc)
 		return rc;
 	vm_adopt(vm, dev);
-	rc = pm_create(&vm->pm, &env, &vm->sink, err);
+	rc = pm_create(&vm->pm, &env, &vm->sink, vm->config.firmware != NULL, err);
 	if (rc)
 		return rc;
 	vm_adopt(vm, vm->pm);

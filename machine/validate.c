@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Checks between the machine's own values, and defaults that follow from others.
+#include "firmware/kernel.h"
 #include "machine/validate.h"
 
 #include <errno.h>
@@ -151,17 +152,40 @@ static int check_gdb(const struct config_gdb *gdb, struct err *err)
 	return 0;
 }
 
+/* What it starts comes from a disk, with its own command line and initrd. */
+static int check_firmware(const struct config *c, struct err *err)
+{
+	const struct config_kernel *k = &c->kernel;
+	const char *other = k->path                ? "kernel.path"
+			    : k->initrd            ? "kernel.initrd"
+			    : k->cmdline           ? "kernel.cmdline"
+			    : k->kaslr == KASLR_ON ? "kernel.kaslr=on"
+						   : NULL;
+
+	if (!*c->firmware)
+		return err_set(err, -EINVAL, "firmware: is empty; give a file");
+	if (other)
+		return err_set(err, -EINVAL,
+			       "firmware '%s' and %s: firmware boots what is on a disk, with the "
+			       "kernel's options that are there; leave one out",
+			       c->firmware, other);
+	if (c->pci.config_ports == CONFIG_PORTS_OFF)
+		return err_set(err, -EINVAL,
+			       "firmware '%s': it reaches PCI devices by the ports that "
+			       "pci.config_ports=off takes away; leave that out",
+			       c->firmware);
+	return 0;
+}
+
 static int check_kernel(const struct config *c, struct err *err)
 {
 	if (c->firmware)
-		return err_set(err, -ENOTSUP,
-			       "firmware '%s': booting firmware is not built yet; give a kernel "
-			       "(--kernel), which is booted directly",
-			       c->firmware);
+		return check_firmware(c, err);
 	if (!c->kernel.path || !*c->kernel.path)
 		return err_set(
 			err, -EINVAL,
-			"no kernel: give one by --kernel FILE (kernel.path in the document)");
+			"no kernel: give one by --kernel FILE (kernel.path in the document), or "
+			"firmware that boots a disk by --firmware FILE");
 	return 0;
 }
 
@@ -201,7 +225,7 @@ int config_validate(struct config *c, struct err *err)
 		c->uuid.byte[8] = (uint8_t)((c->uuid.byte[8] & 0x3f) | 0x80);
 		c->uuid.set = true;
 	}
-	if (!rc && !c->kernel.cmdline)
+	if (!rc && !c->firmware && !c->kernel.cmdline)
 		rc = default_cmdline(c, err);
 	return rc;
 }

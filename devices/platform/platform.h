@@ -54,9 +54,9 @@ struct platform_sink {
 int rtc_create(struct device **ret, const struct device_env *env, struct err *err);
 
 /* ACPI PM1 registers with fixed power button and S5, and the sleep type that SLP_TYP must have; the
- * PM timer. */
+ * PM timer. With sleep_control the firmware's way to turn off is understood too. */
 int pm_create(struct device **ret, const struct device_env *env, const struct platform_sink *sink,
-	      struct err *err);
+	      bool sleep_control, struct err *err);
 /* Press the power button. Machine's thread. */
 void pm_power_button(struct device *dev);
 

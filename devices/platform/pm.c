@@ -8,6 +8,10 @@
  * status register clears nothing in the other. The timer is a counter of 32 bits for guests without
  * kvmclock whose TSC cannot be trusted; it has no status bit and no interrupt, which whoever reads
  * it each ten minutes needs not.
+ *
+ * Where firmware was started, a byte written to +0 with SLP_EN and the type of S5 turns off: edk2's
+ * CLOUDHV.fd, which reads no FADT, believes in ACPI's sleep control register there (4.8.3.7). It
+ * would clear status bits that are never set.
  */
 #include <errno.h>
 
@@ -36,6 +40,8 @@ enum {
 	CNT_SLP_TYP_SHIFT = 10,
 	CNT_SLP_TYP = 7 << CNT_SLP_TYP_SHIFT,
 	CNT_SLP_EN = 1 << 13,
+
+	SLEEP_OFF = PLATFORM_S5_TYPE << 2 | 1 << 5, /* of the sleep control register */
 };
 
 struct pm {
@@ -44,6 +50,7 @@ struct pm {
 	struct bus_region region;
 	struct irq_line sci;
 	struct platform_sink sink;
+	bool sleep_control;
 	uint16_t sts, en, cnt;
 	uint32_t ticks;    /* of the timer, at start_ns */
 	uint64_t start_ns; /* 0: it stands still, as a paused machine does */
@@ -143,6 +150,10 @@ static void pm_write(void *opaque, uint64_t offset, uint64_t value, unsigned int
 {
 	struct pm *pm = opaque;
 
+	if (pm->sleep_control && !offset && size == 1 && value == SLEEP_OFF) {
+		pm->sink.event(pm->sink.opaque, PLATFORM_POWER_OFF);
+		return;
+	}
 	for (unsigned int i = 0; i < size; i++)
 		write_byte(pm, offset + i, (uint8_t)(value >> 8 * i));
 	update_sci(pm);
@@ -218,7 +229,7 @@ static const struct state_field pm_fields[] = {
 };
 static const struct state_section pm_section = STATE_SECTION("pm", 1, struct pm, pm_fields);
 
-STATE_DERIVED(struct pm, "made by pm_create", dev, pio, region, sink);
+STATE_DERIVED(struct pm, "made by pm_create", dev, pio, region, sink, sleep_control);
 STATE_DERIVED(struct pm, "follows from status and enable", sci);
 STATE_DERIVED(struct pm, "0: state is saved and loaded while the device is quiesced", start_ns);
 
@@ -252,7 +263,7 @@ static const struct device_ops pm_ops = {
 };
 
 int pm_create(struct device **ret, const struct device_env *env, const struct platform_sink *sink,
-	      struct err *err)
+	      bool sleep_control, struct err *err)
 {
 	struct pm *pm;
 	int r;
@@ -262,6 +273,7 @@ int pm_create(struct device **ret, const struct device_env *env, const struct pl
 	device_init(&pm->dev, &pm_ops, "pm", env->log);
 	pm->pio = env->pio;
 	pm->sink = *sink;
+	pm->sleep_control = sleep_control;
 	pm->start_ns = clock_ns();
 	pm->region = (struct bus_region){
 		.ops = &pm_bus_ops,

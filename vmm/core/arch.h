@@ -84,6 +84,7 @@ struct arch_layout {
 	uint64_t plug_bytes;   /* that may come while the guest runs; 0 */
 	uint64_t plug_align;   /* a power of two; ignored where plug_bytes is 0 */
 	uint64_t mmio64_bytes; /* what is known to go into the window of 64-bit BARs; 0 */
+	bool firmware;         /* which puts 64-bit BARs right above all RAM, whatever tables say */
 	const struct arch_avoid *avoid;
 	unsigned int n_avoid;
 };

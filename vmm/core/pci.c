@@ -310,7 +310,10 @@ int pci_root_create(struct pci_root **ret, const struct pci_root_config *config,
 {
 	/* A plain host bridge, so that probing by any mechanism finds bus 0 */
 	const struct pci_ids host_ids = {
-		.vendor = 0x1b36, .device = 0x0008, .class_code = 0x060000};
+		.vendor = 0x1b36,
+		.device = config->host_device ? config->host_device : 0x0008,
+		.class_code = 0x060000,
+	};
 	pthread_mutexattr_t attr;
 	struct pci_root *root;
 	int r = 0;

@@ -88,6 +88,7 @@ struct pci_root_config {
 	/* Config space is reached by the ECAM alone: as if nobody were at 0xcf8 to 0xcff, but for
 	 * the reset control. */
 	bool ecam_only;
+	uint16_t host_device; /* device ID of 00:00.0; 0: the usual one */
 	/* GSI of INTx pin A..D of a slot on bus 0: (slot + pin) % 4 + intx_gsi, as _PRT says. */
 	uint32_t intx_gsi;
 };

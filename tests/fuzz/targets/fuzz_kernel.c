@@ -32,10 +32,11 @@
 #define UNTOUCHED    0xa5
 #define INITRD_BYTES 5000u
 
-#define OPTION_WRAP   1u
-#define OPTION_INITRD 2u
-#define OPTION_OFF    4u
-#define OPTION_ON     8u
+#define OPTION_WRAP     1u
+#define OPTION_INITRD   2u
+#define OPTION_OFF      4u
+#define OPTION_ON       8u
+#define OPTION_FIRMWARE 16u /* and no initrd */
 
 /* In place of the host's: the same input does the same thing. */
 int rand_bytes(void *buf, size_t len)
@@ -203,11 +204,14 @@ static void check_direct(const struct image *image, int fd, const struct kernel_
 static void check_placed(int fd, const struct kernel_info *info, const struct arch_entry *entry,
 			 uint64_t *gpa, uint64_t *bytes)
 {
+	bool firmware = !strcmp(info->format, "firmware");
 	struct image image;
 
-	check(!image_recognise(&image, fd, "k", NULL));
+	check(!(firmware ? image_recognise_firmware(&image, fd, "k", NULL)
+			 : image_recognise(&image, fd, "k", NULL)));
+	check(!firmware || !strcmp(info->protocol, "PVH"));
 	if (image.format == IMAGE_VMLINUX) {
-		struct elf_source source = {NULL, fd, image.file_bytes};
+		struct elf_source source = {NULL, fd, image.file_bytes, firmware};
 		struct vmlinux v;
 
 		check(!vmlinux_parse(&v, &source, NULL));
@@ -254,7 +258,10 @@ static void run(int fd, unsigned int options)
 	struct kernel_config config = {
 		.path = "k",
 		.kernel_fd = fd,
-		.initrd_fd = options & OPTION_INITRD ? file_of(was, INITRD_BYTES) : -1,
+		.initrd_fd = options & OPTION_INITRD && !(options & OPTION_FIRMWARE)
+				     ? file_of(was, INITRD_BYTES)
+				     : -1,
+		.firmware = options & OPTION_FIRMWARE,
 		.initrd_path = "i",
 		.cmdline = "quiet",
 		.kaslr = options & OPTION_OFF  ? KASLR_OFF

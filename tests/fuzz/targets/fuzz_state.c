@@ -116,7 +116,7 @@ static void machine_make(struct machine *m)
 
 	check(!serial_create(&m->dev[0], &env, &serial, NULL));
 	check(!rtc_create(&m->dev[1], &env, NULL));
-	check(!pm_create(&m->dev[2], &env, &sink, NULL));
+	check(!pm_create(&m->dev[2], &env, &sink, false, NULL));
 	check(!pvpanic_create(&m->dev[3], &env, &sink, NULL));
 	check(!reset_create(&m->dev[4], &env, m->pci.root, &sink, NULL));
 	check(!root_port_create(&m->dev[5], &env, m->pci.root, &port, NULL));

@@ -258,3 +258,49 @@ Test(platform, memory_that_may_come_is_laid_out_around_what_devices_cannot_reach
 	cr_assert_not_null(strstr(err.text, "memory.max: 4096 MiB beyond memory.size reach"), "%s",
 			   err.text);
 }
+
+static void check_firmware(const struct arch_platform *p, uint64_t memory, uint64_t plug, bool amd)
+{
+	uint64_t end = MAX(4 * GiB, p->high_gpa + p->high_bytes);
+
+	check(p, memory);
+	cr_assert_eq(p->pci.mmio64_gpa, align_up(end, GiB), "right above RAM");
+	cr_assert_geq(p->pci.mmio64_bytes, 4 * GiB);
+	cr_assert_leq(p->pci.mmio64_bytes, 64 * GiB, "memory that may come is not far away");
+	cr_assert(!amd || !ranges_overlap(p->pci.mmio64_gpa, p->pci.mmio64_bytes, 0xfd00000000,
+					  0x300000000));
+	cr_assert_eq(p->plug_bytes, plug);
+	cr_assert(!plug || p->plug_gpa >= p->pci.mmio64_gpa + p->pci.mmio64_bytes);
+	cr_assert_leq(p->plug_gpa + plug, (uint64_t)1 << MIN(p->phys_bits, 46u));
+	cr_assert(!amd || !ranges_overlap(p->plug_gpa, plug, 0xfd00000000, 0x300000000));
+}
+
+Test(platform, with_firmware_the_window_begins_right_above_ram)
+{
+	static const uint64_t sizes[] = {256 * MiB, 3 * GiB, 5 * GiB, 31 * GiB, 1008 * GiB};
+	unsigned int good = 0;
+
+	for (unsigned int bits = 36; bits <= 52; bits++) {
+		for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+			for (size_t k = 0; k < 6; k++) {
+				bool amd = k % 2;
+				uint64_t plug = k / 2 * 8 * GiB;
+				const struct arch_layout layout = {.memory_bytes = sizes[i],
+								   .plug_bytes = plug,
+								   .plug_align = 2 * GiB,
+								   .firmware = true};
+				struct arch_platform p;
+				struct err err = ERR_INIT;
+
+				if (x86_layout(&p, bits, amd, &layout, &err)) {
+					cr_assert_not_null(strstr(err.text, "memory"), "%s",
+							   err.text);
+					continue;
+				}
+				good++;
+				check_firmware(&p, sizes[i], plug, amd);
+			}
+		}
+	}
+	cr_assert_gt(good, 300u);
+}

@@ -279,7 +279,16 @@ Test(config, values_of_the_wrong_form_show_the_right_one)
 {
 	refused("{}", -EINVAL, "--kernel");
 	refused("[]", -EINVAL, "must be an object");
-	refused("{" K ", \"firmware\": \"f\"}", -ENOTSUP, "not built yet");
+	refused("{" K ", \"firmware\": \"f\"}", -EINVAL, "firmware 'f' and kernel.path: ");
+	refused("{\"firmware\": \"f\", \"kernel\": {\"initrd\": \"i\"}}", -EINVAL,
+		"and kernel.initrd: ");
+	refused("{\"firmware\": \"f\", \"kernel\": {\"cmdline\": \"quiet\"}}", -EINVAL,
+		"the kernel's options that are there");
+	refused("{\"firmware\": \"f\", \"kernel\": {\"kaslr\": \"on\"}}", -EINVAL,
+		"kernel.kaslr=on");
+	refused("{\"firmware\": \"f\", \"pci\": {\"config_ports\": \"off\"}}", -EINVAL,
+		"pci.config_ports=off takes away");
+	refused("{\"firmware\": \"\"}", -EINVAL, "firmware: is empty");
 	refused("{" K ", \"uuid\": \"1234\"}", -EINVAL, "UUID like");
 	refused("{" K ", \"nets\": [{\"tap\": \"t\", \"mac\": \"01:00:00:00:00:01\"}]}", -EINVAL,
 		"multicast");

@@ -20,7 +20,7 @@ static struct device *pm_new(struct harness *h)
 	struct err err = ERR_INIT;
 
 	harness_init(h);
-	cr_assert_eq(pm_create(&pm, &h->env, &h->sink, &err), 0, "%s", err.text);
+	cr_assert_eq(pm_create(&pm, &h->env, &h->sink, false, &err), 0, "%s", err.text);
 	return pm;
 }
 
@@ -163,6 +163,30 @@ Test(pm, leaves_its_ports_and_its_line_when_it_goes)
 	cr_assert(!h.level[PLATFORM_SCI_GSI]);
 	cr_assert(!bus_read(h.pio, PM1_STS, &v, 1));
 	harness_done(&h);
+}
+
+Test(pm, the_firmwares_way_to_turn_off_is_known_where_there_is_firmware)
+{
+	struct harness h;
+	struct device *pm = pm_new(&h);
+	struct err err = ERR_INIT;
+	uint8_t off = PLATFORM_S5_TYPE << 2 | 1 << 5;
+
+	out8(&h, PM1_STS, off);
+	cr_assert_eq(h.events[PLATFORM_POWER_OFF], 0, "status bits, without firmware");
+	gone(&h, pm);
+	harness_init(&h);
+	cr_assert_eq(pm_create(&pm, &h.env, &h.sink, true, &err), 0, "%s", err.text);
+	out8(&h, PM1_STS, (uint8_t)(off & ~(1 << 5)));
+	out8(&h, PM1_STS + 1, off);
+	out16(&h, PM1_STS, off);
+	cr_assert_eq(h.events[PLATFORM_POWER_OFF], 0, "a type alone, another byte, a word");
+	pm_power_button(pm);
+	out16(&h, PM1_STS, PWRBTN);
+	cr_assert_eq(in16(&h, PM1_STS), 0, "the status register is one still");
+	out8(&h, PM1_STS, off);
+	cr_assert_eq(h.events[PLATFORM_POWER_OFF], 1);
+	gone(&h, pm);
 }
 
 Test(pvpanic, tells_its_events_and_reports_them)

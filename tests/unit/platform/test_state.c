@@ -43,7 +43,7 @@ static void machine_init(struct machine *m)
 	line_init(&m->line, true, true);
 	m->root = harness_root(h);
 	cr_assert_eq(rtc_create(&m->rtc, &h->env, &err), 0, "%s", err.text);
-	cr_assert_eq(pm_create(&m->pm, &h->env, &h->sink, &err), 0, "%s", err.text);
+	cr_assert_eq(pm_create(&m->pm, &h->env, &h->sink, false, &err), 0, "%s", err.text);
 	cr_assert_eq(pvpanic_create(&m->pvpanic, &h->env, &h->sink, &err), 0, "%s", err.text);
 	cr_assert_eq(reset_create(&m->reset, &h->env, m->root, &h->sink, &err), 0, "%s", err.text);
 	cr_assert_eq(root_port_create(&m->port, &h->env, m->root, &port, &err), 0, "%s", err.text);

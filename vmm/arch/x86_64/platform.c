@@ -30,6 +30,7 @@ static const uint64_t HT_START = 0xfd00000000, HT_END = 1 * TiB;
  * DMA needs of BARs. */
 static const unsigned int USEFUL_BITS = 46;
 static const uint64_t WINDOW_MAX = 4 * TiB, WINDOW_MIN = 1 * GiB;
+static const uint64_t LOW_WINDOW_MAX = 64 * GiB, LOW_WINDOW_MIN = 4 * GiB;
 
 /* The most memory that place_high accepts: the hole takes a GiB, the smallest window another. */
 static uint64_t most(unsigned int bits, bool amd)
@@ -145,6 +146,24 @@ static int place_plug(struct arch_platform *p, const struct arch_layout *layout,
 	return 0;
 }
 
+/* Where there is firmware: right above RAM, and what may be plugged above that. */
+static void place_window_low(struct arch_platform *p, const struct arch_layout *layout, bool amd,
+			     uint64_t top, uint64_t *end)
+{
+	uint64_t start = align_up(MAX(*end, HIGH_START), GiB);
+	uint64_t window = MIN(top / 4, LOW_WINDOW_MAX);
+
+	if (layout->mmio64_bytes && layout->mmio64_bytes <= top / 4)
+		window = MAX(window, power_of_two_up(2 * layout->mmio64_bytes));
+	while (window >= LOW_WINDOW_MIN &&
+	       (start + window > top ||
+		(amd && ranges_overlap(start, window, HT_START, HT_END - HT_START))))
+		window /= 2;
+	p->pci.mmio64_gpa = start;
+	p->pci.mmio64_bytes = window >= LOW_WINDOW_MIN ? window : 0;
+	*end = start + p->pci.mmio64_bytes;
+}
+
 static int place_high(struct arch_platform *p, const struct arch_layout *layout, bool amd,
 		      struct err *err)
 {
@@ -162,9 +181,16 @@ static int place_high(struct arch_platform *p, const struct arch_layout *layout,
 	if (rc)
 		return rc;
 	end = p->high_gpa + p->high_bytes;
+	if (layout->firmware)
+		place_window_low(p, layout, amd, top, &end);
 	rc = place_plug(p, layout, amd, &end, err);
 	if (rc)
 		return rc;
+	if (layout->firmware) {
+		if (!p->pci.mmio64_bytes || end > top)
+			goto too_much;
+		return 0;
+	}
 	window = MIN(top / 4, WINDOW_MAX);
 	/* Twice what must go in leaves room for alignment and for spare bridge windows. */
 	if (layout->mmio64_bytes && layout->mmio64_bytes <= top / 4)
