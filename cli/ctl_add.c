@@ -15,8 +15,13 @@
 static const struct {
 	const char *list, *kind;
 } kinds[] = {
-	{"disks", "disk"}, {"nets", "net"},        {"consoles", "console"},
-	{"rng", "rng"},    {"balloon", "balloon"}, {"passthrough", "passthrough"},
+	{"disks", "disk"},
+	{"nets", "net"},
+	{"shares", "share"},
+	{"consoles", "console"},
+	{"rng", "rng"},
+	{"balloon", "balloon"},
+	{"passthrough", "passthrough"},
 };
 
 /* The machine's "iommu": a passed-through device is opened for that. */

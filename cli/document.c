@@ -38,17 +38,23 @@ static int apply_flag(void *at, const struct option *option, const char *argumen
 
 const struct option device_options[] = {
 	{"disk", "FILE",
-	 "a raw file or block device: path=FILE or fd=N\n"
+	 "a raw file or block device: path=FILE or fd=N; or what a daemon\n"
+	 "serves (docs/vhost-user.md): vhost_user=SOCKET\n"
 	 "[,readonly=on][,cache=writeback|direct|writethrough]\n"
 	 "[,format=raw][,queues=N][,id=NAME][,serial=TEXT][,discard=off]\n"
 	 "[,bytes_per_s=SIZE][,ops_per_s=N][,viommu=on][,addr=SLOT]",
 	 FLAG(FLAG_APPEND, NULL, "disks", "path")},
-	{"net", "tap=NAME|fd=N|socket=PATH",
-	 "a network card on a tap, or on passt's socket\n"
+	{"net", "tap=NAME|fd=N|socket=PATH|vhost_user=SOCKET",
+	 "a network card on a tap, on passt's socket, or served by a daemon\n"
 	 "[,create=on][,mac=MAC][,queues=N][,mtu=N][,vhost=on]\n"
 	 "[,link=off][,offload=off][,bytes_per_s=SIZE][,ops_per_s=N]\n"
 	 "[,viommu=on][,id=NAME][,addr=SLOT]",
 	 FLAG(FLAG_APPEND, NULL, "nets", NULL)},
+	{"share", "vhost_user=SOCKET,tag=NAME",
+	 "a folder of this host, served by virtiofsd; the guest mounts it by\n"
+	 "'mount -t virtiofs NAME DIR'\n"
+	 "[,queues=N][,id=NAME][,addr=SLOT]",
+	 FLAG(FLAG_APPEND, NULL, "shares", NULL)},
 	{"console", "serial|virtio|none",
 	 "a console (serial on the terminal)\n"
 	 "[,path=FILE|in=FD,out=FD][,overflow=wait]",

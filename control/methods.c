@@ -140,8 +140,10 @@ static const struct {
 	const char *key;
 	bool number; /* of a file descriptor; else something that would have to be opened */
 } device_keys[] = {
-	{"fd", true},  {"iommufd", true}, {"vhost_fd", true}, {"in", true},
-	{"out", true}, {"path", false},   {"tap", false},     {"socket", false},
+	{"fd", true},          {"iommufd", true}, {"vhost_fd", true},
+	{"in", true},          {"out", true},     {"path", false},
+	{"tap", false},        {"socket", false}, {"vhost_user_fd", true},
+	{"vhost_user", false},
 };
 
 __attribute__((format(printf, 2, 3))) static int invalid(struct call *call, const char *fmt, ...)
@@ -249,8 +251,11 @@ static int remove_device(struct call *call)
 }
 
 static const struct field device[] = {
-	{"disk", FIELD_OBJECT, .optional = true, .text = "one of the document's disks, with fd"},
-	{"net", FIELD_OBJECT, .optional = true, .text = "one of nets, with fd (and vhost_fd)"},
+	{"disk", FIELD_OBJECT, .optional = true,
+	 .text = "one of the document's disks, with fd (or vhost_user_fd)"},
+	{"net", FIELD_OBJECT, .optional = true,
+	 .text = "one of nets, with fd (and vhost_fd), or vhost_user_fd"},
+	{"share", FIELD_OBJECT, .optional = true, .text = "one of shares, with vhost_user_fd"},
 	{"console", FIELD_OBJECT, .optional = true, .text = "one of consoles, with in and out"},
 	{"rng", FIELD_OBJECT, .optional = true, .text = "a source of random numbers"},
 	{"balloon", FIELD_OBJECT, .optional = true, .text = "a balloon"},

@@ -13,6 +13,7 @@
 #include "machine/kind_balloon.h"
 #include "machine/kind_console.h"
 #include "machine/kind_disk.h"
+#include "machine/kind_net.h"
 #include "machine/vm.h"
 #include "virtio/console.h"
 #include "virtio/net.h"
@@ -357,8 +358,7 @@ static int do_net_link(struct hospes_vm *vm, void *arg, struct err *err)
 
 	if (!net)
 		return -ENOENT;
-	virtio_net_set_link(net->vdev, call->up);
-	return 0;
+	return net_set_link(net, call->up, err);
 }
 
 static int do_set_cpus(struct hospes_vm *vm, void *arg, struct err *err)

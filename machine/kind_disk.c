@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Disks: the document's keys, and virtio-blk over the file that they name.
+// Disks: the document's keys, and virtio-blk over the file that they name, or served by a daemon.
 #include "machine/kind_disk.h"
 
 #include <errno.h>
@@ -13,11 +13,13 @@
 #include "machine/queues.h"
 #include "machine/vm.h"
 #include "virtio/blk.h"
+#include "virtio/vhost_device.h"
 
 struct vm_disk {
 	struct vm_device d;
 	struct open_disk file; /* its fd is the device's once that is there; else -1 */
 	int size_fd;           /* a duplicate, to ask its size; -1 */
+	struct vm_daemon daemon;
 };
 
 static const char *const cache_names[] = {
@@ -38,6 +40,7 @@ static const struct schema_field fields[] = {
 	{"id", SCHEMA_STRING, AT(base.id)},
 	{"path", SCHEMA_STRING, AT(path)},
 	{"fd", SCHEMA_FD, AT(fd), .max = INT32_MAX},
+	CONFIG_VHOST_USER_FIELDS(struct config_disk, daemon),
 	{"format", SCHEMA_ENUM, AT(format), .names = format_names},
 	{"readonly", SCHEMA_BOOL, AT(readonly)},
 	{"cache", SCHEMA_ENUM, AT(cache), .names = cache_names},
@@ -52,14 +55,46 @@ static const struct schema_field fields[] = {
 	{NULL},
 };
 static const struct config_disk defaults = {
-	.fd = -1, .discard = true, .queues = 1, .queue_size = 256};
+	.fd = -1, .daemon.fd = -1, .discard = true, .queues = 1, .queue_size = 256};
+
+static struct config_disk *config_of(struct config_device *device)
+{
+	return container_of(device, struct config_disk, base);
+}
+
+static bool has_daemon(const struct vm_device *d)
+{
+	return config_vhost_user_given(&config_of(d->config)->daemon);
+}
+
+/* What is the daemon's to say. */
+static int check_daemon(struct config_disk *d, struct err *err)
+{
+	const char *key = d->path || d->fd >= 0            ? "path and fd"
+			  : d->format != defaults.format   ? "format"
+			  : d->cache != defaults.cache     ? "cache"
+			  : d->discard != defaults.discard ? "discard"
+			  : d->block_bytes                 ? "block_size"
+			  : d->serial                      ? "serial"
+							   : NULL;
+
+	if (key)
+		return err_set(err, -EINVAL,
+			       "disk '%s': with vhost_user its daemon decides; leave out %s",
+			       d->base.id, key);
+	return config_vhost_user_check(&d->daemon, &d->base, err);
+}
 
 static int validate(struct config *c, struct config_device *device, struct err *err)
 {
-	const struct config_disk *d = container_of(device, struct config_disk, base);
+	struct config_disk *d = config_of(device);
+	bool daemon = config_vhost_user_given(&d->daemon);
+	int rc = daemon ? check_daemon(d, err) : 0;
 
 	(void)c;
-	if (!d->path == (d->fd < 0))
+	if (rc)
+		return rc;
+	if (!daemon && !d->path == (d->fd < 0))
 		return err_set(err, -EINVAL, "disk '%s': give either path or fd", device->id);
 	if (!is_power_of_two(d->queue_size))
 		return err_set(err, -EINVAL, "disk '%s': queue_size %u is not a power of two",
@@ -70,7 +105,7 @@ static int validate(struct config *c, struct config_device *device, struct err *
 	if (d->serial && strlen(d->serial) > 20)
 		return err_set(err, -EINVAL, "disk '%s': serial '%s' has more than 20 characters",
 			       device->id, d->serial);
-	return config_rate_check(&d->rate, device, false, err);
+	return config_rate_check(&d->rate, device, daemon, err);
 }
 
 static int hand_over(struct config_device *device, const struct kind_receiver *to, struct err *err)
@@ -80,6 +115,8 @@ static int hand_over(struct config_device *device, const struct kind_receiver *t
 	int rc = validate(NULL, device, err);
 
 	(void)to;
+	if (!rc && config_vhost_user_given(&c->daemon))
+		return config_vhost_user_hand_over(&c->daemon, device, err);
 	if (rc || !c->path)
 		return rc;
 	rc = open_disk(c, &file, err);
@@ -134,7 +171,9 @@ static int open_it(struct vm_device *d, struct err *err)
 	struct vm_disk *disk = of(d);
 	int rc;
 
-	disk->size_fd = -1;
+	disk->size_fd = disk->file.fd = -1;
+	if (has_daemon(d))
+		return vm_daemon_open(&disk->daemon, d, &config_of(d->config)->daemon, err);
 	rc = open_disk(container_of(d->config, struct config_disk, base), &disk->file, err);
 	if (rc)
 		return rc;
@@ -143,6 +182,24 @@ static int open_it(struct vm_device *d, struct err *err)
 		return err_set(err, disk->size_fd, "disk '%s': %s", d->config->id,
 			       err_name(disk->size_fd));
 	return refuse_twice(d, err);
+}
+
+static int create_served(struct vm_device *d, struct err *err)
+{
+	const struct config_disk *c = config_of(d->config);
+	const struct virtio_vhost_setup setup = {
+		.name = d->config->id,
+		.type = VIRTIO_VHOST_BLK,
+		.fd = of(d)->daemon.fd,
+		.queues = c->queues,
+		.queue_size = c->queue_size,
+		.readonly = c->readonly,
+		.gmem = d->vm->gmem,
+		.loops = d->vm->io_loops,
+		.n_loops = d->vm->n_io_loops,
+	};
+
+	return vm_daemon_create(&of(d)->daemon, &setup, err);
 }
 
 static int create(struct vm_device *d, struct err *err)
@@ -167,8 +224,11 @@ static int create(struct vm_device *d, struct err *err)
 		.n_loops = d->vm->n_io_loops,
 	};
 	struct virtio_device *vdev;
-	int rc = virtio_blk_create(&vdev, &config, &d->vm->log, err);
+	int rc;
 
+	if (has_daemon(d))
+		return create_served(d, err);
+	rc = virtio_blk_create(&vdev, &config, &d->vm->log, err);
 	if (rc)
 		return rc;
 	file->fd = -1;
@@ -180,13 +240,19 @@ static void close_it(struct vm_device *d)
 {
 	fd_close(&of(d)->file.fd);
 	fd_close(&of(d)->size_fd);
+	vm_daemon_close(&of(d)->daemon);
 }
 
 int disk_resize(struct vm_device *d, uint64_t size_bytes, struct err *err)
 {
 	uint64_t there;
-	int rc = open_disk_size(of(d)->size_fd, &there);
+	int rc;
 
+	if (has_daemon(d))
+		return err_set(err, -EOPNOTSUPP,
+			       "disk '%s': its daemon (vhost_user) says how large it is",
+			       d->config->id);
+	rc = open_disk_size(of(d)->size_fd, &there);
 	if (rc)
 		return err_set(err, rc, "disk '%s': cannot tell its size", d->config->id);
 	if (size_bytes > there)
@@ -199,6 +265,10 @@ int disk_resize(struct vm_device *d, uint64_t size_bytes, struct err *err)
 
 static void status(struct vm_device *d, json_t *item)
 {
+	if (has_daemon(d)) {
+		vm_daemon_status(&of(d)->daemon, item);
+		return;
+	}
 	vm_device_queues_status(d, item);
 	vm_device_latency_status(d, item);
 }

@@ -10,6 +10,7 @@
 
 #include "machine/kind.h"
 #include "machine/rate.h"
+#include "machine/vhost_user.h"
 
 enum config_cache {
 	CONFIG_CACHE_WRITEBACK,    /* host page cache, the guest flushes */
@@ -26,6 +27,7 @@ struct config_disk {
 	struct config_device base;
 	char *path;
 	int fd;
+	struct config_vhost_user daemon;
 	bool readonly;
 	int cache;  /* enum config_cache */
 	int format; /* enum config_format */

@@ -13,6 +13,7 @@
 #include "machine/queues.h"
 #include "machine/vm.h"
 #include "virtio/net.h"
+#include "virtio/vhost_device.h"
 
 struct vm_net {
 	struct vm_device d;
@@ -21,6 +22,7 @@ struct vm_net {
 	int fds[CONFIG_NET_QUEUES]; /* or -1 */
 	int vhost_fds[CONFIG_NET_QUEUES];
 	int links_fd; /* likewise */
+	struct vm_daemon daemon;
 };
 
 #define AT(member) .offset = offsetof(struct config_net, member)
@@ -30,6 +32,7 @@ static const struct schema_field fields[] = {
 	{"create", SCHEMA_BOOL, AT(create)},
 	{"fd", SCHEMA_FD, AT(fd), .max = INT32_MAX},
 	{"socket", SCHEMA_STRING, AT(socket)},
+	CONFIG_VHOST_USER_FIELDS(struct config_net, daemon),
 	{"mac", SCHEMA_MAC, AT(mac)},
 	{"queues", SCHEMA_UINT, AT(queues), .min = 1, .max = CONFIG_NET_QUEUES},
 	{"queue_size", SCHEMA_UINT, AT(queue_size), .min = 64, .max = 1024},
@@ -43,8 +46,13 @@ static const struct schema_field fields[] = {
 	{"addr", SCHEMA_PCI, AT(base.addr)},
 	{NULL},
 };
-static const struct config_net defaults = {
-	.fd = -1, .vhost_fd = -1, .queues = 1, .queue_size = 256, .offload = true, .link = true};
+static const struct config_net defaults = {.fd = -1,
+					   .vhost_fd = -1,
+					   .daemon.fd = -1,
+					   .queues = 1,
+					   .queue_size = 256,
+					   .offload = true,
+					   .link = true};
 
 static struct config_net *config_of(struct config_device *device)
 {
@@ -74,13 +82,36 @@ static void default_mac(const struct config *c, struct config_net *net)
 		net->mac.byte[i] = (uint8_t)(hash >> (8 * i));
 }
 
-static int check_backend(const struct config_net *n, struct err *err)
+static bool has_daemon(const struct config_net *n)
 {
-	int ways = (n->tap != NULL) + (n->fd >= 0) + (n->socket != NULL);
+	return config_vhost_user_given(&n->daemon);
+}
+
+/* What is the daemon's to say. */
+static int check_daemon(struct config_net *n, struct err *err)
+{
+	const char *key = n->queues > 1 ? "queues"
+			  : n->vhost    ? "vhost"
+			  : !n->offload ? "offload"
+					: NULL;
+
+	if (key)
+		return err_set(err, -EINVAL,
+			       "net '%s': with vhost_user its daemon decides; leave out %s",
+			       n->base.id, key);
+	return config_vhost_user_check(&n->daemon, &n->base, err);
+}
+
+static int check_backend(struct config_net *n, struct err *err)
+{
+	int ways = (n->tap != NULL) + (n->fd >= 0) + (n->socket != NULL) + has_daemon(n);
 	const char *id = n->base.id;
 
 	if (ways != 1)
-		return err_set(err, -EINVAL, "net '%s': give one of tap, fd, socket", id);
+		return err_set(err, -EINVAL, "net '%s': give one of tap, fd, socket, vhost_user",
+			       id);
+	if (has_daemon(n))
+		return check_daemon(n, err);
 	if (n->tap &&
 	    (!*n->tap || strlen(n->tap) >= IFNAMSIZ || strchr(n->tap, '/') || strchr(n->tap, '%')))
 		return err_set(err, -EINVAL,
@@ -110,7 +141,7 @@ static int validate(struct config *c, struct config_device *device, struct err *
 	int rc = check_backend(n, err);
 
 	if (!rc)
-		rc = config_rate_check(&n->rate, device, n->vhost, err);
+		rc = config_rate_check(&n->rate, device, n->vhost || has_daemon(n), err);
 	if (rc)
 		return rc;
 	if (!is_power_of_two(n->queue_size))
@@ -135,6 +166,8 @@ static int hand_over(struct config_device *device, const struct kind_receiver *t
 	int rc = check_backend(n, err);
 
 	(void)to;
+	if (!rc && has_daemon(n))
+		return config_vhost_user_hand_over(&n->daemon, device, err);
 	if (!rc && n->queues > 1)
 		rc = err_set(err, -EOPNOTSUPP,
 			     "net '%s': queues %u: one that comes later has one queue; leave out "
@@ -181,6 +214,8 @@ static int open_it(struct vm_device *d, struct err *err)
 	memset(net->vhost_fds, 0xff, sizeof(net->vhost_fds));
 	net->n = c->queues;
 	net->links_fd = -1;
+	if (has_daemon(c))
+		return vm_daemon_open(&net->daemon, d, &c->daemon, err);
 	rc = open_net(c, net->fds, err);
 	if (rc)
 		return rc;
@@ -196,6 +231,25 @@ static int open_it(struct vm_device *d, struct err *err)
 				     err_name(net->links_fd));
 	}
 	return rc || !c->vhost ? rc : open_vhost(c, net->vhost_fds, err);
+}
+
+static int create_served(struct vm_device *d, struct err *err)
+{
+	const struct config_net *c = config_of(d->config);
+	struct virtio_vhost_setup setup = {
+		.name = d->config->id,
+		.type = VIRTIO_VHOST_NET,
+		.fd = of(d)->daemon.fd,
+		.queue_size = c->queue_size,
+		.mtu = (uint16_t)c->mtu,
+		.link_down = !c->link,
+		.gmem = d->vm->gmem,
+		.loops = d->vm->io_loops,
+		.n_loops = d->vm->n_io_loops,
+	};
+
+	memcpy(setup.mac, c->mac.byte, sizeof(setup.mac));
+	return vm_daemon_create(&of(d)->daemon, &setup, err);
 }
 
 static int create(struct vm_device *d, struct err *err)
@@ -220,6 +274,8 @@ static int create(struct vm_device *d, struct err *err)
 	struct virtio_device *vdev;
 	int rc;
 
+	if (has_daemon(c))
+		return create_served(d, err);
 	memcpy(config.mac, c->mac.byte, sizeof(config.mac));
 	rc = virtio_net_create(&vdev, &config, &d->vm->log, err);
 	if (rc)
@@ -228,6 +284,17 @@ static int create(struct vm_device *d, struct err *err)
 	net->links_fd = -1;
 	config_rate_apply(&c->rate, vdev);
 	return vm_device_plug_virtio(d, vdev, err);
+}
+
+int net_set_link(struct vm_device *d, bool up, struct err *err)
+{
+	if (!d->vdev)
+		return err_set(err, -ENODEV, "net '%s': it has left the machine", d->config->id);
+	if (has_daemon(config_of(d->config)))
+		virtio_vhost_set_link(d->vdev, up);
+	else
+		virtio_net_set_link(d->vdev, up);
+	return 0;
 }
 
 static void close_it(struct vm_device *d)
@@ -239,13 +306,18 @@ static void close_it(struct vm_device *d)
 		fd_close(&net->vhost_fds[i]);
 	}
 	fd_close(&net->links_fd);
+	vm_daemon_close(&net->daemon);
 	net->n = 0;
 }
 
-/* Where the host's kernel serves the queues there is nothing to say. */
+/* Where somebody else serves the queues there is nothing to say of them. */
 static void status(struct vm_device *d, json_t *item)
 {
-	if (!container_of(d->config, struct config_net, base)->vhost)
+	const struct config_net *c = config_of(d->config);
+
+	if (has_daemon(c))
+		vm_daemon_status(&of(d)->daemon, item);
+	else if (!c->vhost)
 		vm_device_queues_status(d, item);
 }
 

@@ -10,6 +10,7 @@
 
 #include "machine/kind.h"
 #include "machine/rate.h"
+#include "machine/vhost_user.h"
 
 enum { CONFIG_NET_QUEUES = 32 };
 
@@ -20,6 +21,7 @@ struct config_net {
 	int fd;       /* a tap, opened with IFF_VNET_HDR, or a socket that is connected to passt */
 	int vhost_fd; /* an open /dev/vhost-net; -1: opened here */
 	char *socket; /* passt's */
+	struct config_vhost_user daemon;
 	struct schema_mac mac;
 	uint32_t queues; /* pairs, up to CONFIG_NET_QUEUES */
 	uint32_t queue_size;
@@ -31,6 +33,9 @@ struct config_net {
 };
 
 extern const struct device_kind kind_net;
+
+/* Link up or down. */
+int net_set_link(struct vm_device *net, bool up, struct err *err);
 
 /* Is what open_net gave passt's socket, and no tap? */
 bool open_net_is_socket(int fd);

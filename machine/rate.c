@@ -20,14 +20,14 @@ static int check(const char *kind, const char *id, uint64_t bytes_per_s, struct 
 }
 
 int config_rate_check(const struct config_rate *rate, const struct config_device *device,
-		      bool host_serves, struct err *err)
+		      bool elsewhere, struct err *err)
 {
 	const char *kind = device->item.schema->what;
 
-	if (host_serves && (rate->bytes_per_s || rate->ops_per_s))
+	if (elsewhere && (rate->bytes_per_s || rate->ops_per_s))
 		return err_set(err, -EINVAL,
-			       "%s '%s': nothing limits queues that the host's kernel serves "
-			       "(vhost); leave out vhost, or %s",
+			       "%s '%s': nothing limits queues that are not served by hospes "
+			       "(vhost, vhost_user); leave that out, or %s",
 			       kind, device->id, rate->bytes_per_s ? "bytes_per_s" : "ops_per_s");
 	return check(kind, device->id, rate->bytes_per_s, err);
 }
@@ -42,6 +42,17 @@ static bool has_one(const struct vm_device *d)
 	return d->vdev && (d->kind == &kind_disk || d->kind == &kind_net);
 }
 
+static bool served_elsewhere(const struct vm_device *d)
+{
+	const struct config_net *net;
+
+	if (d->kind == &kind_disk)
+		return config_vhost_user_given(
+			&container_of(d->config, struct config_disk, base)->daemon);
+	net = container_of(d->config, struct config_net, base);
+	return net->vhost || config_vhost_user_given(&net->daemon);
+}
+
 int vm_device_set_rate(struct vm_device *d, uint64_t bytes_per_s, uint64_t ops_per_s,
 		       struct err *err)
 {
@@ -52,10 +63,10 @@ int vm_device_set_rate(struct vm_device *d, uint64_t bytes_per_s, uint64_t ops_p
 	if (!has_one(d))
 		return err_set(err, -EOPNOTSUPP,
 			       "%s '%s': only disks and networks of hospes have a rate", kind, id);
-	if (d->kind == &kind_net && container_of(d->config, struct config_net, base)->vhost)
+	if (served_elsewhere(d))
 		return err_set(err, -EOPNOTSUPP,
-			       "%s '%s': nothing limits queues that the host's kernel serves; "
-			       "start it without vhost",
+			       "%s '%s': nothing limits queues that are not served by hospes; "
+			       "start it without vhost and vhost_user",
 			       kind, id);
 	rate = &d->vdev->rates[0];
 	if (bytes_per_s == UINT64_MAX)

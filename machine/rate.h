@@ -29,9 +29,10 @@ struct config_rate {
 			.max = UINT32_MAX                                             \
 	}
 
-/* For validate. host_serves: the host's kernel does (vhost), which counts nothing for us. */
+/* For validate. elsewhere: the host's kernel or a daemon serves the
+ * queues, which count nothing for us. */
 int config_rate_check(const struct config_rate *rate, const struct config_device *device,
-		      bool host_serves, struct err *err);
+		      bool elsewhere, struct err *err);
 /* For create: before the device is plugged. */
 void config_rate_apply(const struct config_rate *rate, struct virtio_device *vdev);
 

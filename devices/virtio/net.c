@@ -90,7 +90,7 @@ static int pair_queue_start(struct virtio_queue *base)
 	int r = 0;
 
 	if (pair->vhost)
-		r = vhost_start(pair->vhost, q);
+		r = vhost_queue_start(pair->vhost, base, is_tx(q), pair->net->vdev.features);
 	else if (is_tx(q))
 		return 0;
 	else
@@ -122,7 +122,7 @@ static void pair_queue_cancel(struct virtio_queue *base)
 	if (watches_links(q))
 		net_links_cancel(q->pair->net);
 	if (q->pair->vhost)
-		vhost_stop(q->pair->vhost, q);
+		vhost_queue_stop(q->pair->vhost, base, is_tx(q));
 }
 
 static void pair_queue_stopped(struct virtio_queue *base)
@@ -137,7 +137,7 @@ static int pair_queue_set_call(struct virtio_queue *base, int call_fd)
 {
 	struct net_queue *q = base->opaque;
 
-	return vhost_set_call(q->pair->vhost, q, call_fd);
+	return vhost_queue_set_call(q->pair->vhost, is_tx(q), call_fd);
 }
 
 static const struct virtio_queue_ops pair_queue_ops = {
@@ -496,12 +496,13 @@ static int init_pairs(struct net *net, const struct virtio_net_setup *c, struct 
 static int open_vhost(struct net *net, const struct virtio_net_setup *c, struct err *err)
 {
 	for (unsigned int i = 0; c->vhost_fds && i < c->pairs; i++) {
-		uint64_t can = NET_BIT(MRG_RXBUF);
-		int r = vhost_create(&net->pairs[i].vhost, &net->pairs[i], c->gmem, &can, err);
+		struct net_pair *pair = &net->pairs[i];
+		int r = vhost_kernel_create(&pair->vhost, c->name, pair->vhost_fd, pair->fd,
+					    c->gmem, err);
 
 		if (r)
 			return r;
-		net->vdev.features_offered &= can | ~NET_BIT(MRG_RXBUF);
+		net->vdev.features_offered &= pair->vhost->features | ~NET_BIT(MRG_RXBUF);
 	}
 	return 0;
 }

@@ -9,7 +9,7 @@
  *   net_links.c   a tap that is deleted while nobody reads it
  *   net_tap.c     backend: a tap; packets carry the virtio header, the kernel does the offloads
  *   net_socket.c  backend: frames over a stream socket
- *   vhost.c       the kernel serves the rings instead of net_rx.c and net_tx.c
+ *   vhost.h       the kernel serves the rings instead of net_rx.c and net_tx.c
  *
  * A packet here is a frame with the 12-byte header of virtio 1.x in front (virtio 1.3, 5.1.6).
  *
@@ -27,6 +27,7 @@
 #include "base/le.h"
 #include "base/num.h"
 #include "virtio/net.h"
+#include "virtio/vhost.h"
 
 enum {
 	NET_QUEUE_SIZE_MAX = 1024,
@@ -57,7 +58,6 @@ enum {
 
 struct net;
 struct net_pair;
-struct vhost;
 
 /* A receive or transmit queue. */
 struct net_queue {
@@ -177,17 +177,5 @@ void net_links_cancel(struct net *net);
 
 /* net_ctrl.c */
 extern const struct virtio_queue_ops net_ctrl_ops;
-
-/* vhost.c */
-struct gmem;
-int vhost_create(struct vhost **ret, struct net_pair *pair, struct gmem *gmem, uint64_t *features,
-		 struct err *err);
-void vhost_destroy(struct vhost *vhost);
-int vhost_start(struct vhost *vhost, struct net_queue *q);
-void vhost_stop(struct vhost *vhost, struct net_queue *q);
-/* Interrupt by this fd from now on; while the ring runs. */
-int vhost_set_call(struct vhost *vhost, const struct net_queue *q, int call_fd);
-/* Signalled when the kernel finds a ring malformed. */
-int vhost_error_fd(const struct vhost *vhost, unsigned int ring);
 
 #endif

@@ -306,6 +306,42 @@ Test(config, values_of_the_wrong_form_show_the_right_one)
 	refused("{" K ", \"rng\": {\"enabled\": 1}}", -EINVAL, "true or false");
 }
 
+#define DAEMON "\"vhost_user\": \"/run/d.sock\""
+
+Test(config, a_daemon_decides_what_is_its_own)
+{
+	struct config c;
+	struct err err = ERR_INIT;
+	const char *good = "{" K ", \"disks\": [{" DAEMON ", \"queues\": 2, \"readonly\": true}], "
+			   "\"nets\": [{\"vhost_user_fd\": 7}], "
+			   "\"shares\": [{" DAEMON ", \"tag\": \"src\"}]}";
+
+	cr_assert_eq(config_read(&c, good, strlen(good), &err), 0, "%s", err.text);
+	cr_assert(config_shares_memory(&c));
+	config_done(&c);
+	refused("{" K ", \"disks\": [{" DAEMON ", \"path\": \"x\"}]}", -EINVAL, "path and fd");
+	refused("{" K ", \"disks\": [{" DAEMON ", \"cache\": \"direct\"}]}", -EINVAL,
+		"leave out cache");
+	refused("{" K ", \"disks\": [{" DAEMON ", \"serial\": \"x\"}]}", -EINVAL,
+		"leave out serial");
+	refused("{" K ", \"disks\": [{" DAEMON ", \"ops_per_s\": 9}]}", -EINVAL, "vhost_user");
+	refused("{" K ", \"disks\": [{" DAEMON ", \"vhost_user_fd\": 5}]}", -EINVAL, "either");
+	refused("{" K ", \"nets\": [{" DAEMON ", \"tap\": \"t\"}]}", -EINVAL, "one of tap");
+	refused("{" K ", \"nets\": [{" DAEMON ", \"queues\": 2}]}", -EINVAL, "leave out queues");
+	refused("{" K ", \"shares\": [{\"tag\": \"a\"}]}", -EINVAL, "virtiofsd");
+	refused("{" K ", \"shares\": [{" DAEMON "}]}", -EINVAL, "mount -t");
+	refused("{" K ", \"shares\": [{" DAEMON
+		", \"tag\": \"0123456789012345678901234567890123456\"}]}",
+		-EINVAL, "36 bytes");
+	refused("{" K ", \"shares\": [{" DAEMON ", \"tag\": \"a\"}, {" DAEMON ", \"tag\": \"a\"}]}",
+		-EEXIST, "same tag");
+	refused("{" K ", \"viommu\": {\"enabled\": true}, \"disks\": [{" DAEMON
+		", \"viommu\": true}]}",
+		-EINVAL, "ACCESS_PLATFORM");
+	refused("{" K ", \"memory\": {\"backing\": \"anonymous\"}, \"disks\": [{" DAEMON "}]}",
+		-EINVAL, "shares guest memory");
+}
+
 Test(config, a_passed_through_device_has_a_root_port_of_its_own)
 {
 	const char *text = "{" K ", \"disks\": [{\"path\": \"d\"}], \"passthrough\": ["

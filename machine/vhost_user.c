@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sockets of vhost-user daemons, and daemons that go. See vhost_user.h.
+#include "machine/vhost_user.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "base/fd.h"
+#include "machine/vm.h"
+#include "virtio/vhost_device.h"
+
+/* --- the document --- */
+
+int config_vhost_user_check(const struct config_vhost_user *c, struct config_device *device,
+			    struct err *err)
+{
+	const char *kind = device->item.schema->what;
+
+	if (c->path && c->fd >= 0)
+		return err_set(err, -EINVAL, "%s '%s': give either vhost_user or vhost_user_fd",
+			       kind, device->id);
+	if (device->viommu)
+		return err_set(err, -EINVAL,
+			       "%s '%s': a vhost-user daemon does not translate by the virtual "
+			       "IOMMU (none has ACCESS_PLATFORM); leave out vhost_user or viommu",
+			       kind, device->id);
+	device->shares_memory = true;
+	return 0;
+}
+
+static int connect_daemon(const char *path, const struct config_device *device, int *ret,
+			  struct err *err)
+{
+	const char *kind = device->item.schema->what;
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	cleanup_fd int fd = -1;
+
+	if (!*path || strlen(path) >= sizeof(addr.sun_path))
+		return err_set(err, -ENAMETOOLONG,
+			       "%s '%s': vhost_user '%s': a socket's name has 1 to %zu characters",
+			       kind, device->id, path, sizeof(addr.sun_path) - 1);
+	memcpy(addr.sun_path, path, strlen(path) + 1);
+	/* A daemon that has as many clients as it takes shall not keep us waiting. */
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return err_set(err, -errno, "%s '%s': socket: %s", kind, device->id,
+			       err_name(errno));
+	if (connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) != 0)
+		return err_set(err, -errno,
+			       "%s '%s': vhost_user '%s': %s; start its daemon first, for this "
+			       "machine alone",
+			       kind, device->id, path, err_name(errno));
+	*ret = fd;
+	fd = -1;
+	return 0;
+}
+
+static int duplicate(int given, const struct config_device *device, int *ret, struct err *err)
+{
+	const char *kind = device->item.schema->what;
+	struct sockaddr_storage peer;
+	socklen_t bytes = sizeof(int), peer_bytes = sizeof(peer);
+	int type = 0, fd = fd_dup(given);
+
+	if (fd < 0)
+		return err_set(err, fd, "%s '%s': vhost_user_fd %d: %s", kind, device->id, given,
+			       err_name(fd));
+	*ret = fd;
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &bytes) == 0 && type == SOCK_STREAM &&
+	    getpeername(fd, (struct sockaddr *)&peer, &peer_bytes) == 0 &&
+	    peer.ss_family == AF_UNIX)
+		return 0;
+	fd_close(ret);
+	return err_set(err, -EINVAL,
+		       "%s '%s': vhost_user_fd %d is no UNIX stream socket that is connected to a "
+		       "daemon",
+		       kind, device->id, given);
+}
+
+static int open_daemon(const struct config_vhost_user *c, const struct config_device *device,
+		       int *ret, struct err *err)
+{
+	*ret = -1;
+	return c->path ? connect_daemon(c->path, device, ret, err)
+		       : duplicate(c->fd, device, ret, err);
+}
+
+int config_vhost_user_hand_over(struct config_vhost_user *c, const struct config_device *device,
+				struct err *err)
+{
+	int rc = c->path ? open_daemon(c, device, &c->fd, err) : 0;
+
+	if (rc)
+		return rc;
+	free(c->path);
+	c->path = NULL;
+	return 0;
+}
+
+/* --- while it is there --- */
+
+static void look(struct vm_daemon *b)
+{
+	struct vm_device *d = b->d;
+	char why[160], text[240];
+
+	if (b->gone || !d->vdev || !virtio_vhost_gone(d->vdev, why, sizeof(why)))
+		return;
+	b->gone = true;
+	snprintf(text, sizeof(text),
+		 "its daemon is gone: %s; its requests are lost: remove the device and add it "
+		 "again, with a new daemon",
+		 why);
+	log_warn(&d->vm->log, d->config->id, "%s", text);
+	vm_emit_device(d->vm, HOSPES_EVENT_DEVICE_ERROR, 0, text, d->config->id);
+}
+
+static void watch(struct vm_daemon *b)
+{
+	/* What it says is for whoever asked; here it matters only that it is there. */
+	loop_poll(b->d->vm->loop, &b->watch, b->fd, POLLRDHUP);
+}
+
+static void watch_done(struct loop_op *op, int result)
+{
+	struct vm_daemon *b = container_of(op, struct vm_daemon, watch);
+
+	if (!b->d->vdev)
+		return;
+	look(b);
+	if (!b->gone && (result > 0 || result == -ECANCELED))
+		watch(b);
+}
+
+int vm_daemon_open(struct vm_daemon *b, struct vm_device *d, const struct config_vhost_user *c,
+		   struct err *err)
+{
+	b->d = d;
+	b->watch.done = watch_done;
+	return open_daemon(c, d->config, &b->fd, err);
+}
+
+int vm_daemon_create(struct vm_daemon *b, const struct virtio_vhost_setup *setup, struct err *err)
+{
+	struct virtio_device *vdev;
+	int rc = virtio_vhost_create(&vdev, setup, &b->d->vm->log, err);
+
+	if (!rc)
+		rc = vm_device_plug_virtio(b->d, vdev, err);
+	if (!rc)
+		watch(b);
+	return rc;
+}
+
+void vm_daemon_close(struct vm_daemon *b)
+{
+	if (!b->d)
+		return;
+	if (b->watch.in_flight)
+		loop_cancel(b->d->vm->loop, &b->watch);
+	while (b->watch.in_flight && loop_iterate(b->d->vm->loop, true) >= 0)
+		;
+	fd_close(&b->fd);
+	b->d = NULL;
+}
+
+void vm_daemon_status(const struct vm_daemon *b, json_t *item)
+{
+	json_object_set_new(item, "daemon", json_string(b->gone ? "gone" : "connected"));
+}
