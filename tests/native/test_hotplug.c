@@ -474,7 +474,7 @@ Test(hotplug, wrong_additions_are_refused_in_one_line_and_leave_nothing)
 		{"", -EINVAL, "line"},
 		{"[]", -EINVAL, "one key"},
 		{"{\"disk\": {}, \"net\": {}}", -EINVAL, "one key"},
-		{"{\"disks\": {}}", -EINVAL, "disk, net, console, rng, balloon"},
+		{"{\"disks\": {}}", -EINVAL, "disk, net, share, console, rng"},
 		{"{\"disk\": []}", -EINVAL, "object"},
 		{"{\"disk\": {\"pth\": \"x\"}}", -EINVAL, "did you mean 'path'"},
 		{"{\"disk\": {\"path\": \"{dir}/none\"}}", -ENOENT, "none"},

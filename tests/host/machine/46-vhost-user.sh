@@ -66,7 +66,7 @@ in_guest() {
 	return "$status"
 }
 ctl() { timeout 60 hospes ctl vu "$@"; }
-ctl events >"$TMP/events" &
+hospes ctl vu events >"$TMP/events" &
 
 # The disk.
 first=$(head -c 4M "$TMP/base.raw" | sha256sum)
