@@ -13,6 +13,6 @@ enum cli_status {
 };
 
 extern const struct command run_command, machines_command, ctl_command, vf_command, device_command,
-	iommu_command, bench_command, compare_command, metrics_command;
+	iommu_command, bench_command, compare_command, metrics_command, snapshot_command;
 
 #endif

@@ -338,6 +338,22 @@ static int open_console(const struct words *words)
 	return ctl_console(words->word[0], id, words->n == 4);
 }
 
+static int make_snapshot(const struct words *words)
+{
+	const char *then = words->n > 3 ? words->word[3] : "";
+
+	if (words->n > 4 || (*then && strcmp(then, "pause") != 0 && strcmp(then, "stop") != 0)) {
+		cli_error(
+			"snapshot: takes a directory, and 'pause' or 'stop', which say what becomes of "
+			"the machine then");
+		return CLI_USAGE;
+	}
+	return ctl_snapshot(words->word[0], words->word[2],
+			    *then == 'p'   ? CTL_PAUSE
+			    : *then == 's' ? CTL_STOP
+					   : CTL_RESUME);
+}
+
 static int act(const struct words *words)
 {
 	const char *machine = words->word[0], *verb = words->word[1];
@@ -364,6 +380,8 @@ static int act(const struct words *words)
 		return open_console(words);
 	if (strcmp(verb, "dump") == 0 && words->n == 3)
 		return ctl_dump(machine, words->word[2]);
+	if (strcmp(verb, "snapshot") == 0 && words->n > 2)
+		return make_snapshot(words);
 	for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
 		if (strcmp(requests[i].word, verb) == 0 && words->n == 2)
 			return request(machine, requests[i].verb, requests[i].target, NULL);
@@ -411,6 +429,9 @@ const struct command ctl_command = {
 		"                        force: also where somebody else looks at it\n"
 		"  events                what happens, a line of JSON each, until it ends\n"
 		"  dump FILE             memory and registers, as an ELF core for gdb\n"
+		"  snapshot DIR [pause|stop]  all of it, for 'hospes run --restore DIR'; it stands "
+		"still\n"
+		"                        meanwhile, and then, or ends: by the time to copy its disks\n"
 		"  metrics               the status document's numbers for Prometheus\n"
 		"  registers             of every vCPU\n"
 		"  schema                what can be asked by HTTP, as OpenAPI 3\n",
@@ -424,6 +445,7 @@ const struct command ctl_command = {
 		    "  hospes ctl web add --disk path=data.img,id=data\n"
 		    "  hospes ctl web add --passthrough 0000:01:10.2,strategy=strict\n"
 		    "  hospes ctl web console\n"
+		    "  hospes ctl web snapshot /srv/web.1 stop\n"
 		    "  hospes ctl ./web.sock events\n"
 		    "  curl --unix-socket $XDG_RUNTIME_DIR/hospes/web.sock "
 		    "http://localhost/v1/status\n",

@@ -23,6 +23,14 @@ int ctl_ask(const char *what, const struct question *question, FILE *to, struct 
  * first that fails ends it. NULL: there are none. Their ids go to standard output. */
 int ctl_add(const char *what, const json_t *devices);
 
+/* Ask, and wait for the event that tells how it ended; `subject` is what it is about, in messages.
+ * *body, if wanted: the answer's, for free. */
+int ctl_await(const char *what, const struct question *question, const char *event,
+	      const char *subject, char **body);
+/* What becomes of the machine after a snapshot: it goes on, if it ran; stands still; ends. */
+enum ctl_then { CTL_RESUME, CTL_PAUSE, CTL_STOP };
+/* The machine in this directory, which must not exist; until all is on the disk. */
+int ctl_snapshot(const char *what, const char *path, enum ctl_then then);
 /* The machine writes its memory into this file, which must not exist; until it is done. */
 int ctl_dump(const char *what, const char *path);
 

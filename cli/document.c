@@ -118,6 +118,10 @@ const struct option document_options[] = {
 	{"credential", "NAME[,path=FILE]",
 	 "for systemd in the guest; without a file: the one of that name\nin $CREDENTIALS_DIRECTORY",
 	 FLAG(FLAG_APPEND, NULL, "credentials", "name")},
+	{"restore", "DIR[,clock=continue|real]",
+	 "a machine from a snapshot ('hospes ctl NAME snapshot DIR'); other\noptions change its "
+	 "document: paths, names, what is limited",
+	 FLAG(FLAG_OBJECT, NULL, "restore", "path")},
 	{"on-reset", "restart|stop", "when the guest resets (restart)",
 	 FLAG(FLAG_VALUE, NULL, "on_reset", NULL)},
 	{"gdb", "PATH|fd:NAME[,wait=on]",

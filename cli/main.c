@@ -28,7 +28,8 @@ static const struct command hospes_command = {
 	.text = "Virtual machines for Linux KVM, made for giving guests real hardware safely.\n",
 	.commands = (const struct command *const[]){&run_command, &machines_command, &ctl_command,
 						    &metrics_command, &vf_command, &device_command,
-						    &iommu_command, &version_command, NULL},
+						    &iommu_command, &snapshot_command,
+						    &version_command, NULL},
 	.examples = "  hospes run --kernel bzImage --initrd initrd.img --disk path=disk.img "
 		    "--memory 1G\n",
 };

@@ -19,6 +19,7 @@
 #include "hospes/hospes.h"
 #include "notify.h"
 #include "output.h"
+#include "restore.h"
 #include "serve.h"
 #include "signals.h"
 #include "silence.h"
@@ -37,7 +38,7 @@ enum { SILENCE_S = 10 /* without a word on the console, until that is explained 
 
 struct run_options {
 	json_t *document; /* NULL: no flag and no file was given */
-	bool dry_run, json_log;
+	bool dry_run, json_log, verify;
 	unsigned int verbose; /* how often it was given */
 	const char *log_path;
 	unsigned int grace_s; /* between the power button and the end, after SIGTERM */
@@ -478,6 +479,8 @@ static void close_fds(struct run *run)
 static const struct option run_options[] = {
 	{"dry-run", NULL, "print the effective document and do nothing",
 	 OPTION_AT(SWITCH, struct run_options, dry_run)},
+	{"verify", NULL, "with --restore: check the snapshot's checksums first",
+	 OPTION_AT(SWITCH, struct run_options, verify)},
 	{"verbose", NULL, "log more; twice: everything", .letter = 'v',
 	 OPTION_AT(COUNT, struct run_options, verbose)},
 	{"log", "FILE", "log there instead of on standard error",
@@ -515,9 +518,12 @@ static int execute(int argc, char **argv)
 	if (options_parse(&run_command, argc, argv, &run.options, &status)) {
 		if (!run.options.document)
 			run.options.document = json_object();
+		status = restore_document(&run.options.document, run.options.verify);
 		consoles_default(run.options.document);
 		document_find_credentials(run.options.document);
-		if (run.options.dry_run)
+		if (status != CLI_OK)
+			;
+		else if (run.options.dry_run)
 			status = dry_run(run.options.document);
 		else
 			status = output_open(&run.output, run.options.log_path,

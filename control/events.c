@@ -27,6 +27,7 @@ static const char *const names[] = {
 	[HOSPES_EVENT_DUMPED] = "dumped",
 	[HOSPES_EVENT_CPUS] = "cpus",
 	[HOSPES_EVENT_MEMORY] = "memory",
+	[HOSPES_EVENT_SNAPSHOT] = "snapshot",
 };
 
 const char *events_state_name(enum hospes_state state)

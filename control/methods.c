@@ -225,6 +225,27 @@ static int do_dump(struct call *call)
 	return hospes_vm_dump(call->vm, call->fds[place], &call->error);
 }
 
+/* The file at this place; -1: there is none. */
+static int place_of(struct call *call, const char *name)
+{
+	json_int_t place = integer_of(call, name);
+
+	return place < (json_int_t)call->n_fds ? call->fds[place] : -1;
+}
+
+static int do_snapshot(struct call *call)
+{
+	int state = place_of(call, "state"), memory = place_of(call, "memory");
+
+	if (state < 0 || memory < 0 || state == memory)
+		return invalid(
+			call,
+			"state, memory: not two places of the %u file descriptors that came; "
+			"'hospes ctl NAME snapshot DIR' makes the files and sends them",
+			call->n_fds);
+	return hospes_vm_snapshot(call->vm, state, memory, &call->text, &call->error);
+}
+
 static int view_console(struct call *call)
 {
 	bool take = json_is_true(json_object_get(call->body, "take"));
@@ -280,6 +301,13 @@ static const struct field since[] = {
 static const struct field dump[] = {
 	{"fd", FIELD_INTEGER, 0, HOSPES_DEVICE_FDS - 1, false,
 	 "the file's place among the descriptors that come with the request"},
+	{0},
+};
+
+static const struct field snapshot[] = {
+	{"state", FIELD_INTEGER, 0, HOSPES_DEVICE_FDS - 1, false,
+	 "the place of the file for the state, among the descriptors that come with the request"},
+	{"memory", FIELD_INTEGER, 0, HOSPES_DEVICE_FDS - 1, false, "likewise, for memory"},
 	{0},
 };
 
@@ -359,6 +387,10 @@ const struct method methods[] = {
 	{"POST", "/v1/dump", "dump",
 	 "Write memory and registers as an ELF core; an event says how it ended", .body = dump,
 	 .takes_fds = true, .answer = ANSWER_LATER, .run = do_dump},
+	{"POST", "/v1/snapshot", "snapshot",
+	 "Write the whole machine into two files; the answer is its document, an event says how it "
+	 "ended",
+	 .body = snapshot, .takes_fds = true, .answer = ANSWER_OBJECT, .run = do_snapshot},
 	{"POST", "/v1/devices", "add_device",
 	 "Add a device: one of the document's, whose file descriptors come with the request",
 	 .body = device, .takes_fds = true, .answer = ANSWER_OBJECT, .run = add_device},

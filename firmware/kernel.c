@@ -215,6 +215,7 @@ static int initrd_size(const struct kernel *k, uint64_t *ret, struct err *err)
 static int open_copies(struct kernel *k, const struct kernel_config *config, struct err *err)
 {
 	k->firmware = config->firmware;
+	k->placed = config->used_memory;
 	k->what = k->firmware ? "firmware" : "kernel";
 	k->path = strdup(config->path ? config->path : k->what);
 	k->initrd_path = strdup(config->initrd_path ? config->initrd_path : "initrd");

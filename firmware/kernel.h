@@ -37,6 +37,7 @@ struct kernel_config {
 	const char *cmdline;
 	enum kaslr_mode kaslr;
 	const char *cache_dir; /* NULL: no cache */
+	bool used_memory;      /* guest memory is not fresh: a guest has run in it */
 	bool firmware;         /* no kernel but UEFI, entered by PVH; no initrd, no command line */
 };
 

@@ -41,7 +41,7 @@ int hospes_config_check(const char *json, size_t length, char **effective,
 	int rc = config_read(&config, json, length, &err);
 
 	if (rc == 0 && effective) {
-		*effective = config_write(&config);
+		*effective = config_write(&config, true);
 		if (!*effective)
 			rc = err_set(&err, -ENOMEM, "no memory");
 	}
@@ -282,7 +282,21 @@ int hospes_vm_dump(struct hospes_vm *vm, int fd, struct hospes_error *error)
 {
 	struct err err = ERR_INIT;
 
-	return give(error, &err, vm_call(vm, vm_do_dump, &fd, &err));
+	struct vm_dump_request request = {.fd = fd, .state_fd = -1};
+
+	return give(error, &err, vm_call(vm, vm_do_dump, &request, &err));
+}
+
+int hospes_vm_snapshot(struct hospes_vm *vm, int state_fd, int memory_fd, char **document,
+		       struct hospes_error *error)
+{
+	struct err err = ERR_INIT;
+	struct vm_dump_request request = {
+		.fd = memory_fd, .state_fd = state_fd, .document = document};
+
+	if (state_fd < 0)
+		return give(error, &err, err_set(&err, -EBADF, "snapshot: no file for the state"));
+	return give(error, &err, vm_call(vm, vm_do_dump, &request, &err));
 }
 
 /* A change of one device: what it is about, and to what. */

@@ -217,7 +217,7 @@ static int hand_over(struct config_device *device, const struct kind_receiver *t
 static char *write_device(const struct config_device *device)
 {
 	const struct schema *schema = device->item.schema;
-	json_t *root = json_pack("{s:o*}", schema->what, schema_write(schema, device));
+	json_t *root = json_pack("{s:o*}", schema->what, schema_write(schema, device, true));
 	char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
 
 	json_decref(root);

@@ -48,6 +48,7 @@ int vm_open_kernel(struct hospes_vm *vm, struct err *err)
 		.cmdline = kernel->cmdline,
 		.kaslr = (enum kaslr_mode)kernel->kaslr,
 		.cache_dir = cache_dir,
+		.used_memory = vm->snapshot.present,
 	};
 	rc = kernel_open(&vm->kernel, &config, err);
 	if (rc)
@@ -116,6 +117,18 @@ static int loaded(struct hospes_vm *vm, struct arch_entry *entry, struct err *er
 	return l->result ? err_set(err, l->result, "%s", l->err.text) : 0;
 }
 
+/* Instead of a kernel and its tables, which are in memory already. */
+static int restore(struct hospes_vm *vm, struct err *err)
+{
+	int rc = pci_root_assign(vm->pci, err);
+
+	kernel_seal(vm->kernel);
+	if (rc)
+		return rc;
+	vm_quiesce_devices(vm);
+	return snapshot_load(vm, err);
+}
+
 int vm_prepare_boot(struct hospes_vm *vm, struct err *err)
 {
 	bool serial = config_has_serial(&vm->config);
@@ -125,6 +138,8 @@ int vm_prepare_boot(struct hospes_vm *vm, struct err *err)
 	int rc;
 
 	vm_assert_own_thread(vm);
+	if (vm->snapshot.present && !vm->snapshot.loaded)
+		return restore(vm, err);
 	acpi = (struct acpi_config){
 		.platform = &vm->platform,
 		.topology = &vm->topology,

@@ -144,6 +144,22 @@ static const struct config_gdb gdb_defaults = {.fd = -1};
 static const struct schema gdb_schema = {"gdb", gdb_fields, sizeof(struct config_gdb),
 					 &gdb_defaults};
 
+static const char *const clock_names[] = {
+	[SNAPSHOT_CONTINUE] = "continue",
+	[SNAPSHOT_REAL] = "real",
+	NULL,
+};
+static const struct schema_field restore_fields[] = {
+	{"path", SCHEMA_STRING, AT(config_restore, path)},
+	{"state_fd", SCHEMA_FD, AT(config_restore, state_fd), .max = INT32_MAX},
+	{"memory_fd", SCHEMA_FD, AT(config_restore, memory_fd), .max = INT32_MAX},
+	{"clock", SCHEMA_ENUM, AT(config_restore, clock), .names = clock_names},
+	{NULL},
+};
+static const struct config_restore restore_defaults = {.state_fd = -1, .memory_fd = -1};
+static const struct schema restore_schema = {"restore", restore_fields,
+					     sizeof(struct config_restore), &restore_defaults};
+
 static const struct config machine_defaults = {.io_threads = CONFIG_IO_THREADS_AUTO};
 static const struct schema_field machine_fields[] = {
 	{"name", SCHEMA_STRING, AT(config, name)},
@@ -159,6 +175,7 @@ static const struct schema_field machine_fields[] = {
 	{"credentials", SCHEMA_LIST, AT(config, credentials), .max = CREDENTIALS_MAX,
 	 .sub = &credential_schema},
 	{"gdb", SCHEMA_OBJECT, AT(config, gdb), .sub = &gdb_schema},
+	{"restore", SCHEMA_OBJECT, AT(config, restore), .sub = &restore_schema},
 	{"io_threads", SCHEMA_UINT, AT(config, io_threads), .max = 64},
 	{"on_reset", SCHEMA_ENUM, AT(config, on_reset), .names = on_reset_names},
 	{"sandbox", SCHEMA_ENUM, AT(config, sandbox), .names = sandbox_names},
@@ -223,10 +240,10 @@ void config_done(struct config *config)
 	schema_free(document(&table), config);
 }
 
-char *config_write(const struct config *config)
+char *config_write(const struct config *config, bool fds)
 {
 	struct document table;
-	json_t *root = schema_write(document(&table), config);
+	json_t *root = schema_write(document(&table), config, fds);
 	char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
 	char *line = NULL;
 

@@ -15,6 +15,7 @@
 #include "base/err.h"
 #include "core/gmem.h"
 #include "machine/schema.h"
+#include "machine/snapshot.h"
 
 struct config_cpus {
 	uint32_t count;                   /* at the start */
@@ -119,6 +120,7 @@ struct config {
 	struct list credentials; /* struct config_credential (credentials.h) */
 	uint32_t io_threads;     /* CONFIG_IO_THREADS_AUTO until it is validated */
 	struct config_gdb gdb;
+	struct config_restore restore;
 	int on_reset;
 	int sandbox; /* enum sandbox_mode */
 };
@@ -133,8 +135,9 @@ int config_read(struct config *ret, const char *json, size_t len, struct err *er
 void config_done(struct config *config);
 /* schema_check_fds of the whole document. */
 int config_check_fds(const struct config *config, struct err *err);
-/* Text of the effective document: indented, ends with a newline; free() it. NULL: no memory. */
-char *config_write(const struct config *config);
+/* Text of the effective document: indented, ends with a newline; free() it. NULL: no memory.
+ * Without fds, for another process. */
+char *config_write(const struct config *config, bool fds);
 
 /* One device, for config_device_add. path is its name in messages. The caller's:
  * config_device_free. */

@@ -120,6 +120,8 @@ int vm_build(struct hospes_vm *vm, struct err *err)
 	if (!rc)
 		rc = open_kvm(&vm->kvm, vm->options.kvm_fd, err);
 	if (!rc)
+		rc = snapshot_open(vm, err);
+	if (!rc)
 		rc = vm_open_kernel(vm, err);
 	if (!rc)
 		rc = credentials_open(&vm->config.credentials, &vm->credentials, err);
@@ -133,6 +135,8 @@ int vm_build(struct hospes_vm *vm, struct err *err)
 	if (!rc)
 		rc = memory_build(vm, err);
 	if (!rc)
+		rc = snapshot_map(vm, err);
+	if (!rc && !vm->snapshot.present)
 		vm_start_loading(vm);
 	if (!rc)
 		rc = build_platform(vm, err);
@@ -168,6 +172,7 @@ void vm_unbuild(struct hospes_vm *vm)
 	bus_destroy(vm->pio);
 	bus_destroy(vm->mmio);
 	gmem_destroy(vm->gmem);
+	snapshot_done(vm);
 	kernel_close(vm->kernel);
 	credentials_done(&vm->credentials);
 	for (size_t i = 0; i < ARRAY_SIZE(vm->io); i++)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// An ELF core of the machine. See dump.h.
+// The machine's memory in a file: an ELF core, or a snapshot. See dump.h.
 #include "machine/dump.h"
 
 #include <elf.h>
@@ -35,6 +35,7 @@ struct vm_dump {
 	int fd;
 	int result;  /* of the last write */
 	bool resume; /* the machine, when it is written */
+	bool snapshot;
 	uint8_t *head;
 	size_t head_bytes, head_done;
 	struct range ranges[MAX_RANGES];
@@ -242,64 +243,124 @@ static void free_dump(struct vm_dump *d)
 	free(d);
 }
 
+static enum hospes_event_type event_of(const struct vm_dump *d)
+{
+	return d->snapshot ? HOSPES_EVENT_SNAPSHOT : HOSPES_EVENT_DUMPED;
+}
+
 /* Not while the op is in flight. */
 static void finish(struct hospes_vm *vm, int rc)
 {
 	struct vm_dump *d = vm->dump;
 	bool resume = d->resume && atomic_load(&vm->state) == HOSPES_PAUSED;
+	enum hospes_event_type event = event_of(d);
 	struct err err = ERR_INIT;
 
 	vm->dump = NULL;
 	free_dump(d);
-	vm_emit(vm, HOSPES_EVENT_DUMPED, rc, rc ? err_name(rc) : "");
+	vm_emit(vm, event, rc, rc ? err_name(rc) : "");
 	if (resume && vm_do_resume(vm, NULL, &err) != 0)
 		log_error(&vm->log, "dump", "%s", err.text);
 }
 
-static int begin(struct hospes_vm *vm, struct vm_dump *d, int fd, struct err *err)
+static int check_file(const char *what, int fd, struct err *err)
 {
-	const struct range *last;
-	int flags = fcntl(fd, F_GETFL), rc;
+	int flags = fcntl(fd, F_GETFL);
 
 	if (flags < 0 || (flags & O_ACCMODE) == O_RDONLY || flags & O_APPEND ||
 	    lseek(fd, 0, SEEK_CUR) < 0)
 		return err_set(err, -EINVAL,
-			       "dump: no file that can be written at any place; open a regular "
-			       "file for writing");
-	d->fd = fd_dup(fd);
-	if (d->fd < 0)
-		return err_set(err, d->fd, "dump: %s", err_name(d->fd));
-	rc = gmem_walk(vm->gmem, add_range, d);
-	if (!rc)
+			       "%s: no file that can be written at any place; open a regular "
+			       "file for writing",
+			       what);
+	return 0;
+}
+
+static int write_state(struct hospes_vm *vm, int fd, struct err *err)
+{
+	struct state_buffer buffer = {0};
+	int rc = snapshot_save(vm, &buffer, err);
+
+	if (!rc && ftruncate(fd, 0))
+		rc = err_set(err, -errno, "snapshot: %s", err_name(errno));
+	if (!rc) {
+		rc = fd_write_full(fd, buffer.bytes, buffer.len, 0);
+		if (rc)
+			err_set(err, rc, "snapshot: the state cannot be written: %s", err_name(rc));
+	}
+	free(buffer.bytes);
+	return rc;
+}
+
+/* Where memory lies in the file, and what comes before it. */
+static int lay_out(struct hospes_vm *vm, struct vm_dump *d, struct err *err)
+{
+	uint64_t at = 0;
+	int rc = gmem_walk(vm->gmem, add_range, d);
+
+	if (!rc && !d->snapshot)
 		rc = make_head(vm, d);
 	if (rc)
 		return err_set(err, rc, "dump: cannot be prepared: %s", err_name(rc));
+	for (unsigned int i = 0; i < d->n_ranges && d->snapshot; i++) {
+		d->ranges[i].at = at;
+		at += d->ranges[i].bytes;
+	}
+	return 0;
+}
+
+static int begin(struct hospes_vm *vm, struct vm_dump *d, const struct vm_dump_request *request,
+		 struct err *err)
+{
+	const char *what = d->snapshot ? "snapshot" : "dump";
+	const struct range *last;
+	int rc = check_file(what, request->fd, err);
+
+	if (!rc && d->snapshot)
+		rc = check_file(what, request->state_fd, err);
+	if (rc)
+		return rc;
+	d->fd = fd_dup(request->fd);
+	if (d->fd < 0)
+		return err_set(err, d->fd, "%s: %s", what, err_name(d->fd));
+	if (d->snapshot)
+		rc = write_state(vm, request->state_fd, err);
+	if (!rc)
+		rc = lay_out(vm, d, err);
+	if (rc)
+		return rc;
 	last = &d->ranges[d->n_ranges - 1];
 	/* What it held before is gone, so that holes are zero. */
 	if (ftruncate(d->fd, 0) < 0 || ftruncate(d->fd, (off_t)(last->at + last->bytes)) < 0)
-		return err_set(err, -errno, "dump: the file cannot be made that large: %s",
+		return err_set(err, -errno, "%s: the file cannot be made that large: %s", what,
 			       err_name(errno));
+	if (d->snapshot && !(*request->document = snapshot_document(vm)))
+		return err_set(err, -ENOMEM, "snapshot: no memory");
 	return 0;
 }
 
 int vm_do_dump(struct hospes_vm *vm, void *arg, struct err *err)
 {
 	bool running = atomic_load(&vm->state) == HOSPES_RUNNING;
+	const struct vm_dump_request *request = arg;
 	struct vm_dump *d;
 	int rc;
 
 	if (vm->dump)
-		return err_set(err, -EALREADY, "dump: one is being written");
+		return err_set(err, -EALREADY,
+			       "%s: one is being written; an event says when that is done",
+			       vm->dump->snapshot ? "snapshot" : "dump");
 	if (!running && atomic_load(&vm->state) != HOSPES_PAUSED)
-		return vm_wrong_state(vm, "dump", err);
+		return vm_wrong_state(vm, request->state_fd < 0 ? "dump" : "snapshot", err);
 	if (!mem_new(d))
 		return err_set(err, -ENOMEM, "dump: no memory");
 	d->fd = -1;
 	d->op.done = written;
 	d->resume = running;
+	d->snapshot = request->state_fd >= 0;
 	rc = vm_do_pause(vm, NULL, err);
 	if (!rc)
-		rc = begin(vm, d, *(int *)arg, err);
+		rc = begin(vm, d, request, err);
 	if (rc) {
 		free_dump(d);
 		if (running && atomic_load(&vm->state) == HOSPES_PAUSED)
@@ -307,7 +368,12 @@ int vm_do_dump(struct hospes_vm *vm, void *arg, struct err *err)
 		return rc;
 	}
 	vm->dump = d;
-	write_part(vm, d, d->head, d->head_bytes, 0);
+	if (!d->snapshot) {
+		write_part(vm, d, d->head, d->head_bytes, 0);
+	} else {
+		d->waits = true;
+		loop_post(vm->loop, &d->op);
+	}
 	return 0;
 }
 
@@ -335,7 +401,7 @@ void vm_dump_ended(struct hospes_vm *vm)
 		return;
 	if (vm->dump->waits)
 		loop_cancel(vm->loop, &vm->dump->op);
-	vm_emit(vm, HOSPES_EVENT_DUMPED, -ECANCELED, "the machine has stopped");
+	vm_emit(vm, event_of(vm->dump), -ECANCELED, "the machine has stopped");
 }
 
 void vm_dump_destroy(struct hospes_vm *vm)

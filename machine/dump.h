@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The guest's memory and registers as an ELF core, written by the machine's loop while the machine
- * is paused: one write at a time, so that the loop goes on with what else it has. What was never
- * used, or is zero, is a hole in the file.
+ * The guest's memory in a file, with its registers as an ELF core, or beside its state, a snapshot
+ * (snapshot.h); written by the machine's loop while the machine is paused: one write at a time, so
+ * that the loop goes on with what else it has. What was never used, or is zero, is a hole.
  *
  * Threads: the machine's, outside callbacks of its loop.
  */
@@ -17,7 +17,14 @@
 struct hospes_vm;
 struct vm_dump; /* one that is being written */
 
-/* Pauses a running machine until it is written. arg: an int, the file, which is duplicated. */
+/* The files are the caller's. */
+struct vm_dump_request {
+	int fd;
+	int state_fd;    /* of a snapshot, whose `fd` is for memory alone; -1: an ELF core */
+	char **document; /* of a snapshot: what such a machine is made from, by malloc */
+};
+
+/* Pauses a running machine until it is written. arg: a struct vm_dump_request. */
 int vm_do_dump(struct hospes_vm *vm, void *arg, struct err *err);
 /* Whether the machine goes on when a dump is written, if there is one. False: there is none. */
 bool vm_dump_then(struct hospes_vm *vm, bool resume);

@@ -131,7 +131,7 @@ int vm_pause_vcpus(struct hospes_vm *vm, struct err *err)
 	return err_set(err, rc, "%s", stuck_text);
 }
 
-static void quiesce_devices(struct hospes_vm *vm)
+void vm_quiesce_devices(struct hospes_vm *vm)
 {
 	for (unsigned int phase = 0; phase < 2; phase++) {
 		list_for_each (item, &vm->plugged) {
@@ -187,7 +187,7 @@ static bool make_still(struct hospes_vm *vm)
 {
 	vm->stuck = vcpus_pause(vm->vcpus) != 0;
 	if (!vm->stuck && atomic_load(&vm->state) != HOSPES_PAUSED)
-		quiesce_devices(vm);
+		vm_quiesce_devices(vm);
 	return !vm->stuck;
 }
 
@@ -196,7 +196,7 @@ void vm_end_vcpus(struct hospes_vm *vm)
 	vcpus_destroy(vm->vcpus);
 	vm->vcpus = NULL;
 	if (vm->stuck)
-		quiesce_devices(vm);
+		vm_quiesce_devices(vm);
 }
 
 void vm_end(struct hospes_vm *vm, enum hospes_outcome outcome, const char *text)
@@ -357,10 +357,13 @@ int vm_do_start(struct hospes_vm *vm, void *arg, struct err *err)
 	if (atomic_load(&vm->state) != HOSPES_CREATED)
 		return vm_wrong_state(vm, "start", err);
 	if (vm_debug_waits(vm)) {
-		quiesce_devices(vm);
+		if (!vm->snapshot.loaded)
+			vm_quiesce_devices(vm);
 		set_state(vm, HOSPES_PAUSED);
 		return 0;
 	}
+	if (vm->snapshot.loaded)
+		resume_devices(vm);
 	set_state(vm, HOSPES_RUNNING);
 	vcpus_resume(vm->vcpus);
 	return 0;
@@ -380,7 +383,7 @@ int vm_do_pause(struct hospes_vm *vm, void *arg, struct err *err)
 	rc = vm_pause_vcpus(vm, err);
 	if (rc)
 		return rc;
-	quiesce_devices(vm);
+	vm_quiesce_devices(vm);
 	set_state(vm, HOSPES_PAUSED);
 	return 0;
 }
@@ -422,7 +425,7 @@ int vm_do_reset(struct hospes_vm *vm, void *arg, struct err *err)
 	if (rc)
 		vm_end(vm, HOSPES_OUTCOME_ERROR, err ? err->text : "reset failed");
 	else if (atomic_load(&vm->state) == HOSPES_PAUSED)
-		quiesce_devices(vm);
+		vm_quiesce_devices(vm);
 	return rc;
 }
 

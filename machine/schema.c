@@ -221,7 +221,7 @@ int schema_read(const struct schema *schema, const json_t *json, const char *pat
 }
 
 /* Those of the list that are this field's. */
-static json_t *write_list(const struct schema_field *f, const struct list *from)
+static json_t *write_list(const struct schema_field *f, const struct list *from, bool fds)
 {
 	json_t *list = json_array();
 
@@ -229,7 +229,7 @@ static json_t *write_list(const struct schema_field *f, const struct list *from)
 		const struct schema_item *item = container_of(i, struct schema_item, link);
 
 		if (item->schema == f->sub && list &&
-		    json_array_append_new(list, schema_write(f->sub, item)) != 0) {
+		    json_array_append_new(list, schema_write(f->sub, item, fds)) != 0) {
 			json_decref(list);
 			list = NULL;
 		}
@@ -237,16 +237,16 @@ static json_t *write_list(const struct schema_field *f, const struct list *from)
 	return list;
 }
 
-static json_t *write_item(const struct schema_field *f, const struct list *from)
+static json_t *write_item(const struct schema_field *f, const struct list *from, bool fds)
 {
-	json_t *list = write_list(f, from);
+	json_t *list = write_list(f, from, fds);
 	json_t *item = json_incref(json_array_get(list, 0));
 
 	json_decref(list);
 	return item;
 }
 
-json_t *schema_write(const struct schema *schema, const void *from)
+json_t *schema_write(const struct schema *schema, const void *from, bool fds)
 {
 	json_t *object = json_object();
 
@@ -255,12 +255,12 @@ json_t *schema_write(const struct schema *schema, const void *from)
 		json_t *value;
 
 		if (f->kind == SCHEMA_OBJECT)
-			value = schema_write(f->sub, at);
+			value = schema_write(f->sub, at, fds);
 		else if (f->kind == SCHEMA_LIST)
-			value = write_list(f, at);
+			value = write_list(f, at, fds);
 		else if (f->kind == SCHEMA_ITEM)
-			value = write_item(f, at);
-		else if (value_absent(f, at))
+			value = write_item(f, at, fds);
+		else if (value_absent(f, at) || (f->kind == SCHEMA_FD && !fds))
 			continue;
 		else
 			value = value_write(f, at);

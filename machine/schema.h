@@ -90,8 +90,8 @@ struct schema {
 int schema_read(const struct schema *schema, const json_t *json, const char *path, void *ret,
 		struct err *err);
 /* The reverse: a new reference, or NULL when there is no memory. Absent strings, addresses and fds
- * are left out. */
-json_t *schema_write(const struct schema *schema, const void *from);
+ * are left out; and all fds, if they are not wanted. */
+json_t *schema_write(const struct schema *schema, const void *from, bool fds);
 void schema_free(const struct schema *schema, void *data);
 
 /* Is each file descriptor that the document names open? -EBADF names one that is not. Asked before

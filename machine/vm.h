@@ -145,6 +145,7 @@ struct hospes_vm {
 	struct vm_shutdown shutdown;
 	struct vm_debug *debug; /* NULL: no debugger can come */
 	struct vm_dump *dump;   /* NULL: none is being written */
+	struct vm_snapshot snapshot;
 	bool stuck; /* stopped, but a vCPU is still in an exit: its devices are not quiesced */
 
 	struct loop_op wake; /* posted by any thread */
@@ -257,6 +258,8 @@ int vm_do_registers(struct hospes_vm *vm, void *arg, struct err *err);
 int vm_do_stop(struct hospes_vm *vm, void *arg, struct err *err);
 /* Pause them, or, with -ETIMEDOUT, let those go on that are out. */
 int vm_pause_vcpus(struct hospes_vm *vm, struct err *err);
+/* Until they are resumed nothing of theirs changes. */
+void vm_quiesce_devices(struct hospes_vm *vm);
 /* Ends the vCPU threads, however long one of them is stuck; then devices are quiesced in any
  * case. */
 void vm_end_vcpus(struct hospes_vm *vm);

@@ -272,6 +272,11 @@ const struct filter_request filter_requests[] = {
 	{KVM_GET_PIT2, MACHINE},
 	{KVM_SET_PIT2, MACHINE},
 	{KVM_SET_CLOCK, MACHINE},
+	/* and, when a snapshot is made, the rest of it */
+	{KVM_GET_CLOCK, MACHINE},
+	{KVM_GET_SREGS2, MACHINE},
+	{KVM_GET_NESTED_STATE, MACHINE},
+	{KVM_GET_CPUID2, MACHINE},
 	{KVM_CHECK_EXTENSION, MACHINE},
 	{KVM_GET_SUPPORTED_CPUID, MACHINE},
 	{KVM_CREATE_DEVICE, MACHINE},

@@ -111,6 +111,8 @@ enum hospes_event_type {
 	/* There is another amount of memory, or hospes_vm_set_memory has ended: value is how many
 	 * MiB there are, text "", or why they are not as many as were wanted. */
 	HOSPES_EVENT_MEMORY,
+	/* hospes_vm_snapshot has ended: value 0, or a negative errno and why. */
+	HOSPES_EVENT_SNAPSHOT,
 };
 
 struct hospes_event {
@@ -212,6 +214,15 @@ HOSPES_API int hospes_vm_registers(struct hospes_vm *vm, char **text, struct hos
  * change that in the meantime. fd: a regular file that is open for writing; it is duplicated.
  * -EALREADY: one is being written; -EBUSY: not started, or stopped. */
 HOSPES_API int hospes_vm_dump(struct hospes_vm *vm, int fd, struct hospes_error *error);
+
+/* Write the whole machine into two files (docs/snapshots.md), from which another can be made, by a
+ * document with `restore`: *document is the one of this machine, without file descriptors, for
+ * hospes_free. The machine is paused meanwhile; the call returns when the state is written, and
+ * HOSPES_EVENT_SNAPSHOT says how it ended with memory; pausing, resuming and files as with
+ * hospes_vm_dump. Disks are the caller's to copy, while the machine is paused. -EOPNOTSUPP names a
+ * device that cannot be saved. */
+HOSPES_API int hospes_vm_snapshot(struct hospes_vm *vm, int state_fd, int memory_fd,
+				  char **document, struct hospes_error *error);
 
 /* Add one device: {"KIND": OBJECT}, where KIND is "disk", "net", "console", "rng", "balloon" or
  * "passthrough", and OBJECT what the document has for it (docs/configuration.md), fds included,

@@ -145,6 +145,19 @@ int arch_vm_reset(struct arch_vm *vm, struct err *err);
  * vCPU stopped. */
 int arch_vcpu_dump(struct arch_vcpu *vcpu, char *text, unsigned int bytes);
 
+/* Their state as a section of a stream (state.h), whose owner the caller has said: vCPUs are
+ * paused, and devices quiesced. Loading is for a machine that has not run yet, vCPUs before the VM
+ * before devices; all clocks go on where they were, and advance_ns further. -ENOTSUP when this host
+ * lacks what the guest has, by name; -EPROTO; or KVM's error. After an error the machine is of no
+ * use. */
+struct state_writer;
+struct state_reader;
+int arch_vcpu_save(struct arch_vcpu *vcpu, struct state_writer *w, struct err *err);
+int arch_vcpu_load(struct arch_vcpu *vcpu, struct state_reader *r, uint64_t advance_ns,
+		   struct err *err);
+int arch_vm_save(struct arch_vm *vm, struct state_writer *w, struct err *err);
+int arch_vm_load(struct arch_vm *vm, struct state_reader *r, uint64_t advance_ns, struct err *err);
+
 /* Tell KVM that a pause ended, so that guest watchdogs do not fire (KVM_KVMCLOCK_CTRL). */
 void arch_vcpu_resumed(struct arch_vcpu *vcpu);
 

@@ -706,6 +706,17 @@ int gmem_walk(const struct gmem *gmem, gmem_walk_fn *fn, void *opaque)
 	return ret;
 }
 
+int gmem_fill(struct gmem *gmem, uint64_t gpa, int fd, uint64_t offset, struct err *err)
+{
+	const struct table *table = table_of(gmem);
+
+	for (unsigned int i = 0; i < table->n; i++) {
+		if (table->regions[i]->pub.gpa == gpa)
+			return gmem_backing_fill(&table->regions[i]->pub, fd, offset, err);
+	}
+	return err_set(err, -EINVAL, "memory: no region begins at 0x%llx", (unsigned long long)gpa);
+}
+
 void gmem_expect(struct gmem *gmem, uint64_t end)
 {
 	gmem->expected = end;

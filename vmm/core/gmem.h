@@ -164,6 +164,13 @@ bool gmem_find_host(const struct gmem *gmem, const void *hva, uint64_t len, uint
 int gmem_read(const struct gmem *gmem, uint64_t gpa, void *buf, size_t len);
 int gmem_write(const struct gmem *gmem, uint64_t gpa, const void *buf, size_t len);
 
+/* Let a region that nobody has used yet hold what [offset, offset + its size) of the file does:
+ * where it is anonymous the file is mapped copy-on-write, so nothing is read now, and whoever
+ * touches a page beyond the file's end then gets SIGBUS; else it is read, without its holes.
+ * -EINVAL: no such region, -EIO: the file is shorter, or an error of reading. Before there are
+ * listeners. */
+int gmem_fill(struct gmem *gmem, uint64_t gpa, int fd, uint64_t offset, struct err *err);
+
 /* Call fn for each region in order of gpa; stops at the first non-zero result and returns it. */
 typedef int gmem_walk_fn(void *opaque, const struct gmem_region *region);
 int gmem_walk(const struct gmem *gmem, gmem_walk_fn *fn, void *opaque);

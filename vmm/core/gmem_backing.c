@@ -379,6 +379,58 @@ int gmem_backing_map(struct gmem_region *ret, const struct gmem_region_config *c
 	return result;
 }
 
+static int read_extent(const struct gmem_region *region, int fd, uint64_t offset, uint64_t from,
+		       uint64_t to, struct err *err)
+{
+	uint8_t *hva = (uint8_t *)region->hva + (from - offset);
+	int rc = fd_read_full(fd, hva, to - from, (off_t)from);
+
+	return rc ? err_set(err, rc, "memory: the file cannot be read: %s", err_name(rc)) : 0;
+}
+
+/* Memory that others share: what is a hole in the file stays untouched. */
+static int read_file(const struct gmem_region *region, int fd, uint64_t offset, struct err *err)
+{
+	uint64_t at = offset, end = offset + region->size_bytes;
+	int rc = 0;
+
+	while (at < end && !rc) {
+		off_t data = lseek(fd, (off_t)at, SEEK_DATA), hole;
+
+		if (data < 0 && errno != ENXIO)
+			return read_extent(region, fd, offset, at, end, err);
+		if (data < 0 || (uint64_t)data >= end)
+			return 0;
+		hole = lseek(fd, data, SEEK_HOLE);
+		if (hole <= data)
+			return err_set(err, -EIO, "memory: the file was cut short meanwhile");
+		at = MIN((uint64_t)hole, end);
+		rc = read_extent(region, fd, offset, (uint64_t)data, at, err);
+	}
+	return rc;
+}
+
+int gmem_backing_fill(const struct gmem_region *region, int fd, uint64_t offset, struct err *err)
+{
+	struct stat st;
+	uint64_t end;
+
+	if (fstat(fd, &st))
+		return err_set(err, -errno, "memory: %s", err_name(errno));
+	if (add_overflows(offset, region->size_bytes, &end) || end > (uint64_t)st.st_size)
+		return err_set(err, -EIO, "memory: the file has %lld bytes, and %llu are wanted",
+			       (long long)st.st_size, (unsigned long long)end);
+	if (region->fd >= 0)
+		return read_file(region, fd, offset, err);
+	if (mmap(region->hva, region->size_bytes, PROT_READ | PROT_WRITE,
+		 MAP_FIXED | MAP_PRIVATE | MAP_NORESERVE, fd, (off_t)offset) == MAP_FAILED)
+		return err_set(err, -errno, "memory: the file cannot be mapped: %s",
+			       err_name(errno));
+	madvise(region->hva, region->size_bytes, MADV_DONTDUMP);
+	madvise(region->hva, region->size_bytes, MADV_DONTFORK);
+	return 0;
+}
+
 void gmem_backing_unmap(struct gmem_region *region)
 {
 	if (region->hva)

@@ -17,6 +17,7 @@ void gmem_backing_unmap(struct gmem_region *region);
 
 /* Touch [hva, hva + len) of region for writing without changing it: 0 or a negative errno. */
 int gmem_backing_populate(const struct gmem_region *region, void *hva, size_t len);
+int gmem_backing_fill(const struct gmem_region *region, int fd, uint64_t offset, struct err *err);
 int gmem_backing_discard(const struct gmem_region *region, uint64_t offset, uint64_t len);
 
 /* "KEY:" of /proc/meminfo in bytes, 0 when it is not there. */

@@ -75,7 +75,7 @@ static char *effective(const char *text, size_t size)
 
 	if (config_read(&config, text, size, &err) == 0) {
 		check_accepted(&config);
-		ret = config_write(&config);
+		ret = config_write(&config, true);
 		check(ret != NULL);
 	} else {
 		check(err.code < 0 && err.text[0] && !strchr(err.text, '\n'));

@@ -67,6 +67,14 @@ int hospes_vm_dump(struct hospes_vm *vm, int fd, struct hospes_error *error)
 	return call(error);
 }
 
+int hospes_vm_snapshot(struct hospes_vm *vm, int state_fd, int memory_fd, char **document,
+		       struct hospes_error *error)
+{
+	(void)vm;
+	check(state_fd >= 0 && memory_fd >= 0 && state_fd != memory_fd);
+	return answer_text(document, error);
+}
+
 int hospes_vm_device_add(struct hospes_vm *vm, const char *json, size_t length, char **device,
 			 struct hospes_error *error)
 {

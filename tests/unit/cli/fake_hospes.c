@@ -172,6 +172,19 @@ int hospes_vm_dump(struct hospes_vm *vm, int fd, struct hospes_error *error)
 	return call(error, "dump", "%s", fd >= 0 ? "a file" : "none");
 }
 
+int hospes_vm_snapshot(struct hospes_vm *vm, int state_fd, int memory_fd, char **document,
+		       struct hospes_error *error)
+{
+	int rc = call(error, "snapshot", "%s",
+		      state_fd >= 0 && memory_fd >= 0 && state_fd != memory_fd ? "two files"
+									       : "none");
+
+	(void)vm;
+	if (rc == 0)
+		*document = strdup("{}");
+	return rc;
+}
+
 int hospes_vm_confine(struct hospes_vm *vm, const char *removes, struct hospes_error *error)
 {
 	(void)vm;

@@ -91,10 +91,10 @@ Test(config, the_effective_document_reads_back_to_itself)
 	cr_assert_eq(c.cpus.cores, 2);
 	cr_assert_eq(c.cpus.pin.cpu[3], 7);
 	cr_assert_eq(nth(&c, &kind_disk, 1)->addr.addr.slot, 5);
-	first = config_write(&c);
+	first = config_write(&c, true);
 	config_done(&c);
 	cr_assert_eq(read_text(&c, first, &err), 0, "%s", err.text);
-	second = config_write(&c);
+	second = config_write(&c, true);
 	config_done(&c);
 	cr_assert_str_eq(first, second);
 	free(first);
@@ -374,9 +374,9 @@ Test(config, the_effective_document_keeps_devices_where_they_are)
 	char *first, *second;
 
 	cr_assert_eq(read_text(&c, text, &err), 0, "%s", err.text);
-	first = config_write(&c);
+	first = config_write(&c, true);
 	cr_assert_eq(read_text(&again, first, &err), 0, "%s", err.text);
-	second = config_write(&again);
+	second = config_write(&again, true);
 	cr_assert_str_eq(first, second);
 	cr_assert(!passthrough(&again, 1)->base.addr.set && passthrough(&again, 1)->port.set);
 	cr_assert_eq(again.iommu.fd, 8);
@@ -494,13 +494,13 @@ static void with_disks(struct config *c, const char *disks)
 
 static void cannot_add(struct config *c, struct config_device *device, int code, const char *words)
 {
-	char *before = config_write(c), *after;
+	char *before = config_write(c, true), *after;
 	struct err err = ERR_INIT;
 	int rc = config_device_add(c, device, false, &err);
 
 	cr_assert_eq(rc, code, "%d: %s", rc, err.text);
 	cr_assert(strstr(err.text, words), "%s", err.text);
-	after = config_write(c);
+	after = config_write(c, true);
 	cr_assert_str_eq(before, after);
 	config_device_free(device);
 	free(before);
@@ -547,13 +547,13 @@ Test(config, a_device_of_a_machine_with_one_at_most_comes_and_goes)
 	with_disks(&c, "");
 	config_device_remove(nth(&c, &kind_rng, 0));
 	cr_assert_null(config_next(&c, NULL, &kind_rng));
-	text = config_write(&c);
+	text = config_write(&c, true);
 	cr_assert_eq(read_text(&again, text, &err), 0, "%s", err.text);
 	cr_assert_null(config_next(&again, NULL, &kind_rng), "what was removed stays away");
 	config_done(&again);
 	free(text);
 	cr_assert_eq(config_device_add(&c, one(&kind_rng, "{}"), false, &err), 0, "%s", err.text);
-	text = config_write(&c);
+	text = config_write(&c, true);
 	cr_assert_eq(read_text(&again, text, &err), 0, "%s", err.text);
 	cr_assert(config_next(&again, NULL, &kind_rng));
 	config_done(&again);

@@ -39,7 +39,7 @@ static void gives(const char *members, const char *strategy)
 	cr_assert(asprintf(&text, MACHINE "{\"device\": \"a\", %s}]}", members) > 0);
 	cr_assert_eq(read_text(&c, text), 0, "%s: %s", text, err.text);
 	cr_assert_str_eq(strategy_of(&c, NULL), strategy);
-	effective = config_write(&c);
+	effective = config_write(&c, true);
 	cr_assert_eq(read_text(&again, effective), 0, "%s: %s", effective, err.text);
 	cr_assert_str_eq(strategy_of(&again, NULL), strategy, "the effective document keeps it");
 	config_done(&c);

@@ -39,7 +39,7 @@ int x86_set_msr(struct arch_vcpu *vcpu, uint32_t index, uint64_t value)
 	return n == 1 ? 0 : n < 0 ? n : -EINVAL;
 }
 
-static bool get_msr(struct arch_vcpu *vcpu, uint32_t index, uint64_t *value)
+bool x86_get_msr(struct arch_vcpu *vcpu, uint32_t index, uint64_t *value)
 {
 	struct {
 		struct kvm_msrs head;
@@ -76,7 +76,7 @@ static int save_msrs(struct arch_vcpu *vcpu, struct x86_state *ret, struct err *
 		e->index = list->indices[i];
 		/* The TSC runs, and the deadline belongs to the timer: see load. */
 		if (e->index != MSR_TSC && e->index != MSR_TSC_DEADLINE &&
-		    get_msr(vcpu, e->index, (uint64_t *)&e->data))
+		    x86_get_msr(vcpu, e->index, (uint64_t *)&e->data))
 			ret->msrs->nmsrs++;
 	}
 	return 0;

@@ -107,6 +107,8 @@ int x86_state_load(struct arch_vcpu *vcpu, const struct x86_state *state, struct
 void x86_state_done(struct x86_state *state);
 /* Set one MSR; 0 or a negative errno. */
 int x86_set_msr(struct arch_vcpu *vcpu, uint32_t index, uint64_t value);
+/* False: it cannot be read. */
+bool x86_get_msr(struct arch_vcpu *vcpu, uint32_t index, uint64_t *value);
 
 /* debug.c: where 64-bit page tables of 4 or 5 levels have this address, whoever may use it. 0 or
  * -EFAULT. */
