@@ -23,6 +23,8 @@ enum {
 	RUN_BYTES = 3 * 4096, /* with the pages of PIO data and coalesced MMIO */
 	TSC_KHZ = 2000000,
 	N_CHIPS = 3,
+	/* callers have room for as many entries as KVM has, in both directions */
+	CPUID_BYTES = sizeof(struct kvm_cpuid2) + 256 * sizeof(struct kvm_cpuid_entry2),
 };
 
 /* Which MSRs a vCPU has. */
@@ -35,6 +37,8 @@ static const struct {
 } values[] = {
 	{KVM_GET_REGS, KVM_SET_REGS, sizeof(struct kvm_regs)},
 	{KVM_GET_SREGS, KVM_SET_SREGS, sizeof(struct kvm_sregs)},
+	{KVM_GET_SREGS2, KVM_SET_SREGS2, sizeof(struct kvm_sregs2)},
+	{KVM_GET_CPUID2, KVM_SET_CPUID2, CPUID_BYTES},
 	{KVM_GET_FPU, KVM_SET_FPU, sizeof(struct kvm_fpu)},
 	{KVM_GET_XCRS, KVM_SET_XCRS, sizeof(struct kvm_xcrs)},
 	{KVM_GET_XSAVE, KVM_SET_XSAVE, sizeof(struct kvm_xsave)},
@@ -167,6 +171,7 @@ static int check_extension(unsigned long cap)
 	case KVM_CAP_XSAVE2:
 		return sizeof(struct kvm_xsave);
 	case KVM_CAP_TSC_CONTROL:
+	case KVM_CAP_NESTED_STATE:
 		return 0;
 	default:
 		return 1;
@@ -537,7 +542,6 @@ static int vcpu_request(struct file *file, unsigned long request, unsigned long 
 	case KVM_KVMCLOCK_CTRL:
 		return -EINVAL;
 	case KVM_SET_TSC_KHZ:
-	case KVM_SET_CPUID2:
 		return 0;
 	default:
 		return -ENOTTY;
