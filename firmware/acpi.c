@@ -17,6 +17,7 @@
 #include "base/le.h"
 #include "base/mem.h"
 #include "base/num.h"
+#include "base/rand.h"
 #include "firmware/acpi_impl.h"
 
 #include "cpus.hex"
@@ -30,7 +31,9 @@ enum {
 	SMBIOS_AREA_BYTES = 0x10000 - 128,
 	FACS_GPA = SMBIOS_AREA_GPA + SMBIOS_AREA_BYTES,
 	FACS_BYTES = 64,
+	GENERATION_BYTES = 16,
 	BIOS_ENTRY_GPA = 0xffff0,
+	GENERATION_GPA = FACS_GPA + FACS_BYTES, /* as asl/dsdt.asl has it */
 	RSDP_BYTES = 36,
 
 	LAPIC_GPA = 0xfee00000u, /* where KVM's in-kernel irqchip has them */
@@ -382,7 +385,18 @@ static int build(uint8_t *area, const struct acpi_config *config, struct err *er
 			       config->topology->sockets, config->n_oem_strings);
 	facs(area + (FACS_GPA - ACPI_AREA_GPA));
 	bios_entry(area + (BIOS_ENTRY_GPA - ACPI_AREA_GPA), config);
-	return 0;
+	return rand_bytes(area + (GENERATION_GPA - ACPI_AREA_GPA), GENERATION_BYTES)
+		       ? err_set(err, -EIO, "no random numbers from the host")
+		       : 0;
+}
+
+int acpi_new_generation(struct gmem *gmem)
+{
+	uint8_t id[GENERATION_BYTES];
+
+	static_assert(GENERATION_GPA == 0xfffc0, "as asl/dsdt.asl has it");
+	static_assert(GENERATION_GPA + GENERATION_BYTES <= BIOS_ENTRY_GPA, "beside its neighbours");
+	return rand_bytes(id, sizeof(id)) ? -EIO : gmem_write(gmem, GENERATION_GPA, id, sizeof(id));
 }
 
 int acpi_build(struct gmem *gmem, const struct acpi_config *config, struct err *err)

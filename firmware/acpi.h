@@ -56,6 +56,10 @@ struct acpi_config {
  * VIOT with a virtual IOMMU, and SMBIOS into guest memory. */
 int acpi_build(struct gmem *gmem, const struct acpi_config *config, struct err *err);
 
+/* The machine is a copy of one that the guest has run in: another generation ID (VM Generation ID,
+ * in the DSDT) in its memory. The guest hears of it by PLATFORM_GENERATION_GSI. */
+int acpi_new_generation(struct gmem *gmem);
+
 /* Their places, the same on every platform: below 1 MiB. */
 void acpi_places(struct kernel_tables *ret);
 

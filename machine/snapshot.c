@@ -15,8 +15,10 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "base/num.h"
+#include "firmware/acpi.h"
 #include "machine/kind.h"
 #include "machine/vm.h"
+#include "platform/platform.h"
 
 enum {
 	STREAM_MAX = 256 << 20, /* bytes: 255 vCPUs have some 15 MB */
@@ -290,6 +292,22 @@ static int load_devices(struct hospes_vm *vm, struct state_reader *r, struct err
 	return rc;
 }
 
+/* The guest is a copy: another generation ID, and an edge of its interrupt. */
+static int announce(struct hospes_vm *vm, struct err *err)
+{
+	struct irq_line line;
+	int rc = irq_line_get(&line, vm->irq, PLATFORM_GENERATION_GSI, err);
+
+	if (rc)
+		return rc;
+	if (acpi_new_generation(vm->gmem))
+		rc = err_set(err, -EFAULT, "the generation ID cannot be changed");
+	irq_line_set(&line, true);
+	irq_line_set(&line, false);
+	irq_line_put(&line);
+	return rc;
+}
+
 static int load_all(struct hospes_vm *vm, struct state_reader *r, struct err *err)
 {
 	struct saved_machine machine;
@@ -323,7 +341,9 @@ static int load_all(struct hospes_vm *vm, struct state_reader *r, struct err *er
 	rc = arch_vm_load(vm->arch, r, advance_ns, err);
 	if (!rc)
 		rc = load_devices(vm, r, err);
-	return rc ? rc : state_reader_end(r, err);
+	if (!rc)
+		rc = state_reader_end(r, err);
+	return rc ? rc : announce(vm, err);
 }
 
 int snapshot_load(struct hospes_vm *vm, struct err *err)

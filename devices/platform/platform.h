@@ -25,6 +25,7 @@ enum {
 	PLATFORM_SERIAL_PORT = 0x3f8,
 	PLATFORM_SERIAL_GSI = 4,
 	PLATFORM_RTC_PORT = 0x70,
+	PLATFORM_GENERATION_GSI = 5, /* edge: there is another generation ID (asl/dsdt.asl) */
 	PLATFORM_RTC_GSI = 8,
 	PLATFORM_PM_PORT = 0x600, /* PM1 event (4), control (2); timer at + 8 (4): pm.c */
 	PLATFORM_SCI_GSI = 9,

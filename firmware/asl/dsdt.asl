@@ -75,6 +75,31 @@ DefinitionBlock ("", "DSDT", 2, "HOSPES", "HOSPES", 0x00000001)
             }
         }
 
+        /* Virtual Machine Generation ID (Microsoft's specification): 16 bytes in memory, at an address
+         * that acpi.c and acpi.h have too. They are others, and the guest hears of it, when the machine is
+         * made from a snapshot; Linux then reseeds its random numbers. */
+        Device (VMGI)
+        {
+            Name (_HID, "HSPS0001")
+            Name (_CID, "VM_Gen_Counter")
+            Name (_DDN, "VM_Gen_Counter")
+            Name (ADDR, Package (0x02) { 0x000FFFC0, Zero })
+        }
+
+        Device (GED)
+        {
+            Name (_HID, "ACPI0013")
+            Name (_UID, Zero)
+            Name (_CRS, ResourceTemplate ()
+            {
+                Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive) { 5 }
+            })
+            Method (_EVT, 1, Serialized)
+            {
+                Notify (\_SB.VMGI, 0x80)
+            }
+        }
+
         /* What is decoded outside of PCI: the ECAM window, in _CRS (SSDT). */
         Device (MBRD)
         {

@@ -182,7 +182,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size < 2)
 		return 0;
-	split = data[0] | data[1] << 8;
+	split = (size_t)data[0] | (size_t)data[1] << 8;
 	data += 2;
 	size -= 2;
 	r = (struct reading){data, size, split < size ? (long)split : -1};

@@ -16,13 +16,13 @@ cat >"$TMP/hospes.sh" <<'GUEST'
 #!/bin/sh
 mkdir /big
 mount -t tmpfs -o size=100M none /big
-dd if=/dev/urandom of=/big/a bs=1M count=40 2>/dev/null
+dd if=/dev/urandom of=/big/a bs=1M count=16 2>/dev/null
 sum=$(md5sum </big/a)
 dd if=/big/a of=/dev/vda bs=1M oflag=direct 2>/dev/null
 while read -r line; do eval "$line"; done </dev/ttyS0 &
 (while :; do # memory and disk, together
 	[ "$(md5sum </big/a)" = "$sum" ] || echo "MEMORY IS WRONG"
-	[ "$(dd if=/dev/vda bs=1M count=40 iflag=direct 2>/dev/null | md5sum)" = "$sum" ] || echo "DISK IS WRONG"
+	[ "$(dd if=/dev/vda bs=1M count=16 iflag=direct 2>/dev/null | md5sum)" = "$sum" ] || echo "DISK IS WRONG"
 	n=$((n + 1))
 	echo "checked $n"
 	usleep 100000
@@ -70,8 +70,8 @@ for ((i = 1; i <= rounds; i++)); do
 	guest_start "vm$i" hospes run --restore "$from"
 	lines=$(grep -ac '^checked' "$TMP/vm$i.log")
 	ok "$i: it goes on" guest_times "vm$i" '^checked' $((lines + 4)) 60 || { guest_show "vm$i"; guest_where "vm$i"; bail "it does not"; }
-	guest_send "vm$i" "echo \"up \$(cat /proc/sys/kernel/random/boot_id | head -c 4) \$(nproc) CPUs\""
-	ok "$i: its console too" guest_wait_for "vm$i" '^up .* 2 CPUs' 30
+	guest_send "vm$i" 'echo "has $(nproc) CPUs, is copy $(dmesg | grep -c "virtual machine fork")"'
+	ok "$i: its console too, and it knows that it is a copy" guest_wait_for "vm$i" "^has 2 CPUs, is copy $i" 30 || guest_show "vm$i"
 	is "$(ctl status | jq -r '.state + " " + (.devices | length | tostring)')" "running 6" "$i: with its devices"
 	ctl set balloon=32M
 	ok "$i: its balloon" retry 30 sh -c "timeout 20 hospes ctl snap status | jq -e '.devices[] | select(.actual_bytes == 33554432)' >/dev/null"

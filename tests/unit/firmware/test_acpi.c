@@ -881,18 +881,29 @@ Test(acpi, every_unit_of_memory_has_its_place_and_can_be_given_up)
 	machine_done(&m);
 }
 
-Test(acpi, built_again_gives_the_same_bytes)
+Test(acpi, built_again_gives_the_same_bytes_but_for_another_generation_id)
 {
+	enum { ID_AT = 0x1ffc0, ID_BYTES = 16 };
 	struct machine m;
-	static uint8_t first[0x20000];
+	static uint8_t first[0x20000], id[ID_BYTES];
 
 	machine_init(&m, 2, 2, 2);
 	machine_build(&m);
 	memcpy(first, gmem_host(m.gmem, 0xe0000, sizeof(first), false), sizeof(first));
 	memset(gmem_host(m.gmem, 0xe0000, sizeof(first), true), 0xa5, sizeof(first));
 	machine_build(&m);
+	cr_assert_eq(gmem_read(m.gmem, 0xe0000 + ID_AT, id, ID_BYTES), 0);
+	cr_assert_neq(memcmp(first + ID_AT, id, ID_BYTES), 0);
+	memcpy(first + ID_AT, id, ID_BYTES);
 	cr_assert_eq(memcmp(first, gmem_host(m.gmem, 0xe0000, sizeof(first), false), sizeof(first)),
 		     0);
+	memcpy(first, gmem_host(m.gmem, 0xe0000, sizeof(first), false), sizeof(first));
+	cr_assert_eq(acpi_new_generation(m.gmem), 0);
+	cr_assert_eq(gmem_read(m.gmem, 0xe0000 + ID_AT, id, ID_BYTES), 0);
+	cr_assert_neq(memcmp(first + ID_AT, id, ID_BYTES), 0);
+	memcpy(first + ID_AT, id, ID_BYTES);
+	cr_assert_eq(memcmp(first, gmem_host(m.gmem, 0xe0000, sizeof(first), false), sizeof(first)),
+		     0, "and nothing else");
 	machine_done(&m);
 }
 
