@@ -11,9 +11,13 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
+#include "base/num.h"
 #include "machine/vm.h"
 #include "virtio/vhost_device.h"
+
+#define CHANGE_REST_NS (NS_PER_S / 10)
 
 /* --- the document --- */
 
@@ -138,11 +142,36 @@ static void watch_done(struct loop_op *op, int result)
 		watch(b);
 }
 
+/* Its answers may take time, which is the machine's: no more than a tenth of it. */
+static void change_done(struct loop_op *op, int result)
+{
+	struct vm_daemon *b = container_of(op, struct vm_daemon, change);
+	uint64_t start_ns = clock_ns();
+
+	if (!b->d->vdev || b->gone)
+		return;
+	if (result > 0)
+		virtio_vhost_take_change(b->d->vdev);
+	loop_timer(b->d->vm->loop, &b->rest, MAX(9 * (clock_ns() - start_ns), CHANGE_REST_NS));
+}
+
+static void rest_done(struct loop_op *op, int result)
+{
+	struct vm_daemon *b = container_of(op, struct vm_daemon, rest);
+
+	(void)result;
+	if (b->d->vdev && !b->gone && b->fd >= 0)
+		loop_poll(b->d->vm->loop, &b->change, b->changes_fd, POLLIN);
+}
+
 int vm_daemon_open(struct vm_daemon *b, struct vm_device *d, const struct config_vhost_user *c,
 		   struct err *err)
 {
 	b->d = d;
 	b->watch.done = watch_done;
+	b->change.done = change_done;
+	b->rest.done = rest_done;
+	b->changes_fd = -1;
 	return open_daemon(c, d->config, &b->fd, err);
 }
 
@@ -153,20 +182,33 @@ int vm_daemon_create(struct vm_daemon *b, const struct virtio_vhost_setup *setup
 
 	if (!rc)
 		rc = vm_device_plug_virtio(b->d, vdev, err);
-	if (!rc)
-		watch(b);
-	return rc;
+	if (rc)
+		return rc;
+	watch(b);
+	if (virtio_vhost_changes_fd(vdev) < 0)
+		return 0;
+	b->changes_fd = fd_dup(virtio_vhost_changes_fd(vdev));
+	if (b->changes_fd < 0)
+		return err_set(err, b->changes_fd, "'%s': %s", b->d->config->id,
+			       err_name(b->changes_fd));
+	loop_poll(b->d->vm->loop, &b->change, b->changes_fd, POLLIN);
+	return 0;
 }
 
 void vm_daemon_close(struct vm_daemon *b)
 {
+	struct loop *loop = b->d ? b->d->vm->loop : NULL;
+
 	if (!b->d)
 		return;
-	if (b->watch.in_flight)
-		loop_cancel(b->d->vm->loop, &b->watch);
-	while (b->watch.in_flight && loop_iterate(b->d->vm->loop, true) >= 0)
+	loop_cancel(loop, &b->watch);
+	loop_cancel(loop, &b->change);
+	loop_cancel(loop, &b->rest);
+	while ((b->watch.in_flight || b->change.in_flight || b->rest.in_flight) &&
+	       loop_iterate(loop, true) >= 0)
 		;
 	fd_close(&b->fd);
+	fd_close(&b->changes_fd);
 	b->d = NULL;
 }
 

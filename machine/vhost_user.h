@@ -41,6 +41,8 @@ struct vm_daemon {
 	struct vm_device *d;
 	int fd; /* of the socket; also the virtio device's, by a duplicate */
 	struct loop_op watch;
+	struct loop_op change, rest; /* its configuration changes; until the next may */
+	int changes_fd;
 	bool gone; /* it was reported */
 };
 

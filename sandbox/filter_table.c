@@ -179,6 +179,8 @@ const struct filter_call filter_calls[] = {
 	/* The kernel's announcements of links, for a tap that is added. */
 	ALLOW_IF(socket, MACHINE, 0, UINT32_MAX, AF_NETLINK),
 	REFUSE(socket),
+	/* A pair reaches nobody: one end is for a vhost-user daemon, whose disk is added. */
+	ALLOW_IF(socketpair, MACHINE, 0, UINT32_MAX, AF_UNIX),
 	ALLOW(bind, MACHINE),
 	REFUSE(bind),
 	REFUSE(connect),

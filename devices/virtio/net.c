@@ -83,6 +83,15 @@ static bool watches_links(const struct net_queue *q)
 	return q->base->index == 0 && q->pair->net->links_fd >= 0;
 }
 
+static int start_vhost(struct net_pair *pair, struct virtio_queue *base)
+{
+	int r = vhost_queue_start(pair->vhost, base, base->index & 1, pair->net->vdev.features);
+
+	if (!r)
+		fd_event_signal(base->kick_fd);
+	return r;
+}
+
 static int pair_queue_start(struct virtio_queue *base)
 {
 	struct net_queue *q = base->opaque;
@@ -90,7 +99,7 @@ static int pair_queue_start(struct virtio_queue *base)
 	int r = 0;
 
 	if (pair->vhost)
-		r = vhost_queue_start(pair->vhost, base, is_tx(q), pair->net->vdev.features);
+		r = start_vhost(pair, base);
 	else if (is_tx(q))
 		return 0;
 	else

@@ -121,13 +121,9 @@ int vhost_queue_start(struct vhost *v, struct virtio_queue *q, unsigned int ring
 	pthread_mutex_lock(&v->lock);
 	r = start_ring(v, ring, features, &fds);
 	pthread_mutex_unlock(&v->lock);
-	if (r) {
+	if (r)
 		virtio_queue_take_back(q, fds.next_avail);
-		return r;
-	}
-	/* Whatever was available before has nobody else to announce it. */
-	fd_event_signal(fds.kick_fd);
-	return 0;
+	return r;
 }
 
 void vhost_queue_stop(struct vhost *v, struct virtio_queue *q, unsigned int ring)

@@ -76,7 +76,8 @@ void vhost_done(struct vhost *v);
 /* NULL is allowed. */
 void vhost_destroy(struct vhost *v);
 
-/* From a queue's start, cancel and set_call (queue_server.h). features: the driver's. */
+/* From a queue's start, cancel and set_call (queue_server.h). features: the driver's. The caller
+ * signals the kick fd then: whatever was available before has nobody else to announce it. */
 int vhost_queue_start(struct vhost *v, struct virtio_queue *q, unsigned int ring,
 		      uint64_t features);
 void vhost_queue_stop(struct vhost *v, struct virtio_queue *q, unsigned int ring);

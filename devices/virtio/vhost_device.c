@@ -44,6 +44,7 @@ struct served_queue {
 	struct served *device;
 	struct virtio_queue *base;
 	struct loop_op watch; /* of the ring's error eventfd */
+	struct loop_op kick;  /* the first one, which nobody else announces */
 };
 
 struct served {
@@ -80,6 +81,25 @@ static void watch_done(struct loop_op *op, int result)
 		virtio_queue_release(q->base);
 }
 
+/* By the loop: the daemon shares the eventfd's flags and counter, and may have seen to it that a
+ * write waits. */
+static void kick(struct served_queue *q)
+{
+	static const uint64_t one = 1;
+
+	virtio_queue_hold(q->base);
+	loop_write(q->base->loop, &q->kick, q->base->kick_fd, &one, sizeof(one), -1);
+}
+
+static void kick_done(struct loop_op *op, int result)
+{
+	struct served_queue *q = container_of(op, struct served_queue, kick);
+
+	virtio_queue_release(q->base);
+	if (result == -ECANCELED && virtio_queue_running(q->base))
+		kick(q); /* as above */
+}
+
 static int queue_start(struct virtio_queue *base)
 {
 	struct served_queue *q = base->opaque;
@@ -90,6 +110,7 @@ static int queue_start(struct virtio_queue *base)
 		return r;
 	virtio_queue_hold(base);
 	loop_watch(base->loop, &q->watch, vhost_error_fd(vhost, base->index));
+	kick(q);
 	return 0;
 }
 
@@ -104,6 +125,7 @@ static void queue_cancel(struct virtio_queue *base)
 	struct served_queue *q = base->opaque;
 
 	loop_cancel(base->loop, &q->watch);
+	loop_cancel(base->loop, &q->kick);
 	vhost_queue_stop(q->device->vhost, base, base->index);
 }
 
@@ -183,6 +205,26 @@ static const struct virtio_device_ops types[VIRTIO_VHOST_TYPES] = {
 			     .no_state = NO_STATE,
 			     .destroy = destroy},
 };
+
+int virtio_vhost_changes_fd(const struct virtio_device *vdev)
+{
+	return vhost_user_requests_fd(container_of(vdev, const struct served, vdev)->vhost);
+}
+
+void virtio_vhost_take_change(struct virtio_device *vdev)
+{
+	struct served *s = of(vdev);
+	struct virtio_blk_config now = {0};
+	struct err err = ERR_INIT;
+
+	if (!vhost_user_config_changed(s->vhost) ||
+	    vhost_user_get_config(s->vhost, &now, BLK_CONFIG_BYTES, &err))
+		return;
+	/* How large it is; the rest is what it was when the driver looked. */
+	virtio_config_begin(vdev);
+	s->config.blk.capacity = now.capacity;
+	virtio_config_end(vdev, true);
+}
 
 bool virtio_vhost_gone(struct virtio_device *vdev, char *text, size_t bytes)
 {
@@ -275,8 +317,10 @@ static int prepare(struct served *s, const struct virtio_vhost_setup *setup, uns
 	if (r)
 		return r;
 	for (unsigned int i = 0; i < n; i++) {
-		s->queues[i] = (struct served_queue){
-			.device = s, .base = &s->vdev.queues[i], .watch.done = watch_done};
+		s->queues[i] = (struct served_queue){.device = s,
+						     .base = &s->vdev.queues[i],
+						     .watch.done = watch_done,
+						     .kick.done = kick_done};
 		s->vdev.queues[i].ops = &queue_ops;
 		s->vdev.queues[i].opaque = &s->queues[i];
 		s->vdev.queues[i].loop = setup->loops[i % setup->n_loops];

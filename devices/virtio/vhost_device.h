@@ -46,6 +46,11 @@ int virtio_vhost_create(struct virtio_device **ret, const struct virtio_vhost_se
 			const struct log *log, struct err *err);
 /* Of a network. */
 void virtio_vhost_set_link(struct virtio_device *vdev, bool up);
+/* By which the daemon says that a configuration changes: readable then; -1: it cannot. Stays the
+ * device's. */
+int virtio_vhost_changes_fd(const struct virtio_device *vdev);
+/* Look what has changed, and notify the guest. May wait for the daemon. */
+void virtio_vhost_take_change(struct virtio_device *vdev);
 /* Is the daemon gone? Then the device needs a reset, and text says why. */
 bool virtio_vhost_gone(struct virtio_device *vdev, char *text, size_t bytes);
 

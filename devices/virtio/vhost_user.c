@@ -31,6 +31,7 @@ struct vhost_user {
 	uint64_t protocol;     /* negotiated; constant, as are: */
 	unsigned int slots;    /* regions it takes */
 	unsigned int limit_ms; /* for a message and its answer */
+	int requests_fd;       /* by which it asks; -1 */
 	/* Under base.lock. */
 	int fd;
 	bool gone;
@@ -401,6 +402,53 @@ int vhost_user_get_config(struct vhost *v, void *buf, uint32_t bytes, struct err
 	return r;
 }
 
+int vhost_user_requests_fd(const struct vhost *v)
+{
+	return container_of(v, const struct vhost_user, base)->requests_fd;
+}
+
+/* It has no payload; and a header is sent at once or by nobody who means well. */
+static bool take_request(struct vhost_user *u)
+{
+	struct vhost_user_header header;
+	struct iovec iov = {&header, sizeof(header)};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+	const struct {
+		struct vhost_user_header header;
+		uint8_t done[8];
+	} answer = {
+		.header = {VHOST_USER_BACKEND_CONFIG_CHANGE_MSG,
+			   VHOST_USER_VERSION | VHOST_USER_REPLY, 8},
+	};
+	ssize_t n = recvmsg(u->requests_fd, &msg, MSG_DONTWAIT);
+
+	if (n < 0 && try_again())
+		return false;
+	if (n == 0 || (n < 0 && errno == ECONNRESET)) {
+		give_up(u, "it has closed its socket");
+		return false;
+	}
+	if (n != sizeof(header) || msg.msg_flags & MSG_CTRUNC ||
+	    header.request != VHOST_USER_BACKEND_CONFIG_CHANGE_MSG || header.bytes) {
+		give_up(u, "it has asked for what it may not have");
+		return false;
+	}
+	if (header.flags & VHOST_USER_NEED_REPLY)
+		(void)send(u->requests_fd, &answer, sizeof(answer), MSG_DONTWAIT | MSG_NOSIGNAL);
+	return true;
+}
+
+bool vhost_user_config_changed(struct vhost *v)
+{
+	struct vhost_user *u = of(v);
+	bool changed;
+
+	pthread_mutex_lock(&v->lock);
+	changed = !u->gone && take_request(u);
+	pthread_mutex_unlock(&v->lock);
+	return changed;
+}
+
 /* --- life --- */
 
 bool vhost_user_gone(struct vhost *v, char *text, size_t bytes)
@@ -435,6 +483,7 @@ static void destroy(struct vhost *v)
 		if (!has(u, VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS))
 			fd_close(&u->regions[u->n_regions].fd);
 	}
+	fd_close(&u->requests_fd);
 	fd_close(&u->fd);
 	free(u->regions);
 	free(u);
@@ -468,7 +517,8 @@ static int negotiate(struct vhost_user *u, bool config, struct err *err)
 	int r;
 
 	if (config)
-		want |= 1ull << VHOST_USER_PROTOCOL_F_CONFIG;
+		want |= 1ull << VHOST_USER_PROTOCOL_F_CONFIG |
+			1ull << VHOST_USER_PROTOCOL_F_BACKEND_REQ;
 	r = ask(u, MESSAGE(GET_FEATURES), &u->base.features, sizeof(u->base.features));
 	if (r)
 		return r;
@@ -486,6 +536,21 @@ static int negotiate(struct vhost_user *u, bool config, struct err *err)
 	r = tell_u64(u, MESSAGE(SET_PROTOCOL_FEATURES), want & offered);
 	u->protocol = want & offered;
 	return r ? r : tell(u, MESSAGE(SET_OWNER));
+}
+
+/* "VHOST_USER_SET_BACKEND_REQ_FD" */
+static int open_requests(struct vhost_user *u, struct err *err)
+{
+	int ends[2], r;
+
+	if (!has(u, VHOST_USER_PROTOCOL_F_BACKEND_REQ))
+		return 0;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+		return err_set(err, -errno, "'%s': socketpair: %s", u->base.name, err_name(errno));
+	u->requests_fd = ends[0];
+	r = tell(u, MESSAGE(SET_BACKEND_REQ_FD, .fds = &ends[1], .n_fds = 1));
+	fd_close(&ends[1]);
+	return r;
 }
 
 /* Rings and regions of memory that it takes. */
@@ -515,6 +580,8 @@ static int prepare(struct vhost_user *u, const struct vhost_user_setup *setup, s
 	int r = negotiate(u, setup->config, err);
 
 	if (!r)
+		r = open_requests(u, err);
+	if (!r)
 		r = ask_limits(u, setup->n_rings, err);
 	if (!r)
 		r = vhost_listen(&u->base, err);
@@ -532,7 +599,7 @@ int vhost_user_create(struct vhost **ret, const struct vhost_user_setup *setup, 
 
 	if (!mem_new(u))
 		return err_set(err, -ENOMEM, "'%s': no memory", setup->name);
-	u->fd = -1;
+	u->fd = u->requests_fd = -1;
 	u->limit_ms = setup->limit_ms ? setup->limit_ms : VHOST_USER_LIMIT_MS;
 	r = vhost_init(&u->base, &user_ops, setup->name, setup->gmem, setup->n_rings, err);
 	if (!r) {

@@ -40,6 +40,12 @@ int vhost_user_create(struct vhost **ret, const struct vhost_user_setup *setup, 
 /* `bytes` of its configuration space from the beginning, at most VHOST_USER_CONFIG_MAX. */
 int vhost_user_get_config(struct vhost *v, void *buf, uint32_t bytes, struct err *err);
 
+/* What it asks for by itself: readable when there is something; -1: it cannot. Stays vhost's. */
+int vhost_user_requests_fd(const struct vhost *v);
+/* Take one, without waiting: true when the configuration space has changed, which is all that it
+ * may say. */
+bool vhost_user_config_changed(struct vhost *v);
+
 /* Is it gone? Then why, in text. If its socket has ended, this notices. */
 bool vhost_user_gone(struct vhost *v, char *text, size_t bytes);
 

@@ -73,7 +73,7 @@ static bool may_create(struct reading *r)
 		return false;
 	if (!number(r, 15, &protocol) || !(protocol >> 3 & 1) || !(protocol >> 9 & 1))
 		return false;
-	if (!acknowledged(r, 3))
+	if (!acknowledged(r, 3) || (protocol >> 5 & 1 && !acknowledged(r, 21)))
 		return false;
 	if (protocol & 1 && (!number(r, 17, &n) || n < RINGS))
 		return false;

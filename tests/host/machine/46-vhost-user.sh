@@ -29,7 +29,8 @@ daemon() {
 }
 storage() { # NAME QUEUES
 	daemon "$1" qemu-storage-daemon --blockdev "driver=file,node-name=f,filename=$TMP/$1.qcow2" \
-		--blockdev driver=qcow2,node-name=q,file=f,discard=unmap --export \
+		--blockdev driver=qcow2,node-name=q,file=f,discard=unmap \
+		--chardev "socket,id=m,path=$TMP/$1.qmp,server=on,wait=off" --monitor chardev=m --export \
 		"type=vhost-user-blk,id=e,node-name=q,addr.type=unix,addr.path=$TMP/$1.sock,writable=on,num-queues=$2"
 }
 virtiofsd=$(command -v virtiofsd || echo /usr/libexec/virtiofsd)
@@ -102,6 +103,10 @@ ok "another daemon" storage late 1
 is "$(ctl add --disk "vhost_user=$TMP/late.sock,id=late")" late "its disk is added"
 ok "the guest has it, and writes" in_guest 60 \
 	'for i in $(seq 100); do test -e /dev/vdc && break; sleep 0.2; done; dd if=/dev/urandom of=/dev/vdc bs=64k count=64 oflag=direct conv=fsync'
+qmp() { (printf '{"execute":"qmp_capabilities"}\n%s\n' "$2"; sleep 1) | nc -U -N "$TMP/$1.qmp"; }
+like "$(qmp late '{"execute":"block_resize","arguments":{"node-name":"q","size":104857600}}')" '"return"' "it grows"
+ok "the guest sees that" in_guest 30 \
+	'for i in $(seq 100); do test $(cat /sys/block/vdc/size) = 204800 && break; sleep 0.2; done; test $(cat /sys/block/vdc/size) = 204800'
 # removed ID [force]: and it is gone.
 removed() {
 	ctl remove "$@" && wait_for "$TMP/events" "\"device_removed\".*\"$1\"" 60 || { cat "$TMP/events"; return 1; }

@@ -53,6 +53,7 @@ struct daemon {
 	uint64_t set_features;
 	unsigned int fds; /* that came with the last message */
 	int last_fd;
+	int requests_fd; /* by which it may ask */
 };
 
 static void answer(struct daemon *d, const struct vhost_user_header *to, const void *payload,
@@ -157,6 +158,9 @@ static void serve(struct daemon *d, const struct vhost_user_header *h, const uin
 	case VHOST_USER_SET_MEM_TABLE:
 		take_memory(d, h->request, body);
 		break;
+	case VHOST_USER_SET_BACKEND_REQ_FD:
+		d->requests_fd = fd_dup(d->last_fd);
+		break;
 	case VHOST_USER_SET_FEATURES:
 		memcpy(&d->set_features, body, 8);
 		break;
@@ -214,9 +218,10 @@ struct rig {
 	struct err err;
 };
 
-#define PROTOCOL                                                                      \
-	(1ull << VHOST_USER_PROTOCOL_F_MQ | 1ull << VHOST_USER_PROTOCOL_F_REPLY_ACK | \
-	 1ull << VHOST_USER_PROTOCOL_F_CONFIG | 1ull << VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS)
+#define PROTOCOL                                                                            \
+	(1ull << VHOST_USER_PROTOCOL_F_MQ | 1ull << VHOST_USER_PROTOCOL_F_REPLY_ACK |       \
+	 1ull << VHOST_USER_PROTOCOL_F_CONFIG | 1ull << VHOST_USER_PROTOCOL_F_BACKEND_REQ | \
+	 1ull << VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS)
 
 static int add_memory(struct rig *r, uint64_t gpa, struct err *err)
 {
@@ -246,6 +251,7 @@ static void open_rig(struct rig *r)
 	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, s), 0);
 	r->fd = s[0];
 	r->d.fd = s[1];
+	r->d.requests_fd = -1;
 }
 
 static int create(struct rig *r, unsigned int queues)
@@ -268,6 +274,7 @@ static void close_rig(struct rig *r)
 	fd_close(&r->fd);
 	pthread_join(r->d.thread, NULL);
 	fd_close(&r->d.fd);
+	fd_close(&r->d.requests_fd);
 	gmem_destroy(r->gmem);
 }
 
@@ -409,11 +416,11 @@ static int use(struct rig *r)
 Test(vhost_user, a_wrong_answer_costs_the_daemon_and_no_more, .timeout = 60)
 {
 	static const uint32_t requests[] = {
-		VHOST_USER_GET_FEATURES,   VHOST_USER_GET_PROTOCOL_FEATURES,
-		VHOST_USER_GET_QUEUE_NUM,  VHOST_USER_GET_MAX_MEM_SLOTS,
-		VHOST_USER_ADD_MEM_REG,    VHOST_USER_GET_CONFIG,
-		VHOST_USER_SET_FEATURES,   VHOST_USER_SET_VRING_KICK,
-		VHOST_USER_GET_VRING_BASE,
+		VHOST_USER_GET_FEATURES,       VHOST_USER_GET_PROTOCOL_FEATURES,
+		VHOST_USER_GET_QUEUE_NUM,      VHOST_USER_GET_MAX_MEM_SLOTS,
+		VHOST_USER_ADD_MEM_REG,        VHOST_USER_GET_CONFIG,
+		VHOST_USER_SET_FEATURES,       VHOST_USER_SET_VRING_KICK,
+		VHOST_USER_SET_BACKEND_REQ_FD, VHOST_USER_GET_VRING_BASE,
 	};
 	unsigned int before = count_fds();
 
@@ -421,6 +428,7 @@ Test(vhost_user, a_wrong_answer_costs_the_daemon_and_no_more, .timeout = 60)
 		for (enum fault f = SILENT; f < FAULTS; f++) {
 			bool acked = requests[i] == VHOST_USER_ADD_MEM_REG ||
 				     requests[i] == VHOST_USER_SET_FEATURES ||
+				     requests[i] == VHOST_USER_SET_BACKEND_REQ_FD ||
 				     requests[i] == VHOST_USER_SET_VRING_KICK;
 			uint64_t start = clock_ns();
 			char why[160] = "";
@@ -471,4 +479,39 @@ Test(vhost_user, a_daemon_that_ends_is_noticed)
 	cr_assert(vhost_user_gone(r.v, why, sizeof(why)));
 	cr_assert(strstr(why, "closed its socket"), "%s", why);
 	close_rig(&r);
+}
+
+Test(vhost_user, a_daemon_may_say_that_its_configuration_changes_and_nothing_else)
+{
+	static const struct {
+		struct vhost_user_header header;
+		uint32_t bytes;
+		bool changed, answered, gone;
+	} cases[] = {
+		{{VHOST_USER_BACKEND_CONFIG_CHANGE_MSG, VHOST_USER_VERSION, 0}, 12, true},
+		{{VHOST_USER_BACKEND_CONFIG_CHANGE_MSG, VHOST_USER_VERSION | VHOST_USER_NEED_REPLY,
+		  0},
+		 12,
+		 true,
+		 true},
+		{{VHOST_USER_BACKEND_CONFIG_CHANGE_MSG, VHOST_USER_VERSION, 8}, 12, .gone = true},
+		{{3, VHOST_USER_VERSION, 0}, 12, .gone = true},
+		{{VHOST_USER_BACKEND_CONFIG_CHANGE_MSG, VHOST_USER_VERSION, 0}, 5, .gone = true},
+	};
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(cases); i++) {
+		char why[160], answer[64];
+		struct rig r;
+
+		open_rig(&r);
+		cr_assert_eq(create(&r, 2), 0, "%s", r.err.text);
+		cr_assert_not(vhost_user_config_changed(r.v), "nobody has said anything");
+		cr_assert_eq(send(r.d.requests_fd, &cases[i].header, cases[i].bytes, 0),
+			     cases[i].bytes);
+		cr_assert_eq(vhost_user_config_changed(r.v), cases[i].changed, "case %u", i);
+		cr_assert_eq(vhost_user_gone(r.v, why, sizeof(why)), cases[i].gone, "case %u", i);
+		cr_assert_eq(recv(r.d.requests_fd, answer, sizeof(answer), MSG_DONTWAIT),
+			     cases[i].answered ? 20 : -1, "case %u", i);
+		close_rig(&r);
+	}
 }
