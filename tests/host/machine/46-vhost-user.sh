@@ -127,6 +127,8 @@ ok "the disk can be removed" removed q force
 kill -9 "$(cat "$TMP/share.pid")"
 ok "an event says that the folder's is gone" wait_for "$TMP/events" '"share0".*daemon is gone|daemon is gone.*"share0"' 30
 ok "the folder can be removed" removed share0 force
+ok "its driver lets go of it" in_guest 60 \
+	'for i in $(seq 200); do ls /sys/bus/virtio/drivers/virtiofs/virtio* >/dev/null 2>&1 || break; sleep 0.2; done; ! ls /sys/bus/virtio/drivers/virtiofs/virtio*'
 ok "then the guest gets errors" in_guest 60 "! ls /mnt/from-host"
 ok "and goes on" in_guest 30 "uptime"
 guest_kill vu

@@ -515,3 +515,19 @@ Test(vhost_user, a_daemon_may_say_that_its_configuration_changes_and_nothing_els
 		close_rig(&r);
 	}
 }
+
+Test(vhost_user, memory_comes_though_a_daemon_does_not_answer)
+{
+	char why[160] = "";
+	struct rig r;
+
+	open_rig(&r);
+	cr_assert_eq(create(&r, 2), 0);
+	r.d.fault = SILENT;
+	r.d.at = VHOST_USER_ADD_MEM_REG;
+	cr_assert_eq(add_memory(&r, 1ull << 32, &r.err), 0, "%s", r.err.text);
+	cr_assert_not_null(gmem_host(r.gmem, 1ull << 32, 1, false));
+	cr_assert(vhost_user_gone(r.v, why, sizeof(why)));
+	cr_assert(strstr(why, "has not answered ADD_MEM_REG for 200 ms"), "%s", why);
+	close_rig(&r);
+}
