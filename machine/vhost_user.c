@@ -68,7 +68,7 @@ static int connect_daemon(const char *path, const struct config_device *device, 
 static int duplicate(int given, const struct config_device *device, int *ret, struct err *err)
 {
 	const char *kind = device->item.schema->what;
-	struct sockaddr_storage peer;
+	struct sockaddr_storage peer = {.ss_family = AF_UNSPEC};
 	socklen_t bytes = sizeof(int), peer_bytes = sizeof(peer);
 	int type = 0, fd = fd_dup(given);
 
@@ -109,14 +109,14 @@ int config_vhost_user_hand_over(struct config_vhost_user *c, const struct config
 
 /* --- while it is there --- */
 
-static void look(struct vm_daemon *b)
+static void look(struct vm_daemon *daemon)
 {
-	struct vm_device *d = b->d;
+	struct vm_device *d = daemon->d;
 	char why[160], text[240];
 
-	if (b->gone || !d->vdev || !virtio_vhost_gone(d->vdev, why, sizeof(why)))
+	if (daemon->gone || !d->vdev || !virtio_vhost_gone(d->vdev, why, sizeof(why)))
 		return;
-	b->gone = true;
+	daemon->gone = true;
 	snprintf(text, sizeof(text),
 		 "its daemon is gone: %s; its requests are lost: remove the device and add it "
 		 "again, with a new daemon",
@@ -125,94 +125,96 @@ static void look(struct vm_daemon *b)
 	vm_emit_device(d->vm, HOSPES_EVENT_DEVICE_ERROR, 0, text, d->config->id);
 }
 
-static void watch(struct vm_daemon *b)
+static void watch(struct vm_daemon *daemon)
 {
 	/* What it says is for whoever asked; here it matters only that it is there. */
-	loop_poll(b->d->vm->loop, &b->watch, b->fd, POLLRDHUP);
+	loop_poll(daemon->d->vm->loop, &daemon->watch, daemon->fd, POLLRDHUP);
 }
 
 static void watch_done(struct loop_op *op, int result)
 {
-	struct vm_daemon *b = container_of(op, struct vm_daemon, watch);
+	struct vm_daemon *daemon = container_of(op, struct vm_daemon, watch);
 
-	if (!b->d->vdev)
+	if (!daemon->d->vdev)
 		return;
-	look(b);
-	if (!b->gone && (result > 0 || result == -ECANCELED))
-		watch(b);
+	look(daemon);
+	if (!daemon->gone && (result > 0 || result == -ECANCELED))
+		watch(daemon);
 }
 
 /* Its answers may take time, which is the machine's: no more than a tenth of it. */
 static void change_done(struct loop_op *op, int result)
 {
-	struct vm_daemon *b = container_of(op, struct vm_daemon, change);
+	struct vm_daemon *daemon = container_of(op, struct vm_daemon, change);
 	uint64_t start_ns = clock_ns();
 
-	if (!b->d->vdev || b->gone)
+	if (!daemon->d->vdev || daemon->gone)
 		return;
 	if (result > 0)
-		virtio_vhost_take_change(b->d->vdev);
-	loop_timer(b->d->vm->loop, &b->rest, MAX(9 * (clock_ns() - start_ns), CHANGE_REST_NS));
+		virtio_vhost_take_change(daemon->d->vdev);
+	loop_timer(daemon->d->vm->loop, &daemon->rest,
+		   MAX(9 * (clock_ns() - start_ns), CHANGE_REST_NS));
 }
 
 static void rest_done(struct loop_op *op, int result)
 {
-	struct vm_daemon *b = container_of(op, struct vm_daemon, rest);
+	struct vm_daemon *daemon = container_of(op, struct vm_daemon, rest);
 
 	(void)result;
-	if (b->d->vdev && !b->gone && b->fd >= 0)
-		loop_poll(b->d->vm->loop, &b->change, b->changes_fd, POLLIN);
+	if (daemon->d->vdev && !daemon->gone && daemon->fd >= 0)
+		loop_poll(daemon->d->vm->loop, &daemon->change, daemon->changes_fd, POLLIN);
 }
 
-int vm_daemon_open(struct vm_daemon *b, struct vm_device *d, const struct config_vhost_user *c,
+int vm_daemon_open(struct vm_daemon *daemon, struct vm_device *d, const struct config_vhost_user *c,
 		   struct err *err)
 {
-	b->d = d;
-	b->watch.done = watch_done;
-	b->change.done = change_done;
-	b->rest.done = rest_done;
-	b->changes_fd = -1;
-	return open_daemon(c, d->config, &b->fd, err);
+	daemon->d = d;
+	daemon->watch.done = watch_done;
+	daemon->change.done = change_done;
+	daemon->rest.done = rest_done;
+	daemon->changes_fd = -1;
+	return open_daemon(c, d->config, &daemon->fd, err);
 }
 
-int vm_daemon_create(struct vm_daemon *b, const struct virtio_vhost_setup *setup, struct err *err)
+int vm_daemon_create(struct vm_daemon *daemon, const struct virtio_vhost_setup *setup,
+		     struct err *err)
 {
 	struct virtio_device *vdev;
-	int rc = virtio_vhost_create(&vdev, setup, &b->d->vm->log, err);
+	int rc = virtio_vhost_create(&vdev, setup, &daemon->d->vm->log, err);
 
 	if (!rc)
-		rc = vm_device_plug_virtio(b->d, vdev, err);
+		rc = vm_device_plug_virtio(daemon->d, vdev, err);
 	if (rc)
 		return rc;
-	watch(b);
+	watch(daemon);
 	if (virtio_vhost_changes_fd(vdev) < 0)
 		return 0;
-	b->changes_fd = fd_dup(virtio_vhost_changes_fd(vdev));
-	if (b->changes_fd < 0)
-		return err_set(err, b->changes_fd, "'%s': %s", b->d->config->id,
-			       err_name(b->changes_fd));
-	loop_poll(b->d->vm->loop, &b->change, b->changes_fd, POLLIN);
+	daemon->changes_fd = fd_dup(virtio_vhost_changes_fd(vdev));
+	if (daemon->changes_fd < 0)
+		return err_set(err, daemon->changes_fd, "'%s': %s", daemon->d->config->id,
+			       err_name(daemon->changes_fd));
+	loop_poll(daemon->d->vm->loop, &daemon->change, daemon->changes_fd, POLLIN);
 	return 0;
 }
 
-void vm_daemon_close(struct vm_daemon *b)
+void vm_daemon_close(struct vm_daemon *daemon)
 {
-	struct loop *loop = b->d ? b->d->vm->loop : NULL;
+	struct loop *loop = daemon->d ? daemon->d->vm->loop : NULL;
 
-	if (!b->d)
+	if (!daemon->d)
 		return;
-	loop_cancel(loop, &b->watch);
-	loop_cancel(loop, &b->change);
-	loop_cancel(loop, &b->rest);
-	while ((b->watch.in_flight || b->change.in_flight || b->rest.in_flight) &&
+	loop_cancel(loop, &daemon->watch);
+	loop_cancel(loop, &daemon->change);
+	loop_cancel(loop, &daemon->rest);
+	while ((daemon->watch.in_flight || daemon->change.in_flight || daemon->rest.in_flight) &&
 	       loop_iterate(loop, true) >= 0)
 		;
-	fd_close(&b->fd);
-	fd_close(&b->changes_fd);
-	b->d = NULL;
+	fd_close(&daemon->fd);
+	fd_close(&daemon->changes_fd);
+	daemon->d = NULL;
 }
 
-void vm_daemon_status(const struct vm_daemon *b, json_t *item)
+void vm_daemon_status(const struct vm_daemon *daemon, json_t *item)
 {
-	json_object_set_new(item, "daemon", json_string(b->gone ? "gone" : "connected"));
+	json_object_set_new(item, "daemon", json_string(daemon->gone ? "gone" : "connected"));
 }

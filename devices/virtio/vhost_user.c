@@ -366,7 +366,7 @@ static int stop(struct vhost *v, unsigned int ring, uint16_t *next_avail)
 {
 	struct vhost_user *u = of(v);
 	const struct vhost_user_state which = {.index = ring};
-	struct vhost_user_state base;
+	struct vhost_user_state base = {0};
 	int r = ask(u, MESSAGE(GET_VRING_BASE, &which, sizeof(which)), &base, sizeof(base));
 
 	if (r)
@@ -385,7 +385,7 @@ static int stop(struct vhost *v, unsigned int ring, uint16_t *next_avail)
 int vhost_user_get_config(struct vhost *v, void *buf, uint32_t bytes, struct err *err)
 {
 	struct vhost_user *u = of(v);
-	struct vhost_user_config config = {.bytes = bytes}, answer;
+	struct vhost_user_config config = {.bytes = bytes}, answer = {.bytes = 0};
 	uint32_t all = (uint32_t)offsetof(struct vhost_user_config, data) + bytes;
 	int r;
 
