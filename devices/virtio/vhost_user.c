@@ -138,6 +138,8 @@ static int send_all(struct vhost_user *u, const struct message *m, uint32_t flag
 		for (unsigned int i = 0; i < 2; i++) {
 			size_t gone = MIN((size_t)n, iov[i].iov_len);
 
+			if (!gone)
+				continue;
 			iov[i].iov_base = (char *)iov[i].iov_base + gone;
 			iov[i].iov_len -= gone;
 			n -= (ssize_t)gone;
