@@ -6,7 +6,7 @@
 . "$(dirname "$0")/../lib.sh"
 unset XDG_RUNTIME_DIR
 rounds=$(times 3 100)
-plan $((21 + 7 * rounds))
+plan $((22 + 7 * rounds))
 
 truncate -s 64M "$TMP/disk"
 ip tuntap add tap9 mode tap vnet_hdr && ip addr add 10.9.0.1/24 dev tap9 && ip link set tap9 up
@@ -34,6 +34,10 @@ done) &
 ip addr add 10.9.0.2/24 dev eth0
 ip link set eth0 up
 (sleep 3; while ping -c 1 -W 30 10.9.0.1 >/dev/null; do usleep 100000; done; echo "NETWORK FAILS") &
+(while :; do # a CPU that comes
+	[ ! -e /sys/devices/system/cpu/cpu1/online ] || echo 1 2>/dev/null >/sys/devices/system/cpu/cpu1/online
+	usleep 100000
+done) &
 was=0
 while :; do
 	now=$(cut -d' ' -f1 /proc/uptime | tr -d .)
@@ -48,10 +52,13 @@ guest_initrd "$HOSPES_GUEST_INITRD" "$TMP/initrd" "$TMP/hospes.sh"
 ctl() { timeout 100 hospes ctl snap "$@"; }
 ended() { timeout 60 tail --pid="${guest_pid[$1]}" -f /dev/null; wait "${guest_pid[$1]}"; }
 
-guest_start vm0 hospes run --name snap --kernel "$HOSPES_GUEST_BZIMAGE" --initrd "$TMP/initrd" --cpus 2 --memory 256M \
+guest_start vm0 hospes run --name snap --kernel "$HOSPES_GUEST_BZIMAGE" --initrd "$TMP/initrd" --cpus 1,max=2 --memory 256M \
 	--balloon --disk "path=$TMP/disk" --net tap=tap9,vhost=on --console serial --console "virtio,path=$TMP/hvc" \
 	--cmdline 'console=ttyS0 quiet'
 ok "a guest works" guest_wait_for vm0 '^checked 3' 120 || guest_show vm0
+ctl set cpus=2
+guest_send vm0 'while [ "$(nproc)" != 2 ]; do usleep 100000; done; echo "has $(nproc) CPUs"'
+ok "with a CPU that has come" guest_wait_for vm0 '^has 2 CPUs' 60 || guest_show vm0
 ok "a snapshot of a machine that goes on" ctl snapshot "$TMP/first" || bail "$(guest_log vm0 | tail -n 3)"
 lines=$(grep -ac '^checked' "$TMP/vm0.log")
 ok "it does go on" guest_times vm0 '^checked' $((lines + 3)) 60 || guest_show vm0
