@@ -35,7 +35,7 @@ struct config_net {
 extern const struct device_kind kind_net;
 
 /* Link up or down. */
-int net_set_link(struct vm_device *net, bool up, struct err *err);
+int net_set_link(struct vm_device *d, bool up, struct err *err);
 
 /* Is what open_net gave passt's socket, and no tap? */
 bool open_net_is_socket(int fd);

@@ -189,13 +189,13 @@ static int open_one(int dir, const char *name, int given, int *ret, struct err *
 
 static int read_stream(struct vm_snapshot *s, int fd, struct err *err)
 {
-	off_t end = lseek(fd, 0, SEEK_END);
+	struct stat st;
 	int rc;
 
-	if (end < 0 || end > STREAM_MAX)
-		return err_set(err, -EPROTO, "state: %lld bytes; at most %d are possible",
-			       (long long)end, STREAM_MAX);
-	s->len = (size_t)end;
+	if (fstat(fd, &st) || st.st_size > STREAM_MAX)
+		return err_set(err, -EPROTO, "state: more bytes than the %d that are possible",
+			       STREAM_MAX);
+	s->len = (size_t)st.st_size;
 	s->bytes = malloc(s->len + 1);
 	if (!s->bytes)
 		return err_set(err, -ENOMEM, "state: no memory");
