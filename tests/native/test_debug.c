@@ -168,8 +168,13 @@ Test(debug, a_hardware_breakpoint_stops_whichever_vcpu_comes_there)
 	choose_start();
 	ask("qSupported:hwbreak+");
 	cr_assert_str_eq(ask("Z1,108100,1"), "OK");
-	cr_expect_str_eq(ask("c"), "T05thread:2;hwbreak:;");
-	cr_expect_eq(rip_of("Hg2"), 0x108100u);
+	/* The second has less far to go, if the host lets it. */
+	if (strcmp(ask("c"), "T05thread:1;hwbreak:;") == 0) {
+		cr_expect_eq(rip_of("Hg1"), 0x108100u);
+	} else {
+		cr_expect_str_eq(answer, "T05thread:2;hwbreak:;");
+		cr_expect_eq(rip_of("Hg2"), 0x108100u);
+	}
 	cr_expect_str_eq(ask("m108100,1"), "00");
 }
 
