@@ -93,11 +93,6 @@ static int check_savable(struct hospes_vm *vm, struct err *err)
 				       "remove it first ('hospes ctl NAME remove %s')",
 				       d->config->id, d->config->id);
 	}
-	if (vm->viommu)
-		return err_set(
-			err, -EOPNOTSUPP,
-			"viommu: a machine with a virtual IOMMU cannot be saved yet; start it "
-			"without");
 	if (vm->memory.mapped)
 		return err_set(err, -EOPNOTSUPP,
 			       "memory: what was plugged in cannot be saved yet; unplug it first "

@@ -16,6 +16,7 @@
 #include "base/rand.h"
 #include "machine/vm.h"
 #include "rig.h"
+#include "x86_64/x86.h"
 
 #define MARK_GPA 0x300ff0ull
 
@@ -24,7 +25,7 @@ static const char everything[] =
 	"{\"cpus\": {\"count\": 2, \"max\": 3}, \"memory\": {\"size\": \"64M\"}, "
 	"\"kernel\": {\"path\": \"{dir}/kernel\", \"cache\": false}, "
 	"\"disks\": [{\"path\": \"{dir}/disk\"}, {\"path\": \"{dir}/disk2\", \"readonly\": true}], "
-	"\"consoles\": [{\"type\": \"serial\"}, {\"type\": \"virtio\"}], "
+	"\"consoles\": [{\"type\": \"serial\", \"out\": %d}, {\"type\": \"virtio\"}], "
 	"\"balloon\": {\"enabled\": true}}";
 
 static struct rig rig;
@@ -41,13 +42,30 @@ static void save(struct hospes_vm *from, struct state_buffer *to)
 	cr_assert_eq(snapshot_save(from, to, &err), 0, "%s", err.text);
 }
 
+/* What it would not have at power-on. */
+static void mark_chips(void)
+{
+	for (unsigned int i = 0; i < 3; i++) {
+		struct kvm_lapic_state lapic;
+		struct kvm_irqchip chip = {.chip_id = i};
+
+		memset(&lapic, 0x40 + (int)i, sizeof(lapic));
+		cr_assert_eq(arch_vcpu_call(vcpus_get(vm->vcpus, i), KVM_SET_LAPIC, &lapic), 0);
+		memset(&chip.chip, 0x50 + (int)i, sizeof(chip.chip));
+		cr_assert_eq(x86_vm_call(vm->arch, KVM_SET_IRQCHIP, &chip), 0);
+	}
+}
+
 /* A machine that has run for a moment and is paused, and all that is to be had of it. */
 static void set_up(void)
 {
 	struct hospes_error error;
+	char text[1024];
 
 	rig_init(&rig, true);
-	vm = rig_create(&rig, everything, 0);
+	snprintf(text, sizeof(text), everything, STDERR_FILENO);
+	vm = rig_create(&rig, text, 0);
+	mark_chips();
 	cr_assert_eq(gmem_write(vm->gmem, MARK_GPA, mark, sizeof(mark)), 0);
 	cr_assert_eq(hospes_vm_start(vm, &error), 0, "%s", error.text);
 	cr_assert_eq(hospes_vm_pause(vm, &error), 0, "%s", error.text);
@@ -151,6 +169,8 @@ Test(snapshot, the_document_names_no_descriptors_and_all_places)
 		cr_assert_not_null(json_object_get(json_array_get(disks, i), "addr"));
 		cr_assert_not_null(json_object_get(json_array_get(disks, i), "id"));
 	}
+	cr_assert_null(
+		json_object_get(json_array_get(json_object_get(root, "consoles"), 0), "out"));
 	cr_assert_null(json_object_get(json_object_get(root, "restore"), "state_fd"));
 	cr_assert_not_null(json_object_get(root, "uuid"));
 	json_decref(root);
@@ -168,6 +188,16 @@ static void refused(const void *bytes, size_t len, void (*change)(json_t *root),
 static void fewer_disks(json_t *root)
 {
 	json_array_remove(json_object_get(root, "disks"), 1);
+}
+
+static void no_balloon(json_t *root)
+{
+	json_object_del(root, "balloon");
+}
+
+static void no_rng(json_t *root)
+{
+	json_object_set_new(root, "rng", json_pack("{s:b}", "enabled", 0));
 }
 
 static void more_cpus(json_t *root)
@@ -190,6 +220,8 @@ static void another(json_t *root)
 Test(snapshot, another_machine_is_refused)
 {
 	refused(saved.bytes, saved.len, fewer_disks, "restore: state: ");
+	refused(saved.bytes, saved.len, no_balloon, "restore: state: ");
+	refused(saved.bytes, saved.len, no_rng, "restore: state: ");
 	refused(saved.bytes, saved.len, more_cpus, "machine: section 'machine': vcpus");
 	refused(saved.bytes, saved.len, less_memory, "the machine 33554432");
 	refused(saved.bytes, saved.len, another, "machine: section 'machine': uuid");

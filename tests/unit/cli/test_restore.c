@@ -112,7 +112,7 @@ Test(restore, what_is_no_snapshot_is_refused)
 	cr_assert_eq(with("{}"), CLI_FAILED, "and nobody waits for a writer");
 }
 
-/* 5 MiB, of which the first two are a hole. */
+/* 8 MiB: a hole of two, three with something, a hole that ends in the middle of a block. */
 static void make_memory(void)
 {
 	char *bytes = malloc(3 << 20);
@@ -122,8 +122,18 @@ static void make_memory(void)
 	put("memory", "", 0);
 	fd = openat(dir_fd, "memory", O_WRONLY | O_CLOEXEC);
 	cr_assert_eq(pwrite(fd, bytes, 3 << 20, 2 << 20), 3 << 20);
+	cr_assert_eq(pwrite(fd, bytes, 4096, (6 << 20) + (3 << 19)), 4096);
+	cr_assert_eq(ftruncate(fd, 8 << 20), 0);
 	close(fd);
 	free(bytes);
+}
+
+static const char *memory_path(void)
+{
+	static char path[96];
+
+	snprintf(path, sizeof(path), "%s/memory", dir);
+	return path;
 }
 
 static void change(const char *file, off_t at)
@@ -146,7 +156,9 @@ Test(restore, a_byte_that_has_changed_is_found_wherever_it_is)
 		      {"state", 0},
 		      {"memory", 0},
 		      {"memory", 2 << 20},
-		      {"memory", (5 << 20) - 1}};
+		      {"memory", (5 << 20) - 1},
+		      {"memory", (6 << 20) + (3 << 19)},
+		      {"memory", (8 << 20) - 1}};
 
 	put("state", "the state", 9);
 	make_memory();
@@ -170,6 +182,8 @@ Test(restore, files_that_are_longer_shorter_or_gone_are_found)
 	cr_assert_eq(sums_verify(dir_fd, dir), CLI_FAILED);
 	put("state", "the state", 9);
 	cr_assert_eq(sums_verify(dir_fd, dir), CLI_OK);
+	cr_assert_eq(truncate(memory_path(), 9 << 20), 0);
+	cr_assert_eq(sums_verify(dir_fd, dir), CLI_FAILED, "longer");
 	put("memory", "m", 1);
 	cr_assert_eq(sums_verify(dir_fd, dir), CLI_FAILED);
 	unlinkat(dir_fd, "memory", 0);

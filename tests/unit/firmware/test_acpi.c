@@ -904,6 +904,9 @@ Test(acpi, built_again_gives_the_same_bytes_but_for_another_generation_id)
 	memcpy(first + ID_AT, id, ID_BYTES);
 	cr_assert_eq(memcmp(first, gmem_host(m.gmem, 0xe0000, sizeof(first), false), sizeof(first)),
 		     0, "and nothing else");
+	cr_assert_eq(acpi_new_generation(m.gmem), 0);
+	cr_assert_eq(gmem_read(m.gmem, 0xe0000 + ID_AT, id, ID_BYTES), 0);
+	cr_assert_neq(memcmp(first + ID_AT, id, ID_BYTES), 0, "each time");
 	machine_done(&m);
 }
 
