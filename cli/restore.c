@@ -118,6 +118,10 @@ int restore_document(json_t **document, bool verify)
 	const char *path = text_of(json_object_get(over, "restore"), "path", NULL);
 	int dir, status = CLI_OK;
 
+	if (!path && verify) {
+		cli_error("--verify: there is no snapshot to check; give --restore DIR");
+		return CLI_USAGE;
+	}
 	if (!path)
 		return CLI_OK;
 	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -100,6 +100,13 @@ Test(restore, a_device_more_is_refused)
 	cr_assert_eq(with("{\"disks\": [{\"id\": \"none\", \"path\": \"c\"}]}"), CLI_USAGE);
 }
 
+Test(restore, without_a_snapshot_there_is_nothing_to_check)
+{
+	document = json_object();
+	cr_assert_eq(restore_document(&document, false), CLI_OK);
+	cr_assert_eq(restore_document(&document, true), CLI_USAGE);
+}
+
 Test(restore, what_is_no_snapshot_is_refused)
 {
 	put("config.json", "[]", 2);
