@@ -2,11 +2,11 @@
 # testhost: --cpus 4 --memory 8G --timeout 900
 # The README's examples, as they are written there, do what it says.
 . "$(dirname "$0")/../lib.sh"
-plan 26
+plan 29
 
 # The commands of a section, continued lines joined: those that begin with the words given.
 examples() {
-	sed -n '/^## Eight examples/,/^## A real device/s/^    //p' "$HOSPES_SRC/README.md" |
+	sed -n '/^## Ten examples/,/^## A real device/s/^    //p' "$HOSPES_SRC/README.md" |
 		sed -e ':a' -e '/\\$/{N;s/\\\n *//;ba' -e '}' | grep "^$1"
 }
 example() { examples "$1" | sed -n "${2}p"; }
@@ -26,7 +26,7 @@ printf '\x00\x00\x00\x00\x83\x00\x00\x00%b%b' "$(le32 2048)" "$(le32 "$sectors")
 printf '\x55\xaa' | dd of=debian.img bs=1 seek=510 conv=notrunc status=none
 dd if="$HOSPES_GUEST_DISK" of=debian.img bs=1M seek=1 conv=sparse,notrunc status=none
 
-is "$(examples 'hospes run' | grep -c .)" 7 "there are seven machines to try"
+is "$(examples 'hospes run' | grep -c .)" 10 "there are ten machines to try"
 
 # shellcheck disable=SC2046 # the words of a command line
 run() { # NAME COMMANDLINE
@@ -88,6 +88,17 @@ ok "its disk's share is set" eval "$(example 'hospes ctl web set disk0' 1)"
 ln -s "$HOSPES_GUEST_VMLINUX" vmlinux
 like "$(eval "$(example gdb 1) -batch -ex 'info threads'" 2>&1 </dev/null)" 'Thread 1' "a debugger sees its vCPU"
 guest_kill changing
+
+line=$(example 'hospes run --name' 3)
+run kept "${line% &}"
+ok "a machine to be kept: its guest is up" guest_wait_for kept '/ # ' 90 || guest_show kept
+guest_send kept 'kept=yes'
+ok "it is written into a directory" eval "$(example 'hospes ctl kept' 1)"
+run again "$(example 'hospes run --restore' 1)"
+# shellcheck disable=SC2016 # for the guest
+guest_send again 'echo "kept: $kept"'
+ok "and goes on from there" guest_wait_for again '^kept: yes' 60 || guest_show again
+guest_kill again
 
 cat >machine.json <<'JSON'
 {"kernel": {"path": "bzImage", "initrd": "initrd.img",
