@@ -31,7 +31,8 @@ refused 1 "line 1, column 23" "a trailing comma" hospes run comma.json --kernel 
 echo '{"kernel": {"path": "k"}, "memroy": {}}' >key.json
 refused 1 "did you mean 'memory'" "a misspelt key in the file" hospes run key.json
 refused 1 "No such file" "a configuration file that is not there" hospes run nowhere.json
-refused 1 "not built yet" "firmware" hospes run --firmware OVMF.fd
+{ head -c 40 /dev/zero; printf '_FVH'; head -c 4000 /dev/zero; } >OVMF.fd
+refused 1 "a flash image for QEMU .OVMF." "firmware that wants QEMU" hospes run --firmware OVMF.fd
 
 # How the library refuses files, devices and shapes is tests/native/test_refusals.c; here one of each, and what
 # needs a real kernel or this host.
