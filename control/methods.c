@@ -213,24 +213,24 @@ static int add_device(struct call *call)
 	return rc;
 }
 
-static int do_dump(struct call *call)
-{
-	json_int_t place = integer_of(call, "fd");
-
-	if (place >= (json_int_t)call->n_fds)
-		return invalid(call,
-			       "fd: not the place of one of the %u file descriptors that came; "
-			       "'hospes ctl NAME dump FILE' opens the file and sends it",
-			       call->n_fds);
-	return hospes_vm_dump(call->vm, call->fds[place], &call->error);
-}
-
 /* The file at this place; -1: there is none. */
 static int place_of(struct call *call, const char *name)
 {
 	json_int_t place = integer_of(call, name);
 
 	return place < (json_int_t)call->n_fds ? call->fds[place] : -1;
+}
+
+static int do_dump(struct call *call)
+{
+	int fd = place_of(call, "fd");
+
+	if (fd < 0)
+		return invalid(call,
+			       "fd: not the place of one of the %u file descriptors that came; "
+			       "'hospes ctl NAME dump FILE' opens the file and sends it",
+			       call->n_fds);
+	return hospes_vm_dump(call->vm, fd, &call->error);
 }
 
 static int do_snapshot(struct call *call)
@@ -249,15 +249,15 @@ static int do_snapshot(struct call *call)
 static int view_console(struct call *call)
 {
 	bool take = json_is_true(json_object_get(call->body, "take"));
-	json_int_t place = integer_of(call, "fd");
+	int fd = place_of(call, "fd");
 
-	if (place >= (json_int_t)call->n_fds)
+	if (fd < 0)
 		return invalid(call,
 			       "fd: not the place of one of the %u file descriptors that came; "
 			       "'hospes ctl NAME console' makes a socketpair and sends one end",
 			       call->n_fds);
-	return hospes_vm_console_view(call->vm, call->id, call->fds[place],
-				      take ? HOSPES_VIEW_TAKE : 0, &call->error);
+	return hospes_vm_console_view(call->vm, call->id, fd, take ? HOSPES_VIEW_TAKE : 0,
+				      &call->error);
 }
 
 static int remove_device(struct call *call)

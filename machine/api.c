@@ -280,9 +280,8 @@ int hospes_vm_registers(struct hospes_vm *vm, char **text, struct hospes_error *
 
 int hospes_vm_dump(struct hospes_vm *vm, int fd, struct hospes_error *error)
 {
-	struct err err = ERR_INIT;
-
 	struct vm_dump_request request = {.fd = fd, .state_fd = -1};
+	struct err err = ERR_INIT;
 
 	return give(error, &err, vm_call(vm, vm_do_dump, &request, &err));
 }

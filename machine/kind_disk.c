@@ -188,15 +188,10 @@ static int create_served(struct vm_device *d, struct err *err)
 {
 	const struct config_disk *c = config_of(d->config);
 	const struct virtio_vhost_setup setup = {
-		.name = d->config->id,
 		.type = VIRTIO_VHOST_BLK,
-		.fd = of(d)->daemon.fd,
 		.queues = c->queues,
 		.queue_size = c->queue_size,
 		.readonly = c->readonly,
-		.gmem = d->vm->gmem,
-		.loops = d->vm->io_loops,
-		.n_loops = d->vm->n_io_loops,
 	};
 
 	return vm_daemon_create(&of(d)->daemon, &setup, err);

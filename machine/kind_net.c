@@ -237,15 +237,10 @@ static int create_served(struct vm_device *d, struct err *err)
 {
 	const struct config_net *c = config_of(d->config);
 	struct virtio_vhost_setup setup = {
-		.name = d->config->id,
 		.type = VIRTIO_VHOST_NET,
-		.fd = of(d)->daemon.fd,
 		.queue_size = c->queue_size,
 		.mtu = (uint16_t)c->mtu,
 		.link_down = !c->link,
-		.gmem = d->vm->gmem,
-		.loops = d->vm->io_loops,
-		.n_loops = d->vm->n_io_loops,
 	};
 
 	memcpy(setup.mac, c->mac.byte, sizeof(setup.mac));

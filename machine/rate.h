@@ -29,8 +29,8 @@ struct config_rate {
 			.max = UINT32_MAX                                             \
 	}
 
-/* For validate. elsewhere: the host's kernel or a daemon serves the
- * queues, which count nothing for us. */
+/* For validate. elsewhere: the host's kernel or a daemon serves the queues, which count nothing for
+ * us. */
 int config_rate_check(const struct config_rate *rate, const struct config_device *device,
 		      bool elsewhere, struct err *err);
 /* For create: before the device is plugged. */

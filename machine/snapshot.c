@@ -72,10 +72,7 @@ static int describe(struct hospes_vm *vm, struct saved_machine *ret, struct err 
 	*ret = (struct saved_machine){.vcpus = vm->config.cpus.max, .real_ns = real_ns()};
 	memcpy(ret->uuid, vm->config.uuid.byte, sizeof(ret->uuid));
 	if (gmem_walk(vm->gmem, add_range, ret))
-		return err_set(err, -EOPNOTSUPP,
-			       "memory: a machine with memory that was plugged in cannot be saved; "
-			       "unplug it first ('hospes ctl NAME set memory=%lluM')",
-			       (unsigned long long)(vm->config.memory.size_bytes / MiB));
+		return err_set(err, -EOPNOTSUPP, "memory: more than %d ranges", RANGES_MAX);
 	return 0;
 }
 

@@ -179,11 +179,19 @@ int vm_daemon_open(struct vm_daemon *daemon, struct vm_device *d, const struct c
 int vm_daemon_create(struct vm_daemon *daemon, const struct virtio_vhost_setup *setup,
 		     struct err *err)
 {
+	struct vm_device *d = daemon->d;
+	struct virtio_vhost_setup all = *setup;
 	struct virtio_device *vdev;
-	int rc = virtio_vhost_create(&vdev, setup, &daemon->d->vm->log, err);
+	int rc;
 
+	all.name = d->config->id;
+	all.fd = daemon->fd;
+	all.gmem = d->vm->gmem;
+	all.loops = d->vm->io_loops;
+	all.n_loops = d->vm->n_io_loops;
+	rc = virtio_vhost_create(&vdev, &all, &d->vm->log, err);
 	if (!rc)
-		rc = vm_device_plug_virtio(daemon->d, vdev, err);
+		rc = vm_device_plug_virtio(d, vdev, err);
 	if (rc)
 		return rc;
 	watch(daemon);
@@ -191,9 +199,9 @@ int vm_daemon_create(struct vm_daemon *daemon, const struct virtio_vhost_setup *
 		return 0;
 	daemon->changes_fd = fd_dup(virtio_vhost_changes_fd(vdev));
 	if (daemon->changes_fd < 0)
-		return err_set(err, daemon->changes_fd, "'%s': %s", daemon->d->config->id,
+		return err_set(err, daemon->changes_fd, "'%s': %s", d->config->id,
 			       err_name(daemon->changes_fd));
-	loop_poll(daemon->d->vm->loop, &daemon->change, daemon->changes_fd, POLLIN);
+	loop_poll(d->vm->loop, &daemon->change, daemon->changes_fd, POLLIN);
 	return 0;
 }
 

@@ -49,7 +49,8 @@ struct vm_daemon {
 /* Connect, or duplicate what is connected. */
 int vm_daemon_open(struct vm_daemon *daemon, struct vm_device *d, const struct config_vhost_user *c,
 		   struct err *err);
-/* For create: d->vdev. When the daemon goes it needs a reset, and an event says so. */
+/* For create: d->vdev, of which setup says what is the kind's own; name, fd, memory and loops are
+ * filled in here. When the daemon goes it needs a reset, and an event says so. */
 int vm_daemon_create(struct vm_daemon *daemon, const struct virtio_vhost_setup *setup,
 		     struct err *err);
 /* d->vdev is gone. Turns the loop. Harmless when it is not open. */

@@ -32,7 +32,7 @@ esac
 GUEST
 cat >"$TMP/make" <<'TREE'
 set -eu
-cd /work
+cd /build
 mkdir -p rd/bin
 cp /bin/busybox rd/bin/
 cp init rd/init
@@ -56,7 +56,7 @@ mcopy -i words words.txt ::/words.txt
 printf 'title guest\nlinux /linux\ninitrd /initrd\noptions console=ttyS0 from=disk\n' >conf
 mcopy -i "$at" conf ::/loader/entries/guest.conf
 TREE
-debtree_run "$tree" --bind "$TMP:/work" -- bash /work/make >"$TMP/make.log" 2>&1 ||
+debtree_run "$tree" --bind "$TMP:/build" -- bash /build/make >"$TMP/make.log" 2>&1 ||
 	bail "no disk: $(tail -n 5 "$TMP/make.log")"
 
 cat >"$TMP/firmware.sh" <<'L1'

@@ -87,15 +87,6 @@ static const struct state_field vm_fields[] = {
 static const struct state_section vm_section =
 	STATE_SECTION("irqchip", 1, struct saved_vm, vm_fields);
 
-static int call(struct arch_vcpu *vcpu, unsigned long request, void *arg, const char *what,
-		struct err *err)
-{
-	int rc = arch_vcpu_call(vcpu, request, arg);
-
-	return rc < 0 ? err_set(err, rc, "vcpu%u: %s: %s", vcpu->index, what, err_name(rc)) : 0;
-}
-#define CALL(request, arg) call(vcpu, request, arg, #request, err)
-
 /* --- saving a vCPU --- */
 
 static int get_cpuid(struct arch_vcpu *vcpu, struct saved_vcpu *s, struct err *err)
@@ -107,7 +98,7 @@ static int get_cpuid(struct arch_vcpu *vcpu, struct saved_vcpu *s, struct err *e
 	if (!cpuid)
 		return err_set(err, -ENOMEM, "vcpu%u: no memory for CPUID", vcpu->index);
 	cpuid->nent = CPUID_MAX;
-	rc = CALL(KVM_GET_CPUID2, cpuid);
+	rc = X86_VCPU_DO(KVM_GET_CPUID2, cpuid);
 	if (rc)
 		return rc;
 	s->n_cpuid = cpuid->nent;
@@ -117,17 +108,14 @@ static int get_cpuid(struct arch_vcpu *vcpu, struct saved_vcpu *s, struct err *e
 
 static int get_msrs(struct arch_vcpu *vcpu, struct saved_vcpu *s, struct err *err)
 {
-	cleanup_free struct kvm_msr_list *list =
-		calloc(1, sizeof(*list) + MSRS_MAX * sizeof(list->indices[0]));
-	const struct kvm *kvm = &vcpu->vm->kvm;
-	int rc;
+	cleanup_free struct kvm_msr_list *list = NULL;
+	int rc = x86_msr_list(&vcpu->vm->kvm, &list, err);
 
-	if (!list)
-		return err_set(err, -ENOMEM, "vcpu%u: no memory for MSRs", vcpu->index);
-	list->nmsrs = MSRS_MAX;
-	rc = kvm_call(kvm->calls, kvm->fd, KVM_GET_MSR_INDEX_LIST, list);
 	if (rc)
-		return err_set(err, rc, "KVM_GET_MSR_INDEX_LIST: %s", err_name(rc));
+		return rc;
+	if (list->nmsrs > MSRS_MAX)
+		return err_set(err, -E2BIG, "vcpu%u: KVM has %u MSRs; at most %d can be saved",
+			       vcpu->index, list->nmsrs, MSRS_MAX);
 	for (uint32_t i = 0; i < list->nmsrs; i++) {
 		/* KVM names some that this vCPU has not. */
 		if (!x86_get_msr(vcpu, list->indices[i], &s->msr_value[s->n_msrs]))
@@ -146,8 +134,8 @@ static int get_xsave(struct arch_vcpu *vcpu, struct saved_vcpu *s, struct err *e
 			       "vcpu%u: %zu bytes of extended state; at most %d can be saved",
 			       vcpu->index, bytes, XSAVE_BYTES);
 	s->xsave_bytes = (uint32_t)bytes;
-	return bytes > sizeof(struct kvm_xsave) ? CALL(KVM_GET_XSAVE2, s->xsave)
-						: CALL(KVM_GET_XSAVE, s->xsave);
+	return bytes > sizeof(struct kvm_xsave) ? X86_VCPU_DO(KVM_GET_XSAVE2, s->xsave)
+						: X86_VCPU_DO(KVM_GET_XSAVE, s->xsave);
 }
 
 static int get_nested(struct arch_vcpu *vcpu, struct saved_vcpu *s, struct err *err)
@@ -157,7 +145,7 @@ static int get_nested(struct arch_vcpu *vcpu, struct saved_vcpu *s, struct err *
 	if (!x86_vm_has(vcpu->vm, KVM_CAP_NESTED_STATE))
 		return 0;
 	nested->size = NESTED_BYTES;
-	return CALL(KVM_GET_NESTED_STATE, nested);
+	return X86_VCPU_DO(KVM_GET_NESTED_STATE, nested);
 }
 
 int arch_vcpu_save(struct arch_vcpu *vcpu, struct state_writer *w, struct err *err)
@@ -169,11 +157,14 @@ int arch_vcpu_save(struct arch_vcpu *vcpu, struct state_writer *w, struct err *e
 		return err_set(err, -ENOMEM, "vcpu%u: no memory for its state", vcpu->index);
 	s->tsc_khz = (uint32_t)MAX(arch_vcpu_call(vcpu, KVM_GET_TSC_KHZ, NULL), 0);
 	/* First: it takes in what is pending, as it is seen by the calls after it. */
-	if ((rc = CALL(KVM_GET_MP_STATE, s->mp_state)) || (rc = get_cpuid(vcpu, s, err)) ||
-	    (rc = CALL(KVM_GET_REGS, s->regs)) || (rc = CALL(KVM_GET_SREGS2, s->sregs2)) ||
-	    (rc = CALL(KVM_GET_XCRS, s->xcrs)) || (rc = CALL(KVM_GET_DEBUGREGS, s->debugregs)) ||
-	    (rc = CALL(KVM_GET_LAPIC, s->lapic)) || (rc = CALL(KVM_GET_VCPU_EVENTS, s->events)) ||
-	    (rc = get_xsave(vcpu, s, err)) || (rc = get_nested(vcpu, s, err)))
+	if ((rc = X86_VCPU_DO(KVM_GET_MP_STATE, s->mp_state)) || (rc = get_cpuid(vcpu, s, err)) ||
+	    (rc = X86_VCPU_DO(KVM_GET_REGS, s->regs)) ||
+	    (rc = X86_VCPU_DO(KVM_GET_SREGS2, s->sregs2)) ||
+	    (rc = X86_VCPU_DO(KVM_GET_XCRS, s->xcrs)) ||
+	    (rc = X86_VCPU_DO(KVM_GET_DEBUGREGS, s->debugregs)) ||
+	    (rc = X86_VCPU_DO(KVM_GET_LAPIC, s->lapic)) ||
+	    (rc = X86_VCPU_DO(KVM_GET_VCPU_EVENTS, s->events)) || (rc = get_xsave(vcpu, s, err)) ||
+	    (rc = get_nested(vcpu, s, err)))
 		return rc;
 	rc = get_msrs(vcpu, s, err);
 	if (!rc)
@@ -276,7 +267,7 @@ static int set_cpuid(struct arch_vcpu *vcpu, const struct saved_vcpu *s, struct 
 		return err_set(err, -ENOMEM, "vcpu%u: no memory for CPUID", vcpu->index);
 	cpuid->nent = s->n_cpuid;
 	memcpy(cpuid->entries, s->cpuid, s->n_cpuid * sizeof(cpuid->entries[0]));
-	return CALL(KVM_SET_CPUID2, cpuid);
+	return X86_VCPU_DO(KVM_SET_CPUID2, cpuid);
 }
 
 /* A counter at another rate: KVM scales it where the hardware can, else catches up in steps. */
@@ -334,7 +325,7 @@ static int set_nested(struct arch_vcpu *vcpu, struct saved_vcpu *s, struct err *
 		return err_set(err, -ENOTSUP,
 			       "vcpu%u: this host's KVM knows no state of nested guests",
 			       vcpu->index);
-	return CALL(KVM_SET_NESTED_STATE, nested);
+	return X86_VCPU_DO(KVM_SET_NESTED_STATE, nested);
 }
 
 static int apply(struct arch_vcpu *vcpu, struct saved_vcpu *s, uint64_t advance_ns, struct err *err)
@@ -348,15 +339,17 @@ static int apply(struct arch_vcpu *vcpu, struct saved_vcpu *s, uint64_t advance_
 	if ((rc = set_cpuid(vcpu, s, err)))
 		return rc;
 	set_rate(vcpu, s->tsc_khz);
-	if ((rc = CALL(KVM_SET_SREGS2, s->sregs2)) || (rc = set_nested(vcpu, s, err)) ||
-	    (rc = CALL(KVM_SET_REGS, s->regs)) || (rc = CALL(KVM_SET_XSAVE, s->xsave)) ||
-	    (rc = CALL(KVM_SET_XCRS, s->xcrs)) || (rc = CALL(KVM_SET_DEBUGREGS, s->debugregs)) ||
-	    (rc = CALL(KVM_SET_LAPIC, s->lapic)))
+	if ((rc = X86_VCPU_DO(KVM_SET_SREGS2, s->sregs2)) || (rc = set_nested(vcpu, s, err)) ||
+	    (rc = X86_VCPU_DO(KVM_SET_REGS, s->regs)) ||
+	    (rc = X86_VCPU_DO(KVM_SET_XSAVE, s->xsave)) ||
+	    (rc = X86_VCPU_DO(KVM_SET_XCRS, s->xcrs)) ||
+	    (rc = X86_VCPU_DO(KVM_SET_DEBUGREGS, s->debugregs)) ||
+	    (rc = X86_VCPU_DO(KVM_SET_LAPIC, s->lapic)))
 		return rc;
 	set_msrs(vcpu, s, advance_ns);
-	if ((rc = CALL(KVM_SET_VCPU_EVENTS, s->events)))
+	if ((rc = X86_VCPU_DO(KVM_SET_VCPU_EVENTS, s->events)))
 		return rc;
-	return CALL(KVM_SET_MP_STATE, s->mp_state);
+	return X86_VCPU_DO(KVM_SET_MP_STATE, s->mp_state);
 }
 
 int arch_vcpu_load(struct arch_vcpu *vcpu, struct state_reader *r, uint64_t advance_ns,

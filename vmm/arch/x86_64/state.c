@@ -19,14 +19,13 @@ enum {
 	MTRR_ENABLED_WRITE_BACK = 0x806,
 };
 
-static int get(struct arch_vcpu *vcpu, unsigned long request, void *arg, const char *what,
-	       struct err *err)
+int x86_vcpu_do(struct arch_vcpu *vcpu, unsigned long request, void *arg, const char *what,
+		struct err *err)
 {
 	int rc = arch_vcpu_call(vcpu, request, arg);
 
 	return rc < 0 ? err_set(err, rc, "vcpu%u: %s: %s", vcpu->index, what, err_name(rc)) : 0;
 }
-#define GET(request, arg) get(vcpu, request, arg, #request, err)
 
 int x86_set_msr(struct arch_vcpu *vcpu, uint32_t index, uint64_t value)
 {
@@ -52,24 +51,37 @@ bool x86_get_msr(struct arch_vcpu *vcpu, uint32_t index, uint64_t *value)
 	return true;
 }
 
-/* Of the MSRs that KVM names, those this vCPU has: KVM_GET_MSRS stops at the first it has not. */
-static int save_msrs(struct arch_vcpu *vcpu, struct x86_state *ret, struct err *err)
+int x86_msr_list(const struct kvm *kvm, struct kvm_msr_list **ret, struct err *err)
 {
-	struct kvm_msr_list probe = {.nmsrs = 0};
-	const struct kvm *kvm = &vcpu->vm->kvm;
-	cleanup_free struct kvm_msr_list *list = NULL;
+	struct kvm_msr_list probe = {.nmsrs = 0}, *list;
 	int rc;
 
 	if (kvm_call(kvm->calls, kvm->fd, KVM_GET_MSR_INDEX_LIST, &probe) != -E2BIG)
 		return err_set(err, -EINVAL, "KVM_GET_MSR_INDEX_LIST: unexpected answer");
 	list = calloc(1, sizeof(*list) + probe.nmsrs * sizeof(list->indices[0]));
-	ret->msrs = calloc(1, sizeof(*ret->msrs) + probe.nmsrs * sizeof(struct kvm_msr_entry));
-	if (!list || !ret->msrs)
-		return err_set(err, -ENOMEM, "vcpu%u: no memory for MSRs", vcpu->index);
+	if (!list)
+		return err_set(err, -ENOMEM, "no memory for MSRs");
 	list->nmsrs = probe.nmsrs;
 	rc = kvm_call(kvm->calls, kvm->fd, KVM_GET_MSR_INDEX_LIST, list);
-	if (rc)
+	if (rc) {
+		free(list);
 		return err_set(err, rc, "KVM_GET_MSR_INDEX_LIST: %s", err_name(rc));
+	}
+	*ret = list;
+	return 0;
+}
+
+/* Of the MSRs that KVM names, those this vCPU has: KVM_GET_MSRS stops at the first it has not. */
+static int save_msrs(struct arch_vcpu *vcpu, struct x86_state *ret, struct err *err)
+{
+	cleanup_free struct kvm_msr_list *list = NULL;
+	int rc = x86_msr_list(&vcpu->vm->kvm, &list, err);
+
+	if (rc)
+		return rc;
+	ret->msrs = calloc(1, sizeof(*ret->msrs) + list->nmsrs * sizeof(struct kvm_msr_entry));
+	if (!ret->msrs)
+		return err_set(err, -ENOMEM, "vcpu%u: no memory for MSRs", vcpu->index);
 	for (uint32_t i = 0; i < list->nmsrs; i++) {
 		struct kvm_msr_entry *e = &ret->msrs->entries[ret->msrs->nmsrs];
 
@@ -90,13 +102,15 @@ int x86_state_save(struct arch_vcpu *vcpu, struct x86_state *ret, struct err *er
 	ret->xsave = calloc(1, vcpu->vm->xsave_bytes);
 	if (!ret->xsave)
 		return err_set(err, -ENOMEM, "vcpu%u: no memory for its state", vcpu->index);
-	if ((rc = GET(KVM_GET_REGS, &ret->regs)) || (rc = GET(KVM_GET_SREGS, &ret->sregs)) ||
-	    (rc = GET(KVM_GET_XCRS, &ret->xcrs)) ||
-	    (rc = GET(KVM_GET_DEBUGREGS, &ret->debugregs)) ||
-	    (rc = GET(KVM_GET_LAPIC, &ret->lapic)) ||
-	    (rc = GET(KVM_GET_VCPU_EVENTS, &ret->events)) ||
-	    (rc = GET(KVM_GET_MP_STATE, &ret->mp_state)) ||
-	    (rc = big ? GET(KVM_GET_XSAVE2, ret->xsave) : GET(KVM_GET_XSAVE, ret->xsave)))
+	if ((rc = X86_VCPU_DO(KVM_GET_REGS, &ret->regs)) ||
+	    (rc = X86_VCPU_DO(KVM_GET_SREGS, &ret->sregs)) ||
+	    (rc = X86_VCPU_DO(KVM_GET_XCRS, &ret->xcrs)) ||
+	    (rc = X86_VCPU_DO(KVM_GET_DEBUGREGS, &ret->debugregs)) ||
+	    (rc = X86_VCPU_DO(KVM_GET_LAPIC, &ret->lapic)) ||
+	    (rc = X86_VCPU_DO(KVM_GET_VCPU_EVENTS, &ret->events)) ||
+	    (rc = X86_VCPU_DO(KVM_GET_MP_STATE, &ret->mp_state)) ||
+	    (rc = big ? X86_VCPU_DO(KVM_GET_XSAVE2, ret->xsave)
+		      : X86_VCPU_DO(KVM_GET_XSAVE, ret->xsave)))
 		return rc;
 	return save_msrs(vcpu, ret, err);
 }
@@ -151,13 +165,15 @@ int x86_state_load(struct arch_vcpu *vcpu, const struct x86_state *state, struct
 		       KVM_VCPUEVENT_VALID_SHADOW | (state->events.flags & KVM_VCPUEVENT_VALID_SMM);
 	if (vcpu->vm->triple_fault_event)
 		events.flags |= KVM_VCPUEVENT_VALID_TRIPLE_FAULT;
-	if ((rc = GET(KVM_SET_SREGS, &s->sregs)) || (rc = GET(KVM_SET_REGS, &s->regs)) ||
-	    (rc = GET(KVM_SET_XSAVE, s->xsave)) || (rc = GET(KVM_SET_XCRS, &s->xcrs)) ||
-	    (rc = GET(KVM_SET_DEBUGREGS, &s->debugregs)))
+	if ((rc = X86_VCPU_DO(KVM_SET_SREGS, &s->sregs)) ||
+	    (rc = X86_VCPU_DO(KVM_SET_REGS, &s->regs)) ||
+	    (rc = X86_VCPU_DO(KVM_SET_XSAVE, s->xsave)) ||
+	    (rc = X86_VCPU_DO(KVM_SET_XCRS, &s->xcrs)) ||
+	    (rc = X86_VCPU_DO(KVM_SET_DEBUGREGS, &s->debugregs)))
 		return rc;
 	if (vcpu->was_reset && (rc = load_msrs(vcpu, state->msrs, err)))
 		return rc;
-	if ((rc = GET(KVM_SET_LAPIC, &s->lapic)))
+	if ((rc = X86_VCPU_DO(KVM_SET_LAPIC, &s->lapic)))
 		return rc;
 	/* After the APIC: its timer mode decides whether a deadline means anything. */
 	x86_set_msr(vcpu, MSR_TSC_DEADLINE, 0);
@@ -166,9 +182,9 @@ int x86_state_load(struct arch_vcpu *vcpu, const struct x86_state *state, struct
 	if (vcpu->was_reset)
 		/* Equal writes close together make KVM synchronise the vCPUs' counters. */
 		x86_set_msr(vcpu, MSR_TSC, 0);
-	if ((rc = GET(KVM_SET_VCPU_EVENTS, &events)))
+	if ((rc = X86_VCPU_DO(KVM_SET_VCPU_EVENTS, &events)))
 		return rc;
-	return GET(KVM_SET_MP_STATE, &s->mp_state);
+	return X86_VCPU_DO(KVM_SET_MP_STATE, &s->mp_state);
 }
 
 void x86_state_done(struct x86_state *state)

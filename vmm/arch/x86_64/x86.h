@@ -107,6 +107,12 @@ int x86_state_load(struct arch_vcpu *vcpu, const struct x86_state *state, struct
 void x86_state_done(struct x86_state *state);
 /* Set one MSR; 0 or a negative errno. */
 int x86_set_msr(struct arch_vcpu *vcpu, uint32_t index, uint64_t value);
+/* An ioctl on the vCPU, with a message when it fails. */
+int x86_vcpu_do(struct arch_vcpu *vcpu, unsigned long request, void *arg, const char *what,
+		struct err *err);
+#define X86_VCPU_DO(request, arg) x86_vcpu_do(vcpu, request, arg, #request, err)
+/* The MSRs that KVM names; free() it. */
+int x86_msr_list(const struct kvm *kvm, struct kvm_msr_list **ret, struct err *err);
 /* False: it cannot be read. */
 bool x86_get_msr(struct arch_vcpu *vcpu, uint32_t index, uint64_t *value);
 
