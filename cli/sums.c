@@ -123,28 +123,36 @@ static int sum_all(struct sums *s, json_t *into)
 	return CLI_OK;
 }
 
+static int write_json(struct sums *s, const json_t *sums)
+{
+	int fd = openat(s->dir, "checksums", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	FILE *f = fd < 0 ? NULL : fdopen(fd, "w");
+	int status = CLI_OK;
+
+	if (!f) {
+		status = failed(s, "checksums", strerror(errno));
+		if (fd >= 0)
+			close(fd);
+		return status;
+	}
+	if (json_dumpf(sums, f, JSON_COMPACT) != 0 || fputc('\n', f) == EOF || fflush(f) != 0 ||
+	    fsync(fd) != 0)
+		status = failed(s, "checksums", strerror(errno));
+	fclose(f);
+	return status;
+}
+
 int sums_write(int dir, const char *name)
 {
 	json_t *sums = json_pack("{s:i, s:i}", "version", VERSION, "block_bytes", BLOCK_BYTES);
 	struct sums s;
 	int status = begin(&s, dir, name);
-	FILE *f = NULL;
-	int fd;
 
 	if (status == CLI_OK)
 		status = sum_all(&s, sums);
 	free(s.block);
-	if (status == CLI_OK) {
-		fd = openat(dir, "checksums", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-		f = fd < 0 ? NULL : fdopen(fd, "w");
-		if (!f || json_dumpf(sums, f, JSON_COMPACT) != 0 || fputc('\n', f) == EOF ||
-		    fflush(f) != 0 || fsync(fileno(f)) != 0)
-			status = failed(&s, "checksums", strerror(errno));
-		if (f)
-			fclose(f);
-		else if (fd >= 0)
-			close(fd);
-	}
+	if (status == CLI_OK)
+		status = write_json(&s, sums);
 	json_decref(sums);
 	return status;
 }

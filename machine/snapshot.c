@@ -164,7 +164,8 @@ char *snapshot_document(struct hospes_vm *vm)
 
 /* --- what it is made from --- */
 
-static int open_one(int dir, const char *name, int given, int *ret, struct err *err)
+/* The descriptor, which is the caller's, or negative errno. */
+static int open_one(int dir, const char *name, int given, struct err *err)
 {
 	int fd = given >= 0 ? fd_dup(given)
 			    : openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
@@ -173,10 +174,11 @@ static int open_one(int dir, const char *name, int given, int *ret, struct err *
 	if (fd < 0)
 		return err_set(err, given >= 0 ? fd : -errno, "%s: %s", name,
 			       err_name(given >= 0 ? fd : -errno));
-	*ret = fd;
-	if (fstat(fd, &st) || !S_ISREG(st.st_mode))
+	if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
+		close(fd);
 		return err_set(err, -EINVAL, "%s: not a regular file", name);
-	return 0;
+	}
+	return fd;
 }
 
 static int read_stream(struct vm_snapshot *s, int fd, struct err *err)
@@ -199,18 +201,18 @@ static int open_files(struct vm_snapshot *s, const struct config_restore *c, str
 {
 	cleanup_fd int dir = -1;
 	cleanup_fd int state = -1;
-	int rc;
 
 	if (c->path) {
 		dir = open(c->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		if (dir < 0)
 			return err_set(err, -errno, "%s", err_name(-errno));
 	}
-	rc = open_one(dir, "state", c->state_fd, &state, err);
-	if (!rc)
-		rc = open_one(dir, "memory", c->memory_fd, &s->memory_fd, err);
-	if (rc)
-		return rc;
+	state = open_one(dir, "state", c->state_fd, err);
+	if (state < 0)
+		return state;
+	s->memory_fd = open_one(dir, "memory", c->memory_fd, err);
+	if (s->memory_fd < 0)
+		return s->memory_fd;
 	/* Whoever writes it has it alone; we read pages from it as long as we run. */
 	if (flock(s->memory_fd, LOCK_SH | LOCK_NB))
 		return err_set(err, -EBUSY,

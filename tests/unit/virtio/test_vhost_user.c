@@ -53,7 +53,7 @@ struct daemon {
 	uint64_t set_features;
 	unsigned int fds; /* that came with the last message */
 	int last_fd;
-	int requests_fd; /* by which it may ask */
+	_Atomic int requests_fd; /* by which it may ask */
 };
 
 static void answer(struct daemon *d, const struct vhost_user_header *to, const void *payload,
@@ -274,7 +274,8 @@ static void close_rig(struct rig *r)
 	fd_close(&r->fd);
 	pthread_join(r->d.thread, NULL);
 	fd_close(&r->d.fd);
-	fd_close(&r->d.requests_fd);
+	if (r->d.requests_fd >= 0)
+		close(r->d.requests_fd);
 	gmem_destroy(r->gmem);
 }
 
