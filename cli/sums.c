@@ -126,19 +126,13 @@ static int sum_all(struct sums *s, json_t *into)
 static int write_json(struct sums *s, const json_t *sums)
 {
 	int fd = openat(s->dir, "checksums", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	FILE *f = fd < 0 ? NULL : fdopen(fd, "w");
 	int status = CLI_OK;
 
-	if (!f) {
+	if (fd < 0)
+		return failed(s, "checksums", strerror(errno));
+	if (json_dumpfd(sums, fd, JSON_COMPACT) != 0 || write(fd, "\n", 1) != 1 || fsync(fd) != 0)
 		status = failed(s, "checksums", strerror(errno));
-		if (fd >= 0)
-			close(fd);
-		return status;
-	}
-	if (json_dumpf(sums, f, JSON_COMPACT) != 0 || fputc('\n', f) == EOF || fflush(f) != 0 ||
-	    fsync(fd) != 0)
-		status = failed(s, "checksums", strerror(errno));
-	fclose(f);
+	close(fd);
 	return status;
 }
 
