@@ -91,11 +91,11 @@ def main():
         result = t["result"]
         if result not in ("OK", "SKIP", "EXPECTEDFAIL"):
             details(t, name, out)
-        for line in (t.get("stdout") or "").splitlines():
-            took = TOOK.match(line)
-            if took:
-                print(f"time\t{name}/{took.group(1)}\t{took.group(2)}")
-        if t.get("duration", 0) > 60:
+        times = [m for m in map(TOOK.match, (t.get("stdout") or "").splitlines()) if m]
+        for took in times:
+            whole = name if name.endswith(f"/{took.group(1)}") else f"{name}/{took.group(1)}"
+            print(f"time\t{whole}\t{took.group(2)}")
+        if t.get("duration", 0) > 60 and not times:
             print(f"long\t{name}\t{t['duration']:.0f}")
         parsed = tap(t.get("stdout") or "")
         if parsed is None:

@@ -3,58 +3,72 @@
 # The disk is a disk: fio verifies what it wrote (random, sequential, discard), a reset in the middle of
 # it all leaves the machine and the image whole, errors and sizes reach the guest.
 . "$(dirname "$0")/../lib.sh"
-plan 13
+plan 14
 
 cp --sparse=always "$HOSPES_GUEST_DISK" "$TMP/root.img"
 mib=$(times 64 256) seed=$RANDOM
 diag "seed $seed"
-truncate -s "${mib}M" "$TMP/data.img"
 guest=(--kernel "$HOSPES_GUEST_BZIMAGE" --memory 512M --disk "path=$TMP/root.img")
 line='console=ttyS0 quiet root=/dev/vda rw init=/usr/lib/hospes/init'
-
-fio="fio --filename=/dev/vdb --direct=1 --ioengine=libaio --verify=crc32c --do_verify=1 --output-format=terse --randseed=$seed"
+fio="fio --direct=1 --ioengine=libaio --verify=crc32c --do_verify=1 --output-format=terse --randseed=$seed"
 fio+=" --size=$(times 8 48)M"
-run() { # NAME CMDS DISKOPTIONS…
-	local name=$1 cmds=$2 status=0
-	shift 2
-	guest_start "$name" hospes run "${guest[@]}" "$@" --cmdline "$line hospes.sh=\"$cmds\""
-	guest_wait "$name" 300 || status=$?
-	[ "$status" = 0 ] && guest_log "$name" | grep -q 'HOSPES-GUEST: exit 0' && return 0
-	guest_show "$name"
-	return 1
-}
 
-ok "random writes verify, through the page cache" run random \
-	"$fio --name=r --rw=randwrite --bs=4k --iodepth=16" --disk "path=$TMP/data.img"
-ok "sequential writes verify, O_DIRECT, in an I/O thread" run sequential \
-	"$fio --name=s --rw=write --bs=128k --iodepth=8" --disk "path=$TMP/data.img,cache=direct" \
-	--io-threads 1
-ok "mixed sizes verify, written through, four queues" run mixed \
-	"$fio --name=m --rw=randrw --bsrange=512-64k --iodepth=8" \
-	--disk "path=$TMP/data.img,cache=writethrough,queues=4" --cpus 2
-before=$(stat -c %b "$TMP/data.img")
-ok "discard gives space back" run discard 'blkdiscard /dev/vdb' --disk "path=$TMP/data.img"
-ok "$before blocks before, $(stat -c %b "$TMP/data.img") after" \
-	test "$(stat -c %b "$TMP/data.img")" -lt "$before"
-ok "and it reads as zeroes" run zeroes "cmp -n $((mib << 20)) /dev/vdb /dev/zero" \
-	--disk "path=$TMP/data.img,readonly=on"
-ok "write zeroes" run writezeroes \
-	"$fio --name=z --rw=write --bs=64k && blkdiscard -z /dev/vdb && cmp -n $((mib << 20)) /dev/vdb /dev/zero" \
-	--disk "path=$TMP/data.img"
-ok "a read-only disk cannot be written" run readonly \
-	'! dd if=/dev/zero of=/dev/vdb bs=4k count=1 conv=fsync 2>/dev/null && test $(cat /sys/block/vdb/ro) = 1' \
-	--disk "path=$TMP/data.img,readonly=on"
-ok "the serial number is reported" run serial 'test $(cat /sys/block/vdb/serial) = S1234' \
-	--disk "path=$TMP/data.img,serial=S1234"
-ok "512-byte requests on a disk of 4096-byte blocks are not made" run blocks \
-	'test $(cat /sys/block/vdb/queue/logical_block_size) = 4096' \
-	--disk "path=$TMP/data.img,block_size=4096"
+# What the guest does with each disk, one after the other: it reads this from a disk too.
+cat >"$TMP/script" <<GUEST
+try() { if eval "\$2"; then echo "PASS \$1"; else echo "FAIL \$1"; fi; }
+fio='$fio'
+GUEST
+cat >>"$TMP/script" <<'GUEST'
+try random "$fio --filename=/dev/vdc --name=r --rw=randwrite --bs=4k --iodepth=16"
+try sequential "$fio --filename=/dev/vdd --name=s --rw=write --bs=128k --iodepth=8"
+try mixed "$fio --filename=/dev/vde --name=m --rw=randrw --bsrange=512-64k --iodepth=8"
+try discard 'blkdiscard /dev/vdf'
+echo 3 >/proc/sys/vm/drop_caches
+try reads-zero 'cmp -n $(blockdev --getsize64 /dev/vdf) /dev/vdf /dev/zero'
+try write-zeroes "$fio --filename=/dev/vdg --name=z --rw=write --bs=64k && blkdiscard -z /dev/vdg &&
+	cmp -n $(blockdev --getsize64 /dev/vdg) /dev/vdg /dev/zero"
+try readonly '! dd if=/dev/zero of=/dev/vdh bs=4k count=1 conv=fsync 2>/dev/null && test $(cat /sys/block/vdh/ro) = 1'
+try serial 'test $(cat /sys/block/vdh/serial) = S1234'
+try blocks 'test $(cat /sys/block/vdi/queue/logical_block_size) = 4096'
+echo DONE
+GUEST
+truncate -s 8k "$TMP/script"
+tr '\0' '\n' <"$TMP/script" >"$TMP/script.img"
+for name in random sequential mixed discard zeroes readonly blocks; do truncate -s "${mib}M" "$TMP/$name.img"; done
+dd if=/dev/urandom of="$TMP/discard.img" bs=1M count=8 conv=notrunc status=none
+before=$(stat -c %b "$TMP/discard.img")
+
+guest_start disks hospes run "${guest[@]}" --cpus 2 --io-threads 1 --disk "path=$TMP/script.img,readonly=on" \
+	--disk "path=$TMP/random.img" --disk "path=$TMP/sequential.img,cache=direct" \
+	--disk "path=$TMP/mixed.img,cache=writethrough,queues=4" --disk "path=$TMP/discard.img" \
+	--disk "path=$TMP/zeroes.img" --disk "path=$TMP/readonly.img,readonly=on,serial=S1234" \
+	--disk "path=$TMP/blocks.img,block_size=4096" --cmdline "$line hospes.sh=\"sh /dev/vdb\""
+guest_wait disks 400
+is $? 0 "a guest with nine disks powers off"
+passed() { # NAME WHAT
+	like "$(guest_log disks)" "PASS $1" "$2" || guest_show disks
+}
+passed random "random writes verify, through the page cache"
+passed sequential "sequential writes verify, O_DIRECT"
+passed mixed "mixed sizes verify, written through, four queues"
+passed discard "discard is done"
+ok "and gives space back: $before blocks before, $(stat -c %b "$TMP/discard.img") after" \
+	test "$(stat -c %b "$TMP/discard.img")" -lt "$before"
+passed reads-zero "and it reads as zeroes"
+passed write-zeroes "write zeroes"
+passed readonly "a read-only disk cannot be written"
+passed serial "the serial number is reported"
+passed blocks "a disk of 4096-byte blocks says so"
 
 # Reset under load, three times: the guest resets itself while fio writes.
-guest_start reset hospes run "${guest[@]}" --disk "path=$TMP/data.img" --cpus 2 --cmdline \
-	"$line reboot=a hospes.sh=\"(sleep 3; echo b >/proc/sysrq-trigger) & $fio --name=l --rw=randwrite --bs=4k --iodepth=32 --time_based --runtime=100\""
+guest_start reset hospes run "${guest[@]}" --disk "path=$TMP/random.img" --cpus 2 --cmdline \
+	"$line reboot=a hospes.sh=\"(sleep 3; echo b >/proc/sysrq-trigger) & $fio --filename=/dev/vdb --name=l --rw=randwrite --bs=4k --iodepth=32 --time_based --runtime=100\""
 ok "resets under load: three boots" guest_times reset 'HOSPES-GUEST: up' 3 600 || guest_show reset
 guest_kill reset
-ok "afterwards the disk still verifies" run after \
-	"$fio --name=r --rw=randwrite --bs=4k --iodepth=16" --disk "path=$TMP/data.img"
+after() {
+	guest_start after hospes run "${guest[@]}" --disk "path=$TMP/random.img" --cmdline \
+		"$line hospes.sh=\"$fio --filename=/dev/vdb --name=r --rw=randwrite --bs=4k --iodepth=16\""
+	guest_wait after 300 && guest_log after | grep -q 'HOSPES-GUEST: exit 0'
+}
+ok "afterwards the disk still verifies" after || guest_show after
 ok "and the root file system is whole" e2fsck -fp "$TMP/root.img"
