@@ -15,7 +15,8 @@ enum {
 /* What has samples: one, or each member of a list or object. */
 enum source {
 	FROM_MACHINE,      /* the document */
-	FROM_EXITS,        /* each reason */
+	FROM_VCPUS,        /* each vCPU */
+	FROM_EXITS,        /* each reason of each of them */
 	FROM_DEVICES,      /* each device */
 	FROM_QUEUES,       /* each queue of those that have them */
 	FROM_REGIONS,      /* each register region */
@@ -87,7 +88,14 @@ static const struct family families[] = {
 	{"hospes_cpus_max", FROM_MACHINE, GAUGE, "cpus", "max",
 	 .help = "How many there can be while it runs."},
 	{"hospes_resets_total", FROM_MACHINE, COUNTER, "resets", .help = "Resets of the machine."},
-	{"hospes_exits_total", FROM_EXITS, COUNTER, .help = "Returns of KVM_RUN to hospes."},
+	{"hospes_exits_total", FROM_EXITS, COUNTER, "calls",
+	 .help = "Returns of KVM_RUN to hospes."},
+	{"hospes_exit_seconds_total", FROM_EXITS, COUNTER, "ns", .scale = 1e-9,
+	 .help = "What hospes took for them."},
+	{"hospes_vcpu_cpu_seconds_total", FROM_VCPUS, COUNTER, "cpu_ns", .scale = 1e-9,
+	 .help = "CPU time of the vCPU's thread: the guest, KVM and hospes."},
+	{"hospes_vcpu_steal_seconds_total", FROM_VCPUS, COUNTER, "steal_ns", .scale = 1e-9,
+	 .help = "Time in which it could run and waited for a CPU of the host."},
 	{"hospes_region_accesses_total", FROM_REGIONS, COUNTER, "traps",
 	 .help = "Accesses of the guest to a register region that hospes served."},
 	{"hospes_device_output_bytes_total", FROM_DEVICES, COUNTER, "output_bytes",
@@ -258,14 +266,12 @@ static void each_kind(struct output *out, const json_t *kinds, const char *befor
 
 		snprintf(labels, sizeof(labels), "%s", before);
 		add_label(labels, label, kind);
-		if (json_is_object(item))
-			sample_of(out, labels, item);
-		else if (strcmp(kind, "total") != 0)
-			sample(out, labels, item);
+		sample_of(out, labels, item);
 	}
 }
 
-/* Of each member of a list, or of its operations; its key `name` tells it from the others. */
+/* Of each member of a list, or of its operations; its key `name`, or its place, tells it from the
+ * others. */
 static void each_of_list(struct output *out, const json_t *list, const char *label,
 			 const char *name)
 {
@@ -274,15 +280,18 @@ static void each_of_list(struct output *out, const json_t *list, const char *lab
 
 	json_array_foreach(list, i, item)
 	{
-		char labels[LABELS_BYTES] = "";
+		char labels[LABELS_BYTES] = "", index[24];
 
-		add_label(labels, label, text_of(item, name));
+		snprintf(index, sizeof(index), "%zu", i);
+		add_label(labels, label, name ? text_of(item, name) : index);
 		if (out->family->from == FROM_REGIONS) {
 			add_label(labels, "bus", text_of(item, "bus"));
 			add_label(labels, "base", text_of(item, "base"));
 		}
 		if (out->family->from == FROM_SPACE_OPS || out->family->from == FROM_ENDPOINT_OPS)
 			each_kind(out, json_object_get(item, "operations"), labels, "operation");
+		else if (out->family->from == FROM_EXITS)
+			each_kind(out, json_object_get(item, "exits"), labels, "reason");
 		else
 			sample_of(out, labels, item);
 	}
@@ -317,8 +326,9 @@ static void write_family(struct output *out, const json_t *status)
 	case FROM_MACHINE:
 		sample_of(out, "", status);
 		break;
+	case FROM_VCPUS:
 	case FROM_EXITS:
-		each_kind(out, json_object_get(status, "exits"), "", "reason");
+		each_of_list(out, json_object_get(status, "vcpus"), "vcpu", NULL);
 		break;
 	case FROM_DEVICES:
 		each_of_list(out, json_object_get(status, "devices"), "device", "id");

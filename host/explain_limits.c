@@ -275,8 +275,8 @@ void explain_files(struct explain_ctx *x)
 {
 	enum {
 		/* The rest of the smallest machine there is. */
-		AT_LEAST_IOMMUFD = 30,
-		AT_LEAST_TYPE1 = 32,
+		AT_LEAST_IOMMUFD = 31,
+		AT_LEAST_TYPE1 = 33,
 		PLENTY = 128,
 	};
 	static const struct limit files = {"nofile", "NOFILE", 'n', 1, ""};

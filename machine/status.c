@@ -13,15 +13,41 @@ static const char *const state_names[] = {"created", "running", "paused", "stopp
 static const char *const outcome_names[] = {"none",     "powered off", "reset", "killed",
 					    "panicked", "crashed",     "error"};
 
-static json_t *exits(struct hospes_vm *vm)
-{
-	struct vcpu_stats s;
+static const char *const exit_names[VCPU_EXIT_KINDS] = {[VCPU_EXIT_IO] = "io",
+							[VCPU_EXIT_MMIO] = "mmio",
+							[VCPU_EXIT_INTR] = "interrupted",
+							[VCPU_EXIT_HLT] = "halted",
+							[VCPU_EXIT_OTHER] = "other"};
 
-	vcpus_stats(vm->vcpus, &s);
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "total", (json_int_t)s.total, "io",
-			 (json_int_t)s.io, "mmio", (json_int_t)s.mmio, "interrupted",
-			 (json_int_t)s.intr, "halted", (json_int_t)s.hlt, "other",
-			 (json_int_t)s.other);
+/* Of each vCPU, and their exits added to `exits`. */
+static json_t *vcpu_list(struct hospes_vm *vm, json_t *exits)
+{
+	uint64_t sum[VCPU_EXIT_KINDS] = {0}, total = 0;
+	json_t *list = json_array();
+
+	for (unsigned int i = 0; i < vm->config.cpus.max; i++) {
+		json_t *of = json_object(), *item;
+		struct vcpu_stats s;
+
+		vcpus_stats(vm->vcpus, i, &s);
+		for (unsigned int k = 0; k < VCPU_EXIT_KINDS; k++) {
+			sum[k] += s.exits[k];
+			total += s.exits[k];
+			json_object_set_new(of, exit_names[k],
+					    json_pack("{s:I, s:I}", "calls", (json_int_t)s.exits[k],
+						      "ns", (json_int_t)s.exit_ns[k]));
+		}
+		item = json_pack("{s:i, s:b, s:I, s:o}", "index", (int)i, "in",
+				 vcpus_is_in(vm->vcpus, i), "cpu_ns", (json_int_t)s.cpu_ns, "exits",
+				 of);
+		if (s.has_steal)
+			json_object_set_new(item, "steal_ns", json_integer((json_int_t)s.steal_ns));
+		json_array_append_new(list, item);
+	}
+	json_object_set_new(exits, "total", json_integer((json_int_t)total));
+	for (unsigned int k = 0; k < VCPU_EXIT_KINDS; k++)
+		json_object_set_new(exits, exit_names[k], json_integer((json_int_t)sum[k]));
+	return list;
 }
 
 json_t *vm_device_status(struct vm_device *d)
@@ -117,14 +143,15 @@ static json_t *sandbox_status(const struct sandbox *s)
 
 char *vm_status(struct hospes_vm *vm)
 {
-	json_t *root =
-		json_pack("{s:s, s:s, s:s, s:i, s:I, s:I, s:s, s:o, s:o, s:o}", "name",
-			  vm->config.name ? vm->config.name : "", "state",
-			  state_names[atomic_load(&vm->state)], "outcome",
-			  outcome_names[atomic_load(&vm->outcome)], "pid", (int)getpid(), "resets",
-			  (json_int_t)vm->resets, "memory_bytes",
-			  (json_int_t)gmem_ram_bytes(vm->gmem), "loop", loop_backend_name(vm->loop),
-			  "exits", exits(vm), "devices", devices(vm), "regions", regions(vm));
+	json_t *exits = json_object(), *vcpus = vcpu_list(vm, exits);
+	json_t *root = json_pack("{s:s, s:s, s:s, s:i, s:I, s:I, s:s, s:o, s:o, s:o, s:o}", "name",
+				 vm->config.name ? vm->config.name : "", "state",
+				 state_names[atomic_load(&vm->state)], "outcome",
+				 outcome_names[atomic_load(&vm->outcome)], "pid", (int)getpid(),
+				 "resets", (json_int_t)vm->resets, "memory_bytes",
+				 (json_int_t)gmem_ram_bytes(vm->gmem), "loop",
+				 loop_backend_name(vm->loop), "exits", exits, "vcpus", vcpus,
+				 "devices", devices(vm), "regions", regions(vm));
 	json_t *iommu = vm_iommu_status(vm);
 	json_t *viommu = vm_viommu_status(vm);
 	json_t *debugger = vm_debug_status(vm);

@@ -8,6 +8,7 @@
 #include "core/vcpu.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/kvm.h>
 #include <pthread.h>
 #include <signal.h>
@@ -16,8 +17,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fd.h"
 #include "base/mem.h"
 #include "base/num.h"
 #include "base/probe.h"
@@ -36,6 +39,8 @@ struct vcpu {
 	struct kvm_run *run;
 	pthread_t thread;
 	bool started;
+	struct thread_limits limits; /* its own, around those of all */
+	int schedstat_fd;            /* of its thread, or -1 */
 	/* Under the gate's lock. */
 	bool parked;
 	bool has_run;
@@ -46,7 +51,7 @@ struct vcpu {
 	bool half_done; /* the last exit wants another KVM_RUN to be complete */
 	uint64_t round; /* of the resume that it runs for */
 	/* Written by the thread, read by anyone. */
-	_Atomic uint64_t exits[VCPU_EXIT_KINDS];
+	_Atomic uint64_t exits[VCPU_EXIT_KINDS], exit_ns[VCPU_EXIT_KINDS];
 };
 
 struct vcpus {
@@ -89,11 +94,17 @@ static void drop_kicks(void)
 		;
 }
 
-static void count(struct vcpu *v, enum vcpu_exit_kind kind)
+/* By this thread alone. */
+static void add(_Atomic uint64_t *to, uint64_t n)
 {
-	uint64_t n = atomic_load_explicit(&v->exits[kind], memory_order_relaxed);
+	atomic_store_explicit(to, atomic_load_explicit(to, memory_order_relaxed) + n,
+			      memory_order_relaxed);
+}
 
-	atomic_store_explicit(&v->exits[kind], n + 1, memory_order_relaxed);
+static void count(struct vcpu *v, enum vcpu_exit_kind kind, uint64_t since_ns)
+{
+	add(&v->exits[kind], 1);
+	add(&v->exit_ns[kind], clock_ns() - since_ns);
 }
 
 /* Wait until this thread may run. False: it is to end. */
@@ -131,22 +142,23 @@ static void report(struct vcpu *v, enum vcpu_event event, const char *text)
 static bool dispatch(struct vcpu *v)
 {
 	const struct vcpus_config *c = &v->all->config;
+	uint64_t since_ns = clock_ns();
 	char text[VCPU_EXIT_TEXT];
 	enum vcpu_event event;
 	enum vcpu_exit_kind kind;
 
 	switch (v->run->exit_reason) {
 	case KVM_EXIT_IO:
-		count(v, VCPU_EXIT_IO);
 		probe_exit(v->index, KVM_EXIT_IO, v->run->io.port);
 		vcpu_exit_io(v->run, c->pio);
 		v->half_done = true;
+		count(v, VCPU_EXIT_IO, since_ns);
 		return true;
 	case KVM_EXIT_MMIO:
-		count(v, VCPU_EXIT_MMIO);
 		probe_exit(v->index, KVM_EXIT_MMIO, v->run->mmio.phys_addr);
 		vcpu_exit_mmio(v->run, c->mmio);
 		v->half_done = true;
+		count(v, VCPU_EXIT_MMIO, since_ns);
 		return true;
 	default:
 		break;
@@ -155,7 +167,7 @@ static bool dispatch(struct vcpu *v)
 	kind = v->run->exit_reason == KVM_EXIT_INTR  ? VCPU_EXIT_INTR
 	       : v->run->exit_reason == KVM_EXIT_HLT ? VCPU_EXIT_HLT
 						     : VCPU_EXIT_OTHER;
-	count(v, kind);
+	count(v, kind, since_ns);
 	if (!vcpu_exit_event(v->run, &event, text))
 		return true;
 	report(v, event, text);
@@ -171,11 +183,14 @@ static bool enter(struct vcpu *v)
 	switch (rc) {
 	case 0:
 		return dispatch(v);
-	case -EINTR:
-		count(v, VCPU_EXIT_INTR);
+	case -EINTR: {
+		uint64_t since_ns = clock_ns();
+
 		probe_exit(v->index, KVM_EXIT_INTR, 0);
 		drop_kicks();
+		count(v, VCPU_EXIT_INTR, since_ns);
 		return true;
+	}
 	case -EAGAIN: /* it waits for its start-up interrupt */
 		return true;
 	default: {
@@ -262,10 +277,19 @@ static int pin(struct vcpu *v, const cpu_set_t *set, struct err *err)
 	return 0;
 }
 
+/* In the thread, while it may still open something: what the scheduler says of it. */
+static int enter_limits(struct thread_limits *limits, enum thread_role role)
+{
+	struct vcpu *v = container_of(limits, struct vcpu, limits);
+	struct thread_limits *of_all = v->all->config.limits;
+
+	v->schedstat_fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+	return of_all ? of_all->enter(of_all, role) : 0;
+}
+
 static int start_thread(struct vcpu *v, struct err *err)
 {
-	int rc = thread_start(&v->thread, THREAD_VCPU, v->index, v->all->config.limits, vcpu_main,
-			      v);
+	int rc = thread_start(&v->thread, THREAD_VCPU, v->index, &v->limits, vcpu_main, v);
 
 	if (rc)
 		return err_set(err, rc, "vcpu%u: no thread: %s", v->index, err_name(rc));
@@ -291,6 +315,8 @@ int vcpus_create(struct vcpus **ret, const struct vcpus_config *config, struct e
 
 		v->all = all;
 		v->index = i;
+		v->limits.enter = enter_limits;
+		v->schedstat_fd = -1;
 		rc = arch_vcpu_create(&v->arch, config->vm, i, err);
 		if (rc)
 			break;
@@ -323,8 +349,10 @@ void vcpus_destroy(struct vcpus *all)
 		if (all->vcpus[i].started)
 			pthread_join(all->vcpus[i].thread, NULL);
 	}
-	for (unsigned int i = 0; i < all->n; i++)
+	for (unsigned int i = 0; i < all->n; i++) {
+		fd_close(&all->vcpus[i].schedstat_fd);
 		arch_vcpu_destroy(all->vcpus[i].arch);
+	}
 	vcpu_gate_done(&all->gate);
 	free(all);
 }
@@ -396,21 +424,35 @@ int vcpus_pause(struct vcpus *all)
 	return parked ? 0 : -ETIMEDOUT;
 }
 
-void vcpus_stats(struct vcpus *all, struct vcpu_stats *ret)
+/* "CPU WAITED SLICES", in ns (kernel: Documentation/scheduler/sched-stats.rst). */
+static bool steal(const struct vcpu *v, uint64_t *ret)
 {
-	uint64_t n[VCPU_EXIT_KINDS] = {0};
+	char text[64];
+	ssize_t n = v->schedstat_fd < 0 ? -1 : pread(v->schedstat_fd, text, sizeof(text) - 1, 0);
+	char *waited;
+
+	if (n <= 0)
+		return false;
+	text[n] = '\0';
+	waited = strchr(text, ' ');
+	if (!waited)
+		return false;
+	*ret = strtoull(waited, NULL, 10);
+	return true;
+}
+
+void vcpus_stats(struct vcpus *all, unsigned int index, struct vcpu_stats *ret)
+{
+	struct vcpu *v = &all->vcpus[index];
+	struct timespec cpu;
+	clockid_t clock;
 
 	*ret = (struct vcpu_stats){0};
-	for (unsigned int i = 0; i < all->n; i++) {
-		for (unsigned int k = 0; k < VCPU_EXIT_KINDS; k++) {
-			n[k] += atomic_load_explicit(&all->vcpus[i].exits[k], memory_order_relaxed);
-			ret->total +=
-				atomic_load_explicit(&all->vcpus[i].exits[k], memory_order_relaxed);
-		}
+	for (unsigned int k = 0; k < VCPU_EXIT_KINDS; k++) {
+		ret->exits[k] = atomic_load_explicit(&v->exits[k], memory_order_relaxed);
+		ret->exit_ns[k] = atomic_load_explicit(&v->exit_ns[k], memory_order_relaxed);
 	}
-	ret->io = n[VCPU_EXIT_IO];
-	ret->mmio = n[VCPU_EXIT_MMIO];
-	ret->intr = n[VCPU_EXIT_INTR];
-	ret->hlt = n[VCPU_EXIT_HLT];
-	ret->other = n[VCPU_EXIT_OTHER];
+	if (v->started && !pthread_getcpuclockid(v->thread, &clock) && !clock_gettime(clock, &cpu))
+		ret->cpu_ns = (uint64_t)cpu.tv_sec * NS_PER_S + (uint64_t)cpu.tv_nsec;
+	ret->has_steal = steal(v, &ret->steal_ns);
 }

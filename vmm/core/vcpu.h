@@ -18,6 +18,7 @@
 #define CORE_VCPU_H
 
 #include <sched.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -55,9 +56,23 @@ struct vcpus_config {
  * something of the host that does not answer. */
 #define VCPU_LEAVE_NS 10000000000ull
 
-/* Exits to user space so far, by reason: for status, tests and benchmarks. */
+/* Why KVM_RUN returned. */
+enum vcpu_exit_kind {
+	VCPU_EXIT_IO,
+	VCPU_EXIT_MMIO,
+	VCPU_EXIT_INTR,
+	VCPU_EXIT_HLT,
+	VCPU_EXIT_OTHER,
+	VCPU_EXIT_KINDS,
+};
+
+/* What a vCPU has done so far: for status, tests and benchmarks. */
 struct vcpu_stats {
-	uint64_t total, io, mmio, intr, hlt, other;
+	uint64_t exits[VCPU_EXIT_KINDS];   /* returns of KVM_RUN to user space */
+	uint64_t exit_ns[VCPU_EXIT_KINDS]; /* from there until the guest could be entered again */
+	uint64_t cpu_ns;                   /* of its thread: the guest, KVM, and hospes */
+	uint64_t steal_ns; /* its thread could run, and waited for a CPU of the host */
+	bool has_steal;    /* the host's kernel counts that (CONFIG_SCHED_INFO) */
 };
 
 /* Creates vCPUs and their threads, which wait paused. The affinity is checked here (-EINVAL names
@@ -88,6 +103,7 @@ void vcpus_hold(struct vcpus *all, unsigned int index, bool held);
 void vcpus_plug(struct vcpus *all, unsigned int index, bool in);
 bool vcpus_is_in(struct vcpus *all, unsigned int index);
 
-void vcpus_stats(struct vcpus *all, struct vcpu_stats *ret);
+/* Any thread. */
+void vcpus_stats(struct vcpus *all, unsigned int index, struct vcpu_stats *ret);
 
 #endif

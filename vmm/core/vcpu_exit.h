@@ -7,15 +7,6 @@
 #include "core/bus.h"
 #include "core/vcpu.h"
 
-enum vcpu_exit_kind {
-	VCPU_EXIT_IO,
-	VCPU_EXIT_MMIO,
-	VCPU_EXIT_INTR,
-	VCPU_EXIT_HLT,
-	VCPU_EXIT_OTHER,
-	VCPU_EXIT_KINDS,
-};
-
 enum { VCPU_EXIT_TEXT = 256 };
 
 /* Carry out the access; for reads, the data is left where KVM takes it at the next entry. */

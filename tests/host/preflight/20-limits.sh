@@ -135,17 +135,17 @@ few() { prlimit --nofile="$1:$1" bash -c "$2" - "${@:3}"; }
 # shellcheck disable=SC2016
 {
 	n=$(few 1000 'found "$@"' ok msi "$nvme" | grep -o '^[0-9]*')
-	few=$(few $((n + 29)) 'found "$@"' blocker files "$nvme")
-	like "$few" "each of the $n vectors .*RLIMIT_NOFILE is $((n + 29)) => sudo prlimit .*--nofile=.*LimitNOFILE=" \
+	few=$(few $((n + 30)) 'found "$@"' blocker files "$nvme")
+	like "$few" "each of the $n vectors .*RLIMIT_NOFILE is $((n + 30)) => sudo prlimit .*--nofile=.*LimitNOFILE=" \
 		"too few file descriptors"
-	out=$(few $((n + 29)) 'start "$@"' "$nvme" --memory 256M)
+	out=$(few $((n + 30)) 'start "$@"' "$nvme" --memory 256M)
 	is $? 1 "run does not start with these"
 	ok "and says the same" same "$out" "$nvme" "$few" || diag "$out"
-	like "$(few $((n + 30)) 'found "$@"' warning files "$nvme")" "each of the $n vectors" "just enough: a warning"
+	like "$(few $((n + 31)) 'found "$@"' warning files "$nvme")" "each of the $n vectors" "just enough: a warning"
 	# Each spare port has a vector too; the smallest machine has none.
-	like "$(few $((n + 30)) 'start "$@"' "$nvme" --memory 256M --root-ports 0)" '^hello from' "with which run starts"
-	like "$(few $((n + 32)) 'found "$@"' warning files "$nvme" --iommu type1)" "each of the $n vectors" "with type1 likewise"
-	like "$(few $((n + 32)) 'start "$@"' "$nvme" --memory 256M --iommu type1 --root-ports 0)" '^hello from' "run starts with that too"
+	like "$(few $((n + 31)) 'start "$@"' "$nvme" --memory 256M --root-ports 0)" '^hello from' "with which run starts"
+	like "$(few $((n + 33)) 'found "$@"' warning files "$nvme" --iommu type1)" "each of the $n vectors" "with type1 likewise"
+	like "$(few $((n + 33)) 'start "$@"' "$nvme" --memory 256M --iommu type1 --root-ports 0)" '^hello from' "run starts with that too"
 	is "$(few $((n + 128)) 'found "$@"' warning files "$nvme")" "" "enough"
 	is "$(prlimit --nofile=$((n + 10)):4096 bash -c 'found "$@"' - blocker files "$nvme")" "" \
 		"a limit that the user may raise is raised"

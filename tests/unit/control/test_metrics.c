@@ -12,6 +12,9 @@ static const char status[] =
 	" \"memory_bytes\": 4398046511104, \"cpus\": {\"count\": 2, \"max\": 16},"
 	" \"memory\": {\"max_bytes\": 8796093022208},"
 	" \"exits\": {\"total\": 30, \"io\": 10, \"mmio\": 20},"
+	" \"vcpus\": [{\"index\": 0, \"cpu_ns\": 3500000000, \"exits\": {\"io\": {\"calls\": 10, \"ns\": 5}}},"
+	"             {\"index\": 1, \"cpu_ns\": 1, \"steal_ns\": 250000000,"
+	"              \"exits\": {\"mmio\": {\"calls\": 20, \"ns\": 1500000000}}}],"
 	" \"devices\": [{\"kind\": \"console\", \"id\": \"console0\", \"type\": \"serial\","
 	"                \"output_bytes\": 12},"
 	"               {\"kind\": \"passthrough\", \"id\": \"nic\", \"type\": \"vfio-pci\","
@@ -61,7 +64,11 @@ Test(metrics, numbers_keep_their_value_and_say_whose_they_are)
 		"hospes_cpus 2",
 		"hospes_cpus_max 16",
 		"hospes_resets_total 3",
-		"hospes_exits_total{reason=\"mmio\"} 20",
+		"hospes_exits_total{vcpu=\"0\",reason=\"io\"} 10",
+		"hospes_exits_total{vcpu=\"1\",reason=\"mmio\"} 20",
+		"hospes_exit_seconds_total{vcpu=\"1\",reason=\"mmio\"} 1.5",
+		"hospes_vcpu_cpu_seconds_total{vcpu=\"0\"} 3.5",
+		"hospes_vcpu_steal_seconds_total{vcpu=\"1\"} 0.25",
 		"hospes_device_info{device=\"nic\",kind=\"passthrough\",type=\"vfio-pci\"} 1",
 		"hospes_device_output_bytes_total{device=\"console0\"} 12",
 		"hospes_device_trapped_accesses_total{device=\"nic\"} 7",

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "core/bus.h"
@@ -228,11 +229,39 @@ Test(vcpus, one_that_is_put_out_of_the_machine_leaves_the_guest_without_a_pause)
 	sem_wait(&entered);
 	vcpus_plug(vcpus, 0, false);
 	do
-		vcpus_stats(vcpus, &stats);
-	while (!stats.intr);
+		vcpus_stats(vcpus, 0, &stats);
+	while (!stats.exits[VCPU_EXIT_INTR]);
 	cr_expect_eq(vcpus_pause(vcpus), 0);
 	sem_getvalue(&entered, &more);
 	cr_expect_eq(more, 0, "it has entered again");
+	finish();
+}
+
+static void slow(void)
+{
+	uint64_t until = clock_ns() + 2 * NS_PER_MS;
+
+	while (clock_ns() < until)
+		;
+	sem_post(&entered);
+}
+
+Test(vcpus, what_exits_and_threads_took_is_counted)
+{
+	struct vcpu_stats stats;
+
+	start(slow, 0);
+	for (int i = 0; i < 8; i++)
+		sem_wait(&entered);
+	cr_expect_eq(vcpus_pause(vcpus), 0);
+	for (unsigned int i = 0; i < 2; i++) {
+		vcpus_stats(vcpus, i, &stats);
+		cr_expect_geq(stats.exit_ns[VCPU_EXIT_IO],
+			      stats.exits[VCPU_EXIT_IO] * 2 * NS_PER_MS);
+		cr_expect_eq(stats.exit_ns[VCPU_EXIT_MMIO], 0);
+		cr_expect(!stats.exits[VCPU_EXIT_IO] || stats.cpu_ns > 0);
+		cr_expect_eq(stats.has_steal, access("/proc/thread-self/schedstat", R_OK) == 0);
+	}
 	finish();
 }
 
