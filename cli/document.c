@@ -48,7 +48,7 @@ const struct option device_options[] = {
 	 "a network card on a tap, on passt's socket, or served by a daemon\n"
 	 "[,create=on][,mac=MAC][,queues=N][,mtu=N][,vhost=on]\n"
 	 "[,link=off][,offload=off][,bytes_per_s=SIZE][,ops_per_s=N]\n"
-	 "[,viommu=on][,id=NAME][,addr=SLOT]",
+	 "[,moderation_us=N][,viommu=on][,id=NAME][,addr=SLOT]",
 	 FLAG(FLAG_APPEND, NULL, "nets", NULL)},
 	{"share", "vhost_user=SOCKET,tag=NAME",
 	 "a folder of this host, served by virtiofsd; the guest mounts it by\n"

@@ -42,6 +42,7 @@ static const struct schema_field fields[] = {
 	{"offload", SCHEMA_BOOL, AT(offload)},
 	{"link", SCHEMA_BOOL, AT(link)},
 	CONFIG_RATE_FIELDS(struct config_net, rate),
+	{"moderation_us", SCHEMA_UINT, AT(moderation_us), .max = CONFIG_NET_MODERATION_US_MAX},
 	{"viommu", SCHEMA_BOOL, AT(base.viommu)},
 	{"addr", SCHEMA_PCI, AT(base.addr)},
 	{NULL},
@@ -51,6 +52,7 @@ static const struct config_net defaults = {.fd = -1,
 					   .daemon.fd = -1,
 					   .queues = 1,
 					   .queue_size = 256,
+					   .moderation_us = CONFIG_NET_MODERATION_US,
 					   .offload = true,
 					   .link = true};
 
@@ -260,6 +262,7 @@ static int create(struct vm_device *d, struct err *err)
 		.mtu = (uint16_t)c->mtu,
 		.link_down = !c->link,
 		.offload = c->offload,
+		.moderation_us = c->moderation_us,
 		.vhost_fds = c->vhost ? net->vhost_fds : NULL,
 		.links_fd = net->is_socket ? 0 : net->links_fd,
 		.gmem = d->vm->gmem,

@@ -12,7 +12,11 @@
 #include "machine/rate.h"
 #include "machine/vhost_user.h"
 
-enum { CONFIG_NET_QUEUES = 32 };
+enum {
+	CONFIG_NET_QUEUES = 32,
+	CONFIG_NET_MODERATION_US = 500, /* unless the document says else */
+	CONFIG_NET_MODERATION_US_MAX = 1000,
+};
 
 struct config_net {
 	struct config_device base;
@@ -30,6 +34,7 @@ struct config_net {
 	bool offload;
 	bool link;
 	struct config_rate rate; /* each way its own */
+	uint32_t moderation_us;  /* the longest delay of a queue that streams; 0: none */
 };
 
 extern const struct device_kind kind_net;

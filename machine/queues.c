@@ -8,6 +8,25 @@
 #include "virtio/blk.h"
 #include "virtio/virtio.h"
 
+/* Why it answers later than it could: because it streams, or since the guest wants it. */
+static void add_delays(const struct virtio_queue *q, json_t *item)
+{
+	uint64_t coalescing = atomic_load(&q->coalescing);
+
+	if (atomic_load(&q->moderation.max_ns)) {
+		json_object_set_new(
+			item, "delay_us",
+			json_integer((json_int_t)(atomic_load(&q->moderation.delay_ns) / 1000)));
+		json_object_set_new(item, "delayed",
+				    json_integer((json_int_t)counter_read(&q->moderation.delayed)));
+	}
+	if (coalescing)
+		json_object_set_new(item, "coalescing",
+				    json_pack("{s:I, s:I}", "requests",
+					      (json_int_t)(coalescing >> 32), "us",
+					      (json_int_t)(coalescing & UINT32_MAX)));
+}
+
 static json_t *counts_of(const struct virtio_queue *q)
 {
 	uint64_t suppressed, interrupts = virtq_interrupts(q->vq, &suppressed);
@@ -26,8 +45,12 @@ void vm_device_queues_status(const struct vm_device *d, json_t *item)
 	if (!d->vdev)
 		return;
 	list = json_array();
-	for (unsigned int i = 0; i < d->vdev->n_queues; i++)
-		json_array_append_new(list, counts_of(&d->vdev->queues[i]));
+	for (unsigned int i = 0; i < d->vdev->n_queues; i++) {
+		json_t *counts = counts_of(&d->vdev->queues[i]);
+
+		add_delays(&d->vdev->queues[i], counts);
+		json_array_append_new(list, counts);
+	}
 	json_object_set_new(item, "queues", list);
 }
 

@@ -140,6 +140,9 @@ static void pair_queue_stopped(struct virtio_queue *base)
 
 	if (!is_tx(q))
 		net_rx_release(&q->pair->rx);
+	/* 5.1.6.5.9: one that was reset has what the driver said of all of them. */
+	if (virtq_state(base->vq) == VIRTQ_ABANDONING)
+		atomic_store(&base->coalescing, atomic_load(&q->pair->net->coalescing[is_tx(q)]));
 }
 
 static int pair_queue_set_call(struct virtio_queue *base, int call_fd)
@@ -204,6 +207,13 @@ int net_enable_pairs(struct net *net, unsigned int n)
 	return 0;
 }
 
+void net_set_coalescing(struct net *net, unsigned int index, uint64_t coalescing)
+{
+	atomic_store(&net->vdev.queues[index].coalescing, coalescing);
+	/* What waits to be announced may have waited long enough. */
+	fd_event_signal(net->pairs[index / 2].wake_fd);
+}
+
 void net_peer_gone(struct net *net, const char *why)
 {
 	if (!link_is_up(net))
@@ -256,6 +266,8 @@ static const struct {
 	{NET_BIT(MQ), NET_BIT(CTRL_VQ)},
 	{NET_BIT(CTRL_MAC_ADDR), NET_BIT(CTRL_VQ)},
 	{NET_BIT(CTRL_GUEST_OFFLOADS), NET_BIT(CTRL_VQ)},
+	{NET_BIT(NOTF_COAL), NET_BIT(CTRL_VQ)},
+	{NET_BIT(VQ_NOTF_COAL), NET_BIT(CTRL_VQ)},
 };
 
 static int net_features_ok(struct virtio_device *vdev, uint64_t features)
@@ -300,6 +312,10 @@ static void net_reset(struct virtio_device *vdev)
 	atomic_fetch_and(&net->status, (uint16_t)~VIRTIO_NET_S_ANNOUNCE);
 	(void)net_enable_pairs(net, 1);
 	(void)net->backend->set_offloads(net, 0);
+	for (unsigned int way = 0; way < 2; way++)
+		atomic_store(&net->coalescing[way], 0);
+	for (unsigned int i = 0; i < 2 * net->n_pairs; i++)
+		atomic_store(&vdev->queues[i].coalescing, 0);
 }
 
 static void net_destroy(struct virtio_device *vdev)
@@ -331,6 +347,8 @@ struct net_record {
 	uint16_t pairs;   /* in use */
 	uint16_t n_pairs; /* that there are */
 	uint16_t mtu;
+	uint64_t coalescing[2];
+	uint64_t queue_coalescing[2 * NET_PAIRS_MAX];
 };
 
 static const struct state_field net_fields[] = {
@@ -340,12 +358,14 @@ static const struct state_field net_fields[] = {
 	STATE_ONE(struct net_record, pairs, .max = NET_PAIRS_MAX),
 	STATE_ONE(struct net_record, n_pairs, .same = true),
 	STATE_ONE(struct net_record, mtu, .same = true),
+	STATE_ARRAY(struct net_record, coalescing, .since = 2),
+	STATE_ARRAY(struct net_record, queue_coalescing, .since = 2),
 };
 
 STATE_DERIVED(struct net, "has sections of its own", vdev);
 STATE_DERIVED(struct net, "the setup", backend, mac_initial, links_fd, links, away);
 STATE_DERIVED(struct net, "written as a struct net_record", n_pairs, mac, status, offloads, mtu,
-	      pairs);
+	      pairs, coalescing);
 STATE_DERIVED(struct net_pair, "made by init_pairs", net, index, fd, wake_fd, vhost_fd, vhost);
 STATE_DERIVED(struct net_pair, "the first `pairs` of struct net_record", enabled);
 STATE_DERIVED(struct net_pair, "of this host's end of the wire", backend);
@@ -365,6 +385,10 @@ static void fill_net(void *record, const void *live, uint32_t i)
 		r->pairs += atomic_load(&net->pairs[k].enabled);
 	r->n_pairs = (uint16_t)net->n_pairs;
 	r->mtu = net->mtu;
+	for (unsigned int way = 0; way < 2; way++)
+		r->coalescing[way] = atomic_load(&net->coalescing[way]);
+	for (unsigned int k = 0; k < 2 * net->n_pairs; k++)
+		r->queue_coalescing[k] = atomic_load(&net->vdev.queues[k].coalescing);
 }
 
 static void apply_net(void *live, const void *record, uint32_t i)
@@ -377,6 +401,10 @@ static void apply_net(void *live, const void *record, uint32_t i)
 	assign_queues(net, net->vdev.features);
 	atomic_store(&net->mac, r->mac);
 	atomic_store(&net->status, r->status);
+	for (unsigned int way = 0; way < 2; way++)
+		atomic_store(&net->coalescing[way], r->coalescing[way]);
+	for (unsigned int k = 0; k < 2 * net->n_pairs; k++)
+		atomic_store(&net->vdev.queues[k].coalescing, r->queue_coalescing[k]);
 	net->backend->set_carrier(net, link_is_up(net));
 	ret = net->backend->set_offloads(net, r->offloads);
 	if (!ret)
@@ -385,10 +413,21 @@ static void apply_net(void *live, const void *record, uint32_t i)
 		net_peer_gone(net, err_name(ret));
 }
 
+static int check_coalescing(const char *field, const uint64_t *coalescing, unsigned int n,
+			    struct err *err)
+{
+	for (unsigned int i = 0; i < n; i++)
+		if ((coalescing[i] & UINT32_MAX) > NET_COALESCING_US_MAX)
+			return err_set(err, -EPROTO, "%s[%u] is 0x%llx: more than %u us", field, i,
+				       (unsigned long long)coalescing[i], NET_COALESCING_US_MAX);
+	return 0;
+}
+
 static int check_net(const void *record, const void *live, uint32_t i, struct err *err)
 {
 	const struct virtio_device *vdev = live;
 	const struct net_record *r = record;
+	int ret;
 
 	(void)i;
 	if (r->mac & 1)
@@ -400,11 +439,14 @@ static int check_net(const void *record, const void *live, uint32_t i, struct er
 			       (unsigned long long)(vdev->features_offered & NET_GUEST_OFFLOADS));
 	if (r->pairs < 1 || r->pairs > r->n_pairs)
 		return err_set(err, -EPROTO, "pairs is %u, of %u", r->pairs, r->n_pairs);
-	return 0;
+	ret = check_coalescing("coalescing", r->coalescing, ARRAY_SIZE(r->coalescing), err);
+	return ret ? ret
+		   : check_coalescing("queue_coalescing", r->queue_coalescing,
+				      ARRAY_SIZE(r->queue_coalescing), err);
 }
 
 static const struct state_section net_section =
-	STATE_SECTION("net", 1, struct net_record, net_fields, .fill = fill_net, .apply = apply_net,
+	STATE_SECTION("net", 2, struct net_record, net_fields, .fill = fill_net, .apply = apply_net,
 		      .check = check_net);
 
 static const struct virtio_device_ops net_ops = {
@@ -455,6 +497,9 @@ static uint64_t feature_bits(const struct virtio_net_setup *c, uint64_t backend)
 		if (backend & NET_GUEST_OFFLOADS)
 			f |= NET_BIT(CTRL_GUEST_OFFLOADS);
 	}
+	/* The host's kernel interrupts as it likes. */
+	if (!c->vhost_fds)
+		f |= NET_BIT(NOTF_COAL) | NET_BIT(VQ_NOTF_COAL);
 	if (c->pairs > 1)
 		f |= NET_BIT(MQ);
 	if (c->mtu)
@@ -470,6 +515,7 @@ static void init_queue(struct net *net, const struct virtio_net_setup *c, struct
 	base->opaque = q;
 	base->rate = &net->vdev.rates[index % 2]; /* each way its own */
 	base->loop = c->loops[index / 2 % c->n_loops];
+	base->moderation.max_ns = c->vhost_fds ? 0 : (uint64_t)c->moderation_us * 1000;
 	base->max_size = (uint16_t)(c->queue_size ? c->queue_size : VIRTQ_DEFAULT_SIZE);
 	q->pair = &net->pairs[index / 2];
 	q->base = base;

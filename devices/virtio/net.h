@@ -29,7 +29,9 @@ struct virtio_net_setup {
 	uint8_t mac[6];
 	uint16_t mtu;   /* 0: not offered */
 	bool link_down; /* initial link state */
-	bool offload;   /* checksum and segmentation, where the backend has them */
+	/* How long a queue that streams may wait for more (moderation.h); 0: it does not. */
+	unsigned int moderation_us;
+	bool offload; /* checksum and segmentation, where the backend has them */
 	const int
 		*vhost_fds; /* /dev/vhost-net, one per pair, or NULL; ownership passes on success */
 	struct gmem *gmem;  /* vhost needs the memory table; else NULL */

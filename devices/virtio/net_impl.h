@@ -56,6 +56,11 @@ enum {
 	(NET_BIT(GUEST_CSUM) | NET_BIT(GUEST_TSO4) | NET_BIT(GUEST_TSO6) | NET_BIT(GUEST_ECN) | \
 	 NET_BIT(GUEST_UFO) | NET_BIT(GUEST_USO4) | NET_BIT(GUEST_USO6))
 
+/* How the driver coalesces interrupts (5.1.6.5.9): requests in the upper half, microseconds in the
+ * lower, as in struct virtio_queue. More than a second is refused. */
+#define NET_COALESCING(requests, us) ((uint64_t)(requests) << 32 | (us))
+enum { NET_COALESCING_US_MAX = 1000000 };
+
 struct net;
 struct net_pair;
 
@@ -136,8 +141,9 @@ struct net {
 	unsigned int n_pairs;
 	_Atomic uint64_t mac; /* six bytes, as they lie in memory */
 	uint64_t mac_initial;
-	_Atomic uint16_t status;   /* NET_S_* */
-	_Atomic uint64_t offloads; /* receive offloads in use */
+	_Atomic uint16_t status;        /* NET_S_* */
+	_Atomic uint64_t offloads;      /* receive offloads in use */
+	_Atomic uint64_t coalescing[2]; /* each way: of queues that the driver resets */
 	uint16_t mtu;
 	int links_fd;         /* -1: none */
 	struct loop_op links; /* its poll, while pair 0 receives */
@@ -154,6 +160,8 @@ void net_queue_poll(struct net_queue *q, unsigned int events);
 void net_peer_gone(struct net *net, const char *why);
 /* Use the first n pairs. */
 int net_enable_pairs(struct net *net, unsigned int n);
+/* NET_COALESCING of one queue, from now on. */
+void net_set_coalescing(struct net *net, unsigned int index, uint64_t coalescing);
 
 /* net_rx.c */
 int net_rx_start(struct net_rx *rx);

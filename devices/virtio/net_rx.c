@@ -292,6 +292,8 @@ bool net_rx_serve(struct net_rx *rx)
 	give_back(rx);
 	if (!virtio_queue_running(rx->q.base))
 		return false;
+	if (r == -EAGAIN && virtio_queue_later(rx->q.base))
+		return false;
 	if (r == -EAGAIN)
 		/* Kicks bring nothing while there are no packets. */
 		net_queue_poll(&rx->q, POLLIN);

@@ -63,6 +63,8 @@ bool net_tx_serve(struct net_tx *tx)
 			if (!virtio_queue_spend(tx->q.base, tx->chain.out_bytes))
 				return true;
 		}
+		if (virtio_queue_later(tx->q.base))
+			return false;
 	} while (virtq_kick_enable(vq));
 	return false;
 }

@@ -734,6 +734,11 @@ void virtq_flush(struct virtq *q)
 	fd_event_signal(fd);
 }
 
+unsigned int virtq_unflushed(const struct virtq *q)
+{
+	return q->unflushed;
+}
+
 uint64_t virtq_interrupts(const struct virtq *q, uint64_t *suppressed)
 {
 	*suppressed = counter_read(&q->suppressed);

@@ -140,6 +140,8 @@ void virtq_publish(struct virtq *q);
 void virtq_drop(struct virtq *q, struct virtq_chain *chain);
 /* After a batch of pushes: interrupt if the driver asked for it. */
 void virtq_flush(struct virtq *q);
+/* Chains that were given back since the last decision of virtq_flush. */
+unsigned int virtq_unflushed(const struct virtq *q);
 /* How often it did, and *suppressed: how often the driver had not asked. Any thread. */
 uint64_t virtq_interrupts(const struct virtq *q, uint64_t *suppressed);
 

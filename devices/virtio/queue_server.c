@@ -30,6 +30,7 @@ static bool may_serve(const struct virtio_queue *q)
 
 static void count_request(struct virtio_queue *q, uint64_t bytes)
 {
+	q->unannounced++;
 	counter_add(&q->counts.requests, 1);
 	counter_add(&q->counts.bytes, bytes);
 }
@@ -95,7 +96,36 @@ static void serve_beside_vcpus(struct virtio_queue *q)
 		virtio_queue_wake(q);
 }
 
-/* Is it to wait, for the sake of the rate? */
+/* How long the driver need not be interrupted yet; 0: it is to be. */
+static uint64_t announce_in_ns(struct virtio_queue *q, uint64_t coalescing)
+{
+	uint64_t us = coalescing & UINT32_MAX, now_ns;
+
+	if (!us || q->unannounced >= coalescing >> 32 || stopping(q))
+		return 0;
+	now_ns = clock_ns();
+	if (!q->announce_ns)
+		q->announce_ns = now_ns + us * 1000;
+	return q->announce_ns > now_ns ? q->announce_ns - now_ns : 0;
+}
+
+/* The end of a batch: the driver is interrupted now, or when its coalescing says. */
+static void announce(struct virtio_queue *q)
+{
+	uint64_t coalescing = atomic_load_explicit(&q->coalescing, memory_order_relaxed);
+	uint64_t ns = coalescing && virtq_unflushed(q->vq) ? announce_in_ns(q, coalescing) : 0;
+
+	if (ns) {
+		if (!q->announce.in_flight)
+			loop_timer(q->loop, &q->announce, ns);
+		return;
+	}
+	q->announce_ns = 0;
+	q->unannounced = 0;
+	virtq_flush(q->vq);
+}
+
+/* Is it to wait, for the sake of the rate or of moderation? */
 static bool rests(struct virtio_queue *q)
 {
 	uint64_t ns;
@@ -147,9 +177,28 @@ void virtio_queue_wake(struct virtio_queue *q)
 		loop_post(q->loop, &q->wake);
 }
 
+bool virtio_queue_later(struct virtio_queue *q)
+{
+	uint64_t bytes = q->visit_bytes, ns;
+	bool timed = q->timed;
+
+	q->visit_bytes = 0;
+	q->timed = false;
+	if (!virtio_moderation_on(&q->moderation) || q->rest.in_flight ||
+	    atomic_load_explicit(&q->coalescing, memory_order_relaxed))
+		return false;
+	ns = virtio_moderation_visit(&q->moderation, clock_ns(), bytes, timed);
+	if (!ns)
+		return false;
+	q->later = true;
+	loop_timer(q->loop, &q->rest, ns);
+	return true;
+}
+
 bool virtio_queue_spend(struct virtio_queue *q, uint64_t bytes)
 {
 	count_request(q, bytes);
+	q->visit_bytes += bytes;
 	q->share_bytes -= MIN(q->share_bytes, MAX(bytes, (uint64_t)VIRTIO_CHAIN_BYTES_MIN));
 	if (!virtio_rate_limits(q->rate))
 		return q->share_bytes;
@@ -176,6 +225,16 @@ void virtio_queue_update(struct virtio_queue *q)
 	/* One that is stopping looks again by itself when it has stopped. */
 	if (!stopping(q) && q->owner->ops->wanted(q) != on)
 		post_work(q);
+}
+
+bool virtio_queue_wanted(const struct virtio_queue *q)
+{
+	bool wanted;
+
+	pthread_mutex_lock(q->owner->lock);
+	wanted = q->owner->ops->wanted(q);
+	pthread_mutex_unlock(q->owner->lock);
+	return wanted;
 }
 
 bool virtio_queue_still(const struct virtio_queue *q)
@@ -207,7 +266,9 @@ static void start_rings(struct virtio_queue *q, const struct virtq_layout *layou
 {
 	int r;
 
-	q->more = false;
+	q->more = q->later = q->timed = false;
+	q->visit_bytes = q->unannounced = q->announce_ns = 0;
+	virtio_moderation_start(&q->moderation);
 	q->handed_over = false;
 	virtq_port(q->vq)->requester = q->owner->ops->requester(q);
 	r = virtq_start(q->vq, layout, next_avail);
@@ -259,6 +320,7 @@ static void stop(struct virtio_queue *q)
 	loop_cancel(q->loop, &q->kick);
 	loop_cancel(q->loop, &q->call);
 	loop_cancel(q->loop, &q->rest);
+	loop_cancel(q->loop, &q->announce);
 	if (q->ops->cancel)
 		q->ops->cancel(q);
 	pthread_mutex_lock(q->owner->lock);
@@ -267,7 +329,7 @@ static void stop(struct virtio_queue *q)
 static bool nothing_held(const struct virtio_queue *q)
 {
 	return !q->held && !q->kick.in_flight && !q->call.in_flight && !q->rest.in_flight &&
-	       !q->end.deferred && !atomic_load(&q->woken);
+	       !q->announce.in_flight && !q->end.deferred && !atomic_load(&q->woken);
 }
 
 static void stopped(struct virtio_queue *q)
@@ -323,7 +385,7 @@ static void iteration_end(struct loop_op *op, int result)
 	struct virtio_queue *q = container_of(op, struct virtio_queue, end);
 
 	(void)result;
-	virtq_flush(q->vq);
+	announce(q);
 	if (q->more) {
 		q->more = false;
 		serve(q);
@@ -347,8 +409,20 @@ static void rest_done(struct loop_op *op, int result)
 {
 	struct virtio_queue *q = container_of(op, struct virtio_queue, rest);
 
-	(void)result;
+	q->timed = q->later && !result;
+	q->later = false;
 	serve(q);
+	stop_if_nothing_held(q);
+}
+
+/* As rest_done. A queue that stops announces at once. */
+static void announce_done(struct loop_op *op, int result)
+{
+	struct virtio_queue *q = container_of(op, struct virtio_queue, announce);
+
+	if (result)
+		q->announce_ns = 0;
+	announce(q);
 	stop_if_nothing_held(q);
 }
 
@@ -507,6 +581,7 @@ int virtio_queue_init(struct virtio_queue *q, struct virtio_queue_owner *owner,
 	q->wake.done = wake_done;
 	q->end.done = iteration_end;
 	q->rest.done = rest_done;
+	q->announce.done = announce_done;
 	q->kick.done = kick_done;
 	q->call.done = call_done;
 	pthread_mutex_init(&q->serving, NULL);

@@ -14,7 +14,10 @@
  * queue's MSI-X vector, which the queue has from its start.
  *
  * A queue whose device may move no more at present (rate.h) rests: kicks are not answered until a
- * timer, or another rate, ends that.
+ * timer, or another rate, ends that. One that streams (moderation.h) rests likewise, for some
+ * microseconds.
+ *
+ * A driver may ask to be interrupted more seldom (`coalescing`).
  *
  * Whatever is in flight for a queue and ends by itself (a request of the host's, a poll) is held:
  * virtio_queue_hold when it begins, virtio_queue_release when it has ended. A stop is over when
@@ -36,6 +39,7 @@
 #include "base/counter.h"
 #include "base/err.h"
 #include "core/loop.h"
+#include "virtio/moderation.h"
 #include "virtio/queue.h"
 
 struct virtio_device;
@@ -120,12 +124,23 @@ struct virtio_queue {
 	/* The loop's thread's; with serve_in_vcpu, under `serving`. */
 	pthread_mutex_t serving;
 	unsigned int held;
-	bool more; /* serve again at the end of this iteration */
+	bool more;            /* serve again at the end of this iteration */
+	bool later;           /* `rest` is in flight for the sake of moderation */
+	bool timed;           /* this visit came after such a rest */
+	uint64_t visit_bytes; /* taken since the last call of virtio_queue_later */
+	uint64_t unannounced; /* requests since the last interrupt was decided on */
+	uint64_t announce_ns; /* when they are announced at the latest; 0: none wait */
 	bool handed_over;
 	int call_fd;       /* -1 unless a queue was handed over that has no interrupt fd */
 	int given_call_fd; /* the eventfd by which the other side interrupts */
 	uint64_t share_bytes;
 	struct virtq_chain chain; /* `handle`'s */
+
+	struct virtio_moderation moderation; /* of queues whose `serve` calls virtio_queue_later */
+	/* When the driver wants to be interrupted: after so many requests (upper half) or so many
+	 * microseconds (lower half), whichever comes first (virtio 1.3, 5.1.6.5.9); one of them 0:
+	 * at the end of each iteration. It goes before moderation. Any thread. */
+	_Atomic uint64_t coalescing;
 
 	/* Since the device was made; by whoever serves it, for anyone. Bytes have headers in them.
 	 * What another process or the kernel serves is not counted. */
@@ -138,7 +153,8 @@ struct virtio_queue {
 	struct loop_op work;       /* posted: what is wanted has changed */
 	struct loop_op wake;       /* posted: serve */
 	struct loop_op end;        /* deferred: the end of an iteration */
-	struct loop_op rest;       /* a timer: until then the rate allows no request */
+	struct loop_op rest;       /* a timer: until then no request is taken */
+	struct loop_op announce;   /* a timer: until then the driver is not interrupted */
 	struct loop_op kick, call; /* watches */
 };
 
@@ -163,6 +179,11 @@ void virtio_queue_post(struct virtio_queue *q);
 /* A chain of `bytes` was taken. False when nothing is left of this iteration's share, or of what
  * the rate allows, and `serve` should return true. */
 bool virtio_queue_spend(struct virtio_queue *q, uint64_t bytes);
+/* Does the driver use it, as the registers are now? Takes the owner's lock. */
+bool virtio_queue_wanted(const struct virtio_queue *q);
+/* From `serve`, which took all that there was: true when it need not ask to be woken (by a kick,
+ * a poll), as it will be called soon all the same: the queue streams. */
+bool virtio_queue_later(struct virtio_queue *q);
 
 /* For a queue that the kernel or another process serves (vhost): ring layout and position, kick fd
  * and call fd (all stay the server's). Called from `start`; the server then neither watches the

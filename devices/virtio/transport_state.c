@@ -8,7 +8,7 @@
 #include "virtio/transport.h"
 
 static const struct state_field transport_fields[] = {
-	STATE_ONE(struct virtio_transport, offered, .same = true),
+	STATE_ONE(struct virtio_transport, offered),
 	STATE_ONE(struct virtio_transport, accepted),
 	STATE_ONE(struct virtio_transport, status, .mask = VIRTIO_CONFIG_S_ALL),
 	STATE_ONE(struct virtio_transport, generation),
@@ -36,6 +36,7 @@ static void apply_transport(void *live, const void *record, uint32_t i)
 	struct virtio_transport *t = live;
 
 	(void)i;
+	t->offered = from->offered;
 	t->accepted = from->accepted;
 	t->status = from->status;
 	t->generation = from->generation;
@@ -43,13 +44,24 @@ static void apply_transport(void *live, const void *record, uint32_t i)
 	atomic_store(&t->owner.broken, t->status & VIRTIO_CONFIG_S_NEEDS_RESET);
 }
 
+/* A machine that was made by an older hospes may offer less, and goes on doing so. But it is behind
+ * the virtual IOMMU, or not, as it was. */
+static bool may_offer(const struct virtio_transport *here, uint64_t offered)
+{
+	return !(offered & ~here->offered) &&
+	       !(here->offered & ~offered & 1ull << VIRTIO_F_ACCESS_PLATFORM);
+}
+
 static int check_transport(const void *record, const void *live, uint32_t i, struct err *err)
 {
-	const struct virtio_transport *t = record;
+	const struct virtio_transport *t = record, *here = live;
 	uint8_t ok = t->status & (VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK);
 
-	(void)live;
 	(void)i;
+	if (!may_offer(here, t->offered))
+		return err_set(err, -EPROTO,
+			       "offered is 0x%llx; this machine's device offers 0x%llx",
+			       (unsigned long long)t->offered, (unsigned long long)here->offered);
 	if (ok == VIRTIO_CONFIG_S_DRIVER_OK)
 		return err_set(err, -EPROTO, "status is 0x%x: DRIVER_OK without FEATURES_OK",
 			       t->status);

@@ -36,6 +36,7 @@ enum {
 	GUARD_BYTE = 0xa5,
 	MAX_STEPS = 60,
 	MAX_TURNS = 2000,
+	COALESCING_US_MAX = 1000000,
 
 	S_NEEDS_RESET = 64,
 	LINK_UP = 1,
@@ -48,6 +49,8 @@ enum {
 #define F_ANNOUNCE (1ull << 21)
 #define F_CTRL_MAC (1ull << 23)
 #define F_EVENT    (1ull << 29)
+#define F_VQ_COAL  (1ull << 52)
+#define F_COAL     (1ull << 53)
 
 static const uint8_t mac[6] = {0x02, 0x11, 0x22, 0x33, 0x44, 0x55};
 
@@ -78,6 +81,7 @@ struct run {
 	bool up;
 	bool announce;
 	uint8_t mac[6];
+	uint8_t coalescing[2][8];           /* of each queue: packets, microseconds */
 	struct buffer buffers[BUFFERS_MAX]; /* given and not used, oldest first */
 	unsigned int n_buffers;
 	struct frame frames[FRAMES_MAX]; /* sent by the peer and not delivered */
@@ -383,7 +387,17 @@ static bool tables_ok(const uint8_t *p, uint32_t len)
 	return !len;
 }
 
-static bool model_command(struct run *r, const uint8_t *c, uint32_t len)
+static bool model_coalescing(uint8_t *coalescing, const uint8_t *c)
+{
+	if (load_le32(c + 4) > COALESCING_US_MAX)
+		return false;
+	memcpy(coalescing, c, 8);
+	return true;
+}
+
+/* result: 8 bytes, which are in front of the acknowledgement when true is stored in has_result. */
+static bool model_command(struct run *r, const uint8_t *c, uint32_t len, uint32_t in_bytes,
+			  uint8_t *result, bool *has_result)
 {
 	if (len < 2)
 		return false;
@@ -404,6 +418,19 @@ static bool model_command(struct run *r, const uint8_t *c, uint32_t len)
 			return false;
 		r->announce = false;
 		return true;
+	case 0x600:
+	case 0x601:
+		return r->features & F_COAL && len == 8 &&
+		       model_coalescing(r->coalescing[!c[1]], c + 2);
+	case 0x602:
+		return r->features & F_VQ_COAL && len == 12 && load_le16(c + 2) < CTRL &&
+		       model_coalescing(r->coalescing[load_le16(c + 2)], c + 6);
+	case 0x603:
+		*has_result = r->features & F_VQ_COAL && in_bytes > 8;
+		if (!*has_result || (len != 2 && len != 4) || load_le16(c + 2) >= CTRL)
+			return false;
+		memcpy(result, r->coalescing[load_le16(c + 2)], 8);
+		return true;
 	default:
 		return false;
 	}
@@ -411,11 +438,13 @@ static bool model_command(struct run *r, const uint8_t *c, uint32_t len)
 
 static void command(struct run *r)
 {
-	static const uint8_t usual[][2] = {{0, 0}, {0, 1}, {1, 0}, {1, 1}, {3, 0}, {4, 0}, {5, 0}};
-	uint8_t b = byte(r), c[64] = {0}, ack;
+	static const uint8_t usual[][2] = {{0, 0}, {0, 1}, {1, 0}, {1, 1}, {3, 0}, {4, 0},
+					   {5, 0}, {6, 0}, {6, 1}, {6, 2}, {6, 3}};
+	uint8_t b = byte(r), c[64] = {0}, answer[9] = {0};
 	struct drv_sg sg[CTRL_SIZE];
-	uint32_t len = byte(r) % 62u, in_bytes = byte(r) & 7, used;
-	unsigned int n, n_in, i;
+	uint32_t len = byte(r) % 62u, in_bytes = byte(r) & 15, used;
+	bool has_result = false;
+	unsigned int n, n_in, i, at;
 
 	if (!(r->features & F_CTRL))
 		return;
@@ -426,7 +455,7 @@ static void command(struct run *r)
 		c[2 + i] = byte(r);
 	len = b == 199 ? 1 : len + 2;
 	n = cut_up(sg, 40, len, byte(r) % 16u);
-	n_in = in_bytes == 7 ? 0 : cut_up(sg + n, 4, in_bytes + 1, 1);
+	n_in = in_bytes == 15 ? 0 : cut_up(sg + n, 4, in_bytes + 1, 1);
 	fill(sg, n, c);
 	drv_add(r->d, CTRL, sg, n, sg + n, n_in);
 	drv_kick(r->d, CTRL);
@@ -434,14 +463,16 @@ static void command(struct run *r)
 		expect_broken(r);
 		return;
 	}
-	ack = !model_command(r, c, len);
+	i = !model_command(r, c, len, in_bytes + 1, answer, &has_result);
+	at = has_result ? 8 : 0;
+	answer[at] = (uint8_t)i;
 	for (i = 0; !drv_used(r->d, CTRL, NULL, &used); i++) {
 		check(i < MAX_TURNS);
 		guest_turn(g);
 	}
-	check(used == 1);
+	check(used == at + 1);
 	holds(sg, n, c, len);
-	holds(sg + n, n_in, &ack, 1);
+	holds(sg + n, n_in, answer, at + 1);
 }
 
 /* The rest */
@@ -517,11 +548,11 @@ static void step(struct run *r)
 static void start(struct run *r)
 {
 	static const uint64_t choices[] = {
-		F_MRG | F_CTRL | F_CTRL_RX | F_CTRL_MAC | F_ANNOUNCE | F_EVENT,
+		F_MRG | F_CTRL | F_CTRL_RX | F_CTRL_MAC | F_ANNOUNCE | F_EVENT | F_COAL | F_VQ_COAL,
 		0,
 		F_MRG,
 		F_CTRL | F_CTRL_MAC | F_EVENT,
-		F_MRG | F_CTRL | F_CTRL_RX | F_ANNOUNCE,
+		F_MRG | F_CTRL | F_CTRL_RX | F_ANNOUNCE | F_COAL,
 	};
 	struct loop *loop = guest_loop(g, 0);
 	int fds[2];

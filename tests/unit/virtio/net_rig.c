@@ -138,20 +138,29 @@ size_t nic_receive(struct nic *n, unsigned int queue, uint8_t *packet, size_t ma
 	return len;
 }
 
-uint8_t nic_command(struct nic *n, unsigned int queue, const void *bytes, uint32_t len)
+uint8_t nic_command_result(struct nic *n, unsigned int queue, const void *bytes, uint32_t len,
+			   void *result, uint32_t result_len)
 {
 	uint64_t out = rig_alloc(&n->rig, len + 1, 1);
-	uint64_t ack = rig_alloc(&n->rig, 1, 1);
+	uint64_t in = rig_alloc(&n->rig, result_len + 1, 1);
+	uint8_t *ack = (uint8_t *)rig_at(&n->rig, in) + result_len;
 	struct rig_seg segs[2];
 	unsigned int k = 0;
 
 	memcpy(rig_at(&n->rig, out), bytes, len);
-	*(uint8_t *)rig_at(&n->rig, ack) = 0xee;
+	memset(rig_at(&n->rig, in), 0xee, result_len + 1);
 	if (len)
 		segs[k++] = (struct rig_seg){out, len, false};
-	segs[k++] = (struct rig_seg){ack, 1, true};
+	segs[k++] = (struct rig_seg){in, result_len + 1, true};
 	cr_assert_geq(rig_add(&n->rig.queues[queue], segs, k, false), 0);
 	rig_kick(&n->rig.queues[queue]);
-	cr_assert_eq(rig_wait(&n->rig.queues[queue]).len, 1);
-	return *(uint8_t *)rig_at(&n->rig, ack);
+	cr_assert_eq(rig_wait(&n->rig.queues[queue]).len, result_len + 1);
+	if (result_len)
+		memcpy(result, rig_at(&n->rig, in), result_len);
+	return *ack;
+}
+
+uint8_t nic_command(struct nic *n, unsigned int queue, const void *bytes, uint32_t len)
+{
+	return nic_command_result(n, queue, bytes, len, NULL, 0);
 }

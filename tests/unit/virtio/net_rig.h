@@ -21,6 +21,8 @@
 #define N_ANNOUNCE      BIT(21)
 #define N_MQ            BIT(22)
 #define N_CTRL_MAC      BIT(23)
+#define N_VQ_COAL       BIT(52)
+#define N_COAL          BIT(53)
 
 enum { RX = 0, TX = 1, HEADER = 12, NET_QUEUE = 64 };
 
@@ -44,7 +46,9 @@ void nic_give_many(struct nic *n, unsigned int queue, unsigned int count, uint32
 void nic_send(struct nic *n, unsigned int queue, const void *frame, size_t len, uint32_t segment);
 /* Wait for a packet and put it together: its bytes, header included. */
 size_t nic_receive(struct nic *n, unsigned int queue, uint8_t *packet, size_t max);
-/* A control command: its acknowledgement. */
+/* A control command: its acknowledgement, and the result in front of that. */
+uint8_t nic_command_result(struct nic *n, unsigned int queue, const void *bytes, uint32_t len,
+			   void *result, uint32_t result_len);
 uint8_t nic_command(struct nic *n, unsigned int queue, const void *bytes, uint32_t len);
 
 #endif

@@ -325,6 +325,11 @@ static void feature_not_offered(struct state_buffer *state)
 	section(state, "disk0virtio\x12")[-1 + 15] = 0x80;
 }
 
+static void more_offered(struct state_buffer *state)
+{
+	section(state, "disk0virtio\x12")[-1 + 7] = 0x40;
+}
+
 static void odd_size(struct state_buffer *state)
 {
 	store_le16(section(state, "disk0virtio-queues"), 3);
@@ -349,6 +354,7 @@ Test(virtio_state, what_no_driver_can_bring_about_is_refused_by_name)
 	drv_start(from.d, drv_offered(from.d), 64);
 	expect_refused(no_features_ok, "disk0: section 'virtio': status is 0x7: DRIVER_OK without");
 	expect_refused(feature_not_offered, "disk0: section 'virtio': accepted is 0x8");
+	expect_refused(more_offered, "disk0: section 'virtio': offered is 0x4");
 	expect_refused(odd_size, "disk0: section 'virtio-queues': size is 3; a power of two up to");
 	expect_refused(far_vector, "disk0: section 'virtio-pci': config_vector is 2, of 2");
 	expect_refused(other_capacity, "disk0: section 'blk': sectors is 7; this machine is "
@@ -573,6 +579,67 @@ Test(virtio_state, net_goes_on_with_buffers_frames_and_address_of_before)
 	nic_set_mac(&to);
 }
 
+/* Coalescing of all receive queues by 5 packets, 50 us, of queue 0 by 7, 70. */
+static void nic_coalesces(struct vm *vm)
+{
+	static const uint8_t commands[2][14] = {{6, 1, 5, 0, 0, 0, 50},
+						{6, 2, 0, 0, 0, 0, 7, 0, 0, 0, 70}};
+	uint16_t head;
+	uint32_t len;
+
+	for (unsigned int i = 0; i < 2; i++) {
+		struct drv_sg out = {vm->data + 0xf0000, i ? 14 : 10}, in = {vm->data + 0xf0010, 1};
+
+		memcpy(guest_ptr(vm->g, out.gpa, 14), commands[i], 14);
+		drv_add(vm->d, 2, &out, 1, &in, 1);
+		drv_kick(vm->d, 2);
+		cr_assert(drv_wait(vm->d, 2, &head, &len));
+		cr_assert_eq(*(uint8_t *)guest_ptr(vm->g, in.gpa, 1), 0);
+	}
+}
+
+Test(virtio_state, net_goes_on_with_its_coalescing)
+{
+	add_nic(&from);
+	add_nic(&to);
+	drv_start(from.d, drv_offered(from.d), 64);
+	nic_coalesces(&from);
+	move();
+	cr_assert_eq(to.d->vdev->queues[0].coalescing, 7ull << 32 | 70);
+	cr_assert_eq(to.d->vdev->queues[1].coalescing, 0);
+}
+
+/* What hospes did not offer before it knew of it. */
+static void less_offered(struct state_buffer *state)
+{
+	uint8_t *offered = section(state, "net0virtio\x12") - 1;
+
+	offered[6] &= (uint8_t)~0x30;
+	offered[8 + 6] &= (uint8_t)~0x30;
+}
+
+Test(virtio_state, net_of_an_older_hospes_goes_on_offering_what_it_did)
+{
+	struct state_buffer state;
+
+	add_nic(&from);
+	add_nic(&to);
+	drv_start(from.d, drv_offered(from.d) & ~(3ull << 52), 64);
+	cr_assert(drv_offered(from.d) & 1ull << 53);
+	state_quiesce(from.d->dev);
+	state_quiesce(to.d->dev);
+	state = state_of(from.d->dev);
+	less_offered(&state);
+	cr_assert_eq(state_put(to.d->dev, &state, &err), 0, "%s", err.text);
+	cr_assert_eq(drv_offered(to.d), drv_offered(from.d) & ~(3ull << 52));
+	free(state.bytes);
+}
+
+static void long_coalescing(struct state_buffer *state)
+{
+	store_le32(section(state, "net0net") + 24, 2000000);
+}
+
 static void many_pairs(struct state_buffer *state)
 {
 	store_le16(section(state, "net0net") + 18, 2);
@@ -594,6 +661,7 @@ Test(virtio_state, net_refuses_what_its_control_queue_would)
 	add_nic(&to);
 	expect_refused(many_pairs, "net0: section 'net': pairs is 2, of 1");
 	expect_refused(multicast, "a multicast address");
+	expect_refused(long_coalescing, "coalescing[0] is 0x1e8480: more than 1000000 us");
 	expect_refused(offload_not_offered, "offloads is 0x2; this device offers 0x0");
 }
 
