@@ -59,9 +59,9 @@ static inline bool virtio_moderation_on(const struct virtio_moderation *m)
 	       m->state != VIRTIO_MODERATION_AT_ONCE;
 }
 
-/* A visit has taken all that there was, `bytes` of it (0: there was nothing). `timed`: it came after
- * the delay that the last call asked for. Returns how long the next one should wait; 0: it should
- * come as soon as there is something. */
+/* A visit has taken all that there was, `bytes` of it (0: there was nothing). `timed`: it came
+ * after the delay that the last call asked for. Returns how long the next one should wait; 0: it
+ * should come as soon as there is something. */
 uint64_t virtio_moderation_visit(struct virtio_moderation *m, uint64_t now_ns, uint64_t bytes,
 				 bool timed);
 /* The queue starts: nothing is known of it. */

@@ -3,7 +3,7 @@
 # Linux's virtio drivers beyond the ordinary: without MSI-X, taken away and bound again under load, and
 # with queues that are reset one by one while traffic flows.
 . "$(dirname "$0")/../lib.sh"
-plan 11
+plan 13
 
 truncate -s 64M "$TMP/data.img"
 small=(--kernel "$HOSPES_GUEST_BZIMAGE" --initrd "$HOSPES_GUEST_INITRD" --memory 192M --cpus 2)
@@ -32,16 +32,20 @@ is $? 0 "the disk is unbound and bound five times under load: the guest ends"
 like "$(guest_log unbind)" '200\+0 records out' "afterwards the disk is written" || guest_show unbind
 ok "nothing was broken" unbroken unbind
 
-# virtio-net resizes its rings by resetting one queue at a time (VIRTIO_F_RING_RESET).
+# virtio-net resizes its rings by resetting one queue at a time (VIRTIO_F_RING_RESET). Then the guest has interrupts of packets
+# that come wait for 0.2 s, and no longer.
 cp --sparse=always "$HOSPES_GUEST_DISK" "$TMP/root.img"
 guest_start rings hospes run --kernel "$HOSPES_GUEST_BZIMAGE" --memory 512M --cpus 2 --verbose \
 	--disk "path=$TMP/root.img" --net tap=tap9,create=on --cmdline \
-	"console=ttyS0 quiet root=/dev/vda rw init=/usr/lib/hospes/init hospes.ip=10.9.0.2/24 hospes.sh=\"ping -q -c 1 -w 20 10.9.0.1; (ping -q -f -c 300 -w 30 10.9.0.1 >/dev/null) & for i in 1 2 3 4 5; do ethtool -G eth0 rx 64 tx 128 && ethtool -G eth0 rx 256 tx 64 || echo FAILED; done; wait; ping -q -c 3 -w 20 10.9.0.1\""
+	"console=ttyS0 quiet root=/dev/vda rw init=/usr/lib/hospes/init hospes.ip=10.9.0.2/24 hospes.sh=\"ping -q -c 1 -w 20 10.9.0.1; (ping -q -f -c 300 -w 30 10.9.0.1 >/dev/null) & for i in 1 2 3 4 5; do ethtool -G eth0 rx 64 tx 128 && ethtool -G eth0 rx 256 tx 64 || echo FAILED; done; wait; ping -q -c 3 -w 20 10.9.0.1; ethtool -C eth0 rx-usecs 200000 rx-frames 64 || echo FAILED; echo SELDOM; ping -q -c 3 -w 20 10.9.0.1; ethtool --per-queue eth0 queue_mask 1 --coalesce rx-usecs 0 rx-frames 0 || echo FAILED; echo AT ONCE; ping -q -c 5 -w 20 10.9.0.1\""
 retry 30 ip link show tap9 >/dev/null 2>&1
 ip addr add 10.9.0.1/24 dev tap9
 ip link set tap9 up
 guest_wait rings 200
 like "$(guest_log rings)" '3 received, 0% packet loss' "rings resized ten times in a flood: the network works" ||
 	guest_show rings
-unlike "$(guest_log rings)" 'FAILED|netlink error' "every resize succeeded"
+unlike "$(guest_log rings)" 'FAILED|netlink error' "every resize succeeded, and every ethtool -C"
+pings=$(guest_log rings | tr '\n' ' ')
+like "$pings" 'SELDOM[^=]*= ([2-9]|1[0-9])[0-9][0-9](\.[0-9]*)?/' "ethtool -C: interrupts wait for 0.2 s"
+like "$pings" 'AT ONCE[^=]*= (1?[0-9]?[0-9])(\.[0-9]*)?/' "and for one queue, no longer"
 ok "nothing was broken" unbroken rings
