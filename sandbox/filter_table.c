@@ -279,6 +279,10 @@ const struct filter_request filter_requests[] = {
 	{KVM_GET_SREGS2, MACHINE},
 	{KVM_GET_NESTED_STATE, MACHINE},
 	{KVM_GET_CPUID2, MACHINE},
+	/* what vCPUs write while the machine is migrated, and a machine that arrives */
+	{KVM_GET_DIRTY_LOG, MACHINE},
+	{KVM_SET_SREGS2, MACHINE},
+	{KVM_SET_NESTED_STATE, MACHINE},
 	{KVM_CHECK_EXTENSION, MACHINE},
 	{KVM_GET_SUPPORTED_CPUID, MACHINE},
 	{KVM_CREATE_DEVICE, MACHINE},

@@ -633,14 +633,27 @@ static void chain_close(struct virtq *q, struct virtq_chain *chain)
 	dma_close(&q->port, &chain->bracket);
 }
 
+/* A device may have written any of it, whatever it says of how much: a read of a disk that failed
+ * has, and so has one that was under way when the device was reset. */
+static void mark_written(struct virtq *q, const struct virtq_chain *chain)
+{
+	const struct iovec last = {chain->last_in, 1};
+
+	dma_written(&q->port, chain->in, chain->n_in, chain->in_bytes);
+	if (chain->truncated && chain->last_in)
+		dma_written(&q->port, &last, 1, 1);
+}
+
 void virtq_unpop(struct virtq *q, struct virtq_chain *chain)
 {
+	mark_written(q, chain);
 	q->next_avail--;
 	chain_close(q, chain);
 }
 
 void virtq_drop(struct virtq *q, struct virtq_chain *chain)
 {
+	mark_written(q, chain);
 	chain_close(q, chain);
 }
 
@@ -652,14 +665,9 @@ static void chain_put(struct virtq *q, struct virtq_chain *chain, uint32_t writt
 	uint32_t *id = ring_at(&q->used, at), *len = ring_at(&q->used, at + 4);
 	const struct iovec marks[2] = {{id, 4}, {len, 4}};
 
+	mark_written(q, chain);
 	if (!answers(q))
 		return;
-	dma_written(&q->port, chain->in, chain->n_in, MIN(written, chain->in_bytes));
-	if (chain->truncated && chain->last_in) {
-		const struct iovec last = {chain->last_in, 1};
-
-		dma_written(&q->port, &last, 1, 1);
-	}
 	/* Each is aligned to 4, the two to no more: they may lie in different pages. */
 	__atomic_store_n(id, htole32(chain->head), __ATOMIC_RELAXED);
 	__atomic_store_n(len, htole32(written), __ATOMIC_RELAXED);

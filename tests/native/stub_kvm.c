@@ -19,6 +19,7 @@
 enum {
 	MAX_FILES = 512,
 	MAX_SLOTS = 512,
+	MAX_WRITTEN = 64,
 	MAX_EVENTS = 8192,
 	RUN_BYTES = 3 * 4096, /* with the pages of PIO data and coalesced MMIO */
 	TSC_KHZ = 2000000,
@@ -63,6 +64,12 @@ struct vm {
 	struct irqfd irqfds[MAX_EVENTS];
 	struct kvm_ioeventfd ioeventfds[MAX_EVENTS];
 	unsigned int n_irqfds, n_ioeventfds, n_routes;
+	/* What vCPUs have written in slots that are logged, since it was asked for. */
+	struct {
+		uint32_t slot;
+		uint64_t page;
+	} written[MAX_WRITTEN];
+	unsigned int n_written;
 };
 
 /* An open file. Duplicates of it have the same inode. */
@@ -284,6 +291,27 @@ static int msrs_request(struct file *file, struct kvm_msrs *msrs, bool write)
 
 /* --- a VM --- */
 
+static int get_dirty_log(struct vm *vm, const struct kvm_dirty_log *log)
+{
+	const struct kvm_userspace_memory_region *slot = &vm->slots[log->slot % MAX_SLOTS];
+	uint64_t *bits = log->dirty_bitmap;
+	unsigned int kept = 0;
+
+	if (!(slot->flags & KVM_MEM_LOG_DIRTY_PAGES))
+		return -ENOENT;
+	memset(bits, 0, (slot->memory_size / 4096 + 63) / 64 * 8);
+	for (unsigned int i = 0; i < vm->n_written; i++) {
+		uint64_t page = vm->written[i].page;
+
+		if (vm->written[i].slot == log->slot)
+			bits[page / 64] |= 1ull << page % 64;
+		else
+			vm->written[kept++] = vm->written[i];
+	}
+	vm->n_written = kept;
+	return 0;
+}
+
 static int set_slot(struct vm *vm, const struct kvm_userspace_memory_region *slot)
 {
 	const uint64_t page = 4096;
@@ -377,6 +405,8 @@ static int vm_request(struct file *file, unsigned long request, unsigned long ar
 		return check_extension(arg);
 	case KVM_SET_USER_MEMORY_REGION:
 		return set_slot(vm, (const void *)arg);
+	case KVM_GET_DIRTY_LOG:
+		return get_dirty_log(vm, (const void *)arg);
 	case KVM_SET_GSI_ROUTING:
 		vm->n_routes = ((const struct kvm_irq_routing *)arg)->nr;
 		return 0;
@@ -659,4 +689,30 @@ bool stub_kvm_has_irqfd(uint32_t gsi)
 	}
 	pthread_mutex_unlock(&lock);
 	return found;
+}
+
+void stub_kvm_write(void *hva, const void *bytes, size_t len)
+{
+	uint64_t at = (uint64_t)hva;
+
+	pthread_mutex_lock(&lock);
+	memcpy(hva, bytes, len);
+	for (size_t i = 0; i < MAX_FILES; i++) {
+		for (uint32_t k = 0; files[i] && files[i]->vm && k < MAX_SLOTS; k++) {
+			struct vm *vm = files[i]->vm;
+			const struct kvm_userspace_memory_region *s = &vm->slots[k];
+
+			if (!s->memory_size || at - s->userspace_addr >= s->memory_size ||
+			    !(s->flags & KVM_MEM_LOG_DIRTY_PAGES))
+				continue;
+			for (uint64_t page = (at - s->userspace_addr) / 4096;
+			     page <= (at - s->userspace_addr + len - 1) / 4096 &&
+			     vm->n_written < MAX_WRITTEN;
+			     page++) {
+				vm->written[vm->n_written].slot = k;
+				vm->written[vm->n_written++].page = page;
+			}
+		}
+	}
+	pthread_mutex_unlock(&lock);
 }

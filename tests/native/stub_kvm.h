@@ -18,6 +18,7 @@
 #define TEST_STUB_KVM_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "core/kvm.h"
@@ -46,6 +47,9 @@ struct stub_kvm_totals {
 struct stub_kvm_totals stub_kvm_totals(void);
 /* A memory slot covers this address. */
 bool stub_kvm_backed(uint64_t gpa);
+/* A vCPU writes here, into a memory slot of some VM: it is in the log of one that is logged. At
+ * most 64 pages between two looks at it. */
+void stub_kvm_write(void *hva, const void *bytes, size_t len);
 /* The GSI has an irqfd. */
 bool stub_kvm_has_irqfd(uint32_t gsi);
 

@@ -158,6 +158,12 @@ int arch_vcpu_load(struct arch_vcpu *vcpu, struct state_reader *r, uint64_t adva
 int arch_vm_save(struct arch_vm *vm, struct state_writer *w, struct err *err);
 int arch_vm_load(struct arch_vm *vm, struct state_reader *r, uint64_t advance_ns, struct err *err);
 
+/* Which pages of guest memory vCPUs (and KVM for them) have written since the last take, or since
+ * tracking began: each is marked at `to`. Tracking costs each page's first write an exit to KVM.
+ * Memory that comes meanwhile is not tracked. The machine's thread. */
+int arch_vm_dirty_track(struct arch_vm *vm, bool on, struct err *err);
+int arch_vm_dirty_take(struct arch_vm *vm, struct gmem_dirty *to, struct err *err);
+
 /* Tell KVM that a pause ended, so that guest watchdogs do not fire (KVM_KVMCLOCK_CTRL). */
 void arch_vcpu_resumed(struct arch_vcpu *vcpu);
 

@@ -693,7 +693,10 @@ int gmem_read(const struct gmem *gmem, uint64_t gpa, void *buf, size_t len)
 
 int gmem_write(const struct gmem *gmem, uint64_t gpa, const void *buf, size_t len)
 {
-	return copy(gmem, gpa, NULL, buf, len);
+	int rc = copy(gmem, gpa, NULL, buf, len);
+
+	gmem_mark_dirty(gmem, gpa, len);
+	return rc;
 }
 
 int gmem_walk(const struct gmem *gmem, gmem_walk_fn *fn, void *opaque)
@@ -916,8 +919,10 @@ int gmem_discard(struct gmem *gmem, uint64_t gpa, uint64_t len)
 	ret = check_discard(gmem, gpa, len);
 	if (!ret)
 		ret = ask_listeners(gmem, gpa, len, true);
-	if (!ret)
+	if (!ret) {
 		ret = each_part(gmem, gpa, len, discard_part, NULL, &done);
+		gmem_mark_dirty(gmem, gpa, len); /* what was there is zero now */
+	}
 	gmem_release(gmem);
 	return ret;
 }
@@ -956,7 +961,7 @@ void gmem_set_dirty(struct gmem *gmem, struct gmem_dirty *dirty)
 	atomic_store_explicit(&gmem->dirty, dirty, memory_order_release);
 }
 
-void gmem_mark_dirty(struct gmem *gmem, uint64_t gpa, uint64_t len)
+void gmem_mark_dirty(const struct gmem *gmem, uint64_t gpa, uint64_t len)
 {
 	struct gmem_dirty *dirty = atomic_load_explicit(&gmem->dirty, memory_order_acquire);
 
@@ -969,7 +974,7 @@ bool gmem_dirty_wanted(const struct gmem *gmem)
 	return atomic_load_explicit(&gmem->dirty, memory_order_relaxed);
 }
 
-void gmem_mark_dirty_host(struct gmem *gmem, const void *hva, uint64_t len)
+void gmem_mark_dirty_host(const struct gmem *gmem, const void *hva, uint64_t len)
 {
 	uint64_t start = (uint64_t)hva;
 	const struct table *table;

@@ -209,17 +209,21 @@ void gmem_quiesce(struct gmem *gmem);
  * into one finds zeroes. The first failure of the kernel's. By who makes transactions. */
 int gmem_empty_removed(struct gmem *gmem);
 
-/* Dirty marking for memory that hospes itself writes, used by dma.h and by nothing else: no-op
- * unless a tracker is set. mark may be called by any thread, at the same time. The tracker is the
- * caller's; after gmem_set_dirty(gmem, NULL) it may go once no thread can be inside (as for
- * gmem_quiesce). */
+/* Dirty marking for memory that hospes itself writes: by dma.h for what devices write, by
+ * gmem_write, and by gmem_discard. No-op unless a tracker is set. A mark comes after the write, so
+ * that whoever takes marks and then reads misses nothing. mark may be called by any thread, at the
+ * same time, with any range. The tracker is the caller's; after gmem_set_dirty(gmem, NULL) it may
+ * go once no thread can be inside (as for gmem_quiesce).
+ *
+ * Not marked: what firmware places at a reset (gmem_host), which is for whoever resets the machine
+ * to say; and what vCPUs write, which KVM knows (arch_vm_dirty_take). */
 struct gmem_dirty {
 	void (*mark)(struct gmem_dirty *dirty, uint64_t gpa, uint64_t len);
 };
 void gmem_set_dirty(struct gmem *gmem, struct gmem_dirty *dirty);
 bool gmem_dirty_wanted(const struct gmem *gmem); /* is there a tracker now? */
-void gmem_mark_dirty(struct gmem *gmem, uint64_t gpa, uint64_t len);
+void gmem_mark_dirty(const struct gmem *gmem, uint64_t gpa, uint64_t len);
 /* The same by host address: what of [hva, hva + len) is guest memory. */
-void gmem_mark_dirty_host(struct gmem *gmem, const void *hva, uint64_t len);
+void gmem_mark_dirty_host(const struct gmem *gmem, const void *hva, uint64_t len);
 
 #endif

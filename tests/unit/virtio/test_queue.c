@@ -103,6 +103,53 @@ Test(queue, descriptors_of_length_zero_add_no_segment)
 	rig_destroy(r);
 }
 
+struct marks {
+	struct gmem_dirty dirty;
+	uint64_t bytes; /* of the data of chains */
+	uint64_t data;
+};
+
+static void count_marks(struct gmem_dirty *dirty, uint64_t gpa, uint64_t len)
+{
+	struct marks *m = container_of(dirty, struct marks, dirty);
+
+	if (gpa >= m->data && gpa < m->data + 65536)
+		m->bytes += len;
+}
+
+/* A read that failed, or was under way at a reset, has written all the same. */
+Test(queue, what_a_device_may_have_written_is_marked_however_its_request_ends)
+{
+	static void (*const ends[])(struct virtq *, struct virtq_chain *) = {virtq_drop,
+									     virtq_unpop};
+	struct rig *r = rig_create(false);
+	struct marks m = {.dirty.mark = count_marks, .data = r->data};
+
+	gmem_set_dirty(guest_memory(r->g), &m.dirty);
+	desc(r, 0, r->data, 16, NEXT, 1);
+	desc(r, 1, r->data + 4096, 8192, WRITE, 0);
+	offer(r, 0);
+	for (unsigned int i = 0; i < 2; i++) {
+		cr_assert_eq(virtq_pop(r->q, &r->chain[0]), 1);
+		cr_assert_eq(m.bytes, 0);
+		ends[1 - i](r->q, &r->chain[0]);
+		cr_expect_eq(m.bytes, 8192, "%u: %llu", i, (unsigned long long)m.bytes);
+		m.bytes = 0;
+	}
+	offer(r, 0);
+	cr_assert_eq(virtq_pop(r->q, &r->chain[0]), 1);
+	virtq_push(r->q, &r->chain[0], 1);
+	cr_expect_eq(m.bytes, 8192);
+	m.bytes = 0;
+	offer(r, 0);
+	cr_assert_eq(virtq_pop(r->q, &r->chain[0]), 1);
+	virtq_set_state(r->q, VIRTQ_ABANDONING);
+	virtq_push(r->q, &r->chain[0], 1);
+	cr_expect_eq(m.bytes, 8192, "also of a queue that is reset");
+	gmem_set_dirty(guest_memory(r->g), NULL);
+	rig_destroy(r);
+}
+
 /* Malformed rings */
 
 static void head_beyond(struct rig *r)

@@ -3,17 +3,20 @@
 // comes and goes as the guest programs them.
 #include <assert.h>
 #include <errno.h>
+#include <stdlib.h>
 
 #include "base/fd.h"
 #include "x86_64/x86.h"
 
+enum { PAGE_BYTES = 4096 };
+
 /* Lock held. bytes 0 takes the slot back. */
 static int set_slot(struct arch_vm *vm, uint32_t slot, uint64_t gpa, void *hva, uint64_t bytes,
-		    bool readonly)
+		    uint32_t flags)
 {
 	struct kvm_userspace_memory_region m = {
 		.slot = slot,
-		.flags = readonly ? KVM_MEM_READONLY : 0,
+		.flags = flags,
 		.guest_phys_addr = gpa,
 		.memory_size = bytes,
 		.userspace_addr = (uintptr_t)hva,
@@ -23,7 +26,7 @@ static int set_slot(struct arch_vm *vm, uint32_t slot, uint64_t gpa, void *hva, 
 }
 
 static int slot_add(struct arch_vm *vm, const char *what, uint64_t gpa, void *hva, uint64_t bytes,
-		    bool readonly, struct err *err)
+		    uint32_t flags, bool ram, struct err *err)
 {
 	uint32_t slot = 0;
 	int rc;
@@ -35,7 +38,7 @@ static int slot_add(struct arch_vm *vm, const char *what, uint64_t gpa, void *hv
 		rc = err_set(err, -ENOSPC, "%s: KVM has only %u memory slots", what, vm->max_slots);
 		goto out;
 	}
-	rc = set_slot(vm, slot, gpa, hva, bytes, readonly);
+	rc = set_slot(vm, slot, gpa, hva, bytes, flags);
 	if (rc) {
 		err_set(err, rc, "%s: KVM slot %u for 0x%llx + 0x%llx: %s", what, slot,
 			(unsigned long long)gpa, (unsigned long long)bytes,
@@ -43,7 +46,7 @@ static int slot_add(struct arch_vm *vm, const char *what, uint64_t gpa, void *hv
 		goto out;
 	}
 	vm->slot_used[slot] = 1;
-	vm->slots[vm->n_slots++] = (struct memslot){gpa, bytes, slot};
+	vm->slots[vm->n_slots++] = (struct memslot){gpa, bytes, hva, slot, ram};
 out:
 	pthread_mutex_unlock(&vm->slot_lock);
 	return rc;
@@ -58,7 +61,7 @@ static void slot_del(struct arch_vm *vm, uint64_t gpa)
 	while (i < vm->n_slots && vm->slots[i].gpa != gpa)
 		i++;
 	assert(i < vm->n_slots);
-	rc = set_slot(vm, vm->slots[i].slot, gpa, NULL, 0, false);
+	rc = set_slot(vm, vm->slots[i].slot, gpa, NULL, 0, 0);
 	/* Deleting a slot that exists fails for want of memory only. Its number is lost then: KVM
 	 * still has it. */
 	if (rc)
@@ -73,8 +76,9 @@ static void slot_del(struct arch_vm *vm, uint64_t gpa)
 
 static int region_map(void *opaque, const struct gmem_region *region, struct err *err)
 {
+	bool readonly = region->flags & GMEM_READONLY;
 	int rc = slot_add(opaque, region->name, region->gpa, region->hva, region->size_bytes,
-			  region->flags & GMEM_READONLY, err);
+			  readonly ? KVM_MEM_READONLY : 0, !readonly, err);
 
 	return rc ? err_prefix(err, "memory") : 0;
 }
@@ -104,10 +108,74 @@ int x86_slots_listen(struct arch_vm *vm, struct err *err)
 int arch_vm_map_host(struct arch_vm *vm, uint64_t gpa, void *hva, uint64_t bytes, bool readonly,
 		     struct err *err)
 {
-	return slot_add(vm, "device memory", gpa, hva, bytes, readonly, err);
+	return slot_add(vm, "device memory", gpa, hva, bytes, readonly ? KVM_MEM_READONLY : 0,
+			false, err);
 }
 
 void arch_vm_unmap_host(struct arch_vm *vm, uint64_t gpa)
 {
 	slot_del(vm, gpa);
+}
+
+/* --- what vCPUs write --- */
+
+int arch_vm_dirty_track(struct arch_vm *vm, bool on, struct err *err)
+{
+	int rc = 0;
+
+	pthread_mutex_lock(&vm->slot_lock);
+	for (unsigned int i = 0; i < vm->n_slots && !rc; i++) {
+		const struct memslot *s = &vm->slots[i];
+
+		if (s->ram)
+			rc = set_slot(vm, s->slot, s->gpa, s->hva, s->bytes,
+				      on ? KVM_MEM_LOG_DIRTY_PAGES : 0);
+	}
+	pthread_mutex_unlock(&vm->slot_lock);
+	return rc ? err_set(err, rc, "kvm: cannot log what vCPUs write: %s", err_name(rc)) : 0;
+}
+
+/* A run of ones at a time. */
+static void mark_all(const uint64_t *bits, uint64_t pages, uint64_t gpa, struct gmem_dirty *to)
+{
+	for (uint64_t page = 0, from; page < pages;) {
+		if (!bits[page / 64]) {
+			page = (page / 64 + 1) * 64;
+			continue;
+		}
+		from = page;
+		while (page < pages && bits[page / 64] >> page % 64 & 1)
+			page++;
+		if (page > from)
+			to->mark(to, gpa + from * PAGE_BYTES, (page - from) * PAGE_BYTES);
+		else
+			page++;
+	}
+}
+
+static int take_slot(struct arch_vm *vm, const struct memslot *s, struct gmem_dirty *to)
+{
+	uint64_t pages = s->bytes / PAGE_BYTES;
+	uint64_t *bits = calloc((pages + 63) / 64, sizeof(*bits));
+	struct kvm_dirty_log log = {.slot = s->slot, .dirty_bitmap = bits};
+	int rc = bits ? x86_vm_call(vm, KVM_GET_DIRTY_LOG, &log) : -ENOMEM;
+
+	if (rc >= 0)
+		mark_all(bits, pages, s->gpa, to);
+	free(bits);
+	return rc < 0 ? rc : 0;
+}
+
+int arch_vm_dirty_take(struct arch_vm *vm, struct gmem_dirty *to, struct err *err)
+{
+	int rc = 0;
+
+	pthread_mutex_lock(&vm->slot_lock);
+	for (unsigned int i = 0; i < vm->n_slots && !rc; i++) {
+		if (vm->slots[i].ram)
+			rc = take_slot(vm, &vm->slots[i], to);
+	}
+	pthread_mutex_unlock(&vm->slot_lock);
+	return rc ? err_set(err, rc, "kvm: cannot read what vCPUs have written: %s", err_name(rc))
+		  : 0;
 }

@@ -20,7 +20,9 @@ enum {
 struct memslot {
 	uint64_t gpa;
 	uint64_t bytes;
+	void *hva;
 	uint32_t slot;
+	bool ram; /* that vCPUs write: not a ROM, nor memory of a device */
 };
 
 struct arch_vm {
