@@ -12,7 +12,8 @@
 #include "output.h"
 
 struct await {
-	const char *what, *event, *subject;
+	const char *what;
+	const struct awaited *awaited;
 	const struct question *question;
 	char *body; /* of the answer */
 	bool asked, ended;
@@ -36,13 +37,16 @@ static void take_event(struct await *a)
 {
 	json_t *event = json_loads(a->line, 0, NULL);
 	const char *text = text_of(event, "text", "");
+	const struct awaited *w = a->awaited;
 
 	if (!a->asked) {
 		ask_for_it(a);
-	} else if (strcmp(text_of(event, "event", ""), a->event) == 0) {
+	} else if (w->progress && strcmp(text_of(event, "event", ""), w->progress) == 0) {
+		cli_error("%s: %s", a->what, text);
+	} else if (strcmp(text_of(event, "event", ""), w->event) == 0) {
 		a->ended = true;
 		if (*text) {
-			cli_error("%s: %s: %s", a->what, a->subject, text);
+			cli_error("%s: %s: %s", a->what, w->subject, text);
 			a->status = CLI_FAILED;
 		}
 	}
@@ -69,21 +73,18 @@ static ssize_t take_bytes(void *cookie, const char *bytes, size_t n)
 	return 0;
 }
 
-int ctl_await(const char *what, const struct question *question, const char *event,
-	      const char *subject, char **body)
+int ctl_await(const char *what, const struct question *question, const struct awaited *awaited,
+	      char **body)
 {
 	const struct question stream = {.verb = "GET", .target = "/v1/events"};
-	struct await a = {.what = what,
-			  .event = event,
-			  .subject = subject,
-			  .question = question,
-			  .status = CLI_FAILED};
+	struct await a = {
+		.what = what, .awaited = awaited, .question = question, .status = CLI_FAILED};
 	struct reply reply = {0};
 	FILE *events = fopencookie(&a, "w", (cookie_io_functions_t){.write = take_bytes});
 	int status = events ? ctl_ask(what, &stream, events, &reply) : CLI_FAILED;
 
 	if (status == CLI_OK && !a.ended)
-		cli_error("%s: %s: the machine has ended before it was written", what, subject);
+		cli_error("%s: %s: the machine has ended before that", what, awaited->subject);
 	if (events)
 		fclose(events);
 	free(reply.body);

@@ -23,7 +23,9 @@ enum {
 struct words {
 	char *word[WORDS_MAX];
 	unsigned int n;
-	json_t *devices; /* of options, as a document has them; NULL: none */
+	json_t *devices;      /* of options, as a document has them; NULL: none */
+	const char *downtime; /* of migrate; NULL: not given */
+	bool check;
 };
 
 /* Verbs without operands. */
@@ -380,6 +382,13 @@ static int act(const struct words *words)
 		return open_console(words);
 	if (strcmp(verb, "dump") == 0 && words->n == 3)
 		return ctl_dump(machine, words->word[2]);
+	if (strcmp(verb, "migrate") == 0 && words->n < 4)
+		return ctl_migrate(machine, words->n > 2 ? words->word[2] : NULL, words->downtime,
+				   words->check);
+	if (words->downtime || words->check) {
+		cli_error("ctl %s: --downtime and --check are for the verb 'migrate'", verb);
+		return CLI_USAGE;
+	}
 	if (strcmp(verb, "snapshot") == 0 && words->n > 2)
 		return make_snapshot(words);
 	for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
@@ -401,6 +410,14 @@ static int execute(int argc, char **argv)
 	json_decref(words.devices);
 	return status;
 }
+
+static const struct option migrate_options[] = {
+	{"downtime", "TIME", "how long the guest may stand still (50ms)",
+	 OPTION_AT(TEXT, struct words, downtime)},
+	{"check", NULL, "only say whether it can be migrated, and if not, why",
+	 OPTION_AT(SWITCH, struct words, check)},
+	{0},
+};
 
 const struct command ctl_command = {
 	.name = "ctl",
@@ -432,11 +449,15 @@ const struct command ctl_command = {
 		"  snapshot DIR [pause|stop]  all of it, for 'hospes run --restore DIR'; it stands "
 		"still\n"
 		"                        meanwhile, and then, or ends: by the time to copy its disks\n"
+		"  migrate ADDRESS|cancel  to where 'hospes run --incoming ADDRESS' waits, while it "
+		"works:\n"
+		"                        unix:PATH, tcp:HOST:PORT, fd:N; or keep it here\n"
 		"  metrics               the status document's numbers for Prometheus\n"
 		"  registers             of every vCPU\n"
 		"  schema                what can be asked by HTTP, as OpenAPI 3\n",
 	.groups = {{"Devices to add, as 'hospes run' takes them", device_options,
-		    offsetof(struct words, devices)}},
+		    offsetof(struct words, devices)},
+		   {"For 'migrate'", migrate_options, 0}},
 	.operand = take_word,
 	.notes = "Exit status: 0 it was done, 1 failure, 2 usage.\n",
 	.examples = "  hospes ctl web pause\n"
@@ -446,6 +467,7 @@ const struct command ctl_command = {
 		    "  hospes ctl web add --passthrough 0000:01:10.2,strategy=strict\n"
 		    "  hospes ctl web console\n"
 		    "  hospes ctl web snapshot /srv/web.1 stop\n"
+		    "  hospes ctl web migrate tcp:other.example:7000 --downtime 100ms\n"
 		    "  hospes ctl ./web.sock events\n"
 		    "  curl --unix-socket $XDG_RUNTIME_DIR/hospes/web.sock "
 		    "http://localhost/v1/status\n",

@@ -23,10 +23,17 @@ int ctl_ask(const char *what, const struct question *question, FILE *to, struct 
  * first that fails ends it. NULL: there are none. Their ids go to standard output. */
 int ctl_add(const char *what, const json_t *devices);
 
-/* Ask, and wait for the event that tells how it ended; `subject` is what it is about, in messages.
- * *body, if wanted: the answer's, for free. */
-int ctl_await(const char *what, const struct question *question, const char *event,
-	      const char *subject, char **body);
+/* An event that tells how something ended; `subject` is what it is about, in messages. */
+struct awaited {
+	const char *event, *subject;
+	const char *progress; /* another, whose texts are shown meanwhile; NULL: none */
+};
+/* Ask, and wait for that. *body, if wanted: the answer's, for free. */
+int ctl_await(const char *what, const struct question *question, const struct awaited *awaited,
+	      char **body);
+/* The machine moves to who waits at this address, until it has; or its way there is ended
+ * ("cancel"), or only looked at. downtime: a time, or NULL. */
+int ctl_migrate(const char *what, const char *address, const char *downtime, bool only_check);
 /* What becomes of the machine after a snapshot: it goes on, if it ran; stands still; ends. */
 enum ctl_then { CTL_RESUME, CTL_PAUSE, CTL_STOP };
 /* The machine in this directory, which must not exist; until all is on the disk. */

@@ -24,7 +24,8 @@ int ctl_dump(const char *what, const char *path)
 		cli_error("%s: cannot be made for the dump: %s", path, strerror(errno));
 		return CLI_FAILED;
 	}
-	status = ctl_await(what, &question, "dumped", path, NULL);
+	status = ctl_await(what, &question, &(struct awaited){.event = "dumped", .subject = path},
+			   NULL);
 	close(fd);
 	if (status != CLI_OK)
 		unlink(path);

@@ -65,7 +65,8 @@ static int write_files(const char *what, int dir, const char *path)
 	if (fds[0] < 0 || fds[1] < 0 || flock(fds[1], LOCK_EX | LOCK_NB) < 0)
 		failed(path, strerror(errno));
 	else
-		status = ctl_await(what, &question, "snapshot", path, &body);
+		status = ctl_await(what, &question,
+				   &(struct awaited){.event = "snapshot", .subject = path}, &body);
 	if (status == CLI_OK)
 		status = write_document(dir, path, body);
 	if (status == CLI_OK && (fsync(fds[0]) < 0 || fsync(fds[1]) < 0))

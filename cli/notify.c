@@ -122,6 +122,8 @@ static const char *outcome_lines(int64_t outcome)
 		return "STOPPING=1\nSTATUS=the guest's kernel panicked";
 	case HOSPES_OUTCOME_CRASHED:
 		return "STOPPING=1\nSTATUS=the guest crashed";
+	case HOSPES_OUTCOME_MIGRATED:
+		return "STOPPING=1\nSTATUS=the machine was migrated";
 	default:
 		return "STOPPING=1\nSTATUS=the machine was ended";
 	}

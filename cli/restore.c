@@ -42,9 +42,7 @@ static json_t *find_item(json_t *list, const json_t *over, size_t place)
 	return NULL;
 }
 
-static int merge(json_t *base, json_t *over);
-
-static int merge_list(const char *key, json_t *base, json_t *over)
+static int merge_list(const char *key, json_t *base, json_t *over, const char *whose)
 {
 	json_t *item, *into;
 	int status = CLI_OK;
@@ -55,21 +53,21 @@ static int merge_list(const char *key, json_t *base, json_t *over)
 		into = find_item(base, item, i);
 		if (!into) {
 			cli_error(
-				"%s: the snapshot has %zu of them, and not what is given as number %zu%s%s; "
-				"a machine that is restored has the devices that it had",
-				key, json_array_size(base), i + 1,
+				"%s: the %s has %zu of them, and not what is given as number %zu%s%s; "
+				"it has the devices that it had",
+				key, whose, json_array_size(base), i + 1,
 				json_object_get(item, "id") ? ", id " : "",
 				text_of(item, "id", ""));
 			return CLI_USAGE;
 		}
-		status = merge(into, item);
+		status = restore_merge(into, item, whose);
 		if (status != CLI_OK)
 			return status;
 	}
 	return status;
 }
 
-static int merge(json_t *base, json_t *over)
+int restore_merge(json_t *base, json_t *over, const char *whose)
 {
 	const char *key;
 	json_t *value;
@@ -80,10 +78,10 @@ static int merge(json_t *base, json_t *over)
 		int status = CLI_OK;
 
 		if (json_is_object(there) && json_is_object(value))
-			status = merge(there, value);
+			status = restore_merge(there, value, whose);
 		else if (json_is_array(there) && json_is_array(value) &&
 			 json_is_object(json_array_get(value, 0)))
-			status = merge_list(key, there, value);
+			status = merge_list(key, there, value, whose);
 		else
 			json_object_set(base, key, value);
 		if (status != CLI_OK)
@@ -136,7 +134,7 @@ int restore_document(json_t **document, bool verify)
 	close(dir);
 	if (!base)
 		return CLI_FAILED;
-	status = merge(base, over);
+	status = restore_merge(base, over, "snapshot");
 	if (status != CLI_OK) {
 		json_decref(base);
 		return status;

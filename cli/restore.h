@@ -11,4 +11,7 @@
  * their place. verify: check the checksums first. enum cli_status; messages are printed. */
 int restore_document(json_t **document, bool verify);
 
+/* That merge alone; whose: in messages, "snapshot". */
+int restore_merge(json_t *base, json_t *over, const char *whose);
+
 #endif

@@ -17,6 +17,7 @@
 #include "consoles.h"
 #include "document.h"
 #include "hospes/hospes.h"
+#include "incoming.h"
 #include "notify.h"
 #include "output.h"
 #include "restore.h"
@@ -43,6 +44,7 @@ struct run_options {
 	const char *log_path;
 	unsigned int grace_s; /* between the power button and the end, after SIGTERM */
 	const char *control;  /* NULL: by the machine's name */
+	const char *incoming; /* an address; NULL: the machine starts here */
 };
 
 struct run {
@@ -51,6 +53,7 @@ struct run {
 	struct run_options options;
 	struct serve serve;
 	struct notify notify; /* the machine's threads tell it what happens */
+	int incoming_fd;      /* until the machine has its duplicate */
 	int signal_fd;
 	int stopped_fd;    /* eventfd: the machine has stopped */
 	int grace_fd;      /* timerfd: the guest had its time to power off */
@@ -321,6 +324,7 @@ static int exit_status(struct run *run)
 	switch (hospes_vm_outcome(run->vm)) {
 	case HOSPES_OUTCOME_POWERED_OFF:
 	case HOSPES_OUTCOME_RESET:
+	case HOSPES_OUTCOME_MIGRATED:
 		return CLI_OK;
 	case HOSPES_OUTCOME_PANICKED:
 		cli_error("the guest's kernel panicked");
@@ -397,7 +401,7 @@ static int live(struct run *run)
 		return CLI_FAILED;
 	}
 	notify_ready(&run->notify);
-	run->may_be_silent = silence_is_likely(run->options.document);
+	run->may_be_silent = !run->options.incoming && silence_is_likely(run->options.document);
 	timerfd_settime(run->silence_fd, 0, &patience, NULL);
 	attend(run);
 	serve_iterate(&run->serve); /* its last events */
@@ -424,6 +428,9 @@ static int run_machine(struct run *run, json_t *document)
 		status = create_machine(run, document);
 	if (status != CLI_OK)
 		return status;
+	if (run->incoming_fd >= 0)
+		close(run->incoming_fd);
+	run->incoming_fd = -1;
 	strays_close(run->serve.socket.fd);
 	notify_open(&run->notify);
 	status = open_fds(run);
@@ -467,8 +474,8 @@ static int dry_run(json_t *document)
 
 static void close_fds(struct run *run)
 {
-	int fds[] = {run->signal_fd,  run->stopped_fd, run->grace_fd,
-		     run->silence_fd, run->to_guest,   run->from_terminal};
+	int fds[] = {run->signal_fd, run->stopped_fd,    run->grace_fd,   run->silence_fd,
+		     run->to_guest,  run->from_terminal, run->incoming_fd};
 
 	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
 		if (fds[i] >= 0)
@@ -481,6 +488,10 @@ static const struct option run_options[] = {
 	 OPTION_AT(SWITCH, struct run_options, dry_run)},
 	{"verify", NULL, "with --restore: check the snapshot's checksums first",
 	 OPTION_AT(SWITCH, struct run_options, verify)},
+	{"incoming", "ADDRESS",
+	 "wait there for a machine that comes ('hospes ctl NAME migrate ADDRESS'):\nunix:PATH, "
+	 "tcp:ADDR:PORT, fd:N; options say where its disks, networks\nand kernel are on this host",
+	 OPTION_AT(TEXT, struct run_options, incoming)},
 	{"verbose", NULL, "log more; twice: everything", .letter = 'v',
 	 OPTION_AT(COUNT, struct run_options, verbose)},
 	{"log", "FILE", "log there instead of on standard error",
@@ -507,6 +518,7 @@ static int execute(int argc, char **argv)
 	struct run run = {.options = {.grace_s = 30},
 			  .serve = {.socket = {.fd = -1}},
 			  .notify = {.fd = -1, .watchdog_fd = -1},
+			  .incoming_fd = -1,
 			  .signal_fd = -1,
 			  .stopped_fd = -1,
 			  .grace_fd = -1,
@@ -519,6 +531,9 @@ static int execute(int argc, char **argv)
 		if (!run.options.document)
 			run.options.document = json_object();
 		status = restore_document(&run.options.document, run.options.verify);
+		if (status == CLI_OK && run.options.incoming)
+			status = incoming_document(&run.options.document, run.options.incoming,
+						   &run.incoming_fd);
 		consoles_default(run.options.document);
 		document_find_credentials(run.options.document);
 		if (status != CLI_OK)

@@ -28,6 +28,8 @@ static const char *const names[] = {
 	[HOSPES_EVENT_CPUS] = "cpus",
 	[HOSPES_EVENT_MEMORY] = "memory",
 	[HOSPES_EVENT_SNAPSHOT] = "snapshot",
+	[HOSPES_EVENT_MIGRATING] = "migrating",
+	[HOSPES_EVENT_MIGRATED] = "migrated",
 };
 
 const char *events_state_name(enum hospes_state state)
@@ -40,7 +42,7 @@ const char *events_state_name(enum hospes_state state)
 static const char *outcome_name(int outcome)
 {
 	static const char *const outcomes[] = {"none",     "powered off", "reset", "killed",
-					       "panicked", "crashed",     "error"};
+					       "panicked", "crashed",     "error", "migrated"};
 
 	return outcome >= 0 && (size_t)outcome < sizeof(outcomes) / sizeof(outcomes[0])
 		       ? outcomes[outcome]

@@ -8,7 +8,7 @@
 
 #include "control/method.h"
 
-enum { REMOVE_TIMEOUT_MS = 30000 };
+enum { REMOVE_TIMEOUT_MS = 30000, DOWNTIME_MS = 50 };
 
 static int no_memory(struct call *call)
 {
@@ -246,6 +246,31 @@ static int do_snapshot(struct call *call)
 	return hospes_vm_snapshot(call->vm, state, memory, &call->text, &call->error);
 }
 
+static int do_migrate(struct call *call)
+{
+	const json_t *downtime = json_object_get(call->body, "downtime_ms");
+	int fd = place_of(call, "fd");
+
+	if (fd < 0)
+		return invalid(call,
+			       "fd: not the place of one of the %u file descriptors that came; "
+			       "'hospes ctl NAME migrate ADDRESS' connects a socket and sends it",
+			       call->n_fds);
+	return hospes_vm_migrate(
+		call->vm, fd, downtime ? (unsigned int)json_integer_value(downtime) : DOWNTIME_MS,
+		&call->error);
+}
+
+static int cancel_migration(struct call *call)
+{
+	return hospes_vm_migrate_cancel(call->vm, &call->error);
+}
+
+static int check_migration(struct call *call)
+{
+	return hospes_vm_migrate_check(call->vm, &call->text, &call->error);
+}
+
 static int view_console(struct call *call)
 {
 	bool take = json_is_true(json_object_get(call->body, "take"));
@@ -308,6 +333,14 @@ static const struct field snapshot[] = {
 	{"state", FIELD_INTEGER, 0, HOSPES_DEVICE_FDS - 1, false,
 	 "the place of the file for the state, among the descriptors that come with the request"},
 	{"memory", FIELD_INTEGER, 0, HOSPES_DEVICE_FDS - 1, false, "likewise, for memory"},
+	{0},
+};
+
+static const struct field migration[] = {
+	{"fd", FIELD_INTEGER, 0, HOSPES_DEVICE_FDS - 1, false,
+	 "the place, among the descriptors that come with the request, of a socket that is connected "
+	 "to 'hospes run --incoming'"},
+	{"downtime_ms", FIELD_INTEGER, 1, 600000, true, "how long the guest may stand still (50)"},
 	{0},
 };
 
@@ -391,6 +424,15 @@ const struct method methods[] = {
 	 "Write the whole machine into two files; the answer is its document, an event says how it "
 	 "ended",
 	 .body = snapshot, .takes_fds = true, .answer = ANSWER_OBJECT, .run = do_snapshot},
+	{"GET", "/v1/migration", "check_migration", "Whether it can be migrated, and if not, why",
+	 .answer = ANSWER_OBJECT, .run = check_migration},
+	{"POST", "/v1/migration", "migrate",
+	 "Move it to the other end of a socket while it works; events say how far it is, and how it "
+	 "ended",
+	 .body = migration, .takes_fds = true, .answer = ANSWER_LATER, .run = do_migrate},
+	{"DELETE", "/v1/migration", "cancel_migration",
+	 "Keep it here, as long as the target was not asked to go on", .answer = ANSWER_NOTHING,
+	 .run = cancel_migration},
 	{"POST", "/v1/devices", "add_device",
 	 "Add a device: one of the document's, whose file descriptors come with the request",
 	 .body = device, .takes_fds = true, .answer = ANSWER_OBJECT, .run = add_device},

@@ -376,7 +376,9 @@ static int do_net_link(struct hospes_vm *vm, void *arg, struct err *err)
 
 static int do_set_cpus(struct hospes_vm *vm, void *arg, struct err *err)
 {
-	return cpus_set(vm, *(unsigned int *)arg, err);
+	int rc = vm_migrate_refuses(vm, "set cpus", err);
+
+	return rc ? rc : cpus_set(vm, *(unsigned int *)arg, err);
 }
 
 int hospes_vm_set_cpus(struct hospes_vm *vm, unsigned int count, struct hospes_error *error)
@@ -388,7 +390,9 @@ int hospes_vm_set_cpus(struct hospes_vm *vm, unsigned int count, struct hospes_e
 
 static int do_set_memory(struct hospes_vm *vm, void *arg, struct err *err)
 {
-	return memory_set(vm, *(uint64_t *)arg, err);
+	int rc = vm_migrate_refuses(vm, "set memory", err);
+
+	return rc ? rc : memory_set(vm, *(uint64_t *)arg, err);
 }
 
 int hospes_vm_set_memory(struct hospes_vm *vm, uint64_t bytes, struct hospes_error *error)

@@ -108,6 +108,9 @@ static int do_add(struct hospes_vm *vm, void *arg, struct err *err)
 	struct vm_device *d;
 	int iommufd = vm->config.iommu.fd, rc;
 
+	rc = vm_migrate_refuses(vm, "add a device", err);
+	if (rc)
+		return rc;
 	if (atomic_load(&vm->state) != HOSPES_CREATED && !config_device_is_pci(config))
 		return err_set(err, -EOPNOTSUPP,
 			       "cannot add this %s: no guest looks for it once it runs, since it "
@@ -258,7 +261,9 @@ int hospes_device_open(const char *json, size_t length, const struct hospes_open
 
 static int do_remove(struct hospes_vm *vm, void *arg, struct err *err)
 {
-	return hotplug_remove(vm, arg, err);
+	int rc = vm_migrate_refuses(vm, "remove a device", err);
+
+	return rc ? rc : hotplug_remove(vm, arg, err);
 }
 
 int hospes_vm_device_remove(struct hospes_vm *vm, const char *id, unsigned int timeout_ms,

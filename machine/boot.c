@@ -48,7 +48,7 @@ int vm_open_kernel(struct hospes_vm *vm, struct err *err)
 		.cmdline = kernel->cmdline,
 		.kaslr = (enum kaslr_mode)kernel->kaslr,
 		.cache_dir = cache_dir,
-		.used_memory = vm->snapshot.present,
+		.used_memory = vm->snapshot.present || vm->snapshot.arrives,
 	};
 	rc = kernel_open(&vm->kernel, &config, err);
 	if (rc)
@@ -126,7 +126,7 @@ static int restore(struct hospes_vm *vm, struct err *err)
 	if (rc)
 		return rc;
 	vm_quiesce_devices(vm);
-	return snapshot_load(vm, err);
+	return vm->snapshot.present ? snapshot_load(vm, err) : 0; /* else when it has come */
 }
 
 int vm_prepare_boot(struct hospes_vm *vm, struct err *err)
@@ -138,7 +138,7 @@ int vm_prepare_boot(struct hospes_vm *vm, struct err *err)
 	int rc;
 
 	vm_assert_own_thread(vm);
-	if (vm->snapshot.present && !vm->snapshot.loaded)
+	if ((vm->snapshot.present || vm->snapshot.arrives) && !vm->snapshot.loaded)
 		return restore(vm, err);
 	acpi = (struct acpi_config){
 		.platform = &vm->platform,

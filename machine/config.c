@@ -160,6 +160,14 @@ static const struct config_restore restore_defaults = {.state_fd = -1, .memory_f
 static const struct schema restore_schema = {"restore", restore_fields,
 					     sizeof(struct config_restore), &restore_defaults};
 
+static const struct schema_field incoming_fields[] = {
+	{"fd", SCHEMA_FD, AT(config_incoming, fd), .max = INT32_MAX},
+	{NULL},
+};
+static const struct config_incoming incoming_defaults = {.fd = -1};
+static const struct schema incoming_schema = {"incoming", incoming_fields,
+					      sizeof(struct config_incoming), &incoming_defaults};
+
 static const struct config machine_defaults = {.io_threads = CONFIG_IO_THREADS_AUTO};
 static const struct schema_field machine_fields[] = {
 	{"name", SCHEMA_STRING, AT(config, name)},
@@ -176,6 +184,7 @@ static const struct schema_field machine_fields[] = {
 	 .sub = &credential_schema},
 	{"gdb", SCHEMA_OBJECT, AT(config, gdb), .sub = &gdb_schema},
 	{"restore", SCHEMA_OBJECT, AT(config, restore), .sub = &restore_schema},
+	{"incoming", SCHEMA_OBJECT, AT(config, incoming), .sub = &incoming_schema},
 	{"io_threads", SCHEMA_UINT, AT(config, io_threads), .max = 64},
 	{"on_reset", SCHEMA_ENUM, AT(config, on_reset), .names = on_reset_names},
 	{"sandbox", SCHEMA_ENUM, AT(config, sandbox), .names = sandbox_names},

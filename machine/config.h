@@ -15,6 +15,7 @@
 #include "base/err.h"
 #include "core/gmem.h"
 #include "machine/schema.h"
+#include "machine/arrival.h"
 #include "machine/snapshot.h"
 
 struct config_cpus {
@@ -121,6 +122,7 @@ struct config {
 	uint32_t io_threads;     /* CONFIG_IO_THREADS_AUTO until it is validated */
 	struct config_gdb gdb;
 	struct config_restore restore;
+	struct config_incoming incoming;
 	int on_reset;
 	int sandbox; /* enum sandbox_mode */
 };

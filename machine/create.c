@@ -8,6 +8,7 @@
 #include "base/num.h"
 #include "machine/open.h"
 #include "machine/vm.h"
+#include "migration/dirty.h"
 
 static int build_loops(struct hospes_vm *vm, struct err *err)
 {
@@ -136,7 +137,9 @@ int vm_build(struct hospes_vm *vm, struct err *err)
 		rc = memory_build(vm, err);
 	if (!rc)
 		rc = snapshot_map(vm, err);
-	if (!rc && !vm->snapshot.present)
+	if (!rc)
+		rc = vm_arrival_create(vm, err);
+	if (!rc && !vm->snapshot.present && !vm->snapshot.arrives)
 		vm_start_loading(vm);
 	if (!rc)
 		rc = build_platform(vm, err);
@@ -161,6 +164,8 @@ void vm_unbuild(struct hospes_vm *vm)
 	vm_stop_loading(vm);
 	vm_debug_destroy(vm);
 	vm_dump_destroy(vm);
+	vm_migrate_destroy(vm);
+	vm_arrival_destroy(vm);
 	vm_end_vcpus(vm);
 	vm_stop_io_threads(vm);
 	vm_remove_devices(vm);
@@ -172,6 +177,7 @@ void vm_unbuild(struct hospes_vm *vm)
 	bus_destroy(vm->pio);
 	bus_destroy(vm->mmio);
 	gmem_destroy(vm->gmem);
+	dirty_destroy(vm->dirty);
 	snapshot_done(vm);
 	kernel_close(vm->kernel);
 	credentials_done(&vm->credentials);

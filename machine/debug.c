@@ -522,6 +522,11 @@ void vm_debug_ended(struct hospes_vm *vm)
 	gdb_server_exited(vm->debug->server, well ? 0 : 1);
 }
 
+bool vm_debug_attached(const struct hospes_vm *vm)
+{
+	return vm->debug && gdb_server_has_client(vm->debug->server);
+}
+
 json_t *vm_debug_status(const struct hospes_vm *vm)
 {
 	const struct vm_debug *d = vm->debug;

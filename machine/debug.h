@@ -34,6 +34,8 @@ bool vm_debug_holds(const struct hospes_vm *vm);
 void vm_debug_hit(struct hospes_vm *vm, unsigned int index);
 /* After an iteration of the loop. */
 void vm_debug_act(struct hospes_vm *vm);
+/* Is there one now? */
+bool vm_debug_attached(const struct hospes_vm *vm);
 /* The machine has stopped for good. */
 void vm_debug_ended(struct hospes_vm *vm);
 /* For the status document; NULL: none. */

@@ -350,6 +350,9 @@ int vm_do_dump(struct hospes_vm *vm, void *arg, struct err *err)
 		return err_set(err, -EALREADY,
 			       "%s: one is being written; an event says when that is done",
 			       vm->dump->snapshot ? "snapshot" : "dump");
+	rc = vm_migrate_refuses(vm, request->state_fd < 0 ? "dump" : "snapshot", err);
+	if (rc)
+		return rc;
 	if (!running && atomic_load(&vm->state) != HOSPES_PAUSED)
 		return vm_wrong_state(vm, request->state_fd < 0 ? "dump" : "snapshot", err);
 	if (!mem_new(d))

@@ -76,6 +76,13 @@ struct device_kind {
 	/* dev is gone (or never was): release the rest, from any stage, once more too. */
 	void (*close)(struct vm_device *d);
 
+	/* Can the machine be migrated with it? -EOPNOTSUPP and why not. */
+	int (*movable)(struct vm_device *d, struct err *err);
+	/* What it has of this host alone (a lock): given up, so that the target of a migration can
+	 * have it, or taken (again). */
+	int (*hold)(struct vm_device *d, bool hold, struct err *err);
+	/* The machine has come from another host, and goes on. */
+	void (*arrived)(struct vm_device *d);
 	/* Put more into its object of the status. */
 	void (*status)(struct vm_device *d, json_t *item);
 	/* After an iteration of the loop: what an event asked for. */

@@ -119,7 +119,7 @@ static int hand_over(struct config_device *device, const struct kind_receiver *t
 		return config_vhost_user_hand_over(&c->daemon, device, err);
 	if (rc || !c->path)
 		return rc;
-	rc = open_disk(c, &file, err);
+	rc = open_disk(c, true, &file, err);
 	c->fd = file.fd;
 	free(c->path);
 	c->path = NULL;
@@ -174,7 +174,7 @@ static int open_it(struct vm_device *d, struct err *err)
 	disk->size_fd = disk->file.fd = -1;
 	if (has_daemon(d))
 		return vm_daemon_open(&disk->daemon, d, &config_of(d->config)->daemon, err);
-	rc = open_disk(container_of(d->config, struct config_disk, base), &disk->file, err);
+	rc = open_disk(config_of(d->config), !d->vm->snapshot.arrives, &disk->file, err);
 	if (rc)
 		return rc;
 	disk->size_fd = fd_dup(disk->file.fd);
@@ -258,6 +258,16 @@ int disk_resize(struct vm_device *d, uint64_t size_bytes, struct err *err)
 	return virtio_blk_resize(d->vdev, size_bytes ? size_bytes : there, err);
 }
 
+static int movable(struct vm_device *d, struct err *err)
+{
+	return has_daemon(d) ? vm_daemon_refuse_move(d, err) : 0;
+}
+
+static int hold(struct vm_device *d, bool hold, struct err *err)
+{
+	return has_daemon(d) ? 0 : open_disk_hold(config_of(d->config), of(d)->size_fd, hold, err);
+}
+
 static void status(struct vm_device *d, json_t *item)
 {
 	if (has_daemon(d)) {
@@ -278,5 +288,7 @@ const struct device_kind kind_disk = {
 	.open = open_it,
 	.create = create,
 	.close = close_it,
+	.movable = movable,
+	.hold = hold,
 	.status = status,
 };

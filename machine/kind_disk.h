@@ -48,9 +48,11 @@ struct open_disk {
 	uint32_t block_bytes; /* the document's, or the least that direct access allows */
 	bool block_device;
 };
-/* Opens (or duplicates), checks and locks: a writable disk for this machine alone, a read-only one
- * against writers. The fd is the caller's. */
-int open_disk(const struct config_disk *disk, struct open_disk *ret, struct err *err);
+/* Opens (or duplicates), checks and, if `hold`, locks: a writable disk for this machine alone, a
+ * read-only one against writers. The fd is the caller's. */
+int open_disk(const struct config_disk *disk, bool hold, struct open_disk *ret, struct err *err);
+/* Lock it later, or give the lock up, by any duplicate of that fd. */
+int open_disk_hold(const struct config_disk *disk, int fd, bool hold, struct err *err);
 
 /* The disk's backing has a new size in bytes; 0: ask the file. */
 int disk_resize(struct vm_device *disk, uint64_t size_bytes, struct err *err);

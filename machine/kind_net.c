@@ -308,6 +308,25 @@ static void close_it(struct vm_device *d)
 	net->n = 0;
 }
 
+static int movable(struct vm_device *d, struct err *err)
+{
+	if (has_daemon(config_of(d->config)))
+		return vm_daemon_refuse_move(d, err);
+	if (config_of(d->config)->vhost)
+		return err_set(
+			err, -EOPNOTSUPP,
+			"net '%s': what the host's kernel (vhost) writes for it is not known; "
+			"start the machine without vhost",
+			d->config->id);
+	return 0;
+}
+
+static void arrived(struct vm_device *d)
+{
+	if (d->vdev && !has_daemon(config_of(d->config)))
+		virtio_net_announce(d->vdev);
+}
+
 /* Where somebody else serves the queues there is nothing to say of them. */
 static void status(struct vm_device *d, json_t *item)
 {
@@ -329,5 +348,7 @@ const struct device_kind kind_net = {
 	.open = open_it,
 	.create = create,
 	.close = close_it,
+	.movable = movable,
+	.arrived = arrived,
 	.status = status,
 };

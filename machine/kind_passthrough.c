@@ -314,6 +314,14 @@ static int layout(struct vm_device *d, struct vm_layout *layout, struct err *err
 	return rc ? err_set(err, rc, "%s: no memory", p->name) : 0;
 }
 
+static int movable(struct vm_device *d, struct err *err)
+{
+	return err_set(err, -EOPNOTSUPP,
+		       "passthrough '%s': a device of this host cannot be moved; remove it first "
+		       "('hospes ctl NAME remove %s')",
+		       d->config->id, d->config->id);
+}
+
 const struct device_kind kind_passthrough = {
 	.schema = {"passthrough", fields, sizeof(struct config_passthrough), &defaults},
 	.key = "passthrough",
@@ -327,6 +335,7 @@ const struct device_kind kind_passthrough = {
 	.layout = layout,
 	.create = passthrough_create,
 	.close = passthrough_close,
+	.movable = movable,
 	.status = passthrough_status,
 	.act = passthrough_act,
 };

@@ -117,6 +117,11 @@ static void status(struct vm_device *d, json_t *item)
 	vm_daemon_status(&of(d)->daemon, item);
 }
 
+static int movable(struct vm_device *d, struct err *err)
+{
+	return vm_daemon_refuse_move(d, err);
+}
+
 const struct device_kind kind_share = {
 	.schema = {"share", fields, sizeof(struct config_share), &defaults},
 	.key = "shares",
@@ -127,5 +132,6 @@ const struct device_kind kind_share = {
 	.open = open_it,
 	.create = create,
 	.close = close_it,
+	.movable = movable,
 	.status = status,
 };

@@ -215,6 +215,8 @@ void vm_end(struct hospes_vm *vm, enum hospes_outcome outcome, const char *text)
 	vm_emit(vm, HOSPES_EVENT_OUTCOME, (int)outcome, text);
 	vm_debug_ended(vm);
 	vm_dump_ended(vm);
+	vm_migrate_ended(vm);
+	vm_arrival_ended(vm);
 	/* The state is what waiters look at, so it comes last. */
 	pthread_mutex_lock(&vm->mutex);
 	set_state(vm, HOSPES_STOPPED);
@@ -247,6 +249,7 @@ static int reset(struct hospes_vm *vm, struct err *err)
 	if (rc)
 		return rc;
 	vm->resets++;
+	vm_migrate_reset(vm);
 	log_info(&vm->log, "vm", "reset");
 	vm_emit(vm, HOSPES_EVENT_RESET, (int)vm->resets, "");
 	if (running)
@@ -356,6 +359,11 @@ int vm_do_start(struct hospes_vm *vm, void *arg, struct err *err)
 	(void)arg;
 	if (atomic_load(&vm->state) != HOSPES_CREATED)
 		return vm_wrong_state(vm, "start", err);
+	if (vm_arrival_waits(vm)) { /* its devices are quiet, and stay so until it has come */
+		set_state(vm, HOSPES_PAUSED);
+		vm_arrival_begin(vm);
+		return 0;
+	}
 	if (vm_debug_waits(vm)) {
 		if (!vm->snapshot.loaded)
 			vm_quiesce_devices(vm);
@@ -390,6 +398,8 @@ int vm_do_pause(struct hospes_vm *vm, void *arg, struct err *err)
 
 int vm_do_resume(struct hospes_vm *vm, void *arg, struct err *err)
 {
+	int rc;
+
 	(void)arg;
 	if (atomic_load(&vm->state) == HOSPES_RUNNING)
 		return 0;
@@ -401,6 +411,9 @@ int vm_do_resume(struct hospes_vm *vm, void *arg, struct err *err)
 			       "there, or detach it");
 	if (vm_dump_then(vm, true))
 		return 0; /* when it is written */
+	rc = vm_migrate_may_resume(vm, err);
+	if (rc)
+		return rc;
 	resume_devices(vm);
 	set_state(vm, HOSPES_RUNNING);
 	vcpus_resume(vm->vcpus);
@@ -418,6 +431,10 @@ int vm_do_reset(struct hospes_vm *vm, void *arg, struct err *err)
 		return err_set(err, -EBUSY,
 			       "cannot reset: a dump is being written; GET /v1/events says when "
 			       "it is done");
+	/* Not by hand: memory would have to be sent again, all of it. */
+	rc = vm_migrate_refuses(vm, "reset", err);
+	if (rc)
+		return rc;
 	/* A paused machine's devices are quiet: let them go on, so that they can be reset. */
 	if (atomic_load(&vm->state) == HOSPES_PAUSED)
 		resume_devices(vm);
@@ -594,6 +611,8 @@ int vm_iterate(struct hospes_vm *vm, bool wait)
 	parts_act(&vm->cpus.parts);
 	parts_act(&vm->memory.parts);
 	vm_dump_act(vm);
+	vm_migrate_act(vm);
+	vm_arrival_act(vm);
 	handle_request(vm);
 	return atomic_load(&vm->state) == HOSPES_STOPPED ? 0 : 1;
 }

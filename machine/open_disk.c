@@ -58,7 +58,7 @@ static const char *disk_name(const struct config_disk *disk, char *text, size_t 
 /* Locks of the open file description: gone with the last fd, whoever crashes. */
 static int lock_disk(int fd, bool readonly, const char *name, struct err *err)
 {
-	struct flock lock = {.l_type = readonly ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
+	struct flock lock = {.l_type = (short)(readonly ? F_RDLCK : F_WRLCK), .l_whence = SEEK_SET};
 
 	if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
 		return 0;
@@ -71,6 +71,18 @@ static int lock_disk(int fd, bool readonly, const char *name, struct err *err)
 	if (errno == EINVAL || errno == EOPNOTSUPP || errno == ENOLCK)
 		return 0; /* a file system without locks */
 	return err_set(err, -errno, "%s: cannot lock: %s", name, err_name(errno));
+}
+
+int open_disk_hold(const struct config_disk *disk, int fd, bool hold, struct err *err)
+{
+	struct flock none = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+	char name[200];
+
+	disk_name(disk, name, sizeof(name));
+	if (hold)
+		return lock_disk(fd, disk->readonly, name, err);
+	(void)fcntl(fd, F_OFD_SETLK, &none); /* a file system without locks has none to give up */
+	return 0;
 }
 
 static int refuse_used(const char *user, const char *name, struct err *err)
@@ -115,8 +127,8 @@ static int check_contents(const struct config_disk *disk, struct open_disk *ret,
 				 err);
 }
 
-static int check_disk(const struct config_disk *disk, struct open_disk *ret, const char *name,
-		      struct err *err)
+static int check_disk(const struct config_disk *disk, bool hold, struct open_disk *ret,
+		      const char *name, struct err *err)
 {
 	int flags = fcntl(ret->fd, F_GETFL);
 	int rc;
@@ -140,15 +152,17 @@ static int check_disk(const struct config_disk *disk, struct open_disk *ret, con
 			       "%s: %" PRIu64 " bytes is not a multiple of %u; 'truncate -s %%%u' "
 			       "rounds it up",
 			       name, ret->size_bytes, ret->block_bytes, ret->block_bytes);
-	return lock_disk(ret->fd, disk->readonly, name, err);
+	return hold ? lock_disk(ret->fd, disk->readonly, name, err) : 0;
 }
 
-int open_disk(const struct config_disk *disk, struct open_disk *ret, struct err *err)
+int open_disk(const struct config_disk *disk, bool hold, struct open_disk *ret, struct err *err)
 {
 	/* Of a pipe the open would wait for a writer. O_EXCL is about block devices: nobody else of
-	 * the host may use one that is written. */
+	 * the host may use one that is written; the source of a migration still does. */
 	int flags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK |
-		    (disk->readonly ? O_RDONLY : O_RDWR | O_EXCL) |
+		    (disk->readonly ? O_RDONLY
+		     : hold         ? O_RDWR | O_EXCL
+				    : O_RDWR) |
 		    (disk->cache == CONFIG_CACHE_DIRECT ? O_DIRECT : 0);
 	char name[200];
 	int rc;
@@ -171,7 +185,7 @@ int open_disk(const struct config_disk *disk, struct open_disk *ret, struct err 
 	}
 	if (ret->fd < 0)
 		return err_set(err, -errno, "%s: %s", name, err_name(errno));
-	rc = check_disk(disk, ret, name, err);
+	rc = check_disk(disk, hold, ret, name, err);
 	/* With O_NONBLOCK io_uring would not wait for a disk either. */
 	if (!rc && disk->path && (rc = fd_set_blocking(ret->fd)))
 		err_set(err, rc, "%s: %s", name, err_name(rc));

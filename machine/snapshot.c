@@ -25,6 +25,9 @@ enum {
 	RANGES_MAX = 4,
 };
 
+/* Further than this, what two hosts' clocks say of a pause is no pause. */
+#define CLOCKS_APART_NS (2 * NS_PER_S)
+
 /* --- what it is, and where its memory is --- */
 
 struct saved_machine {
@@ -79,7 +82,7 @@ static int describe(struct hospes_vm *vm, struct saved_machine *ret, struct err 
 /* --- saving --- */
 
 /* A device that came while the guest ran is behind a port that a new machine gives to nobody. */
-static int check_savable(struct hospes_vm *vm, struct err *err)
+int snapshot_check(struct hospes_vm *vm, struct err *err)
 {
 	list_for_each (item, &vm->devices) {
 		const struct vm_device *d = container_of(item, struct vm_device, link);
@@ -132,7 +135,7 @@ static int save_all(struct hospes_vm *vm, struct state_writer *w, struct err *er
 int snapshot_save(struct hospes_vm *vm, struct state_buffer *buffer, struct err *err)
 {
 	struct state_writer writer;
-	int rc = check_savable(vm, err);
+	int rc = snapshot_check(vm, err);
 
 	vm_assert_own_thread(vm);
 	if (rc)
@@ -147,16 +150,19 @@ char *snapshot_document(struct hospes_vm *vm)
 {
 	struct config *c = &vm->config;
 	const struct config_restore restore = c->restore;
+	const struct config_incoming incoming = c->incoming;
 	const struct config_gdb gdb = c->gdb;
 	int ports = c->pci.config_ports;
 	char *text;
 
 	vm_assert_own_thread(vm);
 	c->restore = (struct config_restore){.state_fd = -1, .memory_fd = -1};
+	c->incoming = (struct config_incoming){.fd = -1};
 	c->gdb = (struct config_gdb){.fd = -1};
 	c->pci.config_ports = vm_ecam_only(vm) ? CONFIG_PORTS_OFF : CONFIG_PORTS_ON;
 	text = config_write(c, false);
 	c->restore = restore;
+	c->incoming = incoming;
 	c->gdb = gdb;
 	c->pci.config_ports = ports;
 	return text;
@@ -226,6 +232,7 @@ int snapshot_open(struct hospes_vm *vm, struct err *err)
 	int rc;
 
 	vm->snapshot.memory_fd = -1;
+	vm->snapshot.arrives = vm->config.incoming.fd >= 0;
 	if (!c->path && c->state_fd < 0)
 		return 0;
 	vm->snapshot.present = true;
@@ -302,11 +309,25 @@ static int announce(struct hospes_vm *vm, struct err *err)
 	return rc;
 }
 
+/* By how much its clocks go on. Of a machine that arrives: by the real pause, as far as the two
+ * hosts' clocks agree; where they do not, by what is known to have passed here. */
+static uint64_t advance_of(const struct hospes_vm *vm, uint64_t saved_ns)
+{
+	const struct vm_snapshot *s = &vm->snapshot;
+	uint64_t now = real_ns(), passed = now > saved_ns ? now - saved_ns : 0;
+
+	if (s->arrives)
+		return passed >= s->least_ns && passed - s->least_ns < CLOCKS_APART_NS
+			       ? passed
+			       : s->least_ns;
+	return vm->config.restore.clock == SNAPSHOT_REAL ? passed : 0;
+}
+
 static int load_all(struct hospes_vm *vm, struct state_reader *r, struct err *err)
 {
 	struct saved_machine machine;
 	char owner[STATE_NAME_BYTES];
-	uint64_t advance_ns = 0, now = real_ns();
+	uint64_t advance_ns = 0;
 	int rc = describe(vm, &machine, err);
 
 	if (!rc)
@@ -317,8 +338,8 @@ static int load_all(struct hospes_vm *vm, struct state_reader *r, struct err *er
 	rc = state_load(r, &machine_section, &machine, 1, err);
 	if (!rc)
 		rc = state_commit(r, err);
-	if (!rc && vm->config.restore.clock == SNAPSHOT_REAL && now > machine.real_ns)
-		advance_ns = now - machine.real_ns;
+	if (!rc)
+		advance_ns = advance_of(vm, machine.real_ns);
 	for (unsigned int i = 0; i < vm->config.cpus.max && !rc; i++) {
 		owner_of_vcpu(owner, i);
 		rc = check_owner(r, owner, err);
@@ -337,7 +358,7 @@ static int load_all(struct hospes_vm *vm, struct state_reader *r, struct err *er
 		rc = load_devices(vm, r, err);
 	if (!rc)
 		rc = state_reader_end(r, err);
-	return rc ? rc : announce(vm, err);
+	return rc || vm->snapshot.arrives ? rc : announce(vm, err);
 }
 
 int snapshot_load(struct hospes_vm *vm, struct err *err)
@@ -354,6 +375,8 @@ int snapshot_load(struct hospes_vm *vm, struct err *err)
 	free(s->bytes);
 	s->bytes = NULL;
 	s->loaded = !rc;
+	if (rc && s->arrives)
+		return err_prefix(err, "migration");
 	return rc ? err_prefix(err, "restore: %s",
 			       vm->config.restore.path ? vm->config.restore.path : "state")
 		  : 0;

@@ -40,6 +40,10 @@ struct config_restore {
 struct vm_snapshot {
 	bool present;
 	bool loaded; /* devices are quiet until the start */
+	/* It comes from another host, in the place of files (arrival.h), and is no copy; at least
+	 * so long ago it stood still. */
+	bool arrives;
+	uint64_t least_ns;
 	int memory_fd;
 	uint8_t *bytes; /* of the stream */
 	size_t len;
@@ -53,6 +57,8 @@ int snapshot_map(struct hospes_vm *vm, struct err *err);
 int snapshot_load(struct hospes_vm *vm, struct err *err);
 void snapshot_done(struct hospes_vm *vm);
 
+/* Can its state be had? -EOPNOTSUPP names what cannot be saved. */
+int snapshot_check(struct hospes_vm *vm, struct err *err);
 /* The stream of a paused machine, into `buffer`, which the caller frees. -EOPNOTSUPP names what
  * cannot be saved. */
 int snapshot_save(struct hospes_vm *vm, struct state_buffer *buffer, struct err *err);

@@ -11,7 +11,7 @@
 
 static const char *const state_names[] = {"created", "running", "paused", "stopped"};
 static const char *const outcome_names[] = {"none",     "powered off", "reset", "killed",
-					    "panicked", "crashed",     "error"};
+					    "panicked", "crashed",     "error", "migrated"};
 
 static const char *const exit_names[VCPU_EXIT_KINDS] = {[VCPU_EXIT_IO] = "io",
 							[VCPU_EXIT_MMIO] = "mmio",
@@ -156,6 +156,7 @@ char *vm_status(struct hospes_vm *vm)
 	json_t *viommu = vm_viommu_status(vm);
 	json_t *debugger = vm_debug_status(vm);
 	json_t *dump = vm_dump_status(vm);
+	json_t *migration = vm_migrate_status(vm);
 	char *text;
 
 	json_object_set_new(root, "cpus", cpus_status(vm));
@@ -169,6 +170,8 @@ char *vm_status(struct hospes_vm *vm)
 		json_object_set_new(root, "debugger", debugger);
 	if (dump)
 		json_object_set_new(root, "dump", dump);
+	if (migration)
+		json_object_set_new(root, "migration", migration);
 	text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
 
 	json_decref(root);

@@ -226,3 +226,12 @@ void vm_daemon_status(const struct vm_daemon *daemon, json_t *item)
 {
 	json_object_set_new(item, "daemon", json_string(daemon->gone ? "gone" : "connected"));
 }
+
+int vm_daemon_refuse_move(const struct vm_device *d, struct err *err)
+{
+	return err_set(
+		err, -EOPNOTSUPP,
+		"%s '%s': what its daemon (vhost_user) has in its own memory cannot be moved; "
+		"remove it first ('hospes ctl NAME remove %s')",
+		d->kind->schema.what, d->config->id, d->config->id);
+}

@@ -55,6 +55,8 @@ int vm_daemon_create(struct vm_daemon *daemon, const struct virtio_vhost_setup *
 		     struct err *err);
 /* d->vdev is gone. Turns the loop. Harmless when it is not open. */
 void vm_daemon_close(struct vm_daemon *daemon);
+/* Of device_kind's movable: always -EOPNOTSUPP. */
+int vm_daemon_refuse_move(const struct vm_device *d, struct err *err);
 /* For status: "daemon" in the device's object. */
 void vm_daemon_status(const struct vm_daemon *daemon, json_t *item);
 

@@ -28,6 +28,7 @@
 #include "firmware/kernel.h"
 #include "hospes/hospes.h"
 #include "iommu/viommu.h"
+#include "machine/arrival.h"
 #include "machine/config.h"
 #include "machine/cpus.h"
 #include "machine/credentials.h"
@@ -37,6 +38,7 @@
 #include "machine/kind.h"
 #include "machine/kind_passthrough.h"
 #include "machine/memory.h"
+#include "machine/migrate.h"
 #include "platform/platform.h"
 #include "sandbox/sandbox.h"
 #include "virtio/virtio.h"
@@ -146,6 +148,11 @@ struct hospes_vm {
 	struct vm_debug *debug; /* NULL: no debugger can come */
 	struct vm_dump *dump;   /* NULL: none is being written */
 	struct vm_snapshot snapshot;
+	struct vm_migration *migration; /* the last, or NULL: there was none */
+	struct vm_arrival *arrival;     /* NULL: it did not come by one */
+	/* What is written while it is migrated; NULL before the first. Any thread marks in it, so
+	 * it goes with memory. */
+	struct dirty *dirty;
 	bool stuck; /* stopped, but a vCPU is still in an exit: its devices are not quiesced */
 
 	struct loop_op wake; /* posted by any thread */

@@ -47,5 +47,8 @@ int virtio_net_create(struct virtio_device **ret, const struct virtio_net_setup 
 		      const struct log *log, struct err *err);
 /* Link up or down while running. Machine's thread. */
 void virtio_net_set_link(struct virtio_device *vdev, bool up);
+/* The guest is behind this tap now, and was elsewhere: say so to the switches of its network, by a
+ * RARP request with its address (what is sent tells where it came from). Machine's thread. */
+void virtio_net_announce(struct virtio_device *vdev);
 
 #endif

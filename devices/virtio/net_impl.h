@@ -6,6 +6,7 @@
  *   net_rx.c      from the backend into guest buffers
  *   net_tx.c      from guest buffers to the backend
  *   net_ctrl.c    the control queue
+ *   net_announce.c  a guest that has come from another host says where it is
  *   net_links.c   a tap that is deleted while nobody reads it
  *   net_tap.c     backend: a tap; packets carry the virtio header, the kernel does the offloads
  *   net_socket.c  backend: frames over a stream socket

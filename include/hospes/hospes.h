@@ -84,6 +84,7 @@ enum hospes_outcome {
 	HOSPES_OUTCOME_PANICKED,    /* the guest's kernel reported it (pvpanic) */
 	HOSPES_OUTCOME_CRASHED,     /* triple fault */
 	HOSPES_OUTCOME_ERROR,       /* KVM or the host failed; the log has the registers */
+	HOSPES_OUTCOME_MIGRATED,    /* it runs at the target of a migration */
 };
 
 enum hospes_event_type {
@@ -113,6 +114,13 @@ enum hospes_event_type {
 	HOSPES_EVENT_MEMORY,
 	/* hospes_vm_snapshot has ended: value 0, or a negative errno and why. */
 	HOSPES_EVENT_SNAPSHOT,
+	/* A round of hospes_vm_migrate is over: value is its number; text: what was sent and is
+	 * left. */
+	HOSPES_EVENT_MIGRATING,
+	/* A migration has ended, at either side: value 0, and the machine runs at the target; a
+	 * negative errno and why, and it is at the source; or -EINPROGRESS: this side does not
+	 * know, and stands still until hospes_vm_resume or hospes_vm_stop decides. */
+	HOSPES_EVENT_MIGRATED,
 };
 
 struct hospes_event {
@@ -223,6 +231,26 @@ HOSPES_API int hospes_vm_dump(struct hospes_vm *vm, int fd, struct hospes_error 
  * device that cannot be saved. */
 HOSPES_API int hospes_vm_snapshot(struct hospes_vm *vm, int state_fd, int memory_fd,
 				  char **document, struct hospes_error *error);
+
+/* Move the machine to the other end of this socket, while it runs (docs/migration.md): there,
+ * hospes_migration_document is called on the other end, and a machine is made from a document with
+ * `incoming`, and started. fd: a connected stream socket, duplicated. downtime_ms: how long the
+ * guest may stand still, which decides when memory is sent for the last time. The call returns when
+ * it has begun; HOSPES_EVENT_MIGRATING tells how far it is, HOSPES_EVENT_MIGRATED how it ended.
+ * -EOPNOTSUPP names a device that cannot be moved; -EBUSY: one is under way. */
+HOSPES_API int hospes_vm_migrate(struct hospes_vm *vm, int fd, unsigned int downtime_ms,
+				 struct hospes_error *error);
+/* Keep it here, as long as the target was not asked to go on (-EBUSY). -ENOENT: there is none. */
+HOSPES_API int hospes_vm_migrate_cancel(struct hospes_vm *vm, struct hospes_error *error);
+/* Could it be migrated? *report is a JSON document for hospes_free: "possible", and "obstacles", a
+ * text each. */
+HOSPES_API int hospes_vm_migrate_check(struct hospes_vm *vm, char **report,
+				       struct hospes_error *error);
+/* At the target, before the machine is made: read from the stream which machine comes. *document,
+ * for hospes_free, has what the guest sees of it, and no path, name or descriptor: where disks,
+ * networks, consoles and the kernel are is for the caller to add, and `incoming`, with the number
+ * of this fd. Waits 30 s at most for the source. -EPROTO: what came is no migration. */
+HOSPES_API int hospes_migration_document(int fd, char **document, struct hospes_error *error);
 
 /* Add one device: {"KIND": OBJECT}, where KIND is "disk", "net", "console", "rng", "balloon" or
  * "passthrough", and OBJECT what the document has for it (docs/configuration.md), fds included,

@@ -75,6 +75,26 @@ int hospes_vm_snapshot(struct hospes_vm *vm, int state_fd, int memory_fd, char *
 	return answer_text(document, error);
 }
 
+int hospes_vm_migrate(struct hospes_vm *vm, int fd, unsigned int downtime_ms,
+		      struct hospes_error *error)
+{
+	(void)vm;
+	check(fd >= 0 && downtime_ms >= 1 && downtime_ms <= 600000);
+	return call(error);
+}
+
+int hospes_vm_migrate_cancel(struct hospes_vm *vm, struct hospes_error *error)
+{
+	(void)vm;
+	return call(error);
+}
+
+int hospes_vm_migrate_check(struct hospes_vm *vm, char **report, struct hospes_error *error)
+{
+	(void)vm;
+	return answer_text(report, error);
+}
+
 int hospes_vm_device_add(struct hospes_vm *vm, const char *json, size_t length, char **device,
 			 struct hospes_error *error)
 {

@@ -2,11 +2,11 @@
 # testhost: --cpus 4 --memory 8G --timeout 900
 # The README's examples, as they are written there, do what it says.
 . "$(dirname "$0")/../lib.sh"
-plan 29
+plan 32
 
 # The commands of a section, continued lines joined: those that begin with the words given.
 examples() {
-	sed -n '/^## Ten examples/,/^## A real device/s/^    //p' "$HOSPES_SRC/README.md" |
+	sed -n '/^## Examples/,/^## A real device/s/^    //p' "$HOSPES_SRC/README.md" |
 		sed -e ':a' -e '/\\$/{N;s/\\\n *//;ba' -e '}' | grep "^$1"
 }
 example() { examples "$1" | sed -n "${2}p"; }
@@ -26,7 +26,7 @@ printf '\x00\x00\x00\x00\x83\x00\x00\x00%b%b' "$(le32 2048)" "$(le32 "$sectors")
 printf '\x55\xaa' | dd of=debian.img bs=1 seek=510 conv=notrunc status=none
 dd if="$HOSPES_GUEST_DISK" of=debian.img bs=1M seek=1 conv=sparse,notrunc status=none
 
-is "$(examples 'hospes run' | grep -c .)" 10 "there are ten machines to try"
+is "$(examples 'hospes run' | grep -c .)" 12 "there are twelve machines to try"
 
 # shellcheck disable=SC2046 # the words of a command line
 run() { # NAME COMMANDLINE
@@ -99,6 +99,19 @@ run again "$(example 'hospes run --restore' 1)"
 guest_send again 'echo "kept: $kept"'
 ok "and goes on from there" guest_wait_for again '^kept: yes' 60 || guest_show again
 guest_kill again
+
+line=$(example 'hospes run --name' 4)
+run going "${line% &}"
+ok "a machine that is to move: its guest is up" guest_wait_for going '/ # ' 90 || guest_show going
+guest_send going 'kept=moved'
+line=$(example 'hospes run --name' 5)
+run there "${line% &}"
+retry 60 test -S /tmp/there.sock
+ok "it moves" eval "$(example 'hospes ctl going' 1)"
+# shellcheck disable=SC2016 # for the guest
+guest_send there 'echo "kept: $kept"'
+ok "and works there" guest_wait_for there '^kept: moved' 60 || guest_show there
+guest_kill there
 
 cat >machine.json <<'JSON'
 {"kernel": {"path": "bzImage", "initrd": "initrd.img",

@@ -185,6 +185,38 @@ int hospes_vm_snapshot(struct hospes_vm *vm, int state_fd, int memory_fd, char *
 	return rc;
 }
 
+int hospes_vm_migrate(struct hospes_vm *vm, int fd, unsigned int downtime_ms,
+		      struct hospes_error *error)
+{
+	(void)vm;
+	return call(error, "migrate", "%s %u", fd >= 0 ? "a socket" : "none", downtime_ms);
+}
+
+int hospes_vm_migrate_cancel(struct hospes_vm *vm, struct hospes_error *error)
+{
+	(void)vm;
+	return call(error, "migrate_cancel", "%s", "");
+}
+
+int hospes_vm_migrate_check(struct hospes_vm *vm, char **report, struct hospes_error *error)
+{
+	int rc = call(error, "migrate_check", "%s", "");
+
+	(void)vm;
+	if (rc == 0)
+		*report = strdup("{\"possible\": false, \"obstacles\": [\"a device\"]}");
+	return rc;
+}
+
+int hospes_migration_document(int fd, char **document, struct hospes_error *error)
+{
+	int rc = call(error, "migration_document", "%s", fd >= 0 ? "a socket" : "none");
+
+	if (rc == 0)
+		*document = strdup("{\"memory\": {\"size\": 134217728}}");
+	return rc;
+}
+
 int hospes_vm_confine(struct hospes_vm *vm, const char *removes, struct hospes_error *error)
 {
 	(void)vm;

@@ -253,6 +253,7 @@ Test(run, each_outcome_has_its_status)
 		{HOSPES_OUTCOME_CRASHED, CLI_CRASHED, "hospes: the guest crashed (triple fault)\n"},
 		{HOSPES_OUTCOME_KILLED, CLI_FAILED, "hospes: the machine was ended\n"},
 		{HOSPES_OUTCOME_ERROR, CLI_FAILED, ""},
+		{HOSPES_OUTCOME_MIGRATED, CLI_OK, ""},
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {

@@ -73,7 +73,7 @@ Test(open, a_readonly_disk_that_is_a_pipe_is_refused_without_waiting)
 	struct open_disk file;
 
 	cr_assert_eq(mkfifo("fifo", 0600), 0);
-	cr_assert_eq(open_disk(&disk, &file, &err), -EINVAL);
+	cr_assert_eq(open_disk(&disk, true, &file, &err), -EINVAL);
 	cr_assert(strstr(err.text, "a device or pipe"), "%s", err.text);
 	cr_assert_eq(file.fd, -1);
 }
@@ -86,7 +86,7 @@ Test(open, reads_of_a_disk_wait_for_it)
 
 	make("file", "");
 	cr_assert_eq(truncate("file", 4096), 0);
-	cr_assert_eq(open_disk(&disk, &file, &err), 0, "%s", err.text);
+	cr_assert_eq(open_disk(&disk, true, &file, &err), 0, "%s", err.text);
 	cr_assert_eq(fcntl(file.fd, F_GETFL) & O_NONBLOCK, 0);
 	close(file.fd);
 }
@@ -111,7 +111,7 @@ static int open_image(const char *path, bool readonly, int format, struct err *e
 	int rc;
 
 	*err = (struct err)ERR_INIT;
-	rc = open_disk(&disk, &file, err);
+	rc = open_disk(&disk, true, &file, err);
 	if (!rc)
 		close(file.fd);
 	return rc;
