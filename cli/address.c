@@ -35,7 +35,6 @@ static int take_fd(const char *text, const char *number)
 	return dup((int)fd);
 }
 
-/* Neither side runs in the other's time for ever: no blocking call without this. */
 static int unix_socket(const char *text, const char *path, struct sockaddr_un *address)
 {
 	int fd;
@@ -60,20 +59,40 @@ static int unix_connect(const char *text, const char *path)
 	return -1;
 }
 
+/* What one that was ended while it waited has left: a socket that nobody listens at. */
+static bool is_left_over(const struct sockaddr_un *address)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool left = fd >= 0 &&
+		    connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 &&
+		    errno == ECONNREFUSED;
+
+	if (fd >= 0)
+		close(fd);
+	return left && unlink(address->sun_path) == 0;
+}
+
+static bool bind_for_owner(int fd, const struct sockaddr_un *address)
+{
+	mode_t mask = umask(0077);
+	bool bound = bind(fd, (const struct sockaddr *)address, sizeof(*address)) == 0;
+
+	umask(mask);
+	return bound;
+}
+
 static int unix_listen(const char *text, const char *path)
 {
 	struct sockaddr_un address;
 	int fd = unix_socket(text, path, &address);
-	mode_t mask;
 
 	if (fd < 0)
 		return -1;
-	mask = umask(0077);
-	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(fd, 1) == 0) {
-		umask(mask);
-		return fd;
+	if (bind_for_owner(fd, &address) ||
+	    (errno == EADDRINUSE && is_left_over(&address) && bind_for_owner(fd, &address))) {
+		if (listen(fd, 1) == 0)
+			return fd;
 	}
-	umask(mask);
 	failed(text, errno == EADDRINUSE ? "is there already; remove it, or give another path"
 					 : strerror(errno));
 	close(fd);

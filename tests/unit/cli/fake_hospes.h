@@ -9,11 +9,12 @@
 #include "hospes/hospes.h"
 
 extern struct fake {
-	char calls[1024];    /* "name(arguments) ..." */
-	const char *fails;   /* the name of a call that fails, or NULL */
-	const char *failure; /* its message; NULL: "NAME: refused" */
-	const char *status;  /* what hospes_vm_status answers; NULL: "the status" */
-	const char *vf_list; /* what hospes_vf_list answers */
+	char calls[1024];      /* "name(arguments) ..." */
+	const char *fails;     /* the name of a call that fails, or NULL */
+	const char *failure;   /* its message; NULL: "NAME: refused" */
+	const char *status;    /* what hospes_vm_status answers; NULL: "the status" */
+	const char *effective; /* what hospes_config_check answers; NULL: "{}" */
+	const char *vf_list;   /* what hospes_vf_list answers */
 	/* A machine that is started is done by itself with this outcome. NONE: it waits for the
 	 * end. */
 	enum hospes_outcome outcome;
