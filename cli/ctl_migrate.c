@@ -34,15 +34,18 @@ static int check(const char *what)
 	const struct question question = {.verb = "GET", .target = "/v1/migration"};
 	struct reply reply;
 	int status = ctl_ask(what, &question, NULL, &reply);
-	json_t *report = status == CLI_OK ? answer_load(reply.body) : NULL, *text;
+	json_t *report = status == CLI_OK ? answer_load(reply.body) : NULL, *obstacles, *text;
 	size_t i;
 
 	if (status != CLI_OK)
 		free(reply.body);
 	if (!report)
 		return CLI_FAILED;
-	json_array_foreach(json_object_get(report, "obstacles"), i, text)
+	obstacles = json_object_get(report, "obstacles");
+	json_array_foreach(obstacles, i, text)
+	{
 		printf("cannot be migrated: %s\n", json_string_value(text));
+	}
 	if (json_is_true(json_object_get(report, "possible")))
 		printf("can be migrated\n");
 	else

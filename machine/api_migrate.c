@@ -156,7 +156,7 @@ static int read_frame(int fd, enum wire_kind kind, char **payload, size_t *bytes
 		      struct err *err)
 {
 	struct wire_head head;
-	struct wire_frame frame;
+	struct wire_frame frame = {0};
 	int rc = read_exactly(fd, &head, sizeof(head), until, err);
 
 	if (!rc)

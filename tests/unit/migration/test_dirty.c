@@ -147,44 +147,50 @@ Test(dirty, what_was_not_sent_stays_in_the_next_round)
 	cr_assert_eq(dirty_collect(dirty), 2);
 }
 
-/* Writers write a number into their page, then mark it. Whoever takes the marks and then reads has
- * the last number in the end. */
-enum { WRITERS = 4, WRITES = 20000 };
-static _Atomic uint32_t values[WRITERS];
+/* Writers mark each page once in a round, while marks are taken: each is found in that round. */
+enum { WRITERS = 4, ROUNDS = 1000, MARKED = 128 };
+static pthread_barrier_t gate;
 static _Atomic unsigned int done;
 
-static void *write_and_mark(void *opaque)
+static void *mark_in_rounds(void *opaque)
 {
-	size_t i = (size_t)opaque;
-
-	for (uint32_t n = 1; n <= WRITES; n++) {
-		atomic_store_explicit(&values[i], n, memory_order_relaxed);
-		mark(i * 64 * PAGE + n % 64 * PAGE, PAGE);
+	for (unsigned int n = 0; n < ROUNDS; n++) {
+		pthread_barrier_wait(&gate);
+		for (uint64_t page = (uint64_t)opaque; page < MARKED; page += WRITERS)
+			mark(page * PAGE, PAGE);
+		atomic_fetch_add(&done, 1);
 	}
-	atomic_fetch_add(&done, 1);
 	return NULL;
+}
+
+static unsigned int take_round(unsigned int n)
+{
+	bool seen[MARKED] = {false}, last;
+	unsigned int count = 0;
+	uint64_t gpa, pages;
+
+	pthread_barrier_wait(&gate);
+	do {
+		last = atomic_load(&done) == WRITERS * (n + 1);
+		dirty_collect(dirty);
+		while (dirty_next(dirty, 1, &gpa, &pages))
+			seen[gpa / PAGE % MARKED] = true;
+	} while (!last);
+	for (unsigned int i = 0; i < MARKED; i++)
+		count += seen[i];
+	return count;
 }
 
 Test(dirty, marks_of_many_threads_are_lost_by_none)
 {
-	uint32_t seen[WRITERS] = {0};
 	pthread_t thread[WRITERS];
-	uint64_t gpa, pages;
-	bool last;
 
+	pthread_barrier_init(&gate, NULL, WRITERS + 1);
 	for (size_t i = 0; i < WRITERS; i++)
-		cr_assert_eq(pthread_create(&thread[i], NULL, write_and_mark, (void *)i), 0);
-	do {
-		last = atomic_load(&done) == WRITERS;
-		dirty_collect(dirty);
-		while (dirty_next(dirty, 64, &gpa, &pages)) {
-			if (gpa / PAGE / 64 < WRITERS)
-				seen[gpa / PAGE / 64] = atomic_load_explicit(
-					&values[gpa / PAGE / 64], memory_order_relaxed);
-		}
-	} while (!last);
-	for (size_t i = 0; i < WRITERS; i++) {
+		cr_assert_eq(pthread_create(&thread[i], NULL, mark_in_rounds, (void *)i), 0);
+	for (unsigned int n = 0; n < ROUNDS; n++)
+		cr_assert_eq(take_round(n), MARKED, "round %u", n);
+	for (size_t i = 0; i < WRITERS; i++)
 		pthread_join(thread[i], NULL);
-		cr_expect_eq(seen[i], WRITES, "writer %zu: %u", i, seen[i]);
-	}
+	pthread_barrier_destroy(&gate);
 }
