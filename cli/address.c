@@ -72,29 +72,32 @@ static bool is_left_over(const struct sockaddr_un *address)
 	return left && unlink(address->sun_path) == 0;
 }
 
-static bool bind_for_owner(int fd, const struct sockaddr_un *address)
+/* For its owner alone. 0, or why not. */
+static int listen_at(int fd, const struct sockaddr_un *address)
 {
 	mode_t mask = umask(0077);
-	bool bound = bind(fd, (const struct sockaddr *)address, sizeof(*address)) == 0;
+	int why = bind(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 ? 0 : errno;
 
 	umask(mask);
-	return bound;
+	if (!why && listen(fd, 1) < 0)
+		why = errno;
+	return why;
 }
 
 static int unix_listen(const char *text, const char *path)
 {
 	struct sockaddr_un address;
-	int fd = unix_socket(text, path, &address);
+	int fd = unix_socket(text, path, &address), why;
 
 	if (fd < 0)
 		return -1;
-	if (bind_for_owner(fd, &address) ||
-	    (errno == EADDRINUSE && is_left_over(&address) && bind_for_owner(fd, &address))) {
-		if (listen(fd, 1) == 0)
-			return fd;
-	}
-	failed(text, errno == EADDRINUSE ? "is there already; remove it, or give another path"
-					 : strerror(errno));
+	why = listen_at(fd, &address);
+	if (why == EADDRINUSE && is_left_over(&address))
+		why = listen_at(fd, &address);
+	if (!why)
+		return fd;
+	failed(text, why == EADDRINUSE ? "is there already; remove it, or give another path"
+				       : strerror(why));
 	close(fd);
 	return -1;
 }

@@ -103,7 +103,7 @@ static int take_refusal(int (*run)(const char *), const char *text, const char *
 	fflush(stderr);
 	dup2(saved, STDERR_FILENO);
 	close(saved);
-	rewind(err);
+	cr_assert_eq(fseek(err, 0, SEEK_SET), 0);
 	cr_expect(fgets(line, sizeof(line), err) && strstr(line, want), "%s: '%s'", text, line);
 	fclose(err);
 	return fd;
