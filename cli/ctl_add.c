@@ -8,6 +8,7 @@
 #include "answer.h"
 #include "cli.h"
 #include "ctl.h"
+#include "daemons.h"
 #include "hospes/hospes.h"
 #include "output.h"
 
@@ -92,11 +93,17 @@ static int add_one(const char *what, const json_t *device)
 	return status;
 }
 
-static int add_object(const char *what, const char *kind, json_t *object)
+static int add_object(const char *what, size_t kind, json_t *object)
 {
-	json_t *device = json_pack("{s:O}", kind, object);
-	int status = add_one(what, device);
+	struct daemons daemons = {.n = 0};
+	json_t *device = json_pack("{s:O}", kinds[kind].kind, object);
+	int status = daemons_start_for(&daemons, kinds[kind].list, object, false, true);
 
+	if (status == CLI_OK)
+		status = add_one(what, device);
+	daemons_release(&daemons);
+	if (status != CLI_OK)
+		daemons_wait(&daemons);
 	json_decref(device);
 	return status;
 }
@@ -111,13 +118,13 @@ int ctl_add(const char *what, const json_t *devices)
 		size_t k;
 
 		if (json_is_object(list) && status == CLI_OK) {
-			status = add_object(what, kinds[i].kind, list);
+			status = add_object(what, i, list);
 			n++;
 		}
 		json_array_foreach(list, k, item)
 		{
 			if (status == CLI_OK)
-				status = add_object(what, kinds[i].kind, item);
+				status = add_object(what, i, item);
 			n++;
 		}
 	}

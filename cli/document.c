@@ -38,10 +38,10 @@ static int apply_flag(void *at, const struct option *option, const char *argumen
 
 const struct option device_options[] = {
 	{"disk", "FILE",
-	 "a raw file or block device: path=FILE or fd=N; or what a daemon\n"
-	 "serves (docs/vhost-user.md): vhost_user=SOCKET\n"
+	 "a raw file, block device or qcow2 image: path=FILE or fd=N; or\n"
+	 "what a daemon serves (docs/vhost-user.md): vhost_user=SOCKET\n"
 	 "[,readonly=on][,cache=writeback|direct|writethrough]\n"
-	 "[,format=raw][,queues=N][,id=NAME][,serial=TEXT][,discard=off]\n"
+	 "[,format=raw|qcow2][,backing=DIR][,queues=N][,id=NAME][,serial=TEXT][,discard=off]\n"
 	 "[,bytes_per_s=SIZE][,ops_per_s=N][,viommu=on][,addr=SLOT]",
 	 FLAG(FLAG_APPEND, NULL, "disks", "path")},
 	{"net", "tap=NAME|fd=N|socket=PATH|vhost_user=SOCKET",
@@ -50,11 +50,11 @@ const struct option device_options[] = {
 	 "[,link=off][,offload=off][,bytes_per_s=SIZE][,ops_per_s=N]\n"
 	 "[,moderation_us=N][,viommu=on][,id=NAME][,addr=SLOT]",
 	 FLAG(FLAG_APPEND, NULL, "nets", NULL)},
-	{"share", "vhost_user=SOCKET,tag=NAME",
-	 "a folder of this host, served by virtiofsd; the guest mounts it by\n"
-	 "'mount -t virtiofs NAME DIR'\n"
-	 "[,queues=N][,id=NAME][,addr=SLOT]",
-	 FLAG(FLAG_APPEND, NULL, "shares", NULL)},
+	{"share", "DIR|vhost_user=SOCKET",
+	 "a folder of this host, which virtiofsd serves; the guest mounts\n"
+	 "it by 'mount -t virtiofs NAME DIR'\n"
+	 "[,tag=NAME][,readonly=on][,queues=N][,id=NAME][,addr=SLOT]",
+	 FLAG(FLAG_APPEND, NULL, "shares", "path")},
 	{"console", "serial|virtio|none",
 	 "a console (serial on the terminal)\n"
 	 "[,path=FILE|in=FD,out=FD][,overflow=wait]",
@@ -118,6 +118,10 @@ const struct option document_options[] = {
 	{"credential", "NAME[,path=FILE]",
 	 "for systemd in the guest; without a file: the one of that name\nin $CREDENTIALS_DIRECTORY",
 	 FLAG(FLAG_APPEND, NULL, "credentials", "name")},
+	{"cloud-init", "user=NAME,key=FILE",
+	 "a disk that tells cloud-init of the first user and that one's key of\n"
+	 "ssh's: [,password=TEXT][,hostname=NAME], or userdata=FILE",
+	 FLAG(FLAG_OBJECT, NULL, "cloud_init", NULL)},
 	{"restore", "DIR[,clock=continue|real]",
 	 "a machine from a snapshot ('hospes ctl NAME snapshot DIR'); other\noptions change its "
 	 "document: paths, names, what is limited",

@@ -14,7 +14,9 @@
 
 #include "answer.h"
 #include "cli.h"
+#include "cloud_init.h"
 #include "consoles.h"
+#include "daemons.h"
 #include "document.h"
 #include "hospes/hospes.h"
 #include "incoming.h"
@@ -52,8 +54,9 @@ struct run {
 	struct output output;
 	struct run_options options;
 	struct serve serve;
-	struct notify notify; /* the machine's threads tell it what happens */
-	int incoming_fd;      /* until the machine has its duplicate */
+	struct daemons daemons; /* that were started for the machine */
+	struct notify notify;   /* the machine's threads tell it what happens */
+	int incoming_fd;        /* until the machine has its duplicate */
 	int signal_fd;
 	int stopped_fd;    /* eventfd: the machine has stopped */
 	int grace_fd;      /* timerfd: the guest had its time to power off */
@@ -414,6 +417,21 @@ static int live(struct run *run)
 	return exit_status(run);
 }
 
+/* With what is made for it, which it has then, or never. */
+static int create_with_parts(struct run *run, json_t *document)
+{
+	int seed, status = cloud_init_seed(document, &seed);
+
+	if (status == CLI_OK)
+		status = daemons_start(&run->daemons, document);
+	if (status == CLI_OK)
+		status = create_machine(run, document);
+	daemons_release(&run->daemons);
+	if (seed >= 0)
+		close(seed);
+	return status;
+}
+
 static int run_machine(struct run *run, json_t *document)
 {
 	int status;
@@ -425,7 +443,7 @@ static int run_machine(struct run *run, json_t *document)
 	if (status == CLI_OK)
 		status = consoles_take_terminal(document, &run->from_terminal, &run->to_guest);
 	if (status == CLI_OK)
-		status = create_machine(run, document);
+		status = create_with_parts(run, document);
 	if (status != CLI_OK)
 		return status;
 	if (run->incoming_fd >= 0)
@@ -536,6 +554,7 @@ static int execute(int argc, char **argv)
 						   &run.incoming_fd);
 		consoles_default(run.options.document);
 		document_find_credentials(run.options.document);
+		daemons_complete(run.options.document);
 		if (status != CLI_OK)
 			;
 		else if (run.options.dry_run)
@@ -546,6 +565,7 @@ static int execute(int argc, char **argv)
 		if (status == CLI_OK && !run.options.dry_run)
 			status = run_machine(&run, run.options.document);
 	}
+	daemons_wait(&run.daemons);
 	serve_done(&run.serve);
 	output_close(&run.output);
 	close_fds(&run);

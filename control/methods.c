@@ -140,10 +140,10 @@ static const struct {
 	const char *key;
 	bool number; /* of a file descriptor; else something that would have to be opened */
 } device_keys[] = {
-	{"fd", true},          {"iommufd", true}, {"vhost_fd", true},
-	{"in", true},          {"out", true},     {"path", false},
-	{"tap", false},        {"socket", false}, {"vhost_user_fd", true},
-	{"vhost_user", false},
+	{"fd", true},          {"iommufd", true},   {"vhost_fd", true},
+	{"in", true},          {"out", true},       {"path", false},
+	{"tap", false},        {"socket", false},   {"vhost_user_fd", true},
+	{"vhost_user", false}, {"keeper_fd", true},
 };
 
 __attribute__((format(printf, 2, 3))) static int invalid(struct call *call, const char *fmt, ...)

@@ -104,6 +104,15 @@ static void free_vm(struct hospes_vm *vm)
 	free(vm);
 }
 
+static int refuse_cloud_init(const struct config_cloud_init *c, struct err *err)
+{
+	if (!c->user && !c->key && !c->password && !c->hostname && !c->userdata)
+		return 0;
+	return err_set(err, -EOPNOTSUPP,
+		       "cloud_init: 'hospes run' makes the disk for it, and the library does not: "
+		       "give a disk with the file system CIDATA");
+}
+
 int vm_create(struct hospes_vm **ret, const char *json, size_t length,
 	      const struct hospes_vm_options *options, const struct kvm_calls *calls,
 	      struct hospes_error *error)
@@ -126,6 +135,8 @@ int vm_create(struct hospes_vm **ret, const char *json, size_t length,
 	rc = config_read(&vm->config, json, length, &err);
 	if (rc == 0)
 		rc = config_check_fds(&vm->config, &err);
+	if (rc == 0)
+		rc = refuse_cloud_init(&vm->config.cloud_init, &err);
 	if (rc == 0)
 		rc = vm_build(vm, &err);
 	if (rc) {

@@ -144,6 +144,17 @@ static const struct config_gdb gdb_defaults = {.fd = -1};
 static const struct schema gdb_schema = {"gdb", gdb_fields, sizeof(struct config_gdb),
 					 &gdb_defaults};
 
+static const struct schema_field cloud_init_fields[] = {
+	{"user", SCHEMA_STRING, AT(config_cloud_init, user)},
+	{"key", SCHEMA_STRING, AT(config_cloud_init, key)},
+	{"password", SCHEMA_STRING, AT(config_cloud_init, password)},
+	{"hostname", SCHEMA_STRING, AT(config_cloud_init, hostname)},
+	{"userdata", SCHEMA_STRING, AT(config_cloud_init, userdata)},
+	{NULL},
+};
+static const struct schema cloud_init_schema = {"cloud_init", cloud_init_fields,
+						sizeof(struct config_cloud_init), NULL};
+
 static const char *const clock_names[] = {
 	[SNAPSHOT_CONTINUE] = "continue",
 	[SNAPSHOT_REAL] = "real",
@@ -183,6 +194,7 @@ static const struct schema_field machine_fields[] = {
 	{"credentials", SCHEMA_LIST, AT(config, credentials), .max = CREDENTIALS_MAX,
 	 .sub = &credential_schema},
 	{"gdb", SCHEMA_OBJECT, AT(config, gdb), .sub = &gdb_schema},
+	{"cloud_init", SCHEMA_OBJECT, AT(config, cloud_init), .sub = &cloud_init_schema},
 	{"restore", SCHEMA_OBJECT, AT(config, restore), .sub = &restore_schema},
 	{"incoming", SCHEMA_OBJECT, AT(config, incoming), .sub = &incoming_schema},
 	{"io_threads", SCHEMA_UINT, AT(config, io_threads), .max = 64},

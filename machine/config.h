@@ -79,6 +79,11 @@ struct config_smbios {
 	char *version;
 };
 
+/* What cloud-init in the guest shall do, for whoever makes a disk of it. */
+struct config_cloud_init {
+	char *user, *key, *password, *hostname, *userdata;
+};
+
 /* A debugger's socket: one of path and fd, or neither. */
 struct config_gdb {
 	char *path;
@@ -121,6 +126,7 @@ struct config {
 	struct list credentials; /* struct config_credential (credentials.h) */
 	uint32_t io_threads;     /* CONFIG_IO_THREADS_AUTO until it is validated */
 	struct config_gdb gdb;
+	struct config_cloud_init cloud_init;
 	struct config_restore restore;
 	struct config_incoming incoming;
 	int on_reset;

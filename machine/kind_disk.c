@@ -32,6 +32,7 @@ static const char *const cache_names[] = {
 static const char *const format_names[] = {
 	[CONFIG_FORMAT_AUTO] = "auto",
 	[CONFIG_FORMAT_RAW] = "raw",
+	[CONFIG_FORMAT_QCOW2] = "qcow2",
 	NULL,
 };
 
@@ -42,6 +43,7 @@ static const struct schema_field fields[] = {
 	{"fd", SCHEMA_FD, AT(fd), .max = INT32_MAX},
 	CONFIG_VHOST_USER_FIELDS(struct config_disk, daemon),
 	{"format", SCHEMA_ENUM, AT(format), .names = format_names},
+	{"backing", SCHEMA_STRING, AT(backing)},
 	{"readonly", SCHEMA_BOOL, AT(readonly)},
 	{"cache", SCHEMA_ENUM, AT(cache), .names = cache_names},
 	{"discard", SCHEMA_BOOL, AT(discard)},
@@ -54,8 +56,11 @@ static const struct schema_field fields[] = {
 	{"addr", SCHEMA_PCI, AT(base.addr)},
 	{NULL},
 };
-static const struct config_disk defaults = {
-	.fd = -1, .daemon.fd = -1, .discard = true, .queues = 1, .queue_size = 256};
+static const struct config_disk defaults = {.fd = -1,
+					    .daemon = CONFIG_VHOST_USER_NONE,
+					    .discard = true,
+					    .queues = 1,
+					    .queue_size = 256};
 
 static struct config_disk *config_of(struct config_device *device)
 {
@@ -76,6 +81,7 @@ static int check_daemon(struct config_disk *d, struct err *err)
 			  : d->discard != defaults.discard ? "discard"
 			  : d->block_bytes                 ? "block_size"
 			  : d->serial                      ? "serial"
+			  : d->backing                     ? "backing"
 							   : NULL;
 
 	if (key)
@@ -96,6 +102,9 @@ static int validate(struct config *c, struct config_device *device, struct err *
 		return rc;
 	if (!daemon && !d->path == (d->fd < 0))
 		return err_set(err, -EINVAL, "disk '%s': give either path or fd", device->id);
+	if (d->backing && (!d->path || d->format == CONFIG_FORMAT_RAW))
+		return err_set(err, -EINVAL, "disk '%s': backing is for the path of a qcow2 image",
+			       device->id);
 	if (!is_power_of_two(d->queue_size))
 		return err_set(err, -EINVAL, "disk '%s': queue_size %u is not a power of two",
 			       device->id, d->queue_size);

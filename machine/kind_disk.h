@@ -19,8 +19,9 @@ enum config_cache {
 };
 
 enum config_format {
-	CONFIG_FORMAT_AUTO, /* raw; a file with the signature of another format is refused */
-	CONFIG_FORMAT_RAW,  /* raw, whatever the file looks like */
+	CONFIG_FORMAT_AUTO,  /* raw; a file with the signature of another format is refused */
+	CONFIG_FORMAT_RAW,   /* raw, whatever the file looks like */
+	CONFIG_FORMAT_QCOW2, /* for whoever starts a daemon that serves it */
 };
 
 struct config_disk {
@@ -29,8 +30,9 @@ struct config_disk {
 	int fd;
 	struct config_vhost_user daemon;
 	bool readonly;
-	int cache;  /* enum config_cache */
-	int format; /* enum config_format */
+	int cache;     /* enum config_cache */
+	int format;    /* enum config_format */
+	char *backing; /* the folder that backing files of a qcow2 image may lie in; NULL */
 	bool discard;
 	uint32_t queues;
 	uint32_t queue_size;

@@ -49,7 +49,7 @@ static const struct schema_field fields[] = {
 };
 static const struct config_net defaults = {.fd = -1,
 					   .vhost_fd = -1,
-					   .daemon.fd = -1,
+					   .daemon = CONFIG_VHOST_USER_NONE,
 					   .queues = 1,
 					   .queue_size = 256,
 					   .moderation_us = CONFIG_NET_MODERATION_US,

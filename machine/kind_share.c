@@ -13,6 +13,8 @@
 struct config_share {
 	struct config_device base;
 	struct config_vhost_user daemon;
+	char *path; /* of the folder: for whoever starts the daemon */
+	bool readonly;
 	char *tag;
 	uint32_t queues; /* beside the one of high priority */
 	uint32_t queue_size;
@@ -27,6 +29,8 @@ struct vm_share {
 static const struct schema_field fields[] = {
 	{"id", SCHEMA_STRING, AT(base.id)},
 	CONFIG_VHOST_USER_FIELDS(struct config_share, daemon),
+	{"path", SCHEMA_STRING, AT(path)},
+	{"readonly", SCHEMA_BOOL, AT(readonly)},
 	{"tag", SCHEMA_STRING, AT(tag)},
 	{"queues", SCHEMA_UINT, AT(queues), .min = 1, .max = 64},
 	{"queue_size", SCHEMA_UINT, AT(queue_size), .min = 2, .max = 1024},
@@ -34,7 +38,8 @@ static const struct schema_field fields[] = {
 	{"addr", SCHEMA_PCI, AT(base.addr)},
 	{NULL},
 };
-static const struct config_share defaults = {.daemon.fd = -1, .queues = 1, .queue_size = 256};
+static const struct config_share defaults = {
+	.daemon = CONFIG_VHOST_USER_NONE, .queues = 1, .queue_size = 256};
 
 static struct config_share *config_of(struct config_device *device)
 {
@@ -50,11 +55,15 @@ static int check(struct config_share *s, struct err *err)
 {
 	const char *id = s->base.id;
 
-	if (!config_vhost_user_given(&s->daemon))
+	if (!config_vhost_user_given(&s->daemon) && !s->path)
 		return err_set(err, -EINVAL,
-			       "share '%s': give vhost_user, the socket of 'virtiofsd "
-			       "--socket-path SOCKET --shared-dir DIR'",
+			       "share '%s': give path, a folder, or vhost_user, the socket of "
+			       "'virtiofsd --socket-path SOCKET --shared-dir DIR'",
 			       id);
+	if (config_vhost_user_given(&s->daemon) && (s->path || s->readonly))
+		return err_set(err, -EINVAL,
+			       "share '%s': with vhost_user its daemon decides; leave out %s", id,
+			       s->path ? "path" : "readonly");
 	if (!s->tag || !*s->tag || strlen(s->tag) > VIRTIO_VHOST_TAG_BYTES)
 		return err_set(err, -EINVAL,
 			       "share '%s': give tag, by which the guest mounts it ('mount -t "
@@ -81,17 +90,31 @@ static int validate(struct config *c, struct config_device *device, struct err *
 	return rc;
 }
 
+static int refuse_path(const struct config_share *s, struct err *err)
+{
+	if (!s->path)
+		return 0;
+	return err_set(err, -EOPNOTSUPP,
+		       "share '%s': '%s' needs a daemon, which 'hospes run' and 'hospes ctl NAME "
+		       "add' start, and the library does not: start virtiofsd and give vhost_user",
+		       s->base.id, s->path);
+}
+
 static int hand_over(struct config_device *device, const struct kind_receiver *to, struct err *err)
 {
 	int rc = check(config_of(device), err);
 
 	(void)to;
+	if (!rc)
+		rc = refuse_path(config_of(device), err);
 	return rc ? rc : config_vhost_user_hand_over(&config_of(device)->daemon, device, err);
 }
 
 static int open_it(struct vm_device *d, struct err *err)
 {
-	return vm_daemon_open(&of(d)->daemon, d, &config_of(d->config)->daemon, err);
+	int rc = refuse_path(config_of(d->config), err);
+
+	return rc ? rc : vm_daemon_open(&of(d)->daemon, d, &config_of(d->config)->daemon, err);
 }
 
 static int create(struct vm_device *d, struct err *err)

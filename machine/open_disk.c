@@ -122,6 +122,12 @@ static int check_contents(const struct config_disk *disk, struct open_disk *ret,
 		return err_set(err, -EIO, "%s: cannot tell its size", name);
 	if (disk->format == CONFIG_FORMAT_RAW)
 		return 0;
+	if (disk->format == CONFIG_FORMAT_QCOW2)
+		return err_set(err, -EOPNOTSUPP,
+			       "%s: qcow2 needs a daemon, which 'hospes run' and 'hospes ctl NAME "
+			       "add' start for what they get by path, and the library does not: "
+			       "start qemu-storage-daemon and give vhost_user",
+			       name);
 	snprintf(fd_path, sizeof(fd_path), "/dev/fd/%d", disk->fd);
 	return disk_format_check(ret->fd, ret->size_bytes, name, disk->path ? disk->path : fd_path,
 				 err);

@@ -18,6 +18,11 @@
 #include "virtio/vhost_device.h"
 
 #define CHANGE_REST_NS (NS_PER_S / 10)
+/* A daemon that writes without end shall not keep the machine's thread. */
+#define KEEPER_REST_NS (NS_PER_S / 20)
+enum { KEEPER_PACKETS = 16 /* at once */ };
+/* From a daemon's end to its keeper's word about it. */
+#define KEEPER_PATIENCE_NS (2 * (uint64_t)NS_PER_S)
 
 /* --- the document --- */
 
@@ -28,6 +33,10 @@ int config_vhost_user_check(const struct config_vhost_user *c, struct config_dev
 
 	if (c->path && c->fd >= 0)
 		return err_set(err, -EINVAL, "%s '%s': give either vhost_user or vhost_user_fd",
+			       kind, device->id);
+	if (c->keeper_fd >= 0 && c->fd < 0)
+		return err_set(err, -EINVAL,
+			       "%s '%s': keeper_fd is for a daemon that is given by vhost_user_fd",
 			       kind, device->id);
 	if (device->viommu)
 		return err_set(err, -EINVAL,
@@ -87,6 +96,26 @@ static int duplicate(int given, const struct config_device *device, int *ret, st
 		       kind, device->id, given);
 }
 
+static int duplicate_keeper(int given, const struct config_device *device, int *ret,
+			    struct err *err)
+{
+	const char *kind = device->item.schema->what;
+	int type = 0, domain = 0, fd = fd_dup(given);
+	socklen_t bytes = sizeof(int);
+
+	if (fd < 0)
+		return err_set(err, fd, "%s '%s': keeper_fd %d: %s", kind, device->id, given,
+			       err_name(fd));
+	*ret = fd;
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &bytes) == 0 && type == SOCK_SEQPACKET &&
+	    getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &bytes) == 0 && domain == AF_UNIX)
+		return 0;
+	fd_close(ret);
+	return err_set(err, -EINVAL,
+		       "%s '%s': keeper_fd %d is no UNIX socket of type SOCK_SEQPACKET", kind,
+		       device->id, given);
+}
+
 static int open_daemon(const struct config_vhost_user *c, const struct config_device *device,
 		       int *ret, struct err *err)
 {
@@ -109,20 +138,91 @@ int config_vhost_user_hand_over(struct config_vhost_user *c, const struct config
 
 /* --- while it is there --- */
 
+static void report(struct vm_daemon *daemon)
+{
+	struct vm_device *d = daemon->d;
+	char text[512];
+
+	if (daemon->reported)
+		return;
+	daemon->reported = true;
+	snprintf(text, sizeof(text),
+		 "its daemon is gone: %s%s%s; its requests are lost: remove the device and add it "
+		 "again, with a new daemon",
+		 daemon->why, *daemon->said ? ": " : "", daemon->said);
+	log_warn(&d->vm->log, d->config->id, "%s", text);
+	vm_emit_device(d->vm, HOSPES_EVENT_DEVICE_ERROR, 0, text, d->config->id);
+}
+
 static void look(struct vm_daemon *daemon)
 {
 	struct vm_device *d = daemon->d;
-	char why[160], text[240];
 
-	if (daemon->gone || !d->vdev || !virtio_vhost_gone(d->vdev, why, sizeof(why)))
+	if (daemon->gone || !d->vdev ||
+	    !virtio_vhost_gone(d->vdev, daemon->why, sizeof(daemon->why)))
 		return;
 	daemon->gone = true;
-	snprintf(text, sizeof(text),
-		 "its daemon is gone: %s; its requests are lost: remove the device and add it "
-		 "again, with a new daemon",
-		 why);
-	log_warn(&d->vm->log, d->config->id, "%s", text);
-	vm_emit_device(d->vm, HOSPES_EVENT_DEVICE_ERROR, 0, text, d->config->id);
+	if (daemon->keeper_fd < 0 || daemon->keeper_over) {
+		report(daemon);
+		return;
+	}
+	/* Its keeper says why, soon. */
+	if (!daemon->keeper_rest.in_flight)
+		loop_timer(d->vm->loop, &daemon->keeper_rest, KEEPER_PATIENCE_NS);
+}
+
+/* One line of its keeper's: false when there is none now. */
+static bool hear(struct vm_daemon *daemon)
+{
+	struct vm_device *d = daemon->d;
+	char *said = daemon->said;
+	ssize_t n = recv(daemon->keeper_fd, said, sizeof(daemon->said) - 1, MSG_DONTWAIT);
+
+	if (n <= 0) {
+		daemon->keeper_over = n == 0 || (errno != EAGAIN && errno != EINTR);
+		return false;
+	}
+	said[n] = '\0';
+	for (char *c = said; c < said + n; c++) {
+		if (*c < ' ' || *c > '~')
+			*c = '?';
+	}
+	log_info(&d->vm->log, d->config->id, "%s", said);
+	return true;
+}
+
+/* After a rest, so that it is heard 20 times in a second and no more. */
+static void keeper_done(struct loop_op *op, int result)
+{
+	struct vm_daemon *daemon = container_of(op, struct vm_daemon, keeper);
+	unsigned int n = 0;
+
+	if (!daemon->d->vdev || result <= 0)
+		return;
+	while (n < KEEPER_PACKETS && hear(daemon))
+		n++;
+	if (!daemon->keeper_over && !daemon->keeper_rest.in_flight)
+		loop_timer(daemon->d->vm->loop, &daemon->keeper_rest, KEEPER_REST_NS);
+	else if (!daemon->keeper_over)
+		loop_poll(daemon->d->vm->loop, &daemon->keeper, daemon->keeper_fd, POLLIN);
+	else if (daemon->gone)
+		report(daemon);
+}
+
+static void keeper_rest_done(struct loop_op *op, int result)
+{
+	struct vm_daemon *daemon = container_of(op, struct vm_daemon, keeper_rest);
+
+	if (!daemon->d->vdev || result < 0)
+		return;
+	if (daemon->keeper.in_flight) {
+		/* The daemon is gone, and its keeper had its time. */
+		report(daemon);
+		return;
+	}
+	loop_poll(daemon->d->vm->loop, &daemon->keeper, daemon->keeper_fd, POLLIN);
+	if (daemon->gone)
+		loop_timer(daemon->d->vm->loop, &daemon->keeper_rest, KEEPER_PATIENCE_NS);
 }
 
 static void watch(struct vm_daemon *daemon)
@@ -172,7 +272,16 @@ int vm_daemon_open(struct vm_daemon *daemon, struct vm_device *d, const struct c
 	daemon->watch.done = watch_done;
 	daemon->change.done = change_done;
 	daemon->rest.done = rest_done;
+	daemon->keeper.done = keeper_done;
+	daemon->keeper_rest.done = keeper_rest_done;
 	daemon->changes_fd = -1;
+	daemon->keeper_fd = daemon->fd = -1;
+	if (c->keeper_fd >= 0) {
+		int rc = duplicate_keeper(c->keeper_fd, d->config, &daemon->keeper_fd, err);
+
+		if (rc)
+			return rc;
+	}
 	return open_daemon(c, d->config, &daemon->fd, err);
 }
 
@@ -195,6 +304,8 @@ int vm_daemon_create(struct vm_daemon *daemon, const struct virtio_vhost_setup *
 	if (rc)
 		return rc;
 	watch(daemon);
+	if (daemon->keeper_fd >= 0)
+		loop_poll(d->vm->loop, &daemon->keeper, daemon->keeper_fd, POLLIN);
 	if (virtio_vhost_changes_fd(vdev) < 0)
 		return 0;
 	daemon->changes_fd = fd_dup(virtio_vhost_changes_fd(vdev));
@@ -214,10 +325,14 @@ void vm_daemon_close(struct vm_daemon *daemon)
 	loop_cancel(loop, &daemon->watch);
 	loop_cancel(loop, &daemon->change);
 	loop_cancel(loop, &daemon->rest);
-	while ((daemon->watch.in_flight || daemon->change.in_flight || daemon->rest.in_flight) &&
+	loop_cancel(loop, &daemon->keeper);
+	loop_cancel(loop, &daemon->keeper_rest);
+	while ((daemon->watch.in_flight || daemon->change.in_flight || daemon->rest.in_flight ||
+		daemon->keeper.in_flight || daemon->keeper_rest.in_flight) &&
 	       loop_iterate(loop, true) >= 0)
 		;
 	fd_close(&daemon->fd);
+	fd_close(&daemon->keeper_fd);
 	fd_close(&daemon->changes_fd);
 	daemon->d = NULL;
 }

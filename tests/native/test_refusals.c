@@ -155,6 +155,16 @@ Test(refusals, disks_and_networks_that_cannot_be)
 		{"no such socket", GOOD ", \"nets\": [{\"socket\": \"{dir}/nosocket\"}]", "passt"},
 		{"a closed descriptor", GOOD ", \"disks\": [{\"fd\": 1000}]", "1000"},
 		{"a network that is none", GOOD ", \"nets\": [{\"fd\": 0}]", "fd 0"},
+		{"a keeper that is none",
+		 GOOD ", \"disks\": [{\"vhost_user_fd\": 0, \"keeper_fd\": 0}]",
+		 "keeper_fd 0 is no UNIX socket"},
+		/* What the command does for those who use it. */
+		{"a folder", GOOD ", \"shares\": [{\"path\": \"{dir}\", \"tag\": \"t\"}]",
+		 "start virtiofsd and give vhost_user"},
+		{"an image",
+		 GOOD ", \"disks\": [{\"path\": \"{dir}/disk\", \"format\": \"qcow2\"}]",
+		 "start qemu-storage-daemon and give vhost_user"},
+		{"a seed", GOOD ", \"cloud_init\": {\"user\": \"ann\"}", "give a disk"},
 	};
 
 	all_refused(r, ARRAY_SIZE(r));

@@ -2,7 +2,7 @@
 # testhost: --cpus 4 --memory 8G --timeout 900
 # The README's examples, as they are written there, do what it says.
 . "$(dirname "$0")/../lib.sh"
-plan 32
+plan 33
 
 # The commands of a section, continued lines joined: those that begin with the words given.
 examples() {
@@ -54,10 +54,12 @@ read -ra passt <<<"$(example passt 1)"
 passt_pid=$!
 listening() { ss -xlH | grep LISTEN | grep -qF /tmp/net.sock; }
 ok "passt runs" retry 20 listening || diag "$(cat passt.log)"
-run user "$(example 'hospes run --kernel bzImage' 2) --cmdline 'console=ttyS0 quiet hospes.sh=\"ip link show eth0\"'"
+mkdir -p ~/src && echo a-file-of-the-host >~/src/file
+run user "$(example 'hospes run --kernel bzImage' 2) --cmdline 'console=ttyS0 quiet hospes.sh=\"ip link show eth0; mount -t virtiofs src /mnt; cat /mnt/file\"'"
 guest_wait user 90
 is $? 0 "user-mode networking: the guest ends"
 like "$(guest_log user)" 'eth0: <' "with a network card" || guest_show user
+like "$(guest_log user)" '^a-file-of-the-host' "and a folder" || guest_show user
 kill "$passt_pid" 2>/dev/null
 
 unset XDG_RUNTIME_DIR

@@ -313,8 +313,9 @@ Test(config, a_daemon_decides_what_is_its_own)
 	struct config c;
 	struct err err = ERR_INIT;
 	const char *good = "{" K ", \"disks\": [{" DAEMON ", \"queues\": 2, \"readonly\": true}], "
-			   "\"nets\": [{\"vhost_user_fd\": 7}], "
-			   "\"shares\": [{" DAEMON ", \"tag\": \"src\"}]}";
+			   "\"nets\": [{\"vhost_user_fd\": 7, \"keeper_fd\": 8}], "
+			   "\"shares\": [{" DAEMON ", \"tag\": \"src\"}, "
+			   "{\"path\": \"/src\", \"readonly\": true, \"tag\": \"more\"}]}";
 
 	cr_assert_eq(config_read(&c, good, strlen(good), &err), 0, "%s", err.text);
 	cr_assert(config_shares_memory(&c));
@@ -329,6 +330,15 @@ Test(config, a_daemon_decides_what_is_its_own)
 	refused("{" K ", \"nets\": [{" DAEMON ", \"tap\": \"t\"}]}", -EINVAL, "one of tap");
 	refused("{" K ", \"nets\": [{" DAEMON ", \"queues\": 2}]}", -EINVAL, "leave out queues");
 	refused("{" K ", \"shares\": [{\"tag\": \"a\"}]}", -EINVAL, "virtiofsd");
+	refused("{" K ", \"shares\": [{" DAEMON ", \"tag\": \"a\", \"path\": \"/src\"}]}", -EINVAL,
+		"leave out path");
+	refused("{" K ", \"shares\": [{" DAEMON ", \"tag\": \"a\", \"readonly\": true}]}", -EINVAL,
+		"leave out readonly");
+	refused("{" K ", \"disks\": [{" DAEMON ", \"keeper_fd\": 5}]}", -EINVAL, "vhost_user_fd");
+	refused("{" K ", \"disks\": [{" DAEMON ", \"format\": \"qcow2\"}]}", -EINVAL,
+		"leave out format");
+	refused("{" K ", \"disks\": [{\"path\": \"x\", \"format\": \"raw\", \"backing\": \"y\"}]}",
+		-EINVAL, "qcow2 image");
 	refused("{" K ", \"shares\": [{" DAEMON "}]}", -EINVAL, "mount -t");
 	refused("{" K ", \"shares\": [{" DAEMON
 		", \"tag\": \"0123456789012345678901234567890123456\"}]}",
