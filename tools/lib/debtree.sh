@@ -167,23 +167,39 @@ debtree_can() {
 
 # debtree_create DIR SUITE PKG...: about 15 s for a small tree; apt's output goes to DIR.log and is
 # shown when it fails. The tree keeps its package lists, and DIR/.packages lists what it holds.
+#
+# PKG:ARCH, as in 'libjansson-dev:arm64', is that package of another architecture beside the machine's own: what a
+# cross build is linked with. A first word 'foreign=ARCH' makes a tree of that architecture alone, of which
+# no program is run: the packages are unpacked, and none of their scripts has been run.
 debtree_create() {
-	local dir=$1 suite=$2 mode=unshare key opts=() sources IFS=$' \t\n'
+	local dir=$1 suite=$2 mode=unshare variant=apt arch key opts=() hook sources IFS=$' \t\n'
 	shift 2
 	debtree_can || return
+	# shellcheck disable=SC2016 # the hooks expand their own $1
+	hook='--customize-hook=chroot "$1" dpkg-query -W > "$1/.packages"'
+	arch=$(dpkg --print-architecture) || return
+	if [[ $1 = foreign=* ]]; then
+		arch=${1#foreign=} variant=extract
+		shift
+		# Nothing is recorded as installed: the packages themselves are the list.
+		# shellcheck disable=SC2016
+		hook='--extract-hook=cd "$1/var/cache/apt/archives" && ls *.deb | sed "s/\.deb$//; s/_/\t/; s/%3a/:/" > "$1/.packages"'
+	else
+		arch=$(printf '%s\n' "$arch" "$@" | sed -n '1p; s/^[^:]*:\([a-z0-9]*\)$/\1/p' | awk '!seen[$0]++' | paste -sd,)
+	fi
+	opts+=(--architectures="$arch")
 	sources=$(debtree_sources "$suite" "$@") || return
 	[ "$(id -u)" != 0 ] || mode=auto
 	while read -r key; do opts+=(--keyring="$key"); done < <(debtree_keyrings)
 	# How this machine reaches its mirror.
 	while read -r key; do opts+=(--aptopt="$key"); done < <(apt-config dump |
 		grep -E '^Acquire::((http|https)::(.*::)?Proxy|Check-Valid-Until|Retries) ')
-	# shellcheck disable=SC2016 # the hook expands its own $1
-	if ! mmdebstrap --mode="$mode" --variant=apt --format=directory \
+	if ! mmdebstrap --mode="$mode" --variant=$variant --format=directory \
 		--skip=cleanup/apt/lists --aptopt='APT::Install-Recommends "false"' \
 		--dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
 		--dpkgopt='path-exclude=/usr/share/doc/*' "${opts[@]}" \
 		--include="$(printf '%s\n' mount ca-certificates "$@" | sort -u | paste -sd,)" \
-		--customize-hook='chroot "$1" dpkg-query -W > "$1/.packages"' \
+		"$hook" \
 		"$suite" "$dir" - <<<"$sources" >"$dir.log" 2>&1; then
 		grep -E '^(E:|W:|Err|dpkg:)|rror' "$dir.log" | tail -n 15 >&2
 		debtree_say "mmdebstrap failed; its output is in $dir.log"

@@ -36,7 +36,10 @@ def key(*parts):
 
 
 def packages(name):
-    text = re.sub(r"#.*", "", content(f"{HERE}/packages.{name}"))
+    """Of a tree: those of arm64's test host have a directory of their own."""
+    arch, dash, rest = name.partition("-")
+    path = f"{HERE}/{arch}/packages.{rest}" if dash and os.path.isdir(f"{HERE}/{arch}") else f"{HERE}/packages.{name}"
+    text = re.sub(r"#.*", "", content(path))
     return text.split()
 
 
@@ -247,6 +250,9 @@ class Cache:
 
     # hospes.
 
+    def setup(self):
+        return "meson setup"
+
     def build_hospes(self, source, build):
         """Builds the source tree 'source' in the tree 'build', incrementally; returns the build
         directory. Inside, source and build directory have the names that they have in L1."""
@@ -258,7 +264,7 @@ class Cache:
             logged(["debtree_run", build, "--ro", f"{source}:/hospes/src",
                     "--bind", f"{where}/build:/hospes/build", "--", "sh", "-c",
                     "cd /hospes/src && { [ -e /hospes/build/build.ninja ] || "
-                    "meson setup /hospes/build; } && ninja -C /hospes/build in-testhost"],
+                    f"{self.setup()} /hospes/build; }} && ninja -C /hospes/build in-testhost"],
                    f"{where}/log", "hospes in the Debian 13 tree")
         with open(f"{where}/source", "w", encoding="utf-8") as f:
             f.write(source)
@@ -276,9 +282,10 @@ class Cache:
         found += [f for f in trees if os.path.exists(f)]
         return key(*[f"{os.path.basename(f)}\n{content(f)}" for f in sorted(found)])
 
-    def gc(self, everything=False):
-        """Removes what the present inputs do not lead to (or everything); returns the paths."""
-        keep = set()
+    def gc(self, everything=False, others=()):
+        """Removes what the present inputs do not lead to, and is none of `others` (or everything); returns the
+        paths."""
+        keep = set(others)
         if not everything:
             # What is there under today's keys; nothing is made here.
             for name in TREES:

@@ -126,6 +126,41 @@ def numa(nodes, cpus, memory):
     return a
 
 
+def storage(root, artefacts, shares):
+    """Disks, which a run writes into a temporary overlay of, never into the cache, and directories by 9p."""
+    a = []
+    for i, image in enumerate((root, artefacts)):
+        a += ["-drive", f"if=none,id=disk{i},file={image},format=raw,snapshot=on,cache=unsafe",
+              "-device", f"virtio-blk-pci,drive=disk{i},bus=pcie.0,addr={0x10 + i:#x}"]
+    for i, (tag, (path, writable)) in enumerate(sorted(shares.items())):
+        comma = path.replace(",", ",,")
+        a += ["-fsdev", "local,id=fs{0},path={1},security_model=none,multidevs=remap{2}".format(
+                  tag, comma, "" if writable else ",readonly=on"),
+              "-device", f"virtio-9p-pci,fsdev=fs{tag},mount_tag={tag},bus=pcie.0,"
+                         f"addr={0x12 + i:#x}"]
+    return a
+
+
+def ports(channels):
+    """A virtio-serial port for each channel, but 'qmp', which is QEMU's own monitor."""
+    a = ["-device", "virtio-serial-pci,id=ports,bus=pcie.0,addr=0x1a"]
+    for i, (name, fd) in enumerate(channels.items()):
+        a += ["-chardev", f"socket,id=ch-{name},fd={fd}"]
+        if name == "qmp":
+            a += ["-mon", "chardev=ch-qmp,mode=control"]
+        else:
+            a += ["-device", f"virtserialport,bus=ports.0,nr={i + 1},chardev=ch-{name},"
+                             f"name={name}"]
+    return a
+
+
+def console(run_dir, interactive):
+    if interactive:
+        return ["-chardev", "stdio,id=con,mux=on,signal=off", "-serial", "chardev:con",
+                "-mon", "chardev=con,mode=readline"]
+    return ["-chardev", f"file,id=con,path={run_dir}/console.log", "-serial", "chardev:con"]
+
+
 def arguments(*, kernel, root, artefacts, run_dir, shares, channels, clock="wall", cpus=2,
               memory="4G", profile="default", append="", more=(), interactive=False):
     """The arguments after the prefix. 'shares' maps a 9p tag to (directory, writable); 'channels'
@@ -152,25 +187,7 @@ def arguments(*, kernel, root, artefacts, run_dir, shares, channels, clock="wall
         a += ["-device", "amd-iommu,intremap=on"]
 
     a += ["-kernel", kernel, "-append", f"{CMDLINE} {p.get('use_iommu', 'intel_iommu=on,sm_off')} {append}"]
-    for i, image in enumerate((root, artefacts)):
-        # Runs write into a temporary overlay, never into the cache.
-        a += ["-drive", f"if=none,id=disk{i},file={image},format=raw,snapshot=on,cache=unsafe",
-              "-device", f"virtio-blk-pci,drive=disk{i},bus=pcie.0,addr={0x10 + i:#x}"]
-    for i, (tag, (path, writable)) in enumerate(sorted(shares.items())):
-        comma = path.replace(",", ",,")
-        a += ["-fsdev", "local,id=fs{0},path={1},security_model=none,multidevs=remap{2}".format(
-                  tag, comma, "" if writable else ",readonly=on"),
-              "-device", f"virtio-9p-pci,fsdev=fs{tag},mount_tag={tag},bus=pcie.0,"
-                         f"addr={0x12 + i:#x}"]
-
-    a += ["-device", "virtio-serial-pci,id=ports,bus=pcie.0,addr=0x1a"]
-    for i, (name, fd) in enumerate(channels.items()):
-        a += ["-chardev", f"socket,id=ch-{name},fd={fd}"]
-        if name == "qmp":
-            a += ["-mon", "chardev=ch-qmp,mode=control"]
-        else:
-            a += ["-device", f"virtserialport,bus=ports.0,nr={i + 1},chardev=ch-{name},"
-                             f"name={name}"]
+    a += storage(root, artefacts, shares) + ports(channels)
 
     # What the tests are about, each device alone behind its root port.
     slot = 0
@@ -228,12 +245,7 @@ def arguments(*, kernel, root, artefacts, run_dir, shares, channels, clock="wall
     if "display" in p:
         a += ["-device", "ati-vga,id=display0,bus=pcie.0,addr=0x18"]
 
-    if interactive:
-        a += ["-chardev", "stdio,id=con,mux=on,signal=off", "-serial", "chardev:con",
-              "-mon", "chardev=con,mode=readline"]
-    else:
-        a += ["-chardev", f"file,id=con,path={run_dir}/console.log", "-serial", "chardev:con"]
-    return [*a, *more]
+    return [*a, *console(run_dir, interactive), *more]
 
 
 def default_cpus():

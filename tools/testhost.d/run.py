@@ -134,7 +134,7 @@ class Run:
         lines = {"JOB_MODE": "shell" if self.opts.interactive else "run", "JOB_PATH": where["path"],
                  "JOB_BUILD": where["build"], "JOB_SCRIPT_DIR": where["script_dir"],
                  "JOB_TERM": os.environ.get("TERM", "vt100"), "JOB_ROWS": str(term.lines),
-                 "JOB_COLS": str(term.columns)}
+                 "JOB_COLS": str(term.columns), "JOB_CONSOLE": self.opts.console}
         text = "".join(f"{k}={shlex.quote(v)}\n" for k, v in lines.items())
         text += "JOB_ARGV=({})\n".format(" ".join(map(shlex.quote, argv)))
         text += "".join(f"export {k}={shlex.quote(v)}\n" for k, v in env.items())
@@ -146,13 +146,13 @@ class Run:
                 ("ctl", "l0", "qmp", "out", "err"):
             self.ours[name], self.theirs[name] = socket.socketpair()
         prefix, env = machine.qemu_prefix(self.paths["tree"], self.paths["qemu"])
-        argv = prefix + machine.arguments(
+        argv = prefix + self.opts.bed.arguments(
             kernel=self.paths["kernel"], root=self.paths["root"],
             artefacts=self.paths["artefacts"], run_dir=self.dir, shares=shares,
             channels={n: s.fileno() for n, s in self.theirs.items()}, clock=self.opts.clock,
             cpus=self.opts.cpus, memory=self.opts.memory, profile=self.opts.profile,
             append=self.opts.append, more=shlex.split(self.opts.qemu_args),
-            interactive=self.opts.interactive)
+            interactive=self.opts.interactive, **self.opts.bed_options)
         with open(f"{self.dir}/qemu.log", "wb") as log:
             self.qemu = subprocess.Popen(
                 argv, env={**os.environ, **env, "TMPDIR": self.dir},
@@ -311,7 +311,7 @@ def run(opts, paths, cache, source):
         env.update({k: v for k, v in os.environ.items()
                     if k.startswith(("HOSPES_TEST_", "HOSPES_BENCH_")) or k == "HOSPES_LONG"})
         env.update({"HOSPES_CLOCK": opts.clock, "HOSPES_PROFILE": opts.profile,
-                    "HOSPES_L1_KERNEL": opts.kernel})
+                    "HOSPES_L1_KERNEL": opts.kernel, "HOSPES_ARCH": opts.arch})
         if build:
             env["HOSPES_BUILD"] = "/hospes/build"
         env.update(dict(e.split("=", 1) for e in opts.env))
