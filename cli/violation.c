@@ -7,7 +7,6 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <ucontext.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -37,7 +36,6 @@ static void append_number(char line[LINE_BYTES], unsigned long value, unsigned i
 
 static void on_violation(int signal, siginfo_t *info, void *context)
 {
-	const ucontext_t *at = context;
 	char line[LINE_BYTES] = "hospes: ", name[16] = "";
 	ssize_t written;
 
@@ -48,7 +46,7 @@ static void on_violation(int signal, siginfo_t *info, void *context)
 	append_number(line, (unsigned long)info->si_syscall, 10);
 	if (info->si_syscall == SYS_ioctl) {
 		append(line, ", request 0x");
-		append_number(line, (unsigned long)at->uc_mcontext.gregs[REG_RSI], 16);
+		append_number(line, violation_request(context), 16);
 	}
 	append(line, " is not this thread's: the machine ends (--sandbox)\n");
 	written = write(STDERR_FILENO, line, strlen(line));

@@ -7,4 +7,7 @@
  * the whole process. */
 void violation_explain(void);
 
+/* The second argument of the system call that a signal's context is of: violation_ARCH.c. */
+unsigned long violation_request(const void *context);
+
 #endif

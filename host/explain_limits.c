@@ -82,7 +82,7 @@ void explain_aperture(struct explain_ctx *x)
 		return;
 	}
 	end = x->layout.high_bytes ? x->layout.high_gpa + x->layout.high_bytes
-				   : x->layout.low_bytes;
+				   : x->layout.low_gpa + x->layout.low_bytes;
 	if (bits >= 64 || end <= 1ull << bits) {
 		explain_add(x, EXPLAIN_OK, "aperture",
 			    "the guest's memory ends at 0x%llx, I/O addresses at %s; BARs of other "
@@ -96,7 +96,7 @@ void explain_aperture(struct explain_ctx *x)
 		    (unsigned long long)end, bits, size);
 	most = 1ull << bits > x->layout.high_gpa
 		       ? (1ull << bits) - x->layout.high_gpa + x->layout.low_bytes
-		       : x->layout.low_bytes;
+		       : MIN(x->layout.low_bytes, (1ull << bits) - x->layout.low_gpa);
 	explain_remedy(x, "--memory %lluM or less", (unsigned long long)(most / MiB));
 }
 

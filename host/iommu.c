@@ -168,7 +168,8 @@ int host_iommu_list(struct host_iommu **ret, unsigned int *n, struct err *err)
 	return 0;
 }
 
-/* A kernel that remaps names its interrupt chips IR-…; no other place shows it to every user. */
+/* A kernel that remaps names its interrupt chips IR-…; no other place shows it to every user. On
+ * arm64 an ITS translates a device's messages by a table of that device's own. */
 bool host_interrupts_remapped(void)
 {
 	FILE *f = fopen("/proc/interrupts", "re");
@@ -179,7 +180,7 @@ bool host_interrupts_remapped(void)
 	if (!f)
 		return false;
 	while (!found && getline(&line, &room, f) >= 0)
-		found = strstr(line, " IR-") != NULL;
+		found = strstr(line, " IR-") || strstr(line, " ITS-");
 	free(line);
 	fclose(f);
 	return found;

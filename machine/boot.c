@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/thread.h"
 #include "firmware/acpi.h"
+#include "firmware/tables.h"
 #include "machine/cmdline.h"
 #include "machine/kind_console.h"
 #include "machine/open.h"
@@ -170,7 +171,7 @@ int vm_prepare_boot(struct hospes_vm *vm, struct err *err)
 	}
 	acpi.pci_last_bus = pci_root_last_bus(vm->pci);
 	if (!rc)
-		rc = acpi_build(vm->gmem, &acpi, err);
+		rc = tables_build(vm->gmem, &acpi, vm->kernel, err);
 	free((void *)viommu.endpoints);
 	if (!rc)
 		rc = loaded(vm, &entry, err);

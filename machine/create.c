@@ -6,6 +6,7 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "base/num.h"
+#include "machine/lacking.h"
 #include "machine/open.h"
 #include "machine/vm.h"
 #include "migration/dirty.h"
@@ -117,7 +118,10 @@ int vm_build(struct hospes_vm *vm, struct err *err)
 		.threads = cpus->threads,
 	};
 	memory_layout(vm, &layout.arch);
-	rc = sandbox_create(&vm->sandbox, (enum sandbox_mode)vm->config.sandbox, &vm->log, err);
+	rc = lacking_check(&vm->config, err);
+	if (!rc)
+		rc = sandbox_create(&vm->sandbox, (enum sandbox_mode)vm->config.sandbox, &vm->log,
+				    err);
 	if (!rc)
 		rc = open_kvm(&vm->kvm, vm->options.kvm_fd, err);
 	if (!rc)

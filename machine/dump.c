@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "base/num.h"
 #include "core/debug.h"
+#include "machine/lacking.h"
 #include "machine/vm.h"
 
 enum {
@@ -346,6 +347,10 @@ int vm_do_dump(struct hospes_vm *vm, void *arg, struct err *err)
 	struct vm_dump *d;
 	int rc;
 
+	rc = request->state_fd < 0 ? lacking_refuse(ARCH_DEBUG, "dump", err)
+				   : lacking_refuse(ARCH_STATE, "snapshot", err);
+	if (rc)
+		return rc;
 	if (vm->dump)
 		return err_set(err, -EALREADY,
 			       "%s: one is being written; an event says when that is done",

@@ -58,7 +58,7 @@ int memory_build(struct hospes_vm *vm, struct err *err)
 	rc = gmem_begin(vm->gmem, err);
 	if (rc)
 		return rc;
-	rc = add_region(vm, "ram-low", 0, p->low_bytes, false, err);
+	rc = add_region(vm, "ram-low", p->low_gpa, p->low_bytes, false, err);
 	if (!rc)
 		rc = add_region(vm, "ram-high", p->high_gpa, p->high_bytes, false, err);
 	if (rc) {

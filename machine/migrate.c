@@ -13,6 +13,7 @@
 #include "base/num.h"
 #include "machine/arrival.h"
 #include "machine/kind.h"
+#include "machine/lacking.h"
 #include "machine/stream.h"
 #include "machine/vm.h"
 #include "migration/dirty.h"
@@ -194,9 +195,11 @@ static int begin(struct hospes_vm *vm, struct vm_migration *m,
 
 int vm_do_migrate(struct hospes_vm *vm, void *arg, struct err *err)
 {
-	int state = atomic_load(&vm->state), rc = vm_migrate_refuses(vm, "migrate", err);
+	int state = atomic_load(&vm->state), rc = lacking_refuse(ARCH_STATE, "migration", err);
 	struct vm_migration *m;
 
+	if (!rc)
+		rc = vm_migrate_refuses(vm, "migrate", err);
 	if (!rc && state != HOSPES_RUNNING && state != HOSPES_PAUSED)
 		rc = vm_wrong_state(vm, "migrate", err);
 	if (!rc && vm->dump)

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/num.h"
+#include "machine/lacking.h"
 #include "machine/vm.h"
 
 /* After 1, 2, 4, 4, ... seconds, for about a minute. */
@@ -43,6 +44,8 @@ int vm_do_shutdown(struct hospes_vm *vm, void *arg, struct err *err)
 {
 	(void)arg;
 	vm_assert_own_thread(vm);
+	if (!arch_has(ARCH_BUTTON))
+		return lacking_refuse(ARCH_BUTTON, "the power button", err);
 	if (atomic_load(&vm->state) != HOSPES_RUNNING)
 		return vm_wrong_state(vm, "press the power button", err);
 	vm->shutdown.presses = 0;

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/num.h"
+#include "sandbox-arch/filter_arch.h"
 
 #define X32_BIT 0x40000000u /* numbers of another interface, which no table knows */
 enum { FILTER_CALLS = 256, GROUP = 8 };
@@ -189,7 +190,7 @@ unsigned int filter_build(struct sock_filter program[FILTER_INSNS],
 	unsigned int skip;
 
 	load(&p, AT(arch));
-	unless_equal_skip(&p, AUDIT_ARCH_X86_64, 1);
+	unless_equal_skip(&p, FILTER_AUDIT_ARCH, 1);
 	emit(&p, BPF_JMP | BPF_JA, 1);
 	answer(&p, FILTER_STOP);
 	load(&p, AT(nr));

@@ -51,12 +51,17 @@ enum { ARCH_MAX_ROUTES = 4096 };
 /* The guest-physical layout, computed before anything is created. */
 struct arch_platform {
 	unsigned int phys_bits;        /* guest address width */
-	uint64_t low_bytes;            /* RAM at [0, low_bytes) */
-	uint64_t high_gpa, high_bytes; /* RAM above 4 GiB; high_bytes may be 0 */
+	uint64_t low_gpa, low_bytes;   /* RAM that there always is; at 0 on x86 */
+	uint64_t high_gpa, high_bytes; /* RAM above a hole; high_bytes may be 0 */
 	uint64_t plug_gpa, plug_bytes; /* kept for memory that comes and goes; or both 0 */
 	struct pci_windows pci;
+	uint64_t pio_gpa;  /* where ports are in memory; 0: they have instructions of their own */
 	uint32_t intx_gsi; /* first of the four GSIs of INTx */
 	uint32_t sci_gsi;
+	/* arm64's interrupt controller (GICv3). */
+	struct {
+		uint64_t dist_gpa, redist_gpa, its_gpa;
+	} gic;
 };
 
 /* /dev/kvm (kept open by the caller) becomes a VM. Owns: VM fd, irqchip, memory slots (as a
@@ -113,20 +118,45 @@ void arch_vm_unmap_host(struct arch_vm *vm, uint64_t gpa);
 int arch_vm_add_vfio(struct arch_vm *vm, int fd, struct err *err);
 void arch_vm_remove_vfio(struct arch_vm *vm, int fd);
 
+/* What machines of this architecture may lack as yet. */
+enum arch_feature {
+	ARCH_CPU_PLUG,    /* vCPUs that come and go */
+	ARCH_MEMORY_PLUG, /* and memory */
+	ARCH_VIOMMU,      /* a virtual IOMMU */
+	ARCH_FIRMWARE,    /* UEFI */
+	ARCH_STATE,       /* snapshots */
+	ARCH_DEBUG,       /* a debugger, and a core of the guest */
+	ARCH_BUTTON,      /* a power button */
+	ARCH_SMBIOS,      /* SMBIOS tables, and with them credentials */
+};
+bool arch_has(enum arch_feature feature);
+/* "arm64": for messages. */
+extern const char arch_name[];
+
 /* CPU state at entry of a boot protocol; firmware fills it in. */
 enum arch_entry_mode {
-	ARCH_ENTRY_LONG, /* 64-bit, paging on, tables at cr3 */
-	ARCH_ENTRY_PROT, /* 32-bit protected, paging off (PVH) */
-	ARCH_ENTRY_REAL, /* 16-bit real, cs:ip from rip (payload guests, later firmware) */
+	ARCH_ENTRY_IMAGE, /* arm64: an Image, by Linux Documentation/arch/arm64/booting.rst */
+	ARCH_ENTRY_LONG,  /* 64-bit, paging on, tables at cr3 */
+	ARCH_ENTRY_PROT,  /* 32-bit protected, paging off (PVH) */
+	ARCH_ENTRY_REAL,  /* 16-bit real, cs:ip from rip (payload guests, later firmware) */
 };
 struct arch_entry {
 	enum arch_entry_mode mode;
-	uint64_t rip;
-	uint64_t rsp;
-	uint64_t rsi; /* boot parameters (Linux 64-bit protocol) */
-	uint64_t rbx; /* start info (PVH) */
-	uint64_t cr3;
-	uint64_t gdt_gpa; /* where a flat GDT may be written: 64 bytes of low guest memory */
+	union {
+		struct { /* ARCH_ENTRY_IMAGE */
+			uint64_t pc;
+			uint64_t fdt_gpa; /* the device tree: x0 */
+		};
+		struct { /* the others, x86's */
+			uint64_t rip;
+			uint64_t rsp;
+			uint64_t rsi; /* boot parameters (Linux 64-bit protocol) */
+			uint64_t rbx; /* start info (PVH) */
+			uint64_t cr3;
+			/* Where a flat GDT may be written: 64 bytes of low guest memory. */
+			uint64_t gdt_gpa;
+		};
+	};
 };
 
 struct arch_vcpu;

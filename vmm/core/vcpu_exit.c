@@ -109,7 +109,7 @@ bool vcpu_exit_event(const struct kvm_run *run, enum vcpu_event *event, char tex
 		return true;
 	case KVM_EXIT_DEBUG:
 		*event = VCPU_DEBUG;
-		snprintf(text, VCPU_EXIT_TEXT, "debug exit at 0x%llx", run->debug.arch.pc);
+		snprintf(text, VCPU_EXIT_TEXT, "a debug exit");
 		return true;
 	case KVM_EXIT_HLT: /* the irqchip in the kernel waits itself */
 		snprintf(text, VCPU_EXIT_TEXT, "HLT left the kernel");

@@ -423,7 +423,7 @@ int arch_debug_translate(struct arch_vcpu *vcpu, uint64_t gva, uint64_t *gpa)
 	int rc = arch_vcpu_call(vcpu, KVM_GET_SREGS, &s);
 
 	if (!rc && s.cr0 & CR0_PG && s.efer & EFER_LMA)
-		return x86_walk(vcpu->vm->gmem, s.cr3, s.cr4 & CR4_LA57 ? 5 : 4, gva, gpa);
+		return x86_walk(vcpu->vm->common.gmem, s.cr3, s.cr4 & CR4_LA57 ? 5 : 4, gva, gpa);
 	if (!rc)
 		rc = arch_vcpu_call(vcpu, KVM_TRANSLATE, &t);
 	*gpa = t.physical_address;

@@ -75,7 +75,7 @@ static int protected_segments(struct arch_vm *vm, const struct arch_entry *entry
 	gdt[SELECTOR_CODE / 8] = le64_of(descriptor(&s->cs));
 	gdt[SELECTOR_DATA / 8] = le64_of(descriptor(&s->ds));
 	gdt[SELECTOR_TASK / 8] = le64_of(descriptor(&s->tr));
-	if (gmem_write(vm->gmem, entry->gdt_gpa, gdt, sizeof(gdt)))
+	if (gmem_write(vm->common.gmem, entry->gdt_gpa, gdt, sizeof(gdt)))
 		return err_set(err, -EFAULT, "no guest memory at 0x%llx for the entry's GDT",
 			       (unsigned long long)entry->gdt_gpa);
 	return 0;
@@ -121,6 +121,8 @@ int x86_entry_apply(struct arch_vm *vm, const struct arch_entry *entry, struct k
 		return protected_segments(vm, entry, false, sregs, err);
 	case ARCH_ENTRY_REAL:
 		return real_segments(entry, regs, sregs, err);
+	case ARCH_ENTRY_IMAGE:
+		break;
 	}
 	return err_set(err, -EINVAL, "entry mode %d", (int)entry->mode);
 }

@@ -109,7 +109,7 @@ static int get_cpuid(struct arch_vcpu *vcpu, struct saved_vcpu *s, struct err *e
 static int get_msrs(struct arch_vcpu *vcpu, struct saved_vcpu *s, struct err *err)
 {
 	cleanup_free struct kvm_msr_list *list = NULL;
-	int rc = x86_msr_list(&vcpu->vm->kvm, &list, err);
+	int rc = x86_msr_list(&vcpu->vm->common.kvm, &list, err);
 
 	if (rc)
 		return rc;
@@ -277,9 +277,9 @@ static void set_rate(struct arch_vcpu *vcpu, uint32_t khz)
 
 	if (!khz || now == (int)khz)
 		return;
-	if (kvm_call_value(vcpu->vm->kvm.calls, vcpu->fd, KVM_SET_TSC_KHZ, khz) < 0)
+	if (kvm_call_value(vcpu->vm->common.kvm.calls, vcpu->fd, KVM_SET_TSC_KHZ, khz) < 0)
 		log_warn(
-			vcpu->vm->log, "vcpu",
+			vcpu->vm->common.log, "vcpu",
 			"vcpu%u: its time stamp counter runs at %d kHz here, and at %u kHz where it was "
 			"saved",
 			vcpu->index, now, khz);
@@ -306,7 +306,7 @@ static void set_msrs(struct arch_vcpu *vcpu, const struct saved_vcpu *s, uint64_
 		if (x86_get_msr(vcpu, index, &now) && now == s->msr_value[i])
 			continue;
 		if (x86_set_msr(vcpu, index, s->msr_value[i]))
-			log_debug(vcpu->vm->log, "vcpu", "vcpu%u: MSR 0x%x stays as it is",
+			log_debug(vcpu->vm->common.log, "vcpu", "vcpu%u: MSR 0x%x stays as it is",
 				  vcpu->index, index);
 	}
 	x86_set_msr(vcpu, MSR_TSC_DEADLINE, deadline);

@@ -75,7 +75,7 @@ int x86_msr_list(const struct kvm *kvm, struct kvm_msr_list **ret, struct err *e
 static int save_msrs(struct arch_vcpu *vcpu, struct x86_state *ret, struct err *err)
 {
 	cleanup_free struct kvm_msr_list *list = NULL;
-	int rc = x86_msr_list(&vcpu->vm->kvm, &list, err);
+	int rc = x86_msr_list(&vcpu->vm->common.kvm, &list, err);
 
 	if (rc)
 		return rc;
@@ -142,7 +142,7 @@ static int load_msrs(struct arch_vcpu *vcpu, const struct kvm_msrs *want, struct
 		       part->nmsrs * sizeof(struct kvm_msr_entry));
 		rc = MAX(arch_vcpu_call(vcpu, KVM_SET_MSRS, part), 0);
 		if ((uint32_t)rc < part->nmsrs) {
-			log_debug(vcpu->vm->log, "vcpu", "vcpu%u: MSR 0x%x stays as it is",
+			log_debug(vcpu->vm->common.log, "vcpu", "vcpu%u: MSR 0x%x stays as it is",
 				  vcpu->index, part->entries[rc].index);
 			done++;
 		}

@@ -19,7 +19,7 @@ static uint32_t set_tsc(struct arch_vcpu *vcpu)
 	int rc = arch_vcpu_call(vcpu, KVM_SET_TSC_KHZ, NULL);
 
 	if (rc)
-		log_debug(vcpu->vm->log, "vcpu", "vcpu%u: KVM_SET_TSC_KHZ: %s", vcpu->index,
+		log_debug(vcpu->vm->common.log, "vcpu", "vcpu%u: KVM_SET_TSC_KHZ: %s", vcpu->index,
 			  err_name(rc));
 	return (uint32_t)MAX(arch_vcpu_call(vcpu, KVM_GET_TSC_KHZ, NULL), 0);
 }
@@ -57,13 +57,13 @@ int arch_vcpu_create(struct arch_vcpu **ret, struct arch_vm *vm, unsigned int in
 	vcpu->index = index;
 	vcpu->run = MAP_FAILED;
 	vcpu->fd = -1;
-	rc = x86_vm_call_value(vm, KVM_CREATE_VCPU, arch_cpu_id(&vm->topology, index));
+	rc = arch_vm_call_value(&vm->common, KVM_CREATE_VCPU, arch_cpu_id(&vm->topology, index));
 	if (rc < 0) {
 		err_set(err, rc, "vcpu%u: KVM_CREATE_VCPU: %s", index, err_name(rc));
 		goto fail;
 	}
 	vcpu->fd = rc;
-	bytes = kvm_call_value(vm->kvm.calls, vm->kvm.fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+	bytes = kvm_call_value(vm->common.kvm.calls, vm->common.kvm.fd, KVM_GET_VCPU_MMAP_SIZE, 0);
 	if (bytes < (int)sizeof(struct kvm_run)) {
 		rc = err_set(err, -EINVAL, "vcpu%u: KVM_GET_VCPU_MMAP_SIZE says %d", index, bytes);
 		goto fail;
@@ -100,7 +100,7 @@ void arch_vcpu_destroy(struct arch_vcpu *vcpu)
 
 int arch_vcpu_call(const struct arch_vcpu *vcpu, unsigned long request, const void *arg)
 {
-	return kvm_call(vcpu->vm->kvm.calls, vcpu->fd, request, arg);
+	return kvm_call(vcpu->vm->common.kvm.calls, vcpu->fd, request, arg);
 }
 
 struct kvm_run *arch_vcpu_run(const struct arch_vcpu *vcpu)
@@ -162,7 +162,7 @@ static void put_code(struct text *t, struct arch_vcpu *vcpu, uint64_t linear)
 	uint8_t code[16];
 
 	if (arch_vcpu_call(vcpu, KVM_TRANSLATE, &tr) || !tr.valid ||
-	    gmem_read(vcpu->vm->gmem, tr.physical_address, code, sizeof(code))) {
+	    gmem_read(vcpu->vm->common.gmem, tr.physical_address, code, sizeof(code))) {
 		put(t, "code at %llx: not readable\n", (unsigned long long)linear);
 		return;
 	}

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/fd.h"
 #include "base/mem.h"
 #include "base/num.h"
 #include "x86_64/cpuid.h"
@@ -34,29 +33,18 @@ int x86_supported_cpuid(const struct kvm *kvm, struct kvm_cpuid2 **ret, struct e
 	return 0;
 }
 
-/* --- ioeventfd --- */
+const char arch_name[] = "x86-64";
 
-static int assign_ioeventfd(void *opaque, enum bus_kind kind, uint64_t addr,
-			    const struct bus_ioeventfd *e, bool on)
+bool arch_has(enum arch_feature feature)
 {
-	const struct arch_vm *vm = opaque;
-	struct kvm_ioeventfd arg = {
-		.datamatch = e->match ? e->value : 0,
-		.addr = addr,
-		.len = e->size,
-		.fd = e->fd,
-	};
-
-	if (e->match)
-		arg.flags |= KVM_IOEVENTFD_FLAG_DATAMATCH;
-	if (kind == BUS_PIO)
-		arg.flags |= KVM_IOEVENTFD_FLAG_PIO;
-	if (!on)
-		arg.flags |= KVM_IOEVENTFD_FLAG_DEASSIGN;
-	return x86_vm_call(vm, KVM_IOEVENTFD, &arg);
+	(void)feature;
+	return true;
 }
 
-static const struct bus_ioeventfd_ops ioeventfd_ops = {.assign = assign_ioeventfd};
+struct arch_common *arch_common(struct arch_vm *vm)
+{
+	return &vm->common;
+}
 
 /* --- interrupts --- */
 
@@ -116,17 +104,8 @@ static int set_routes(void *opaque, const struct irq_route *routes, unsigned int
 static int set_irqfd(void *opaque, uint32_t gsi, int fd, int resample_fd, bool on)
 {
 	const struct arch_vm *vm = opaque;
-	struct kvm_irqfd arg = {
-		.fd = (uint32_t)fd,
-		.gsi = gsi,
-		.flags = on ? 0 : KVM_IRQFD_FLAG_DEASSIGN,
-	};
 
-	if (on && resample_fd >= 0) {
-		arg.flags |= KVM_IRQFD_FLAG_RESAMPLE;
-		arg.resamplefd = (uint32_t)resample_fd;
-	}
-	return x86_vm_call(vm, KVM_IRQFD, &arg);
+	return arch_set_irqfd(&vm->common, gsi, fd, resample_fd, on);
 }
 
 static int set_line(void *opaque, uint32_t gsi, bool level)
@@ -169,10 +148,7 @@ const struct irq_chip_ops *arch_irq_ops(void)
 
 static int check_kvm(const struct arch_vm *vm, struct err *err)
 {
-	static const struct {
-		unsigned int cap;
-		const char *name;
-	} need[] = {
+	static const struct arch_need need[] = {
 		{KVM_CAP_IRQCHIP, "KVM_CAP_IRQCHIP"},
 		{KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY"},
 		{KVM_CAP_SET_TSS_ADDR, "KVM_CAP_SET_TSS_ADDR"},
@@ -193,27 +169,16 @@ static int check_kvm(const struct arch_vm *vm, struct err *err)
 		{KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE"},
 		{KVM_CAP_ADJUST_CLOCK, "KVM_CAP_ADJUST_CLOCK"},
 	};
-	int version = kvm_call_value(vm->kvm.calls, vm->kvm.fd, KVM_GET_API_VERSION, 0);
 
-	if (version != KVM_API_VERSION)
-		return err_set(err, version < 0 ? version : -EINVAL,
-			       version < 0 ? "this is no KVM device"
-					   : "KVM's API is not version 12");
-	for (size_t i = 0; i < ARRAY_SIZE(need); i++) {
-		if (!x86_kvm_has(&vm->kvm, need[i].cap))
-			return err_set(
-				err, -EOPNOTSUPP,
-				"this kernel's KVM lacks %s: Linux 5.10 or newer on x86 has it",
-				need[i].name);
-	}
-	return 0;
+	return arch_check_kvm(&vm->common.kvm, need, ARRAY_SIZE(need), "Linux 5.10 or newer on x86",
+			      err);
 }
 
 static int check_topology(const struct arch_vm *vm, struct err *err)
 {
 	const struct arch_topology *t = &vm->topology;
-	int max = x86_kvm_has(&vm->kvm, KVM_CAP_MAX_VCPUS);
-	int max_id = x86_kvm_has(&vm->kvm, KVM_CAP_MAX_VCPU_ID);
+	int max = arch_kvm_has(&vm->common.kvm, KVM_CAP_MAX_VCPUS);
+	int max_id = arch_kvm_has(&vm->common.kvm, KVM_CAP_MAX_VCPU_ID);
 	uint32_t last;
 
 	if (!t->cpus || t->sockets * t->cores * t->threads != t->cpus)
@@ -234,15 +199,6 @@ static int check_topology(const struct arch_vm *vm, struct err *err)
 	return 0;
 }
 
-/* One call of the set-up; the error names it. */
-static int vm_ioctl(const struct arch_vm *vm, unsigned long request, const void *arg,
-		    const char *what, struct err *err)
-{
-	int rc = x86_vm_call(vm, request, arg);
-
-	return rc < 0 ? err_set(err, rc, "%s: %s", what, err_name(rc)) : 0;
-}
-
 static int set_up_irqchip(struct arch_vm *vm, struct err *err)
 {
 	struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
@@ -250,20 +206,21 @@ static int set_up_irqchip(struct arch_vm *vm, struct err *err)
 		.cap = KVM_CAP_X2APIC_API,
 		.args = {KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK},
 	};
-	int rc = vm_ioctl(vm, KVM_CREATE_IRQCHIP, NULL, "KVM_CREATE_IRQCHIP", err);
+	int rc = arch_vm_do(&vm->common, KVM_CREATE_IRQCHIP, NULL, "KVM_CREATE_IRQCHIP", err);
 
 	if (!rc)
-		rc = vm_ioctl(vm, KVM_CREATE_PIT2, &pit, "KVM_CREATE_PIT2", err);
+		rc = arch_vm_do(&vm->common, KVM_CREATE_PIT2, &pit, "KVM_CREATE_PIT2", err);
 	/* Without it, ids in the local APIC's saved state are 8 bits wide, and 255 means
 	 * everybody. */
-	if (!rc && x86_kvm_has(&vm->kvm, KVM_CAP_X2APIC_API))
-		rc = vm_ioctl(vm, KVM_ENABLE_CAP, &x2apic, "KVM_CAP_X2APIC_API", err);
+	if (!rc && arch_kvm_has(&vm->common.kvm, KVM_CAP_X2APIC_API))
+		rc = arch_vm_do(&vm->common, KVM_ENABLE_CAP, &x2apic, "KVM_CAP_X2APIC_API", err);
 	for (unsigned int i = 0; !rc && i < ARRAY_SIZE(vm->chips); i++) {
 		vm->chips[i].chip_id = i;
-		rc = vm_ioctl(vm, KVM_GET_IRQCHIP, &vm->chips[i], "KVM_GET_IRQCHIP", err);
+		rc = arch_vm_do(&vm->common, KVM_GET_IRQCHIP, &vm->chips[i], "KVM_GET_IRQCHIP",
+				err);
 	}
 	if (!rc)
-		rc = vm_ioctl(vm, KVM_GET_PIT2, &vm->pit, "KVM_GET_PIT2", err);
+		rc = arch_vm_do(&vm->common, KVM_GET_PIT2, &vm->pit, "KVM_GET_PIT2", err);
 	return rc;
 }
 
@@ -271,12 +228,13 @@ static int set_up(struct arch_vm *vm, struct err *err)
 {
 	uint64_t identity = IDENTITY_MAP_GPA;
 	struct kvm_enable_cap triple = {.cap = KVM_CAP_X86_TRIPLE_FAULT_EVENT, .args = {1}};
-	int n, rc;
+	int rc;
 
-	rc = vm_ioctl(vm, KVM_SET_IDENTITY_MAP_ADDR, &identity, "KVM_SET_IDENTITY_MAP_ADDR", err);
+	rc = arch_vm_do(&vm->common, KVM_SET_IDENTITY_MAP_ADDR, &identity,
+			"KVM_SET_IDENTITY_MAP_ADDR", err);
 	if (!rc)
-		rc = vm_ioctl(vm, KVM_SET_TSS_ADDR, (void *)(uintptr_t)TSS_GPA, "KVM_SET_TSS_ADDR",
-			      err);
+		rc = arch_vm_do(&vm->common, KVM_SET_TSS_ADDR, (void *)(uintptr_t)TSS_GPA,
+				"KVM_SET_TSS_ADDR", err);
 	if (!rc)
 		rc = set_up_irqchip(vm, err);
 	if (rc)
@@ -285,23 +243,16 @@ static int set_up(struct arch_vm *vm, struct err *err)
 	vm->triple_fault_event = x86_vm_has(vm, KVM_CAP_X86_TRIPLE_FAULT_EVENT) &&
 				 !x86_vm_call(vm, KVM_ENABLE_CAP, &triple);
 	vm->xsave_bytes = MAX((size_t)x86_vm_has(vm, KVM_CAP_XSAVE2), sizeof(struct kvm_xsave));
-	vm->tsc_deadline = x86_kvm_has(&vm->kvm, KVM_CAP_TSC_DEADLINE_TIMER);
+	vm->tsc_deadline = arch_kvm_has(&vm->common.kvm, KVM_CAP_TSC_DEADLINE_TIMER);
 
 	/* 0 is the host's rate of now. KVM's default is the rate of when it was initialised; where
 	 * the kernel has since refined that and the CPU cannot scale, vCPUs would get a clock that
 	 * stands still (set_tsc in vcpu.c does the rest). */
 	if (x86_vm_has(vm, KVM_CAP_VM_TSC_CONTROL)) {
-		rc = x86_vm_call_value(vm, KVM_SET_TSC_KHZ, 0);
+		rc = arch_vm_call_value(&vm->common, KVM_SET_TSC_KHZ, 0);
 		if (rc)
-			log_debug(vm->log, "kvm", "KVM_SET_TSC_KHZ: %s", err_name(rc));
+			log_debug(vm->common.log, "kvm", "KVM_SET_TSC_KHZ: %s", err_name(rc));
 	}
-
-	n = x86_kvm_has(&vm->kvm, KVM_CAP_NR_MEMSLOTS);
-	vm->max_slots = n > 0 ? (unsigned int)n : 32;
-	vm->slots = calloc(vm->max_slots, sizeof(*vm->slots));
-	vm->slot_used = calloc(vm->max_slots, 1);
-	if (!vm->slots || !vm->slot_used)
-		return err_set(err, -ENOMEM, "no memory for %u memory slots", vm->max_slots);
 	return 0;
 }
 
@@ -312,39 +263,23 @@ int arch_vm_create(struct arch_vm **ret, const struct arch_vm_config *config, st
 
 	if (!mem_new(vm))
 		return err_set(err, -ENOMEM, "no memory for a VM");
-	vm->log = config->log;
-	vm->kvm = config->kvm;
+	arch_common_init(&vm->common, config);
 	vm->topology = config->topology;
-	vm->gmem = config->gmem;
-	vm->mmio = config->mmio;
-	vm->pio = config->pio;
-	vm->fd = -1;
-	vm->vfio_fd = -1;
-	pthread_mutex_init(&vm->slot_lock, NULL);
 	rc = check_kvm(vm, err);
 	if (!rc)
 		rc = check_topology(vm, err);
 	if (!rc)
-		rc = x86_supported_cpuid(&vm->kvm, &vm->cpuid, err);
+		rc = x86_supported_cpuid(&vm->common.kvm, &vm->cpuid, err);
 	if (rc)
 		goto fail;
 	vm->phys_bits = cpuid_phys_bits(vm->cpuid);
-	do
-		rc = kvm_call_value(vm->kvm.calls, vm->kvm.fd, KVM_CREATE_VM, 0);
-	while (rc == -EINTR);
-	if (rc < 0) {
-		err_set(err, rc, "KVM_CREATE_VM: %s", err_name(rc));
-		goto fail;
-	}
-	vm->fd = rc;
-	rc = set_up(vm, err);
+	rc = arch_common_create(&vm->common, 0, err);
+	if (!rc)
+		rc = set_up(vm, err);
+	if (!rc)
+		rc = arch_common_listen(&vm->common, err);
 	if (rc)
 		goto fail;
-	rc = x86_slots_listen(vm, err);
-	if (rc)
-		goto fail;
-	bus_set_ioeventfd_ops(vm->mmio, &ioeventfd_ops, vm);
-	bus_set_ioeventfd_ops(vm->pio, &ioeventfd_ops, vm);
 	*ret = vm;
 	return 0;
 fail:
@@ -356,16 +291,7 @@ void arch_vm_destroy(struct arch_vm *vm)
 {
 	if (!vm)
 		return;
-	if (vm->listening) {
-		bus_set_ioeventfd_ops(vm->mmio, NULL, NULL);
-		bus_set_ioeventfd_ops(vm->pio, NULL, NULL);
-		gmem_unlisten(vm->gmem, &vm->listener);
-	}
-	fd_close(&vm->vfio_fd);
-	fd_close(&vm->fd);
-	pthread_mutex_destroy(&vm->slot_lock);
-	free(vm->slots);
-	free(vm->slot_used);
+	arch_common_done(&vm->common);
 	free(vm->cpuid);
 	free(vm);
 }
@@ -376,10 +302,11 @@ int arch_vm_reset(struct arch_vm *vm, struct err *err)
 	int rc = 0;
 
 	for (unsigned int i = 0; !rc && i < ARRAY_SIZE(vm->chips); i++)
-		rc = vm_ioctl(vm, KVM_SET_IRQCHIP, &vm->chips[i], "KVM_SET_IRQCHIP", err);
+		rc = arch_vm_do(&vm->common, KVM_SET_IRQCHIP, &vm->chips[i], "KVM_SET_IRQCHIP",
+				err);
 	if (!rc)
-		rc = vm_ioctl(vm, KVM_SET_PIT2, &vm->pit, "KVM_SET_PIT2", err);
+		rc = arch_vm_do(&vm->common, KVM_SET_PIT2, &vm->pit, "KVM_SET_PIT2", err);
 	if (!rc)
-		rc = vm_ioctl(vm, KVM_SET_CLOCK, &clock, "KVM_SET_CLOCK", err);
+		rc = arch_vm_do(&vm->common, KVM_SET_CLOCK, &clock, "KVM_SET_CLOCK", err);
 	return rc;
 }

@@ -4,10 +4,8 @@
 #define X86_64_X86_H
 
 #include <linux/kvm.h>
-#include <pthread.h>
 
-#include "base/num.h"
-#include "core/arch.h"
+#include "common/common.h"
 
 enum {
 	CPUID_MAX = 256, /* entries asked of KVM */
@@ -17,29 +15,9 @@ enum {
 	TSS_GPA = 0xfeffd000,
 };
 
-struct memslot {
-	uint64_t gpa;
-	uint64_t bytes;
-	void *hva;
-	uint32_t slot;
-	bool ram; /* that vCPUs write: not a ROM, nor memory of a device */
-};
-
 struct arch_vm {
-	const struct log *log;
-	struct kvm kvm; /* the file is the caller's */
-	int fd;
+	struct arch_common common;
 	struct arch_topology topology;
-	struct gmem *gmem;
-	struct bus *mmio;
-	struct bus *pio;
-	struct gmem_listener listener;
-	bool listening;
-	pthread_mutex_t slot_lock; /* guards the slots, and orders the calls that change them */
-	struct memslot *slots;     /* used ones */
-	unsigned int n_slots, max_slots;
-	uint8_t *slot_used; /* by number */
-	int vfio_fd;        /* KVM's device for VFIO, to which VFIO's files are added; -1 */
 	unsigned int phys_bits;
 	bool tsc_deadline;
 	bool triple_fault_event;
@@ -50,26 +28,16 @@ struct arch_vm {
 	struct kvm_pit_state2 pit;
 };
 
-/* Calls on the VM and on /dev/kvm: at least 0, or a negative errno. */
+/* Calls on the VM: at least 0, or a negative errno. */
 static inline int x86_vm_call(const struct arch_vm *vm, unsigned long request, const void *arg)
 {
-	return kvm_call(vm->kvm.calls, vm->fd, request, arg);
-}
-static inline int x86_vm_call_value(const struct arch_vm *vm, unsigned long request,
-				    unsigned long value)
-{
-	return kvm_call_value(vm->kvm.calls, vm->fd, request, value);
+	return arch_vm_call(&vm->common, request, arg);
 }
 /* A capability's value; 0 when there is none. */
 static inline int x86_vm_has(const struct arch_vm *vm, unsigned long cap)
 {
-	return MAX(x86_vm_call_value(vm, KVM_CHECK_EXTENSION, cap), 0);
+	return MAX(arch_vm_call_value(&vm->common, KVM_CHECK_EXTENSION, cap), 0);
 }
-static inline int x86_kvm_has(const struct kvm *kvm, unsigned long cap)
-{
-	return MAX(kvm_call_value(kvm->calls, kvm->fd, KVM_CHECK_EXTENSION, cap), 0);
-}
-
 /* All entries KVM supports; free() it. */
 int x86_supported_cpuid(const struct kvm *kvm, struct kvm_cpuid2 **ret, struct err *err);
 
@@ -99,9 +67,6 @@ struct arch_vcpu {
 	bool was_reset;
 	struct x86_state power_on;
 };
-
-/* slots.c: follow the map of guest memory. */
-int x86_slots_listen(struct arch_vm *vm, struct err *err);
 
 /* state.c */
 int x86_state_save(struct arch_vcpu *vcpu, struct x86_state *ret, struct err *err);

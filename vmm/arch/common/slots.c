@@ -6,12 +6,12 @@
 #include <stdlib.h>
 
 #include "base/fd.h"
-#include "x86_64/x86.h"
+#include "common/common.h"
 
 enum { PAGE_BYTES = 4096 };
 
 /* Lock held. bytes 0 takes the slot back. */
-static int set_slot(struct arch_vm *vm, uint32_t slot, uint64_t gpa, void *hva, uint64_t bytes,
+static int set_slot(struct arch_common *c, uint32_t slot, uint64_t gpa, void *hva, uint64_t bytes,
 		    uint32_t flags)
 {
 	struct kvm_userspace_memory_region m = {
@@ -22,56 +22,56 @@ static int set_slot(struct arch_vm *vm, uint32_t slot, uint64_t gpa, void *hva, 
 		.userspace_addr = (uintptr_t)hva,
 	};
 
-	return x86_vm_call(vm, KVM_SET_USER_MEMORY_REGION, &m);
+	return arch_vm_call(c, KVM_SET_USER_MEMORY_REGION, &m);
 }
 
-static int slot_add(struct arch_vm *vm, const char *what, uint64_t gpa, void *hva, uint64_t bytes,
+static int slot_add(struct arch_common *c, const char *what, uint64_t gpa, void *hva, uint64_t bytes,
 		    uint32_t flags, bool ram, struct err *err)
 {
 	uint32_t slot = 0;
 	int rc;
 
-	pthread_mutex_lock(&vm->slot_lock);
-	while (slot < vm->max_slots && vm->slot_used[slot])
+	pthread_mutex_lock(&c->slot_lock);
+	while (slot < c->max_slots && c->slot_used[slot])
 		slot++;
-	if (slot == vm->max_slots) {
-		rc = err_set(err, -ENOSPC, "%s: KVM has only %u memory slots", what, vm->max_slots);
+	if (slot == c->max_slots) {
+		rc = err_set(err, -ENOSPC, "%s: KVM has only %u memory slots", what, c->max_slots);
 		goto out;
 	}
-	rc = set_slot(vm, slot, gpa, hva, bytes, flags);
+	rc = set_slot(c, slot, gpa, hva, bytes, flags);
 	if (rc) {
 		err_set(err, rc, "%s: KVM slot %u for 0x%llx + 0x%llx: %s", what, slot,
 			(unsigned long long)gpa, (unsigned long long)bytes,
 			rc == -EEXIST ? "there is memory already" : err_name(rc));
 		goto out;
 	}
-	vm->slot_used[slot] = 1;
-	vm->slots[vm->n_slots++] = (struct memslot){gpa, bytes, hva, slot, ram};
+	c->slot_used[slot] = 1;
+	c->slots[c->n_slots++] = (struct memslot){gpa, bytes, hva, slot, ram};
 out:
-	pthread_mutex_unlock(&vm->slot_lock);
+	pthread_mutex_unlock(&c->slot_lock);
 	return rc;
 }
 
-static void slot_del(struct arch_vm *vm, uint64_t gpa)
+static void slot_del(struct arch_common *c, uint64_t gpa)
 {
 	unsigned int i = 0;
 	int rc;
 
-	pthread_mutex_lock(&vm->slot_lock);
-	while (i < vm->n_slots && vm->slots[i].gpa != gpa)
+	pthread_mutex_lock(&c->slot_lock);
+	while (i < c->n_slots && c->slots[i].gpa != gpa)
 		i++;
-	assert(i < vm->n_slots);
-	rc = set_slot(vm, vm->slots[i].slot, gpa, NULL, 0, 0);
+	assert(i < c->n_slots);
+	rc = set_slot(c, c->slots[i].slot, gpa, NULL, 0, 0);
 	/* Deleting a slot that exists fails for want of memory only. Its number is lost then: KVM
 	 * still has it. */
 	if (rc)
-		log_error(vm->log, "kvm", "cannot take slot %u (0x%llx + 0x%llx) back: %s",
-			  vm->slots[i].slot, (unsigned long long)gpa,
-			  (unsigned long long)vm->slots[i].bytes, err_name(rc));
+		log_error(c->log, "kvm", "cannot take slot %u (0x%llx + 0x%llx) back: %s",
+			  c->slots[i].slot, (unsigned long long)gpa,
+			  (unsigned long long)c->slots[i].bytes, err_name(rc));
 	else
-		vm->slot_used[vm->slots[i].slot] = 0;
-	vm->slots[i] = vm->slots[--vm->n_slots];
-	pthread_mutex_unlock(&vm->slot_lock);
+		c->slot_used[c->slots[i].slot] = 0;
+	c->slots[i] = c->slots[--c->n_slots];
+	pthread_mutex_unlock(&c->slot_lock);
 }
 
 static int region_map(void *opaque, const struct gmem_region *region, struct err *err)
@@ -94,44 +94,50 @@ static const struct gmem_listener_ops slot_ops = {
 	.unmap = region_unmap,
 };
 
-int x86_slots_listen(struct arch_vm *vm, struct err *err)
+int arch_slots_listen(struct arch_common *c, struct err *err)
 {
-	int rc;
+	int n = arch_kvm_has(&c->kvm, KVM_CAP_NR_MEMSLOTS), rc;
 
-	vm->listener.ops = &slot_ops;
-	vm->listener.opaque = vm;
-	rc = gmem_listen(vm->gmem, &vm->listener, err);
-	vm->listening = rc == 0;
+	c->max_slots = n > 0 ? (unsigned int)n : 32;
+	c->slots = calloc(c->max_slots, sizeof(*c->slots));
+	c->slot_used = calloc(c->max_slots, 1);
+	if (!c->slots || !c->slot_used)
+		return err_set(err, -ENOMEM, "no memory for %u memory slots", c->max_slots);
+	c->listener.ops = &slot_ops;
+	c->listener.opaque = c;
+	rc = gmem_listen(c->gmem, &c->listener, err);
+	c->listening = rc == 0;
 	return rc;
 }
 
 int arch_vm_map_host(struct arch_vm *vm, uint64_t gpa, void *hva, uint64_t bytes, bool readonly,
 		     struct err *err)
 {
-	return slot_add(vm, "device memory", gpa, hva, bytes, readonly ? KVM_MEM_READONLY : 0,
+	return slot_add(arch_common(vm), "device memory", gpa, hva, bytes, readonly ? KVM_MEM_READONLY : 0,
 			false, err);
 }
 
 void arch_vm_unmap_host(struct arch_vm *vm, uint64_t gpa)
 {
-	slot_del(vm, gpa);
+	slot_del(arch_common(vm), gpa);
 }
 
 /* --- what vCPUs write --- */
 
 int arch_vm_dirty_track(struct arch_vm *vm, bool on, struct err *err)
 {
+	struct arch_common *c = arch_common(vm);
 	int rc = 0;
 
-	pthread_mutex_lock(&vm->slot_lock);
-	for (unsigned int i = 0; i < vm->n_slots && !rc; i++) {
-		const struct memslot *s = &vm->slots[i];
+	pthread_mutex_lock(&c->slot_lock);
+	for (unsigned int i = 0; i < c->n_slots && !rc; i++) {
+		const struct memslot *s = &c->slots[i];
 
 		if (s->ram)
-			rc = set_slot(vm, s->slot, s->gpa, s->hva, s->bytes,
+			rc = set_slot(c, s->slot, s->gpa, s->hva, s->bytes,
 				      on ? KVM_MEM_LOG_DIRTY_PAGES : 0);
 	}
-	pthread_mutex_unlock(&vm->slot_lock);
+	pthread_mutex_unlock(&c->slot_lock);
 	return rc ? err_set(err, rc, "kvm: cannot log what vCPUs write: %s", err_name(rc)) : 0;
 }
 
@@ -153,12 +159,12 @@ static void mark_all(const uint64_t *bits, uint64_t pages, uint64_t gpa, struct 
 	}
 }
 
-static int take_slot(struct arch_vm *vm, const struct memslot *s, struct gmem_dirty *to)
+static int take_slot(struct arch_common *c, const struct memslot *s, struct gmem_dirty *to)
 {
 	uint64_t pages = s->bytes / PAGE_BYTES;
 	uint64_t *bits = calloc((pages + 63) / 64, sizeof(*bits));
 	struct kvm_dirty_log log = {.slot = s->slot, .dirty_bitmap = bits};
-	int rc = bits ? x86_vm_call(vm, KVM_GET_DIRTY_LOG, &log) : -ENOMEM;
+	int rc = bits ? arch_vm_call(c, KVM_GET_DIRTY_LOG, &log) : -ENOMEM;
 
 	if (rc >= 0)
 		mark_all(bits, pages, s->gpa, to);
@@ -168,14 +174,15 @@ static int take_slot(struct arch_vm *vm, const struct memslot *s, struct gmem_di
 
 int arch_vm_dirty_take(struct arch_vm *vm, struct gmem_dirty *to, struct err *err)
 {
+	struct arch_common *c = arch_common(vm);
 	int rc = 0;
 
-	pthread_mutex_lock(&vm->slot_lock);
-	for (unsigned int i = 0; i < vm->n_slots && !rc; i++) {
-		if (vm->slots[i].ram)
-			rc = take_slot(vm, &vm->slots[i], to);
+	pthread_mutex_lock(&c->slot_lock);
+	for (unsigned int i = 0; i < c->n_slots && !rc; i++) {
+		if (c->slots[i].ram)
+			rc = take_slot(c, &c->slots[i], to);
 	}
-	pthread_mutex_unlock(&vm->slot_lock);
+	pthread_mutex_unlock(&c->slot_lock);
 	return rc ? err_set(err, rc, "kvm: cannot read what vCPUs have written: %s", err_name(rc))
 		  : 0;
 }
