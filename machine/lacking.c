@@ -58,10 +58,15 @@ static const struct lacking {
 	const char *key;
 	bool (*asked)(const struct config *config);
 } lacking[] = {
-	{ARCH_CPU_PLUG, "cpus.max", plugs_cpus}, {ARCH_MEMORY_PLUG, "memory.max", plugs_memory},
-	{ARCH_VIOMMU, "viommu", has_viommu},     {ARCH_FIRMWARE, "firmware", has_firmware},
-	{ARCH_STATE, "restore", is_restored}, {ARCH_STATE, "incoming", arrives},    {ARCH_DEBUG, "gdb", is_debugged},
-	{ARCH_SMBIOS, "smbios", has_smbios},     {ARCH_SMBIOS, "credentials", has_credentials},
+	{ARCH_CPU_PLUG, "cpus.max", plugs_cpus},
+	{ARCH_MEMORY_PLUG, "memory.max", plugs_memory},
+	{ARCH_VIOMMU, "viommu", has_viommu},
+	{ARCH_FIRMWARE, "firmware", has_firmware},
+	{ARCH_STATE, "restore", is_restored},
+	{ARCH_STATE, "incoming", arrives},
+	{ARCH_DEBUG, "gdb", is_debugged},
+	{ARCH_SMBIOS, "smbios", has_smbios},
+	{ARCH_SMBIOS, "credentials", has_credentials},
 };
 
 int lacking_refuse(enum arch_feature feature, const char *what, struct err *err)

@@ -25,8 +25,8 @@ static int set_slot(struct arch_common *c, uint32_t slot, uint64_t gpa, void *hv
 	return arch_vm_call(c, KVM_SET_USER_MEMORY_REGION, &m);
 }
 
-static int slot_add(struct arch_common *c, const char *what, uint64_t gpa, void *hva, uint64_t bytes,
-		    uint32_t flags, bool ram, struct err *err)
+static int slot_add(struct arch_common *c, const char *what, uint64_t gpa, void *hva,
+		    uint64_t bytes, uint32_t flags, bool ram, struct err *err)
 {
 	uint32_t slot = 0;
 	int rc;
@@ -113,8 +113,8 @@ int arch_slots_listen(struct arch_common *c, struct err *err)
 int arch_vm_map_host(struct arch_vm *vm, uint64_t gpa, void *hva, uint64_t bytes, bool readonly,
 		     struct err *err)
 {
-	return slot_add(arch_common(vm), "device memory", gpa, hva, bytes, readonly ? KVM_MEM_READONLY : 0,
-			false, err);
+	return slot_add(arch_common(vm), "device memory", gpa, hva, bytes,
+			readonly ? KVM_MEM_READONLY : 0, false, err);
 }
 
 void arch_vm_unmap_host(struct arch_vm *vm, uint64_t gpa)
