@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -252,6 +253,15 @@ static int share_folder(struct daemons *daemons, struct start *s, json_t *item)
 
 /* --- images --- */
 
+/* A guest can write the head of an image to its raw disk, which would then name files of others as
+ * its backing file: whoever starts the machine says that it is an image, by its name at least. */
+static bool is_named_qcow2(const char *path)
+{
+	const char *dot = strrchr(path, '.');
+
+	return dot && strcasecmp(dot, ".qcow2") == 0;
+}
+
 static bool is_qcow2(const json_t *item)
 {
 	const char *path = text_of(item, "path", NULL), *format = text_of(item, "format", "auto");
@@ -259,10 +269,12 @@ static bool is_qcow2(const json_t *item)
 	struct qcow2_head head;
 	int fd;
 
-	if (!path || strcmp(format, "raw") == 0)
+	if (!path)
 		return false;
 	if (strcmp(format, "qcow2") == 0)
 		return true;
+	if (strcmp(format, "auto") != 0 || !is_named_qcow2(path))
+		return false;
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (fd < 0)
 		return false; /* for the library to say */

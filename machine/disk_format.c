@@ -21,13 +21,15 @@ struct format {
 	uint8_t len;
 	const char *signature;
 	const char *before, *after; /* the file, in the line to type */
+	const char *also;           /* what else can be done */
 };
 
 #define QEMU_IMG        "qemu-img convert -O raw", "disk.raw"
 #define UNPACK(tool)    tool, ">disk.raw"
 #define SIGNATURE(text) sizeof(text) - 1, text
 static const struct format formats[] = {
-	{"a qcow2 image", false, 0, SIGNATURE("QFI\xfb"), QEMU_IMG},
+	{"a qcow2 image", false, 0, SIGNATURE("QFI\xfb"), QEMU_IMG,
+	 "; format=qcow2, if you made it an image and no guest did"},
 	{"a QED image", false, 0, SIGNATURE("QED\0"), QEMU_IMG},
 	{"a VMDK image", false, 0, SIGNATURE("KDMV"), QEMU_IMG},
 	{"a VMDK image", false, 0, SIGNATURE("COWD"), QEMU_IMG},
@@ -82,8 +84,9 @@ int disk_format_check(int fd, uint64_t size_bytes, const char *name, const char 
 		    memcmp(end->at + f->offset, f->signature, f->len) == 0)
 			return err_set(err, -EINVAL,
 				       "%s: is %s, not a raw disk; type: %s '%s' %s (or give "
-				       "format=raw, which takes the bytes as they are)",
-				       name, f->name, f->before, path, f->after);
+				       "format=raw, which takes the bytes as they are%s)",
+				       name, f->name, f->before, path, f->after,
+				       f->also ? f->also : "");
 	}
 	return 0;
 }

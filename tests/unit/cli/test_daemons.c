@@ -287,7 +287,18 @@ Test(daemons, an_image_is_served_with_what_the_document_says)
 	cr_expect(json_object_get(item, "vhost_user_fd"));
 	cr_expect_not(json_object_get(item, "cache"));
 	finish();
-	snprintf(text, sizeof(text), "{\"path\": \"%s/share\", \"format\": \"raw\"}", dir);
+	/* What a guest may have written to its raw disk. */
+	snprintf(text, sizeof(text), "%s/disk.img", dir);
+	cr_assert_eq(link(path, text), 0);
+	snprintf(text, sizeof(text), "{\"path\": \"%s/disk.img\"}", dir);
+	cr_assert_eq(start_one("disks", text), CLI_OK);
+	cr_assert(json_object_get(item, "path"), "it is an image where somebody says so");
+	finish();
+	snprintf(text, sizeof(text), "{\"path\": \"%s/disk.img\", \"format\": \"qcow2\"}", dir);
+	cr_assert_eq(start_one("disks", text), CLI_OK, "%s", fake_err);
+	cr_assert(json_object_get(item, "vhost_user_fd"));
+	finish();
+	snprintf(text, sizeof(text), "{\"path\": \"%s\", \"format\": \"raw\"}", share);
 	cr_assert_eq(start_one("disks", text), CLI_OK, "what is no image is not ours");
 	cr_assert(json_object_get(item, "path"));
 	finish();
