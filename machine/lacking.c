@@ -28,7 +28,7 @@ static bool has_firmware(const struct config *config)
 
 static bool is_restored(const struct config *config)
 {
-	return config->restore.path;
+	return config->restore.path || config->restore.state_fd >= 0;
 }
 
 static bool arrives(const struct config *config)
