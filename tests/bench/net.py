@@ -2,9 +2,11 @@
 # testhost: --clock instructions --memory 4G --timeout 3000
 # smoke: --memory 4G --timeout 600
 """virtio-net over a tap: what TCP costs VMM and host kernel per message, beside QEMU without vhost,
-and both with vhost-net. The other end is in the host; its user mode is not counted."""
+and both with vhost-net. The other end is in the host; its user mode is not counted. On the wall clock: how
+long a request waits for its answer."""
 
 import os
+import statistics
 import subprocess
 import sys
 
@@ -110,4 +112,48 @@ def net():
     table(results, peers).show()
 
 
-bench.main(net)
+TURNS = 1 if bench.SMOKE else 5
+
+
+def without_moderation(**how):
+    """hospes whose queues are all served at once."""
+    return [a + ",moderation_us=0" if a.startswith("tap=") else a for a in bench.hospes(**how)]
+
+
+def latencies(vmm, vhost):
+    """By size: (median, 99th percentile, largest), in ns, of requests and answers of one guest."""
+    sizes, count = SIZES[:1] if bench.SMOKE else SIZES[:2], 50 if bench.SMOKE else 5000
+    argv, _pid, cleanup = setup(vmm, vhost, bench.load_initrd(
+        [f"/load latency 10.7.0.1 {PORT} {size} {count}" for size in sizes]))
+    vm = bench.Vm(argv, preload=False)
+    try:
+        return {size: tuple(int(ns) for ns in vm.wait_line(r"BENCH latency (\d+) (\d+) (\d+)",
+                                                          bench.LOAD_TIMEOUT).groups()) for size in sizes}
+    finally:
+        vm.kill()
+        cleanup()
+
+
+def latency():
+    """By the wall clock: how long a request waits for its answer, by turns."""
+    peers = [("hospes", bench.hospes, False), ("hospes, moderation_us=0", without_moderation, False)]
+    if not bench.SMOKE:
+        peers.append(("QEMU", bench.qemu, False))
+        if os.path.exists("/dev/vhost-net"):
+            peers += [("hospes vhost", bench.hospes, True), ("QEMU vhost", bench.qemu, True)]
+    samples = {}
+    for turn in range(TURNS):
+        for who, vmm, vhost in peers:
+            for size, got in latencies(vmm, vhost).items():
+                samples.setdefault((size, who), []).append(got)
+                bench.progress(f"turn {turn + 1}: {who}, {size} bytes: {got} ns")
+    t = bench.Table("latency", "virtio-net, TCP, wall clock: microseconds from request to answer",
+                    ["bytes", "VMM", "median", "99th percentile", "largest"],
+                    [f"medians of {TURNS} guests each, by turns; 5000 requests"])
+    for (size, who), all_of in samples.items():
+        t.add(size, who, *(statistics.median(values) / 1000 for values in zip(*all_of)))
+    t.show()
+
+
+# Instructions on their clock, time on the other; a smoke run shows that both work.
+bench.main(*([net] if bench.INSTRUCTIONS or bench.SMOKE else []), *([] if bench.INSTRUCTIONS else [latency]))

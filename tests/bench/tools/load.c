@@ -9,6 +9,8 @@
 //   load pread FILE BLOCK COUNT               the same reads without a guest; prints their ns
 //   load serve PORT                           the other end: one connection after the other
 //   load rr HOST PORT SIZE COUNT              requests of SIZE bytes, answers of as many
+//   load latency HOST PORT SIZE COUNT         the same, one by one by the clock; prints median,
+//                                             99th percentile and largest, in ns
 //   load send HOST PORT SIZE COUNT            COUNT writes of SIZE bytes, acknowledged at the end
 //   load receive HOST PORT SIZE COUNT         the same the other way
 //
@@ -368,7 +370,41 @@ static int serve_main(char **argv)
 	}
 }
 
-static int client_main(enum kind kind, char **argv)
+static uint64_t clock_now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static int compare(const void *a, const void *b)
+{
+	const uint64_t *x = a, *y = b;
+
+	return (*x > *y) - (*x < *y);
+}
+
+static void ask_by_the_clock(int fd, size_t size, uint64_t count)
+{
+	uint64_t *took = calloc(count, sizeof(*took));
+
+	if (!took || !count)
+		die("how often");
+	for (uint64_t i = 0; i < count; i++) {
+		uint64_t start = clock_now();
+
+		send_all(fd, size);
+		receive_all(fd, size);
+		took[i] = clock_now() - start;
+	}
+	qsort(took, count, sizeof(*took), compare);
+	printf("BENCH latency %llu %llu %llu\n", (unsigned long long)took[count / 2],
+	       (unsigned long long)took[count * 99 / 100], (unsigned long long)took[count - 1]);
+	free(took);
+}
+
+static int client_main(enum kind kind, bool by_the_clock, char **argv)
 {
 	struct sockaddr_in addr = {.sin_family = AF_INET};
 	uint64_t want[3] = {kind, strtoul(argv[2], NULL, 10), strtoul(argv[3], NULL, 10)};
@@ -386,7 +422,9 @@ static int client_main(enum kind kind, char **argv)
 
 	switch (kind) {
 	case RR:
-		for (uint64_t i = 0; i < want[2]; i++) {
+		if (by_the_clock)
+			ask_by_the_clock(fd, want[1], want[2]);
+		for (uint64_t i = 0; !by_the_clock && i < want[2]; i++) {
 			send_all(fd, want[1]);
 			receive_all(fd, want[1]);
 		}
@@ -416,11 +454,13 @@ int main(int argc, char **argv)
 	if (!strcmp(what, "serve") && argc == 3)
 		return serve_main(argv + 2);
 	if (!strcmp(what, "rr") && argc == 6)
-		return client_main(RR, argv + 2);
+		return client_main(RR, false, argv + 2);
+	if (!strcmp(what, "latency") && argc == 6)
+		return client_main(RR, true, argv + 2);
 	if (!strcmp(what, "send") && argc == 6)
-		return client_main(SEND, argv + 2);
+		return client_main(SEND, false, argv + 2);
 	if (!strcmp(what, "receive") && argc == 6)
-		return client_main(RECEIVE, argv + 2);
+		return client_main(RECEIVE, false, argv + 2);
 	fprintf(stderr, "load: see the head of its source\n");
 	return 2;
 }
