@@ -115,3 +115,4 @@ refused "a state that is cut short is refused" 'restore: .*bad: ' --restore "$TM
 cp "$from/state" "$TMP/bad/state"
 truncate -s 100M "$TMP/bad/memory"
 refused "memory that is cut short is" 'memory: the file has 104857600 bytes' --restore "$TMP/bad"
+ip link del tap9

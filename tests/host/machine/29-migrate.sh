@@ -9,7 +9,7 @@ rounds=$(times 2 50)
 plan $((12 + 6 * rounds))
 
 truncate -s 64M "$TMP/disk"
-ip link add br9 type bridge && ip addr add 10.9.0.1/24 dev br9 && ip link set br9 up
+ip link add br9 type bridge && ip addr add 10.29.0.1/24 dev br9 && ip link set br9 up
 for tap in tapa tapb; do
 	ip tuntap add "$tap" mode tap vnet_hdr && ip link set "$tap" master br9 && ip link set "$tap" up
 done
@@ -38,9 +38,9 @@ done) &
 	cmp -s /big/b /big/c || echo "WHAT WAS WRITTEN IS WRONG"
 	usleep 20000
 done) &
-ip addr add 10.9.0.2/24 dev eth0
+ip addr add 10.29.0.2/24 dev eth0
 ip link set eth0 up
-(while :; do ping -c 1 -W 30 10.9.0.1 >/dev/null && p=$((p + 1)) || echo "NETWORK FAILS"; echo "pinged $p"; usleep 200000; done) &
+(while :; do ping -c 1 -W 30 10.29.0.1 >/dev/null && p=$((p + 1)) || echo "NETWORK FAILS"; echo "pinged $p"; usleep 200000; done) &
 was=0
 while :; do
 	now=$(cut -d' ' -f1 /proc/uptime | tr -d .)
@@ -127,3 +127,4 @@ retry 60 sh -c "timeout 20 hospes ctl $last status | grep -q '\"stage\": \"round
 guest_kill "$last"
 guest_wait vm107 60
 is "$?" 1 "a source that is killed ends the target"
+for dev in tapa tapb br9; do ip link del "$dev"; done
