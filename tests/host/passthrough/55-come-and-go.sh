@@ -9,7 +9,7 @@ nvme0=$(device 1b36:0010 0) && nvme1=$(device 1b36:0010 1) && edu=$(device 1234:
 	skip_all "needs two NVMe controllers and an edu"
 program=$HOSPES_BUILD/tests/host/passthrough/come_and_go
 [ -x "$program" ] || skip_all "hospes was built without its tests"
-rounds=$(times 4 50)
+rounds=$(times 2 50)
 pinned() {
 	cat /proc/sys/vm/stat_refresh >/dev/null
 	awk '/^nr_foll_pin_acquired/ {n += $2} /^nr_foll_pin_released/ {n -= $2} END {print n}' /proc/vmstat
