@@ -10,10 +10,10 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "output.h"
+#include "socket.h"
 
 static int failed(const char *text, const char *why)
 {
@@ -35,71 +35,46 @@ static int take_fd(const char *text, const char *number)
 	return dup((int)fd);
 }
 
-static int unix_socket(const char *text, const char *path, struct sockaddr_un *address)
+static bool is_socket_path(const char *text, const char *path)
 {
-	int fd;
-
-	*address = (struct sockaddr_un){.sun_family = AF_UNIX};
-	if (!*path || strlen(path) >= sizeof(address->sun_path))
-		return failed(text, "a socket's path has from 1 to 107 bytes");
-	memcpy(address->sun_path, path, strlen(path) + 1);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	return fd < 0 ? failed(text, strerror(errno)) : fd;
+	if (*path && strlen(path) < SOCKET_PATH)
+		return true;
+	failed(text, "a socket's path has from 1 to 107 bytes");
+	return false;
 }
 
 static int unix_connect(const char *text, const char *path)
 {
-	struct sockaddr_un address;
-	int fd = unix_socket(text, path, &address);
+	int fd;
 
-	if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
-		return fd;
-	failed(text, strerror(errno));
-	close(fd);
-	return -1;
+	if (!is_socket_path(text, path))
+		return -1;
+	fd = socket_connect(path);
+	return fd < 0 ? failed(text, strerror(-fd)) : fd;
 }
 
-/* What one that was ended while it waited has left: a socket that nobody listens at. */
-static bool is_left_over(const struct sockaddr_un *address)
-{
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	bool left = fd >= 0 &&
-		    connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 &&
-		    errno == ECONNREFUSED;
-
-	if (fd >= 0)
-		close(fd);
-	return left && unlink(address->sun_path) == 0;
-}
-
-/* For its owner alone. 0, or why not. */
-static int listen_at(int fd, const struct sockaddr_un *address)
-{
-	mode_t mask = umask(0077);
-	int why = bind(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 ? 0 : errno;
-
-	umask(mask);
-	if (!why && listen(fd, 1) < 0)
-		why = errno;
-	return why;
-}
-
+/* For its owner alone. */
 static int unix_listen(const char *text, const char *path)
 {
-	struct sockaddr_un address;
-	int fd = unix_socket(text, path, &address), why;
+	mode_t mask;
+	int fd, rc;
 
-	if (fd < 0)
+	if (!is_socket_path(text, path))
 		return -1;
-	why = listen_at(fd, &address);
-	if (why == EADDRINUSE && is_left_over(&address))
-		why = listen_at(fd, &address);
-	if (!why)
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return failed(text, strerror(errno));
+	mask = umask(0077);
+	rc = socket_bind(fd, path);
+	umask(mask);
+	if (!rc && listen(fd, 1) < 0)
+		rc = -errno;
+	if (!rc)
 		return fd;
-	failed(text, why == EADDRINUSE ? "is there already; remove it, or give another path"
-				       : strerror(why));
 	close(fd);
-	return -1;
+	return failed(text, rc == -EADDRINUSE || rc == -EEXIST
+				    ? "is there already; remove it, or give another path"
+				    : strerror(-rc));
 }
 
 /* HOST:PORT, with the host in brackets where it has colons. */

@@ -185,32 +185,33 @@ static int lock_directory(const char *path)
 	return fd;
 }
 
-static int bind_path(struct control_socket *s)
+int socket_bind(int fd, const char *path)
 {
 	struct sockaddr_un address;
 	struct stat st;
 	int rc;
 
-	set_address(&address, s->path);
-	if (bind(s->fd, (struct sockaddr *)&address, sizeof(address)) == 0)
+	set_address(&address, path);
+	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
 		return 0;
 	if (errno != EADDRINUSE)
 		return -errno;
-	rc = socket_connect(s->path);
+	rc = socket_connect(path);
 	if (rc >= 0) {
 		close(rc);
 		return -EADDRINUSE;
 	}
-	if (rc != -ECONNREFUSED || lstat(s->path, &st) < 0 || !S_ISSOCK(st.st_mode))
+	/* A file that is no socket refuses connections too. */
+	if (rc != -ECONNREFUSED || lstat(path, &st) < 0 || !S_ISSOCK(st.st_mode))
 		return -EEXIST;
-	if (unlink(s->path) < 0 || bind(s->fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+	if (unlink(path) < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
 		return -errno;
 	return 0;
 }
 
 static int take_path(struct control_socket *s)
 {
-	int rc = bind_path(s);
+	int rc = socket_bind(s->fd, s->path);
 
 	if (rc)
 		return rc;

@@ -34,8 +34,12 @@ int socket_find(char path[SOCKET_PATH], const char *what);
 typedef void socket_fn(void *opaque, const char *path, const char *name);
 void socket_each(socket_fn *fn, void *opaque);
 
-/* A connected socket, or a negative errno. */
+/* A connected socket, or a negative errno. path: less than SOCKET_PATH bytes. */
 int socket_connect(const char *path);
+/* Bind to a path of less than SOCKET_PATH bytes; a socket that nobody listens at any more is
+ * replaced. -EADDRINUSE: somebody listens there; -EEXIST: something else is there; or another
+ * negative errno. */
+int socket_bind(int fd, const char *path);
 /* Is somebody there? If so, the message was printed. */
 bool socket_is_taken(const char *path);
 

@@ -2,6 +2,7 @@
 // Where a migration's stream goes, and what a target's command line may say beside the source's
 // document.
 #include <criterion/criterion.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -177,4 +178,15 @@ Test(migrate, what_the_guest_would_see_otherwise_is_refused)
 	fake.fails = "migration_document";
 	cr_assert_eq(incoming("{}", &document), CLI_FAILED);
 	json_decref(document);
+}
+
+/* connect(2) says of a file what it says of a socket that nobody listens at. */
+Test(migrate, a_file_stays)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+	cr_assert_geq(fd, 0);
+	close(fd);
+	cr_expect_eq(take_refusal(address_accept, address, "is there already"), -1);
+	cr_expect_eq(access(path, F_OK), 0, "it is gone");
 }
