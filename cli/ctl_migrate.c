@@ -13,7 +13,7 @@
 #include "ctl.h"
 #include "output.h"
 
-enum { DOWNTIME_MS = 50, DOWNTIME_MAX_MS = 600000 };
+enum { DOWNTIME_MAX_MS = 600000 };
 
 /* "50ms", "2s". */
 static bool parse_time(const char *text, unsigned int *ms)
@@ -64,16 +64,18 @@ static int cancel(const char *what)
 	return status;
 }
 
+/* downtime_ms 0: the machine's default. */
 static int move(const char *what, const char *address, unsigned int downtime_ms)
 {
 	int fd = address_connect(address), status;
-	char body[80];
+	char body[80] = "{\"fd\": 0}";
 	const struct question question = {
 		.verb = "POST", .target = "/v1/migration", .body = body, .fds = &fd, .n_fds = 1};
 
 	if (fd < 0)
 		return CLI_FAILED;
-	snprintf(body, sizeof(body), "{\"fd\": 0, \"downtime_ms\": %u}", downtime_ms);
+	if (downtime_ms)
+		snprintf(body, sizeof(body), "{\"fd\": 0, \"downtime_ms\": %u}", downtime_ms);
 	status = ctl_await(
 		what, &question,
 		&(struct awaited){.event = "migrated", .progress = "migrating", .subject = address},
@@ -84,7 +86,7 @@ static int move(const char *what, const char *address, unsigned int downtime_ms)
 
 int ctl_migrate(const char *what, const char *address, const char *downtime, bool only_check)
 {
-	unsigned int ms = DOWNTIME_MS;
+	unsigned int ms = 0;
 
 	if (only_check)
 		return check(what);

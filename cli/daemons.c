@@ -14,11 +14,11 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "answer.h"
 #include "cli.h"
+#include "clock.h"
 #include "fence.h"
 #include "keeper.h"
 #include "output.h"
@@ -114,14 +114,6 @@ static bool take_answer(int fd, size_t *n)
 	return got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR));
 }
 
-static long long now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (long long)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 /* It is there when it answers; if it ends before, its keeper says how. */
 static int await_answer(const struct start *s, int fd, const struct kept *kept)
 {
@@ -157,28 +149,27 @@ static int await_answer(const struct start *s, int fd, const struct kept *kept)
 
 static int start_child(struct daemons *daemons, struct start *s, json_t *item)
 {
-	const struct keeper_job job = {
+	struct keeper_job job = {
 		.argv = s->argv,
+		.listen_fd = -1,
 		.paths = s->program.fenced ? s->program.paths : NULL,
 		.n_paths = s->program.n_paths,
 		.end_ms = END_MS,
 	};
-	struct keeper_job with_socket = job;
 	struct kept kept = {-1, -1};
-	int fd = -1, listen_fd = -1, rc, status;
+	int fd = -1, rc, status;
 
 	if (daemons->n == DAEMONS_MAX)
 		return failed(s, "too many daemons", E2BIG);
-	status = make_connection(s, &listen_fd, &fd);
+	status = make_connection(s, &job.listen_fd, &fd);
 	if (status == CLI_OK) {
-		with_socket.listen_fd = listen_fd;
-		rc = keeper_start(&kept, &with_socket);
+		rc = keeper_start(&kept, &job);
 		if (rc)
 			status = failed(s, "cannot be started", -rc);
 	}
 	/* Not ours any more: else nobody would notice that the daemon is gone. */
-	if (listen_fd >= 0)
-		close(listen_fd);
+	if (job.listen_fd >= 0)
+		close(job.listen_fd);
 	if (fd >= 0 && kept.lifeline < 0)
 		close(fd);
 	if (status != CLI_OK)

@@ -7,6 +7,8 @@
 #include <linux/landlock.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -99,4 +101,17 @@ int fence_enter(const struct fence_path *paths, unsigned int n, bool may_signal)
 		rc = -errno;
 	close(ruleset);
 	return rc;
+}
+
+_Noreturn void fence_exec(const char *const *argv, const struct fence_path *paths, unsigned int n)
+{
+	int rc = paths ? fence_enter(paths, n, false) : 0;
+
+	if (rc) {
+		dprintf(STDERR_FILENO, "cannot be confined: %s\n", strerror(-rc));
+		_exit(127);
+	}
+	execv(argv[0], (char *const *)argv);
+	dprintf(STDERR_FILENO, "cannot be started: %s\n", strerror(errno));
+	_exit(127);
 }

@@ -27,5 +27,8 @@ bool fence_is_there(void);
 /* From here on, nothing but n paths, and no new rights. No TCP, no abstract sockets, and, unless it
  * may signal, no signals to others, as far as the kernel can deny that. 0 or a negative errno. */
 int fence_enter(const struct fence_path *paths, unsigned int n, bool may_signal);
+/* Become argv[0], with nothing but these paths; NULL: not fenced in. For a child after fork. What
+ * fails is written to standard error, and the status is 127. */
+_Noreturn void fence_exec(const char *const *argv, const struct fence_path *paths, unsigned int n);
 
 #endif

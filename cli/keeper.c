@@ -14,8 +14,9 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "clock.h"
 
 enum {
 	LINE_BYTES = 120,    /* of the daemon's, at most; the rest of a line is left out */
@@ -39,14 +40,6 @@ struct keeper {
 	char last[LINE_BYTES + 1]; /* the last one that was whole */
 };
 
-static long long now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (long long)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 /* --- the daemon --- */
 
 /* Only what may be called between fork and execve where there was one thread. */
@@ -54,7 +47,6 @@ static _Noreturn void become(const struct keeper_job *job, int error_fd, pid_t k
 {
 	sigset_t none;
 	int null = open("/dev/null", O_RDWR);
-	int rc = 0;
 
 	sigemptyset(&none);
 	for (int signal_no = 1; signal_no < NSIG; signal_no++)
@@ -75,15 +67,7 @@ static _Noreturn void become(const struct keeper_job *job, int error_fd, pid_t k
 	close_range(KEEPER_LISTEN_FD + 1, ~0U, 0);
 	if (chdir("/") != 0)
 		_exit(127);
-	if (job->paths)
-		rc = fence_enter(job->paths, job->n_paths, false);
-	if (rc)
-		dprintf(STDERR_FILENO, "cannot be confined: %s\n", strerror(-rc));
-	else
-		execv(job->argv[0], (char *const *)job->argv);
-	if (!rc)
-		dprintf(STDERR_FILENO, "cannot be started: %s\n", strerror(errno));
-	_exit(127);
+	fence_exec(job->argv, job->paths, job->n_paths);
 }
 
 /* --- what it says --- */

@@ -112,8 +112,6 @@ int program_find(struct program *p)
 static _Noreturn void become(const struct program *p, const char *const *argv, int fd, int input,
 			     int said)
 {
-	int rc = 0;
-
 	fd = fcntl(fd, F_DUPFD, ABOVE);
 	input = fcntl(input, F_DUPFD, ABOVE);
 	said = fcntl(said, F_DUPFD, ABOVE);
@@ -124,14 +122,7 @@ static _Noreturn void become(const struct program *p, const char *const *argv, i
 	close_range(GIVEN_FD + 1, ~0U, 0);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	alarm(PATIENCE_S);
-	if (p->fenced)
-		rc = fence_enter(p->paths, p->n_paths, false);
-	if (!rc) {
-		execv(p->path, (char *const *)argv);
-		rc = -errno;
-	}
-	dprintf(STDERR_FILENO, "cannot be started: %s\n", strerror(-rc));
-	_exit(127);
+	fence_exec(argv, p->fenced ? p->paths : NULL, p->n_paths);
 }
 
 /* A file of nobody else's. */

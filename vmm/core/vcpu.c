@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/counter.h"
 #include "base/fd.h"
 #include "base/mem.h"
 #include "base/num.h"
@@ -94,17 +95,10 @@ static void drop_kicks(void)
 		;
 }
 
-/* By this thread alone. */
-static void add(_Atomic uint64_t *to, uint64_t n)
-{
-	atomic_store_explicit(to, atomic_load_explicit(to, memory_order_relaxed) + n,
-			      memory_order_relaxed);
-}
-
 static void count(struct vcpu *v, enum vcpu_exit_kind kind, uint64_t since_ns)
 {
-	add(&v->exits[kind], 1);
-	add(&v->exit_ns[kind], clock_ns() - since_ns);
+	counter_add(&v->exits[kind], 1);
+	counter_add(&v->exit_ns[kind], clock_ns() - since_ns);
 }
 
 /* Wait until this thread may run. False: it is to end. */
@@ -449,8 +443,8 @@ void vcpus_stats(struct vcpus *all, unsigned int index, struct vcpu_stats *ret)
 
 	*ret = (struct vcpu_stats){0};
 	for (unsigned int k = 0; k < VCPU_EXIT_KINDS; k++) {
-		ret->exits[k] = atomic_load_explicit(&v->exits[k], memory_order_relaxed);
-		ret->exit_ns[k] = atomic_load_explicit(&v->exit_ns[k], memory_order_relaxed);
+		ret->exits[k] = counter_read(&v->exits[k]);
+		ret->exit_ns[k] = counter_read(&v->exit_ns[k]);
 	}
 	if (v->started && !pthread_getcpuclockid(v->thread, &clock) && !clock_gettime(clock, &cpu))
 		ret->cpu_ns = (uint64_t)cpu.tv_sec * NS_PER_S + (uint64_t)cpu.tv_nsec;
