@@ -6,13 +6,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/fd.h"
 #include "base/mem.h"
 #include "base/num.h"
 #include "firmware/cache.h"
 #include "firmware/image.h"
+#include "firmware/initrd.h"
 #include "firmware/kaslr.h"
 #include "firmware/memmap.h"
 #include "firmware/params.h"
@@ -193,25 +193,6 @@ static int check_cmdline(const struct kernel *k, struct err *err)
 	return 0;
 }
 
-static int initrd_size(const struct kernel *k, uint64_t *ret, struct err *err)
-{
-	struct stat st;
-
-	*ret = 0;
-	if (k->initrd_fd < 0)
-		return 0;
-	if (fstat(k->initrd_fd, &st))
-		return err_set(err, -errno, "initrd '%s': %s", k->initrd_path, err_name(errno));
-	if (S_ISDIR(st.st_mode))
-		return err_set(err, -EISDIR, "initrd '%s': is a directory", k->initrd_path);
-	if (!S_ISREG(st.st_mode))
-		return err_set(err, -EINVAL, "initrd '%s': not a regular file", k->initrd_path);
-	if (!st.st_size)
-		return err_set(err, -EINVAL, "initrd '%s': is empty", k->initrd_path);
-	*ret = (uint64_t)st.st_size;
-	return 0;
-}
-
 static int open_copies(struct kernel *k, const struct kernel_config *config, struct err *err)
 {
 	k->firmware = config->firmware;
@@ -225,13 +206,7 @@ static int open_copies(struct kernel *k, const struct kernel_config *config, str
 	k->fd = fd_dup(config->kernel_fd);
 	if (k->fd < 0)
 		return err_set(err, k->fd, "%s '%s': %s", k->what, k->path, err_name(k->fd));
-	if (config->initrd_fd >= 0) {
-		k->initrd_fd = fd_dup(config->initrd_fd);
-		if (k->initrd_fd < 0)
-			return err_set(err, k->initrd_fd, "initrd '%s': %s", k->initrd_path,
-				       err_name(k->initrd_fd));
-	}
-	return 0;
+	return initrd_take(config->initrd_fd, k->initrd_path, &k->initrd_fd, err);
 }
 
 int kernel_open(struct kernel **ret, const struct kernel_config *config, struct err *err)
@@ -255,7 +230,7 @@ int kernel_open(struct kernel **ret, const struct kernel_config *config, struct 
 	if (!r)
 		r = check_cmdline(k, err);
 	if (!r)
-		r = initrd_size(k, &bytes, err);
+		r = initrd_size(k->initrd_fd, k->initrd_path, &bytes, err);
 	if (r)
 		goto fail;
 	*ret = k;
@@ -367,7 +342,7 @@ static int place_initrd(struct placing *p, const struct arch_platform *platform,
 	const struct kernel *k = p->kernel;
 	uint64_t bytes, gpa, limit = INITRD_MAX_DEFAULT + 1;
 	void *to;
-	int r = initrd_size(k, &bytes, err);
+	int r = initrd_size(k->initrd_fd, k->initrd_path, &bytes, err);
 
 	if (r || !bytes)
 		return r;

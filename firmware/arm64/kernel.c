@@ -4,12 +4,12 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/fd.h"
 #include "base/mem.h"
 #include "base/num.h"
 #include "firmware/arm64/kernel_impl.h"
+#include "firmware/initrd.h"
 
 /* What an arm64 kernel takes of a command line (COMMAND_LINE_SIZE), less the zero. */
 enum { CMDLINE_MAX = 2047 };
@@ -28,22 +28,6 @@ static int read_image(struct kernel *k, struct err *err)
 	return 0;
 }
 
-static int initrd_size(const struct kernel *k, uint64_t *ret, struct err *err)
-{
-	struct stat st;
-
-	*ret = 0;
-	if (k->initrd_fd < 0)
-		return 0;
-	if (fstat(k->initrd_fd, &st))
-		return err_set(err, -errno, "initrd '%s': %s", k->initrd_path, err_name(errno));
-	if (!S_ISREG(st.st_mode) || st.st_size <= 0)
-		return err_set(err, -EINVAL, "initrd '%s': %s", k->initrd_path,
-			       S_ISREG(st.st_mode) ? "is empty" : "not a regular file");
-	*ret = (uint64_t)st.st_size;
-	return 0;
-}
-
 static int take_config(struct kernel *k, const struct kernel_config *config, struct err *err)
 {
 	k->log = config->log;
@@ -59,13 +43,7 @@ static int take_config(struct kernel *k, const struct kernel_config *config, str
 	k->fd = fd_dup(config->kernel_fd);
 	if (k->fd < 0)
 		return err_set(err, k->fd, "kernel '%s': %s", k->path, err_name(k->fd));
-	if (config->initrd_fd < 0)
-		return 0;
-	k->initrd_fd = fd_dup(config->initrd_fd);
-	if (k->initrd_fd < 0)
-		return err_set(err, k->initrd_fd, "initrd '%s': %s", k->initrd_path,
-			       err_name(k->initrd_fd));
-	return 0;
+	return initrd_take(config->initrd_fd, k->initrd_path, &k->initrd_fd, err);
 }
 
 int kernel_open(struct kernel **ret, const struct kernel_config *config, struct err *err)
@@ -83,7 +61,7 @@ int kernel_open(struct kernel **ret, const struct kernel_config *config, struct 
 	k->fd = k->initrd_fd = -1;
 	rc = take_config(k, config, err);
 	if (!rc)
-		rc = initrd_size(k, &bytes, err);
+		rc = initrd_size(k->initrd_fd, k->initrd_path, &bytes, err);
 	if (!rc)
 		rc = read_image(k, err);
 	if (rc) {
@@ -128,7 +106,7 @@ int arm64_places(const struct kernel *k, const struct arch_platform *platform,
 		 struct arm64_places *ret, struct err *err)
 {
 	uint64_t room = platform->low_bytes, at;
-	int rc = initrd_size(k, &ret->initrd_bytes, err);
+	int rc = initrd_size(k->initrd_fd, k->initrd_path, &ret->initrd_bytes, err);
 
 	if (rc)
 		return rc;

@@ -25,9 +25,10 @@ for kind in IMAGE IMAGE_GZ ZBOOT; do
 	shows "$kind" '^hello from' "$kind: user space was reached"
 done
 
+# shellcheck disable=SC2016 # for the guest
 for cpus in 1 2 4; do
 	ok "$cpus vCPUs: it powers off" boot "cpus$cpus" --kernel "$HOSPES_GUEST_IMAGE" "${small[@]}" --cpus "$cpus" \
-		--cmdline 'console=ttyS0 hospes.sh="echo cpus \$(grep -c ^processor /proc/cpuinfo)"'
+		--cmdline 'console=ttyS0 quiet hospes.sh="echo cpus $(grep -c ^processor /proc/cpuinfo); dmesg"'
 	shows "cpus$cpus" "^cpus $cpus\$" "$cpus vCPUs: the guest has them"
 	unlike "$(cat "$TMP/cpus$cpus")" 'Call Trace|Call trace|Firmware Bug|OF: .*(error|invalid)|can.t claim' \
 		"$cpus vCPUs: the kernel has nothing to complain of"
@@ -49,13 +50,13 @@ mount -o loop,ro "$TMP/disk" "$TMP/mnt"
 is "$(cat "$TMP/mnt/mark")" written "what the guest wrote is on the disk"
 umount "$TMP/mnt"
 
-ok "a guest on its disk powers off" boot disk --kernel "$HOSPES_GUEST_IMAGE" --memory 256M --disk path="$TMP/disk" \
+ok "a guest on its disk powers off" boot on-disk --kernel "$HOSPES_GUEST_IMAGE" --memory 256M --disk path="$TMP/disk" \
 	--cmdline 'console=ttyS0 quiet root=/dev/vda rw init=/usr/lib/hospes/init hospes.test=hello'
-shows disk '^hello from' "it ran what is on the disk"
+shows on-disk '^hello from' "it ran what is on the disk"
 
 # The mark on the disk says which time it is; each time the kernel is somewhere else.
 ok "a guest that resets comes up again, and powers off" boot reset --kernel "$HOSPES_GUEST_IMAGE" --memory 256M \
-	--initrd "$HOSPES_GUEST_INITRD" --cpus 2 --disk path="$TMP/disk" --cmdline 'console=ttyS0 quiet hospes.end=hang hospes.sh="mount /dev/vda /mnt; grep _stext\$ /proc/kallsyms; if [ -e /mnt/second ]; then umount /mnt; poweroff -f; else : >/mnt/second; umount /mnt; reboot -f; fi"'
+	--initrd "$HOSPES_GUEST_INITRD" --cpus 2 --disk path="$TMP/disk" --cmdline 'console=ttyS0 quiet hospes.end=hang hospes.sh="mount /dev/vda /mnt; grep _stext$ /proc/kallsyms; if [ -e /mnt/second ]; then umount /mnt; poweroff -f; else : >/mnt/second; umount /mnt; reboot -f; fi"'
 is "$(grep -c 'HOSPES-GUEST: up' "$TMP/reset")" 2 "it came up twice"
 is "$(grep -a ' _stext' "$TMP/reset" | tr -d '\r' | sort -u | wc -l)" 2 "at two addresses"
 
@@ -69,7 +70,7 @@ refused cpus.max --cpus 1,max=2
 refused viommu --viommu
 refused gdb --gdb "$TMP/gdb"
 refused smbios --smbios serial=1
-printf 'MZ%060d' 0 >"$TMP/none"
+printf 'MZ%0200d' 0 >"$TMP/none"
 like "$(hospes run --kernel "$TMP/none" --memory 256M 2>&1)" 'no arm64 kernel' "a file that is no kernel is refused"
 head -c 3000000 "$HOSPES_GUEST_IMAGE_GZ" >"$TMP/cut.gz"
 like "$(hospes run --kernel "$TMP/cut.gz" --memory 256M 2>&1)" 'damaged' "one that is cut short is, too"

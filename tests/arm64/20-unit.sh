@@ -5,7 +5,7 @@
 
 # Some programs need a file system that takes any flags of open().
 mount -t tmpfs tmpfs /var/tmp
-export IASL
+export IASL FAKE_DAEMON=$HOSPES_BUILD/tests/unit/cli/fake-daemon
 IASL=$(command -v iasl)
 for program in "$HOSPES_BUILD"/tests/test_*; do
 	[ -f "$program" ] && [ -x "$program" ] || continue

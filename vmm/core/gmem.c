@@ -6,54 +6,14 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/mem.h"
 #include "base/num.h"
-#include "base/thread.h"
 #include "core/gmem_backing.h"
+#include "core/gmem_impl.h"
 #include "core/reclaim.h"
 
-struct region {
-	struct gmem_region pub;
-	char *name;
-	bool leaving;        /* the open transaction removes it */
-	_Atomic bool closed; /* that is being committed: no device gets at it any more */
-	bool is_given;       /* the embedder's: GMEM_FD */
-	bool returns;        /* in gmem->adding: it was in gmem->retired */
-	struct region *next; /* in gmem->adding or gmem->retired */
-};
-
-/* Sorted by gpa, without overlaps; never changes once published. */
-struct table {
-	struct table *next; /* retired */
-	unsigned int n;
-	struct region *regions[];
-};
-
 enum { RETIRED_TABLES = 4096 };
-
-struct gmem {
-	const struct log *log;
-	struct table *_Atomic table;
-	struct gmem_dirty *_Atomic dirty;
-	pthread_mutex_t map_lock;     /* listeners, and that the table changes; recursive */
-	struct list listeners;        /* in order of registration */
-	_Atomic unsigned int n_areas; /* of them, with `areas` */
-	struct reclaim *_Atomic reclaim;
-	uint64_t expected; /* constant once somebody reads it */
-	/* Of the machine's thread. */
-	bool in_transaction;
-	struct region *adding;
-	struct region *retired;
-	struct table *retired_tables;
-	unsigned int n_retired_tables;
-};
-
-static const struct table *table_of(const struct gmem *gmem)
-{
-	return atomic_load_explicit(&gmem->table, memory_order_acquire);
-}
 
 static struct table *table_alloc(unsigned int n)
 {
@@ -186,7 +146,7 @@ static void drop(struct gmem *gmem, struct region *region)
 
 void gmem_abort(struct gmem *gmem)
 {
-	const struct table *table = table_of(gmem);
+	const struct table *table = gmem_table(gmem);
 
 	if (!gmem->in_transaction)
 		return;
@@ -206,7 +166,7 @@ void gmem_abort(struct gmem *gmem)
 
 static const struct region *find_overlap(const struct gmem *gmem, uint64_t gpa, uint64_t size)
 {
-	const struct table *table = table_of(gmem);
+	const struct table *table = gmem_table(gmem);
 
 	for (unsigned int i = 0; i < table->n; i++) {
 		const struct region *r = table->regions[i];
@@ -219,11 +179,6 @@ static const struct region *find_overlap(const struct gmem *gmem, uint64_t gpa, 
 			return r;
 	}
 	return NULL;
-}
-
-static bool is_ram(const struct gmem_region *region)
-{
-	return !(region->flags & GMEM_READONLY);
 }
 
 /* What was there before and is mapped still comes back, empty: whoever may hold a pointer into it
@@ -266,7 +221,7 @@ static int map_new(struct gmem *gmem, struct region **ret, const struct gmem_reg
 		return err_set(err, -ENOMEM, "memory '%s': out of memory", config->name);
 	}
 	for (struct region *r = gmem->adding; r; r = r->next)
-		others += is_ram(&r->pub) ? r->pub.size_bytes : 0;
+		others += gmem_is_ram(&r->pub) ? r->pub.size_bytes : 0;
 	rc = gmem_backing_map(&region->pub, config, others, err);
 	if (rc) {
 		region_free(region);
@@ -330,7 +285,7 @@ fail:
 
 int gmem_remove(struct gmem *gmem, uint64_t gpa, struct err *err)
 {
-	const struct table *table = table_of(gmem);
+	const struct table *table = gmem_table(gmem);
 
 	assert(gmem->in_transaction);
 	for (unsigned int i = 0; i < table->n; i++) {
@@ -348,7 +303,7 @@ int gmem_remove(struct gmem *gmem, uint64_t gpa, struct err *err)
 /* The table as it will be: what stays, merged with what comes, both sorted. */
 static struct table *next_table(const struct gmem *gmem)
 {
-	const struct table *old = table_of(gmem);
+	const struct table *old = gmem_table(gmem);
 	const struct region *last_added = NULL;
 	struct region *add = gmem->adding;
 	unsigned int n = old->n, i = 0;
@@ -374,10 +329,8 @@ static struct table *next_table(const struct gmem *gmem)
 	return table;
 }
 
-/* A listener's refusals while a change is undone, or of batch_end where there is no way back, leave
- * it without that region. That is what the log is for. */
-static void undo_failed(const struct gmem *gmem, const struct gmem_listener *listener,
-			const struct err *err)
+void gmem_undo_failed(const struct gmem *gmem, const struct gmem_listener *listener,
+		      const struct err *err)
 {
 	if (gmem->log)
 		log_error(gmem->log, "gmem", "%s cannot go back: %s", listener->ops->name,
@@ -389,14 +342,14 @@ static void batch_end_or_log(const struct gmem *gmem, struct gmem_listener *list
 	struct err err = ERR_INIT;
 
 	if (listener->ops->batch_end && listener->ops->batch_end(listener->opaque, &err))
-		undo_failed(gmem, listener, &err);
+		gmem_undo_failed(gmem, listener, &err);
 }
 
 /* Tell a listener the opposite of the first n_add additions and n_remove removals. */
 static void rollback(struct gmem *gmem, struct gmem_listener *listener, unsigned int n_add,
 		     unsigned int n_remove)
 {
-	const struct table *table = table_of(gmem);
+	const struct table *table = gmem_table(gmem);
 	struct err err = ERR_INIT;
 
 	while (n_add--) {
@@ -413,7 +366,7 @@ static void rollback(struct gmem *gmem, struct gmem_listener *listener, unsigned
 			continue;
 		n_remove--;
 		if (listener->ops->map(listener->opaque, &r->pub, &err))
-			undo_failed(gmem, listener, &err);
+			gmem_undo_failed(gmem, listener, &err);
 	}
 	batch_end_or_log(gmem, listener);
 }
@@ -422,7 +375,7 @@ static void rollback(struct gmem *gmem, struct gmem_listener *listener, unsigned
  * what comes may take its place. */
 static int tell(struct gmem *gmem, struct gmem_listener *listener, struct err *err)
 {
-	const struct table *table = table_of(gmem);
+	const struct table *table = gmem_table(gmem);
 	unsigned int removed = 0, added = 0;
 	int ret = 0;
 
@@ -445,7 +398,7 @@ static int tell(struct gmem *gmem, struct gmem_listener *listener, struct err *e
 
 static unsigned int count_leaving(const struct gmem *gmem)
 {
-	const struct table *table = table_of(gmem);
+	const struct table *table = gmem_table(gmem);
 	unsigned int n = 0;
 
 	for (unsigned int i = 0; i < table->n; i++)
@@ -501,7 +454,7 @@ static void publish(struct gmem *gmem, struct table *table)
  * unmapped. */
 static void close_leaving(struct gmem *gmem)
 {
-	const struct table *table = table_of(gmem);
+	const struct table *table = gmem_table(gmem);
 
 	for (unsigned int i = 0; i < table->n; i++)
 		table->regions[i]->closed = table->regions[i]->leaving;
@@ -545,7 +498,7 @@ static void unmap_first(struct gmem_listener *listener, const struct table *tabl
 
 static int listen_held(struct gmem *gmem, struct gmem_listener *listener, struct err *err)
 {
-	const struct table *table = table_of(gmem);
+	const struct table *table = gmem_table(gmem);
 	unsigned int done = 0;
 	int ret = 0;
 
@@ -583,7 +536,7 @@ void gmem_unlisten(struct gmem *gmem, struct gmem_listener *listener)
 
 	gmem_hold(gmem);
 	assert(!gmem->in_transaction);
-	table = table_of(gmem);
+	table = gmem_table(gmem);
 	list_remove(&listener->link);
 	unmap_first(listener, table, table->n);
 	batch_end_or_log(gmem, listener);
@@ -593,10 +546,9 @@ void gmem_unlisten(struct gmem *gmem, struct gmem_listener *listener)
 
 /* --- lookups: any thread --- */
 
-/* The region that holds gpa, or NULL. */
-static const struct gmem_region *find(const struct gmem *gmem, uint64_t gpa)
+const struct gmem_region *gmem_region_at(const struct gmem *gmem, uint64_t gpa)
 {
-	const struct table *table = table_of(gmem);
+	const struct table *table = gmem_table(gmem);
 	unsigned int lo = 0, hi = table->n;
 
 	while (lo < hi) {
@@ -615,7 +567,7 @@ static const struct gmem_region *find(const struct gmem *gmem, uint64_t gpa)
 
 bool gmem_lookup(const struct gmem *gmem, uint64_t gpa, struct gmem_extent *ret)
 {
-	const struct gmem_region *r = find(gmem, gpa);
+	const struct gmem_region *r = gmem_region_at(gmem, gpa);
 
 	if (!r)
 		return false;
@@ -647,7 +599,7 @@ uint64_t gmem_contiguous(const struct gmem *gmem, uint64_t gpa)
 
 bool gmem_find_host(const struct gmem *gmem, const void *hva, uint64_t len, uint64_t *gpa)
 {
-	const struct table *table = table_of(gmem);
+	const struct table *table = gmem_table(gmem);
 	uint64_t at = (uint64_t)hva;
 
 	for (unsigned int i = 0; i < table->n; i++) {
@@ -701,7 +653,7 @@ int gmem_write(const struct gmem *gmem, uint64_t gpa, const void *buf, size_t le
 
 int gmem_walk(const struct gmem *gmem, gmem_walk_fn *fn, void *opaque)
 {
-	const struct table *table = table_of(gmem);
+	const struct table *table = gmem_table(gmem);
 	int ret = 0;
 
 	for (unsigned int i = 0; i < table->n && !ret; i++)
@@ -711,7 +663,7 @@ int gmem_walk(const struct gmem *gmem, gmem_walk_fn *fn, void *opaque)
 
 int gmem_fill(struct gmem *gmem, uint64_t gpa, int fd, uint64_t offset, struct err *err)
 {
-	const struct table *table = table_of(gmem);
+	const struct table *table = gmem_table(gmem);
 
 	for (unsigned int i = 0; i < table->n; i++) {
 		if (table->regions[i]->pub.gpa == gpa)
@@ -732,211 +684,13 @@ uint64_t gmem_expected(const struct gmem *gmem)
 
 uint64_t gmem_ram_bytes(const struct gmem *gmem)
 {
-	const struct table *table = table_of(gmem);
+	const struct table *table = gmem_table(gmem);
 	uint64_t bytes = 0;
 
 	for (unsigned int i = 0; i < table->n; i++)
-		bytes += is_ram(&table->regions[i]->pub) ? table->regions[i]->pub.size_bytes : 0;
+		bytes += gmem_is_ram(&table->regions[i]->pub) ? table->regions[i]->pub.size_bytes
+							      : 0;
 	return bytes;
-}
-
-/* --- prefault and discard --- */
-
-enum {
-	PREFAULT_CHUNK = 64 << 20, /* of one thread at a time; hugetlb 1 GiB pages go whole */
-	PREFAULT_MAX_THREADS = 64,
-};
-
-struct prefault {
-	const struct table *table;
-	/* Where the next chunk begins: region index and offset, under lock. */
-	pthread_mutex_t lock;
-	unsigned int region;
-	uint64_t offset;
-	_Atomic int result;
-};
-
-static const struct gmem_region *prefault_next(struct prefault *p, uint64_t *offset, uint64_t *len)
-{
-	const struct gmem_region *ret = NULL;
-
-	pthread_mutex_lock(&p->lock);
-	while (p->region < p->table->n && !ret) {
-		const struct gmem_region *r = &p->table->regions[p->region]->pub;
-
-		if (p->offset < r->size_bytes && is_ram(r)) {
-			*offset = p->offset;
-			*len = MIN(r->size_bytes - p->offset,
-				   MAX((uint64_t)PREFAULT_CHUNK, r->page_bytes));
-			p->offset += *len;
-			ret = r;
-		} else {
-			p->region++;
-			p->offset = 0;
-		}
-	}
-	pthread_mutex_unlock(&p->lock);
-	return ret;
-}
-
-static void *prefault_thread(void *opaque)
-{
-	struct prefault *p = opaque;
-	const struct gmem_region *r;
-	uint64_t offset, len;
-
-	while (!atomic_load(&p->result) && (r = prefault_next(p, &offset, &len))) {
-		int ret = gmem_backing_populate(r, (char *)r->hva + offset, len);
-
-		if (ret)
-			atomic_store(&p->result, ret);
-	}
-	return NULL;
-}
-
-int gmem_prefault(struct gmem *gmem, unsigned int threads, struct err *err)
-{
-	struct prefault p = {.table = table_of(gmem), .lock = PTHREAD_MUTEX_INITIALIZER};
-	uint64_t chunks = gmem_ram_bytes(gmem) / PREFAULT_CHUNK + 1;
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	pthread_t helpers[PREFAULT_MAX_THREADS];
-	unsigned int n = 0;
-	int ret;
-
-	if (!threads)
-		threads = cpus > 0 ? (unsigned int)cpus : 1;
-	threads = (unsigned int)MIN((uint64_t)MIN(threads, (unsigned int)PREFAULT_MAX_THREADS),
-				    chunks);
-	while (n + 1 < threads &&
-	       !thread_start(&helpers[n], THREAD_HELPER, n, NULL, prefault_thread, &p))
-		n++;
-	prefault_thread(&p); /* this thread is one of them, and enough if there are no more */
-	while (n)
-		pthread_join(helpers[--n], NULL);
-	pthread_mutex_destroy(&p.lock);
-	ret = atomic_load(&p.result);
-	if (ret)
-		return err_set(err, ret,
-			       "cannot prefault %llu MiB of guest memory: %s; %llu MiB are "
-			       "available on this host",
-			       (unsigned long long)(gmem_ram_bytes(gmem) / MiB), err_name(ret),
-			       (unsigned long long)(gmem_host_meminfo("MemAvailable") / MiB));
-	return 0;
-}
-
-/* All of it is RAM, in whole pages of its backing. */
-static int check_discard(const struct gmem *gmem, uint64_t gpa, uint64_t len)
-{
-	uint64_t end;
-
-	if (!len || add_overflows(gpa, len, &end))
-		return -EINVAL;
-	for (uint64_t at = gpa; at < end;) {
-		const struct gmem_region *r = find(gmem, at);
-
-		if (!r || !is_ram(r))
-			return -EFAULT;
-		if (!is_aligned(at - r->gpa, r->page_bytes))
-			return -EINVAL;
-		at = r->gpa + r->size_bytes;
-		if (at > end && !is_aligned(end - r->gpa, r->page_bytes))
-			return -EINVAL;
-	}
-	return 0;
-}
-
-/* What is done with a part of a region. */
-typedef int part_fn(void *opaque, const struct gmem_region *region, uint64_t offset, uint64_t len);
-
-/* For each region that [gpa, gpa + len) is in; *done: the bytes before a failure. */
-static int each_part(const struct gmem *gmem, uint64_t gpa, uint64_t len, part_fn *fn, void *opaque,
-		     uint64_t *done)
-{
-	for (*done = 0; *done < len;) {
-		const struct gmem_region *r = find(gmem, gpa + *done);
-		uint64_t offset, n;
-		int ret;
-
-		assert(r);
-		offset = gpa + *done - r->gpa;
-		n = MIN(len - *done, r->size_bytes - offset);
-		ret = fn(opaque, r, offset, n);
-		if (ret)
-			return ret;
-		*done += n;
-	}
-	return 0;
-}
-
-static void undo_parts(const struct gmem *gmem, const struct gmem_listener *listener, uint64_t gpa,
-		       uint64_t len, part_fn *fn)
-{
-	struct err err = ERR_INIT;
-	uint64_t done;
-	int ret = fn && len ? each_part(gmem, gpa, len, fn, listener->opaque, &done) : 0;
-
-	if (!ret)
-		return;
-	err_set(&err, ret, "%llu bytes at 0x%llx: %s", (unsigned long long)len,
-		(unsigned long long)gpa, err_name(ret));
-	undo_failed(gmem, listener, &err);
-}
-
-/* Ask every listener to leave, or to restore; a refusal undoes what was done. */
-static int ask_listeners(struct gmem *gmem, uint64_t gpa, uint64_t len, bool leave)
-{
-	list_for_each (item, &gmem->listeners) {
-		struct gmem_listener *l = container_of(item, struct gmem_listener, link);
-		part_fn *fn = leave ? l->ops->leave : l->ops->restore;
-		uint64_t done;
-		int ret = fn ? each_part(gmem, gpa, len, fn, l->opaque, &done) : 0;
-
-		if (!ret)
-			continue;
-		undo_parts(gmem, l, gpa, done, leave ? l->ops->restore : l->ops->leave);
-		for (struct list *i = item->prev; i != &gmem->listeners; i = i->prev) {
-			l = container_of(i, struct gmem_listener, link);
-			undo_parts(gmem, l, gpa, len, leave ? l->ops->restore : l->ops->leave);
-		}
-		return ret;
-	}
-	return 0;
-}
-
-static int discard_part(void *opaque, const struct gmem_region *region, uint64_t offset,
-			uint64_t len)
-{
-	(void)opaque;
-	return gmem_backing_discard(region, offset, len);
-}
-
-int gmem_discard(struct gmem *gmem, uint64_t gpa, uint64_t len)
-{
-	uint64_t done;
-	int ret;
-
-	gmem_hold(gmem);
-	ret = check_discard(gmem, gpa, len);
-	if (!ret)
-		ret = ask_listeners(gmem, gpa, len, true);
-	if (!ret) {
-		ret = each_part(gmem, gpa, len, discard_part, NULL, &done);
-		gmem_mark_dirty(gmem, gpa, len); /* what was there is zero now */
-	}
-	gmem_release(gmem);
-	return ret;
-}
-
-int gmem_restore(struct gmem *gmem, uint64_t gpa, uint64_t len)
-{
-	int ret;
-
-	gmem_hold(gmem);
-	ret = check_discard(gmem, gpa, len);
-	if (!ret)
-		ret = ask_listeners(gmem, gpa, len, false);
-	gmem_release(gmem);
-	return ret;
 }
 
 bool gmem_has_areas(const struct gmem *gmem)
@@ -952,42 +706,4 @@ struct reclaim *gmem_reclaim(const struct gmem *gmem)
 void gmem_set_reclaim(struct gmem *gmem, struct reclaim *reclaim)
 {
 	atomic_store_explicit(&gmem->reclaim, reclaim, memory_order_release);
-}
-
-/* --- dirty marking --- */
-
-void gmem_set_dirty(struct gmem *gmem, struct gmem_dirty *dirty)
-{
-	atomic_store_explicit(&gmem->dirty, dirty, memory_order_release);
-}
-
-void gmem_mark_dirty(const struct gmem *gmem, uint64_t gpa, uint64_t len)
-{
-	struct gmem_dirty *dirty = atomic_load_explicit(&gmem->dirty, memory_order_acquire);
-
-	if (dirty && len)
-		dirty->mark(dirty, gpa, len);
-}
-
-bool gmem_dirty_wanted(const struct gmem *gmem)
-{
-	return atomic_load_explicit(&gmem->dirty, memory_order_relaxed);
-}
-
-void gmem_mark_dirty_host(const struct gmem *gmem, const void *hva, uint64_t len)
-{
-	uint64_t start = (uint64_t)hva;
-	const struct table *table;
-
-	if (!len || !atomic_load_explicit(&gmem->dirty, memory_order_relaxed))
-		return;
-	table = table_of(gmem);
-	for (unsigned int i = 0; i < table->n; i++) {
-		const struct gmem_region *r = &table->regions[i]->pub;
-		uint64_t base = (uint64_t)r->hva, from = MAX(start, base);
-		uint64_t to = MIN(start + len, base + r->size_bytes);
-
-		if (from < to)
-			gmem_mark_dirty(gmem, r->gpa + (from - base), to - from);
-	}
 }

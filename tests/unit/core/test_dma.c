@@ -9,33 +9,19 @@
 
 #include "base/num.h"
 #include "core/dma.h"
+#include "ram.h"
 
 static struct gmem *gmem;
 static struct dma_space *space;
 static struct dma_port port;
 static struct err err;
 
-static void add(uint64_t gpa, uint64_t size, unsigned int flags)
-{
-	struct gmem_region_config c = {.name = "ram",
-				       .gpa = gpa,
-				       .size_bytes = size,
-				       .backing = GMEM_ANONYMOUS,
-				       .flags = flags,
-				       .numa_node = -1,
-				       .fd = -1};
-
-	cr_assert_eq(gmem_begin(gmem, &err), 0);
-	cr_assert_eq(gmem_add(gmem, &c, &err), 0, "%s", err.text);
-	cr_assert_eq(gmem_commit(gmem, &err), 0);
-}
-
 static void set_up(void)
 {
 	cr_assert_eq(gmem_create(&gmem, NULL, &err), 0);
-	add(0, MiB, 0);
-	add(2 * MiB, MiB, GMEM_READONLY);
-	add(4 * MiB, MiB, GMEM_NO_DMA);
+	add_ram(gmem, 0, MiB, 0, GMEM_ANONYMOUS);
+	add_ram(gmem, 2 * MiB, MiB, GMEM_READONLY, GMEM_ANONYMOUS);
+	add_ram(gmem, 4 * MiB, MiB, GMEM_NO_DMA, GMEM_ANONYMOUS);
 	cr_assert_eq(dma_space_create(&space, gmem, NULL, NULL, &err), 0);
 	dma_port_init(&port, space, 0x10);
 }

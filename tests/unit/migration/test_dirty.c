@@ -9,6 +9,7 @@
 
 #include "base/num.h"
 #include "migration/dirty.h"
+#include "ram.h"
 
 enum { PAGE = 4096 };
 
@@ -16,29 +17,14 @@ static struct gmem *gmem;
 static struct dirty *dirty;
 static struct err err;
 
-static void add(uint64_t gpa, uint64_t size, unsigned int flags, enum gmem_backing backing)
-{
-	struct gmem_region_config c = {.name = "ram",
-				       .gpa = gpa,
-				       .size_bytes = size,
-				       .backing = backing,
-				       .flags = flags,
-				       .numa_node = -1,
-				       .fd = -1};
-
-	cr_assert_eq(gmem_begin(gmem, &err), 0);
-	cr_assert_eq(gmem_add(gmem, &c, &err), 0, "%s", err.text);
-	cr_assert_eq(gmem_commit(gmem, &err), 0);
-}
-
 /* Two regions side by side, a hole, one more, and a ROM. */
 static void set_up(void)
 {
 	cr_assert_eq(gmem_create(&gmem, NULL, &err), 0);
-	add(0, 128 * PAGE, 0, GMEM_ANONYMOUS);
-	add(128 * PAGE, 128 * PAGE, 0, GMEM_MEMFD);
-	add(512 * PAGE, 64 * PAGE, 0, GMEM_ANONYMOUS);
-	add(1024 * PAGE, 16 * PAGE, GMEM_READONLY, GMEM_ANONYMOUS);
+	add_ram(gmem, 0, 128 * PAGE, 0, GMEM_ANONYMOUS);
+	add_ram(gmem, 128 * PAGE, 128 * PAGE, 0, GMEM_MEMFD);
+	add_ram(gmem, 512 * PAGE, 64 * PAGE, 0, GMEM_ANONYMOUS);
+	add_ram(gmem, 1024 * PAGE, 16 * PAGE, GMEM_READONLY, GMEM_ANONYMOUS);
 	cr_assert_eq(dirty_create(&dirty, gmem, &err), 0, "%s", err.text);
 }
 

@@ -10,6 +10,7 @@
 #include "base/num.h"
 #include "migration/receive.h"
 #include "migration/send.h"
+#include "ram.h"
 
 enum { PAGE = 4096, PAGES = 512 };
 
@@ -23,27 +24,12 @@ struct end {
 static struct end from, to;
 static struct err err;
 
-static void add(struct gmem *gmem, uint64_t gpa, uint64_t size, unsigned int flags)
-{
-	struct gmem_region_config c = {.name = "ram",
-				       .gpa = gpa,
-				       .size_bytes = size,
-				       .backing = GMEM_ANONYMOUS,
-				       .flags = flags,
-				       .numa_node = -1,
-				       .fd = -1};
-
-	cr_assert_eq(gmem_begin(gmem, &err), 0);
-	cr_assert_eq(gmem_add(gmem, &c, &err), 0, "%s", err.text);
-	cr_assert_eq(gmem_commit(gmem, &err), 0);
-}
-
 static void make(struct end *e)
 {
 	cr_assert_eq(gmem_create(&e->gmem, NULL, &err), 0);
-	add(e->gmem, 0, PAGES / 2 * PAGE, 0);
-	add(e->gmem, PAGES * PAGE, PAGES / 2 * PAGE, 0);
-	add(e->gmem, 4 * PAGES * PAGE, 16 * PAGE, GMEM_READONLY);
+	add_ram(e->gmem, 0, PAGES / 2 * PAGE, 0, GMEM_ANONYMOUS);
+	add_ram(e->gmem, PAGES * PAGE, PAGES / 2 * PAGE, 0, GMEM_ANONYMOUS);
+	add_ram(e->gmem, 4 * PAGES * PAGE, 16 * PAGE, GMEM_READONLY, GMEM_ANONYMOUS);
 	cr_assert_eq(dirty_create(&e->dirty, e->gmem, &err), 0);
 	send_init(&e->send, e->gmem, e->dirty);
 	receive_init(&e->receive, e->gmem);

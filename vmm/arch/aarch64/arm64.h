@@ -42,8 +42,7 @@ struct arch_vcpu {
 	struct arch_vm *vm;
 	unsigned int index;
 	int fd;
-	struct kvm_run *run;
-	size_t run_bytes;
+	struct arch_run area;
 };
 
 /* The layout as a function of the guest's address width: arch_platform_init without the host. */

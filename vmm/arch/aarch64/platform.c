@@ -23,7 +23,6 @@ static const uint64_t LOW_MIN = 64 * MiB; /* kernel, initrd and device tree begi
 /* Linux with four levels of 4 KiB pages has struct pages for 256 TiB; with three of 64 KiB, 4 TiB.
  * */
 static const unsigned int USEFUL_BITS = 46;
-static const uint64_t WINDOW_MAX = 4 * TiB, WINDOW_MIN = 1 * GiB;
 
 static const struct arch_avoid *find_avoid(const struct arch_layout *layout, uint64_t gpa,
 					   uint64_t bytes)
@@ -108,19 +107,14 @@ int arm64_layout(struct arch_platform *ret, unsigned int phys_bits,
 		return err_set(err, -EINVAL,
 			       "this host's KVM gives a guest %u address bits; 36 to 52 are needed",
 			       phys_bits);
-	if (layout->memory_bytes > top - RAM_START - WINDOW_MIN)
+	if (layout->memory_bytes > top - RAM_START - ARCH_WINDOW_MIN)
 		goto too_much;
 	rc = place_ram(ret, layout, top, err);
 	if (rc)
 		return rc;
 	end = ret->high_bytes ? ret->high_gpa + ret->high_bytes : RAM_START + ret->low_bytes;
-	window = MIN(top / 4, WINDOW_MAX);
-	/* Twice what must go in leaves room for alignment and for spare bridge windows. */
-	if (layout->mmio64_bytes && layout->mmio64_bytes <= top / 4)
-		window = MAX(window, power_of_two_up(2 * layout->mmio64_bytes));
-	while (window >= WINDOW_MIN && top - window < end)
-		window /= 2;
-	if (window < WINDOW_MIN || end > top)
+	window = arch_window_bytes(layout, end, top);
+	if (!window)
 		goto too_much;
 	ret->pci.mmio64_gpa = top - window;
 	ret->pci.mmio64_bytes = window;
@@ -132,7 +126,7 @@ too_much:
 		"memory: %llu MiB do not fit the %u address bits that this host's KVM gives a guest; "
 		"use at most %llu MiB",
 		(unsigned long long)(layout->memory_bytes / MiB), phys_bits,
-		(unsigned long long)((top - RAM_START - WINDOW_MIN) / MiB));
+		(unsigned long long)((top - RAM_START - ARCH_WINDOW_MIN) / MiB));
 }
 
 unsigned int arm64_phys_bits(const struct kvm *kvm)

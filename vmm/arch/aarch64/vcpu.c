@@ -4,7 +4,6 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #include "aarch64/arm64.h"
 #include "base/fd.h"
@@ -32,7 +31,7 @@ int arch_vcpu_create(struct arch_vcpu **ret, struct arch_vm *vm, unsigned int in
 		     struct err *err)
 {
 	struct arch_vcpu *vcpu;
-	int bytes, rc;
+	int rc;
 
 	if (index >= vm->topology.cpus || vm->vcpu_fds[index] < 0)
 		return err_set(err, -EINVAL, "vcpu%u: this machine has none, or one already",
@@ -41,25 +40,13 @@ int arch_vcpu_create(struct arch_vcpu **ret, struct arch_vm *vm, unsigned int in
 		return err_set(err, -ENOMEM, "vcpu%u: no memory", index);
 	vcpu->vm = vm;
 	vcpu->index = index;
-	vcpu->run = MAP_FAILED;
 	vcpu->fd = vm->vcpu_fds[index];
 	vm->vcpu_fds[index] = -1;
-	bytes = kvm_call_value(vm->common.kvm.calls, vm->common.kvm.fd, KVM_GET_VCPU_MMAP_SIZE, 0);
-	if (bytes < (int)sizeof(struct kvm_run)) {
-		rc = err_set(err, -EINVAL, "vcpu%u: KVM_GET_VCPU_MMAP_SIZE says %d", index, bytes);
-		goto fail;
-	}
-	vcpu->run_bytes = (size_t)bytes;
-	vcpu->run = mmap(NULL, vcpu->run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
-	if (vcpu->run == MAP_FAILED) {
-		rc = -errno;
-		err_set(err, rc, "vcpu%u: mmap of its run area: %s", index, err_name(rc));
-		goto fail;
-	}
-	*ret = vcpu;
-	return 0;
-fail:
-	arch_vcpu_destroy(vcpu);
+	rc = arch_run_map(&vcpu->area, &vm->common.kvm, vcpu->fd, index, err);
+	if (rc)
+		arch_vcpu_destroy(vcpu);
+	else
+		*ret = vcpu;
 	return rc;
 }
 
@@ -67,8 +54,7 @@ void arch_vcpu_destroy(struct arch_vcpu *vcpu)
 {
 	if (!vcpu)
 		return;
-	if (vcpu->run != MAP_FAILED)
-		munmap(vcpu->run, vcpu->run_bytes);
+	arch_run_unmap(&vcpu->area);
 	fd_close(&vcpu->fd);
 	free(vcpu);
 }
@@ -80,7 +66,7 @@ int arch_vcpu_call(const struct arch_vcpu *vcpu, unsigned long request, const vo
 
 struct kvm_run *arch_vcpu_run(const struct arch_vcpu *vcpu)
 {
-	return vcpu->run;
+	return vcpu->area.run;
 }
 
 int arch_vcpu_reset(struct arch_vcpu *vcpu, const struct arch_entry *entry, struct err *err)

@@ -122,16 +122,8 @@ static int set_line(void *opaque, uint32_t gsi, bool level)
 static int send_msi(void *opaque, uint64_t address, uint32_t data, uint32_t devid)
 {
 	const struct arch_vm *vm = opaque;
-	struct kvm_msi arg = {
-		.address_lo = (uint32_t)address,
-		.address_hi = (uint32_t)(address >> 32),
-		.data = data,
-		.flags = KVM_MSI_VALID_DEVID,
-		.devid = devid,
-	};
 
-	/* Positive: delivered; 0: the guest blocked it, which is its business. */
-	return MIN(arch_vm_call(&vm->common, KVM_SIGNAL_MSI, &arg), 0);
+	return arch_send_msi(&vm->common, address, data, KVM_MSI_VALID_DEVID, devid);
 }
 
 const struct irq_chip_ops *arch_irq_ops(void)

@@ -88,5 +88,23 @@ int arch_slots_listen(struct arch_common *c, struct err *err);
 
 /* Of irq_chip_ops. */
 int arch_set_irqfd(const struct arch_common *c, uint32_t gsi, int fd, int resample_fd, bool on);
+/* flags: of struct kvm_msi. */
+int arch_send_msi(const struct arch_common *c, uint64_t address, uint32_t data, uint32_t flags,
+		  uint32_t devid);
+
+/* layout.c: the 64-bit window for BARs, as large as it can be between `end` of RAM and the top of
+ * guest address space, at least ARCH_WINDOW_MIN. 0: none fits. */
+#define ARCH_WINDOW_MIN (1 * GiB)
+uint64_t arch_window_bytes(const struct arch_layout *layout, uint64_t end, uint64_t top);
+
+/* vcpu.c: the area that KVM shares with whoever runs a vCPU; run is MAP_FAILED when there is
+ * none. */
+struct arch_run {
+	struct kvm_run *run;
+	size_t bytes;
+};
+int arch_run_map(struct arch_run *ret, const struct kvm *kvm, int vcpu_fd, unsigned int index,
+		 struct err *err);
+void arch_run_unmap(struct arch_run *run);
 
 #endif

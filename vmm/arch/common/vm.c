@@ -74,6 +74,21 @@ int arch_set_irqfd(const struct arch_common *c, uint32_t gsi, int fd, int resamp
 	return arch_vm_call(c, KVM_IRQFD, &arg);
 }
 
+int arch_send_msi(const struct arch_common *c, uint64_t address, uint32_t data, uint32_t flags,
+		  uint32_t devid)
+{
+	const struct kvm_msi arg = {
+		.address_lo = (uint32_t)address,
+		.address_hi = (uint32_t)(address >> 32),
+		.data = data,
+		.flags = flags,
+		.devid = devid,
+	};
+
+	/* Positive: delivered; 0: the guest blocked it, which is its business. */
+	return MIN(arch_vm_call(c, KVM_SIGNAL_MSI, &arg), 0);
+}
+
 /* --- creation --- */
 
 void arch_common_init(struct arch_common *c, const struct arch_vm_config *config)

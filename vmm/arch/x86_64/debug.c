@@ -368,7 +368,7 @@ int arch_debug_give_trap(struct arch_vcpu *vcpu, const struct debug_setup *setup
 void arch_debug_why(const struct arch_vcpu *vcpu, const struct debug_setup *setup,
 		    struct debug_stop *ret)
 {
-	const struct kvm_debug_exit_arch *exit = &vcpu->run->debug.arch;
+	const struct kvm_debug_exit_arch *exit = &vcpu->area.run->debug.arch;
 
 	*ret = (struct debug_stop){.cause = DEBUG_STEPPED, .gva = exit->pc};
 	if (exit->exception == EXCEPTION_BP) {

@@ -29,7 +29,6 @@ static const uint64_t HT_START = 0xfd00000000, HT_END = 1 * TiB;
 /* Linux with four-level tables has struct pages for 64 TiB (MAX_PHYSMEM_BITS), which peer-to-peer
  * DMA needs of BARs. */
 static const unsigned int USEFUL_BITS = 46;
-static const uint64_t WINDOW_MAX = 4 * TiB, WINDOW_MIN = 1 * GiB;
 static const uint64_t LOW_WINDOW_MAX = 64 * GiB, LOW_WINDOW_MIN = 4 * GiB;
 
 /* The most memory that place_high accepts: the hole takes a GiB, the smallest window another. */
@@ -40,8 +39,8 @@ static uint64_t most(unsigned int bits, bool amd)
 	if (amd && bits == 40)
 		return HT_START - GiB;
 	if (amd && bits > 40)
-		return top - HT_END + LOW_MAX - WINDOW_MIN;
-	return top - WINDOW_MIN - GiB;
+		return top - HT_END + LOW_MAX - ARCH_WINDOW_MIN;
+	return top - ARCH_WINDOW_MIN - GiB;
 }
 
 /* RAM from 0, up to the hole or to the first range to avoid: what is left goes up. */
@@ -191,13 +190,8 @@ static int place_high(struct arch_platform *p, const struct arch_layout *layout,
 			goto too_much;
 		return 0;
 	}
-	window = MIN(top / 4, WINDOW_MAX);
-	/* Twice what must go in leaves room for alignment and for spare bridge windows. */
-	if (layout->mmio64_bytes && layout->mmio64_bytes <= top / 4)
-		window = MAX(window, power_of_two_up(2 * layout->mmio64_bytes));
-	while (window >= WINDOW_MIN && top - window < end)
-		window /= 2;
-	if (window < WINDOW_MIN || end > top)
+	window = arch_window_bytes(layout, end, top);
+	if (!window)
 		goto too_much;
 	p->pci.mmio64_gpa = top - window;
 	p->pci.mmio64_bytes = window;

@@ -49,13 +49,13 @@ int arch_vcpu_create(struct arch_vcpu **ret, struct arch_vm *vm, unsigned int in
 		     struct err *err)
 {
 	struct arch_vcpu *vcpu;
-	int bytes, rc;
+	int rc;
 
 	if (!mem_new(vcpu))
 		return err_set(err, -ENOMEM, "vcpu%u: no memory", index);
 	vcpu->vm = vm;
 	vcpu->index = index;
-	vcpu->run = MAP_FAILED;
+	vcpu->area.run = MAP_FAILED;
 	vcpu->fd = -1;
 	rc = arch_vm_call_value(&vm->common, KVM_CREATE_VCPU, arch_cpu_id(&vm->topology, index));
 	if (rc < 0) {
@@ -63,18 +63,9 @@ int arch_vcpu_create(struct arch_vcpu **ret, struct arch_vm *vm, unsigned int in
 		goto fail;
 	}
 	vcpu->fd = rc;
-	bytes = kvm_call_value(vm->common.kvm.calls, vm->common.kvm.fd, KVM_GET_VCPU_MMAP_SIZE, 0);
-	if (bytes < (int)sizeof(struct kvm_run)) {
-		rc = err_set(err, -EINVAL, "vcpu%u: KVM_GET_VCPU_MMAP_SIZE says %d", index, bytes);
+	rc = arch_run_map(&vcpu->area, &vm->common.kvm, vcpu->fd, index, err);
+	if (rc)
 		goto fail;
-	}
-	vcpu->run_bytes = (size_t)bytes;
-	vcpu->run = mmap(NULL, vcpu->run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
-	if (vcpu->run == MAP_FAILED) {
-		rc = -errno;
-		err_set(err, rc, "vcpu%u: mmap of its run area: %s", index, err_name(rc));
-		goto fail;
-	}
 	rc = set_cpuid(vcpu, err);
 	if (!rc)
 		rc = x86_state_save(vcpu, &vcpu->power_on, err);
@@ -91,8 +82,7 @@ void arch_vcpu_destroy(struct arch_vcpu *vcpu)
 {
 	if (!vcpu)
 		return;
-	if (vcpu->run != MAP_FAILED)
-		munmap(vcpu->run, vcpu->run_bytes);
+	arch_run_unmap(&vcpu->area);
 	fd_close(&vcpu->fd);
 	x86_state_done(&vcpu->power_on);
 	free(vcpu);
@@ -105,7 +95,7 @@ int arch_vcpu_call(const struct arch_vcpu *vcpu, unsigned long request, const vo
 
 struct kvm_run *arch_vcpu_run(const struct arch_vcpu *vcpu)
 {
-	return vcpu->run;
+	return vcpu->area.run;
 }
 
 int arch_vcpu_reset(struct arch_vcpu *vcpu, const struct arch_entry *entry, struct err *err)

@@ -119,15 +119,9 @@ static int set_line(void *opaque, uint32_t gsi, bool level)
 static int send_msi(void *opaque, uint64_t address, uint32_t data, uint32_t devid)
 {
 	const struct arch_vm *vm = opaque;
-	struct kvm_msi arg = {
-		.address_lo = (uint32_t)address,
-		.address_hi = (uint32_t)(address >> 32),
-		.data = data,
-	};
 
 	(void)devid;
-	/* Positive: delivered; 0: the guest blocked it, which is its business. */
-	return MIN(x86_vm_call(vm, KVM_SIGNAL_MSI, &arg), 0);
+	return arch_send_msi(&vm->common, address, data, 0, 0);
 }
 
 const struct irq_chip_ops *arch_irq_ops(void)

@@ -62,8 +62,7 @@ struct arch_vcpu {
 	struct arch_vm *vm;
 	unsigned int index;
 	int fd;
-	struct kvm_run *run;
-	size_t run_bytes;
+	struct arch_run area;
 	bool was_reset;
 	struct x86_state power_on;
 };
